@@ -1,0 +1,165 @@
+"""One skeleton (stem, cells, head) with two fillings: mixed ops (supernet) or the chosen ops (final network)."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from search_spaces.architecture import Architecture
+from search_spaces.ops import FactorizedReduce, ReLUConvBN
+from search_spaces.space import Cell, Layer, Space
+from supernets.mixed_op import Candidate, ChosenOps
+from supernets.mixture import GroupMixture, Mixture
+from supernets.skeleton import HEADS, STEMS, AuxiliaryHead, ResidualBlock
+
+# (group, edge position, channels, stride) -> what stands on the edge, None where nothing does
+FillEdge = Callable[[str, int, int, int], nn.Module | None]
+
+
+class CellModule(nn.Module):
+    """A cell at one layer: asks each state for what all its outgoing edges contribute.
+
+    forward: inputs (B, C', H', W') each, the group's mixture (None in a final network)
+    -> (B, out_nodes * C, H/s, W/s).
+    """
+
+    def __init__(self, cell: Cell, layer: Layer, preprocess: Sequence[nn.Module], fill: FillEdge):
+        super().__init__()
+        assert layer.group is not None
+        self.cell, self.channels, self.stride = cell, layer.channels, 2 if layer.reduction else 1
+        self.preprocess = nn.ModuleList(preprocess)
+        self.edges = nn.ModuleDict()
+        for e, edge in enumerate(cell.edges):
+            filled = fill(layer.group, e, layer.channels, 2 if edge.strided else 1)
+            if filled is not None:
+                self.edges[edge.name] = filled
+
+    def forward(self, inputs: Sequence[Tensor], mixture: GroupMixture | None) -> Tensor:
+        states: list[Tensor | None] = [
+            pre(x) for pre, x in zip(self.preprocess, inputs, strict=True)
+        ]
+        last = states[-1]
+        assert last is not None
+        states += [None] * self.cell.nodes
+        for source in range(self.cell.inputs + self.cell.nodes - 1):
+            x = states[source]
+            if x is None:  # a node without inputs is zero, and so is all it leads to
+                continue
+            for target, y in self.from_node(source, x, mixture):
+                before = states[target]
+                states[target] = y if before is None else before + y
+        outputs = states[self.cell.inputs :] if self.cell.output == "concat" else states[-1:]
+        if any(y is None for y in outputs):
+            zeros = self._zeros(last)
+            outputs = [zeros if y is None else y for y in outputs]
+        return torch.cat(outputs, 1) if len(outputs) > 1 else outputs[0]  # type: ignore[arg-type, return-value]
+
+    def from_node(
+        self, source: int, x: Tensor, mixture: GroupMixture | None
+    ) -> list[tuple[int, Tensor]]:
+        """What the edges out of `source` add to their targets: [(target, (B, C, H/s, W/s)), ...]."""
+        found = []
+        for e in self.cell.outgoing(source):
+            edge = self.cell.edges[e]
+            if edge.name not in self.edges:
+                continue
+            if mixture is None:
+                y = self.edges[edge.name](x)
+            else:
+                y = self.edges[edge.name](x, mixture.gates[e], mixture.active[e])
+                if y is not None and mixture.factors is not None:
+                    y = mixture.factors[e] * y
+            if y is not None:
+                found.append((edge.target, y))
+        return found
+
+    def _zeros(self, x: Tensor) -> Tensor:
+        h, w = (-(-side // self.stride) for side in x.shape[2:])
+        return x.new_zeros(x.size(0), self.channels, h, w)
+
+
+class Network(nn.Module):
+    """Stem, layers, head. Weights only: gates come with each pass, as a `Mixture` (None in a final network).
+
+    forward: (B, C, H, W) -> logits (B, classes). In training a final network with an auxiliary head returns
+    `(logits, auxiliary logits)`.
+    """
+
+    def __init__(self, space: Space, fill: FillEdge, *, affine: bool, auxiliary: bool = False):
+        super().__init__()
+        self.space = space
+        self.stem, self.stem_second, scale = STEMS[space.stem](space.input_shape[0], space.stem_channels)
+        self.layers = nn.ModuleList()
+        self.groups = [layer.group for layer in space.layers]
+        c_before, c_last = space.stem_channels, space.stem_channels
+        self.auxiliary_after = 2 * len(space.layers) // 3
+        self.auxiliary: AuxiliaryHead | None = None
+        for i, layer in enumerate(space.layers):
+            if layer.cell is None:
+                self.layers.append(ResidualBlock(c_last, layer.channels))
+                c_before, c_last, scale = c_last, layer.channels, 2
+                continue
+            cell = space.cells[layer.cell]
+            inputs = [(c_before, scale), (c_last, 1)][-cell.inputs :]
+            pre = [self._preprocess(c, layer.channels, s, affine) for c, s in inputs]
+            self.layers.append(CellModule(cell, layer, pre, fill))
+            c_before, c_last = c_last, cell.out_nodes * layer.channels
+            scale = 2 if layer.reduction else 1
+            if auxiliary and i == self.auxiliary_after:
+                second_norm = space.stem != "imagenet"
+                self.auxiliary = AuxiliaryHead(c_last, space.classes, second_norm=second_norm)
+        self.head = HEADS[space.head](c_last, space.classes)
+
+    def _preprocess(self, c_in: int, channels: int, scale: int, affine: bool) -> nn.Module:
+        if not self.space.preprocess:
+            return nn.Identity()
+        if scale == 2:
+            return FactorizedReduce(c_in, channels, affine=affine)
+        return ReLUConvBN(c_in, channels, 1, affine=affine)
+
+    def forward(self, x: Tensor, mixture: Mixture | None = None) -> Tensor | tuple[Tensor, Tensor]:
+        before = self.stem(x)
+        last = self.stem_second(before)
+        auxiliary = None
+        for i, (layer, group) in enumerate(zip(self.layers, self.groups, strict=True)):
+            if group is None:
+                before, last = last, layer(last)
+            else:
+                inputs = (before, last)[-layer.cell.inputs :]
+                part = mixture.groups[group] if mixture is not None else None
+                before, last = last, layer(inputs, part)
+            if i == self.auxiliary_after and self.auxiliary is not None and self.training:
+                auxiliary = self.auxiliary(last)
+        logits = self.head(last)
+        return logits if auxiliary is None else (logits, auxiliary)
+
+    def set_drop_path(self, probability: float) -> None:
+        """The chance that an op's output is dropped for an image, from now on (final networks)."""
+        for module in self.modules():
+            if isinstance(module, ChosenOps):
+                module.drop = probability
+
+
+def supernet(space: Space, mixed_op: Callable[..., nn.Module], *, affine: bool = False) -> Network:
+    """The network with a mixed op on every edge; `mixed_op(candidates, channels, stride, affine=...)`.
+
+    Raises ValueError where the mixed op does not fit the space (channels not divisible by k).
+    """
+
+    def fill(group: str, e: int, channels: int, stride: int) -> nn.Module:
+        names = space.groups[group].edges[e].candidates
+        return mixed_op([space.operations[name] for name in names], channels, stride, affine=affine)
+
+    return Network(space, fill, affine=affine)
+
+
+def final_network(space: Space, architecture: Architecture, *, auxiliary: bool = False) -> Network:
+    """The discrete network of an architecture, untrained. Raises ValueError where it does not fit the space."""
+    architecture.check(space)
+
+    def fill(group: str, e: int, channels: int, stride: int) -> nn.Module | None:
+        names = architecture.choices[group].get(space.groups[group].edges[e].name, ())
+        chosen: list[Candidate] = [space.operations[name] for name in names if name != "none"]
+        return ChosenOps(chosen, channels, stride) if chosen else None
+
+    return Network(space, fill, affine=True, auxiliary=auxiliary)

@@ -1,0 +1,99 @@
+"""The fixed parts around the cells: stems, residual block, heads, auxiliary head.
+
+Sources: Liu et al. 2019, arXiv:1806.09055; Dong & Yang 2020, arXiv:2001.00326; their public code.
+"""
+
+from collections.abc import Callable
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from search_spaces.ops import ReLUConvBN
+
+Stem = tuple[nn.Module, nn.Module, int]
+
+
+def small_stem(c_in: int, channels: int) -> Stem:
+    """One 3x3 convolution at full resolution; both inputs of the first cell are its output."""
+    conv = nn.Sequential(nn.Conv2d(c_in, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels))
+    return conv, nn.Identity(), 1
+
+
+def imagenet_stem(c_in: int, channels: int) -> Stem:
+    """Three 3x3 convolutions of stride 2: the first input of the first cell is at 1/4, the second at 1/8."""
+    first = nn.Sequential(
+        nn.Conv2d(c_in, channels // 2, 3, stride=2, padding=1, bias=False),
+        nn.BatchNorm2d(channels // 2),
+        nn.ReLU(),
+        nn.Conv2d(channels // 2, channels, 3, stride=2, padding=1, bias=False),
+        nn.BatchNorm2d(channels),
+    )
+    second = nn.Sequential(
+        nn.ReLU(),
+        nn.Conv2d(channels, channels, 3, stride=2, padding=1, bias=False),
+        nn.BatchNorm2d(channels),
+    )
+    return first, second, 2
+
+
+# name -> (input channels, stem channels) -> first part, second part, resolution of the first / of the second
+STEMS: dict[str, Callable[[int, int], Stem]] = {
+    "small": small_stem,
+    "plain": small_stem,
+    "imagenet": imagenet_stem,
+}
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions, the first of stride 2, beside average pooling and a 1x1 convolution."""
+
+    def __init__(self, c_in: int, c_out: int):
+        super().__init__()
+        self.conv_a = ReLUConvBN(c_in, c_out, 2, affine=True, kernel_size=3)
+        self.conv_b = ReLUConvBN(c_out, c_out, 1, affine=True, kernel_size=3)
+        self.shortcut = nn.Sequential(
+            nn.AvgPool2d(2, ceil_mode=True), nn.Conv2d(c_in, c_out, 1, bias=False)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.shortcut(x) + self.conv_b(self.conv_a(x))
+
+
+def pool_linear(channels: int, classes: int) -> nn.Sequential:
+    """Global average pooling and a linear layer."""
+    return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, classes))
+
+
+def bn_relu_pool_linear(channels: int, classes: int) -> nn.Sequential:
+    """Batch norm and ReLU before global average pooling and a linear layer."""
+    return nn.Sequential(nn.BatchNorm2d(channels), nn.ReLU(), *pool_linear(channels, classes))
+
+
+HEADS: dict[str, Callable[[int, int], nn.Sequential]] = {
+    "pool_linear": pool_linear,
+    "bn_relu_pool_linear": bn_relu_pool_linear,
+}
+
+
+class AuxiliaryHead(nn.Module):
+    """A second classifier at two thirds of the depth, used in training only.
+
+    Pools to 2x2 with windows of 5 where the map is 6 to 8 wide, as the public code does for 8 (CIFAR) and 7
+    (ImageNet), else adaptively. `second_norm=False` leaves out the second batch norm, as the ImageNet code does.
+    """
+
+    def __init__(self, channels: int, classes: int, *, second_norm: bool):
+        super().__init__()
+        self.reduce = nn.Sequential(nn.Conv2d(channels, 128, 1, bias=False), nn.BatchNorm2d(128), nn.ReLU())
+        norm = [nn.BatchNorm2d(768)] if second_norm else []
+        self.features = nn.Sequential(nn.Conv2d(128, 768, 2, bias=False), *norm, nn.ReLU(), nn.Flatten())
+        self.classifier = nn.Linear(768, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h, w = x.shape[2:]
+        x = F.relu(x)
+        if 6 <= h <= 8 and 6 <= w <= 8:
+            x = F.avg_pool2d(x, 5, stride=(h - 5, w - 5), count_include_pad=False)
+        else:
+            x = F.adaptive_avg_pool2d(x, 2)
+        return self.classifier(self.features(self.reduce(x)))
