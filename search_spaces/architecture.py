@@ -66,12 +66,12 @@ class Architecture:
     @property
     def identity(self) -> str:
         """Eight hexadecimal digits over format, space and choices."""
-        return hashlib.sha256(self._json(meta=False).encode()).hexdigest()[:8]
+        return hashlib.sha256(self.to_json(meta=False).encode()).hexdigest()[:8]
 
     def save(self, path: Path) -> None:
         """Writes the canonical JSON: sorted keys, so equal architectures give equal bytes."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(self._json(meta=True), encoding="utf-8")
+        path.write_text(self.to_json(meta=True), encoding="utf-8")
 
     @classmethod
     def load(cls, path: Path) -> "Architecture":
@@ -119,7 +119,7 @@ class Architecture:
         }
         return cls(space, canonical, meta)
 
-    def _json(self, *, meta: bool) -> str:
+    def to_json(self, *, meta: bool = True) -> str:
         content: dict[str, Any] = {"format": FORMAT, "space": self.space, "choices": self.choices}
         if meta:
             content["meta"] = self.meta

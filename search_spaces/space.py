@@ -103,6 +103,8 @@ def complete_edges(
     inputs: int, nodes: int, candidates: Sequence[str] | Sequence[Sequence[str]], *, reduction: bool = False
 ) -> tuple[Edge, ...]:
     """Every node joined to all states before it, node-major; `candidates` for all edges or one list an edge."""
+    if not candidates:
+        raise ValueError("space.candidates: none given; name at least one")
     pairs = [(j, i) for i in range(inputs, inputs + nodes) for j in range(i)]
     rows = [candidates] * len(pairs) if isinstance(candidates[0], str) else list(candidates)
     if len(rows) != len(pairs):

@@ -1,0 +1,36 @@
+# Everything runs from here: `make demo` and `make test` need Python 3.11 or 3.12 and make, nothing else.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: setup demo test test-slow lint types bench clean
+
+setup: $(READY)
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v < (3, 14) else "make: needs Python 3.11 to 3.13, found %d.%d; set PYTHON=python3.11" % v)'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+demo: $(READY)  ## search, retrain, evaluate and export on handwritten digits, about a minute or two
+	$(BIN)/python run.py
+
+test: $(READY)  ## unit tests, at most 3 minutes on 2 cores
+	$(BIN)/python -m pytest -n 2 -m "not slow" tests
+
+test-slow: $(READY)  ## the rest, at most 40 minutes
+	$(BIN)/python -m pytest -n 2 -m slow tests
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(READY)
+	$(BIN)/mypy
+
+bench: $(READY)  ## speed and memory, written to benchmarks/results.md
+	$(BIN)/python benchmarks/run_all.py
+
+clean:
+	rm -rf .venv outputs multirun build *.egg-info

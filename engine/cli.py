@@ -1,0 +1,125 @@
+"""What the command line says: errors as one line with an exit code, and the list of what can be chosen."""
+
+import difflib
+import re
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from engine.errors import Failure
+
+LISTED = {
+    "strategy": "Strategies (strategy=...)",
+    "strategy/relaxation": "Relaxations (strategy/relaxation=...)",
+    "strategy/mixed_op": "Mixed ops (strategy/mixed_op=...)",
+    "strategy/edge_normalisation": "Edge normalisations (strategy/edge_normalisation=...)",
+    "strategy/update": "Updates (strategy/update=...)",
+    "strategy/discretisation": "Discretisations (strategy/discretisation=...)",
+    "space": "Search spaces (space=...)",
+    "data": "Data (data=...)",
+    "retrain": "Retraining recipes (retrain=...)",
+    "experiment": "Experiments (experiment=...)",
+}
+
+
+def list_choices(conf: Path) -> str:
+    """Every choice of every group with the first comment line of its YAML."""
+    lines = []
+    for group, title in LISTED.items():
+        lines += ["", title]
+        for path in sorted((conf / group).glob("*.yaml")):
+            lines.append(f"  {path.stem:<22} {_first_comment(path)}")
+    return "\n".join(lines[1:])
+
+
+def _first_comment(path: Path) -> str:
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if line.startswith("#") and "@package" not in line:
+            return line.lstrip("# ")
+    return ""
+
+
+def explain(
+    error: BaseException, conf: Path, known_settings: Callable[[], list[str]], *, composed: bool
+) -> tuple[int, str | None]:
+    """Exit code and one line for an error; no line for a bug of ours, whose traceback should be seen.
+
+    Before the configuration is `composed` every error is one of the command line.
+    """
+    for cause in _chain(error):
+        if isinstance(cause, Failure):
+            return cause.exit_code, str(cause)
+    kind = type(error).__module__.partition(".")[0]
+    if kind in ("hydra", "omegaconf") or not composed:
+        return 2, _configuration_line(error, conf, known_settings)
+    return 1, None
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__
+
+
+def _configuration_line(
+    error: BaseException, conf: Path, known_settings: Callable[[], list[str]]
+) -> str:
+    """Hydra's message in one line, with the nearest name that exists."""
+    text = str(error)
+    option = re.search(r"Could not find '([^']+)'", text)
+    if option:
+        group, _, name = option[1].rpartition("/")
+        options = sorted(path.stem for path in (conf / group).glob("*.yaml"))
+        if options:
+            return f"{group}: unknown '{name}'{_nearest(name, options)}; known: {', '.join(options)}"
+    choice = re.search(r"Could not override '([^']+)'", text)
+    if choice:
+        key = choice[1]
+        return f"unknown setting '{key}'{_nearest(key, known_settings())}; see python run.py --help"
+    return " ".join(line.strip() for line in text.splitlines() if line.strip())
+
+
+def _nearest(name: str, options: list[str]) -> str:
+    """`, did you mean 'x'?` for the closest name, also when only the last part of it is misspelt."""
+    close = difflib.get_close_matches(name, options, n=1, cutoff=0.5)
+    return f", did you mean '{close[0]}'?" if close else ""
+
+
+def summary(results: Mapping[str, Any], folder: Path) -> str:
+    """What a run found, and what to type next."""
+    rows = [
+        ("supernet accuracy (select)", _percent(results["supernet_accuracy"])),
+        ("discretised accuracy (select)", _percent(results["discretised_accuracy"])),
+        ("test accuracy (retrained)", _percent(results["test_accuracy"])),
+        ("parameters", _count(results["parameters"])),
+        ("multiply-accumulates", _count(results["macs"])),
+        ("seconds", ", ".join(f"{phase} {value:.0f}" for phase, value in results["seconds"].items())),
+        ("times the test split was read", str(results["test_reads"])),
+    ]
+    shown = [f"  {name:<31} {value}" for name, value in rows if value]
+    here = _short(folder)
+    return "\n".join(
+        [
+            "",
+            f"{results['strategy']} on {results['space']}, {results['data']}, seed {results['seed']}",
+            *shown,
+            "",
+            f"  everything is in {here}: architecture.json, cell_*.svg, metrics.jsonl, results.json, export/",
+            "Next:",
+            f"  tensorboard --logdir {here}",
+            f"  python run.py task=retrain retrain=cifar architecture={here} data={results['data']}",
+            "  python run.py -m strategy=darts,pcdarts,random seed=0,1,2",
+        ]
+    )
+
+
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{100 * value:.2f}%"
+
+
+def _count(value: int | None) -> str:
+    return "" if value is None else f"{value:,}"
+
+
+def _short(folder: Path) -> str:
+    return str(folder.relative_to(Path.cwd())) if folder.is_relative_to(Path.cwd()) else str(folder)

@@ -1,0 +1,46 @@
+"""The failures a user can do something about, each with the exit code the README promises.
+
+A `ValueError` raised while configuration becomes objects is a configuration error (exit code 2).
+"""
+
+
+class Failure(Exception):
+    """Says in one line what went wrong, where, what was expected, and which setting to change."""
+
+    exit_code = 1
+
+
+class DataError(Failure):
+    """The images are missing, damaged, or cannot be split as asked."""
+
+    exit_code = 3
+
+
+class NumbersError(Failure):
+    """A loss, weight or alpha became NaN or infinite."""
+
+    exit_code = 4
+
+
+class OutOfMemory(Failure):
+    """The device's memory did not suffice, even after one reduction."""
+
+    exit_code = 5
+
+
+class CheckpointError(Failure):
+    """A checkpoint is damaged, or belongs to another configuration."""
+
+    exit_code = 6
+
+
+class Interrupted(Failure):
+    """Stopped on request; everything is saved, the same command continues."""
+
+    exit_code = 75
+
+
+class ConfigError(Failure):
+    """A setting is unknown, of the wrong type, impossible, or in conflict with another."""
+
+    exit_code = 2

@@ -1,0 +1,176 @@
+"""The fixed text of a stand-alone `model.py`; `engine.standalone` fills in what differs."""
+
+HEAD = '''\
+"""Architecture $identity of the $space space, trained on $classes_count classes; found with Archsmith.
+
+It needs torch, and its weights beside it:
+
+    import model
+
+    net = model.load()
+    logits = net(model.prepare(image))  # image (C, H, W), uint8 of 0..255 or float of 0..1
+
+In a shell, `python model.py` prints its size and `python model.py image.npy` the class of an image.
+"""
+
+$imports
+
+INPUT_SHAPE = $input_shape  # channels, height, width
+CLASSES = $classes
+MEAN = $mean  # of each channel, for pixels of 0..1
+STD = $std
+PARAMETERS = $parameters
+MACS = $macs  # multiply-accumulates for one image, in convolutions and linear layers
+
+# Cell -> node -> {an earlier node it adds up: operations in between}; what enters a cell is counted too.
+CELLS = $cells
+'''
+
+OPERATIONS = """\
+OPERATIONS = {
+$operations
+}
+"""
+
+EDGE = '''\
+class Edge(nn.Module):
+    """The operations between two nodes, added up."""
+
+    def __init__(self, names: list[str], channels: int, stride: int):
+        super().__init__()
+        self.ops = nn.ModuleList(OPERATIONS[name](channels, channels, stride) for name in names)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return reduce(add, (op(x) for op in self.ops))
+'''
+
+CELL = '''\
+class Cell(nn.Module):
+    """$about"""
+
+    def __init__(self, name: str, channels: int$init_parameters):
+        super().__init__()
+        self.nodes = CELLS[name]
+$init_lines        self.edges = nn.ModuleDict(
+            {
+                f"{source}-{node}": Edge(names, channels, $edge_stride)
+                for node, sources in self.nodes.items()
+                for source, names in sources.items()
+            }
+        )
+
+    def forward(self, $forward_parameters) -> Tensor:
+$forward_lines
+'''
+
+ADD_UP = '''\
+        states = [$states]
+        for node, sources in self.nodes.items():
+            states.append(reduce(add, (self.edges[f"{j}-{node}"](states[j]) for j in sources)))
+'''
+
+ADD_UP_WITH_EMPTY_NODES = '''\
+        states = dict(enumerate([$states]))
+        for node, sources in self.nodes.items():
+            given = [self.edges[f"{j}-{node}"](states[j]) for j in sources if j in states]
+            if given:  # a node that nothing enters is zero, and nothing leaves it
+                states[node] = reduce(add, given)
+'''
+
+ZEROS = '''\
+        zeros = torch.zeros_like(states[$last_input]$every_second)
+'''
+
+NETWORK = '''\
+class Network(nn.Module):
+    """Images (B, C, H, W) to logits (B, classes)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.stem_second, _ = $stem($image_channels, $stem_channels)
+        self.layers = nn.ModuleList(
+            [
+$layers
+            ]
+        )
+        self.head = $head($head_channels, len(CLASSES))
+
+    def forward(self, x: Tensor) -> Tensor:
+$forward_lines
+        return self.head(last)
+'''
+
+ONE_INPUT = """\
+        last = self.stem_second(self.stem(x))
+        for layer in self.layers:
+            last = layer(last)"""
+
+TWO_INPUTS = """\
+        before = self.stem(x)
+        last = self.stem_second(before)
+        for layer in self.layers:
+            before, last = last, layer(before, last)"""
+
+USE = '''\
+DTYPES = $dtypes
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file: 8 bytes that hold a length, so much JSON, then the numbers."""
+    content = bytearray(path.read_bytes())
+    start = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:start])
+    header.pop("__metadata__", None)
+    tensors = {}
+    for name, entry in header.items():
+        dtype, shape, offset = DTYPES[entry["dtype"]], entry["shape"], start + entry["data_offsets"][0]
+        flat = torch.frombuffer(content, dtype=dtype, count=prod(shape), offset=offset)
+        tensors[name] = flat.reshape(shape)
+    return tensors
+
+
+def build() -> Network:
+    """The network, untrained."""
+    return Network()
+
+
+def load(path: Path = Path(__file__).with_name("weights.safetensors")) -> Network:
+    """The trained network, ready to classify."""
+    net = build()
+    net.load_state_dict(read_weights(path))
+    return net.eval()
+
+
+def prepare(image: Tensor) -> Tensor:
+    """The network's input (1, C, H, W) for an image (C, H, W), uint8 of 0..255 or float of 0..1."""
+    if image.dim() != 3 or len(image) != INPUT_SHAPE[0]:
+        raise ValueError(f"expected an image {INPUT_SHAPE}, found the shape {tuple(image.shape)}")
+    x = image / 255 if image.dtype == torch.uint8 else image.float()
+    mean, std = (torch.tensor(values)[:, None, None] for values in (MEAN, STD))
+    return ((x - mean) / std)[None]
+
+
+def read_image(path: str) -> Tensor:
+    """The image in a file of `numpy.save` or `torch.save`."""
+    if path.endswith(".npy"):
+        import numpy
+
+        return torch.from_numpy(numpy.load(path))
+    return torch.load(path, weights_only=True)
+
+
+@torch.inference_mode()
+def main(paths: list[str]) -> None:
+    """Prints the class of each image, or without one the size of the network."""
+    if not paths:
+        print(f"{PARAMETERS:,} parameters, {MACS:,} multiply-accumulates for an image {INPUT_SHAPE}")
+        return
+    net = load()
+    for path in paths:
+        shares = net(prepare(read_image(path)))[0].softmax(0)
+        print(f"{path}: {CLASSES[shares.argmax()]} ({shares.max():.1%})")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
+'''

@@ -1,0 +1,69 @@
+"""The run's name: readable, and the same for the same configuration, so that a command finds its own run again."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig, OmegaConf
+
+NOT_IDENTITY = ("hydra", "task", "resume", "device")
+NAME = "{strategy}-{space}-{data}-s{seed}-{digest}"
+
+
+def register() -> None:
+    """Makes `${run_name:}` known to OmegaConf; Hydra resolves it for the run's folder."""
+    OmegaConf.register_new_resolver("run_name", run_name, replace=True)
+
+
+def run_name(*, _root_: DictConfig) -> str:
+    """`<strategy>-<space>-<data>-s<seed>-<8 hexadecimal digits of the configuration>`."""
+    choices = _root_.hydra.runtime.choices
+    return NAME.format(
+        strategy=choices.strategy,
+        space=choices.space,
+        data=choices.data,
+        seed=_root_.seed,
+        digest=digest(identity(_root_)),
+    )
+
+
+def identity(config: DictConfig) -> dict[str, Any]:
+    """The resolved configuration without what does not change a result; files enter by their content."""
+    plain: dict[str, Any] = {
+        str(key): OmegaConf.to_container(config[key], resolve=True)
+        if OmegaConf.is_config(config[key])
+        else config[key]
+        for key in config
+        if key not in NOT_IDENTITY
+    }
+    for key in ("architecture", "weights"):
+        path = Path(str(plain.get(key) or ""))
+        path = path / "architecture.json" if path.is_dir() and plain.get(key) else path
+        if path.is_file():
+            plain[key] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return plain
+
+
+def digest(plain: Any) -> str:
+    """Eight hexadecimal digits of a nested value."""
+    return hashlib.sha256(json.dumps(plain, sort_keys=True, default=str).encode()).hexdigest()[:8]
+
+
+def known_settings(conf: Path) -> list[str]:
+    """Dotted names of every setting of the default configuration, and every group."""
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(version_base="1.3", config_dir=str(conf)):
+        tree = OmegaConf.to_container(compose("config"), resolve=False)
+    groups = {str(path.parent.relative_to(conf)) for path in conf.rglob("*.yaml")} - {"."}
+    return [*_flatten(tree, ""), *sorted(groups)]
+
+
+def _flatten(tree: Any, prefix: str) -> Iterator[str]:
+    for key, value in tree.items():
+        yield f"{prefix}{key}"
+        if isinstance(value, dict):
+            yield from _flatten(value, f"{prefix}{key}.")

@@ -1,0 +1,131 @@
+"""The machine under a run: device, seeds, determinism, time and peak memory of each phase."""
+
+import logging
+import os
+import platform
+import random
+import resource
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Any
+
+import numpy as np
+import torch
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """How a run uses the machine.
+
+    Args:
+        deterministic: `auto` is on for the CPU, where it costs nothing, and off for CUDA.
+        threads: CPU threads of torch; None leaves torch's choice.
+
+    Raises:
+        ValueError: an unknown value of either.
+    """
+
+    deterministic: bool | str
+    threads: int | None
+
+    def __post_init__(self) -> None:
+        if self.deterministic not in (True, False, "auto"):
+            raise ValueError(
+                f"runtime.deterministic: expected auto, true or false, found {self.deterministic!r}"
+            )
+        if self.threads is not None and (not isinstance(self.threads, int) or self.threads < 1):
+            raise ValueError(
+                f"runtime.threads: expected a whole number of at least 1 or null, found {self.threads!r}"
+            )
+
+    def start(self, device: str, seed: int) -> torch.device:
+        """Chooses the device, sets threads and determinism, seeds every generator. Raises ValueError."""
+        chosen = choose_device(device)
+        if self.threads is not None:
+            torch.set_num_threads(self.threads)
+        on = chosen.type == "cpu" if self.deterministic == "auto" else bool(self.deterministic)
+        if on:
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(on)
+        torch.backends.cudnn.benchmark = not on
+        seed_everything(seed)
+        return chosen
+
+
+def seed_everything(seed: int) -> None:
+    """Seeds Python, numpy and torch on every device."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto` takes CUDA where there is one. Raises ValueError for a device this machine does not have."""
+    available = torch.cuda.is_available()
+    if name == "auto":
+        return torch.device("cuda" if available else "cpu")
+    if name == "cpu":
+        return torch.device("cpu")
+    kind, _, index = name.partition(":")
+    if kind != "cuda" or (index and not index.isdigit()):
+        raise ValueError(f"device: expected auto, cpu, cuda or cuda:N, found '{name}'")
+    if not available or int(index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"device: '{name}' is not on this machine; set device=cpu or device=auto")
+    return torch.device(name)
+
+
+def synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+@contextmanager
+def measured(device: torch.device) -> Iterator[dict[str, Any]]:
+    """Fills `seconds` and `peak_memory_bytes` of the block.
+
+    On CUDA the peak of allocated device memory; on the CPU the process's largest resident set so far, which
+    includes torch itself and never falls again.
+    """
+    found: dict[str, Any] = {}
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    start = time.perf_counter()
+    try:
+        yield found
+    finally:
+        synchronize(device)
+        found["seconds"] = round(time.perf_counter() - start, 3)
+        found["peak_memory_bytes"] = peak_memory(device)
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes: device memory on CUDA, the resident set of the process on the CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def versions() -> dict[str, str]:
+    """What a result depends on."""
+    packages = ("torch", "torchvision", "numpy", "hydra-core", "archsmith")
+    found = {"python": platform.python_version()}
+    for package in packages:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def describe_device(device: torch.device) -> str:
+    """`cpu (x86_64, 2 threads)` or the name of the GPU."""
+    if device.type == "cuda":
+        return f"{device} ({torch.cuda.get_device_name(device)})"
+    return f"cpu ({platform.machine()}, {torch.get_num_threads()} threads)"

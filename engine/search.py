@@ -1,0 +1,221 @@
+"""The search loop, the only one: epochs of alpha and weight steps, an architecture file after each."""
+
+import copy
+import logging
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from engine.checkpoint import Checkpoints
+from engine.data import Loader, Roles
+from engine.drawing import alpha_image, cell_image
+from engine.errors import Interrupted, NumbersError
+from engine.evaluate import evaluate, restore_statistics
+from engine.record import Averages, Progress, Record
+from search_spaces.architecture import Architecture
+from strategies.strategy import Batch, Strategy
+from supernets.mixture import Mixture
+from supernets.network import Network
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class SearchSettings:
+    """How long and in which portions.
+
+    Args:
+        alpha_lr_scale: multiplies the strategy's alpha learning rate. The papers' rates are made for some
+            20,000 alpha steps; a search of a few hundred needs larger ones for alphas to move at all.
+
+    Raises:
+        ValueError: a number that is not positive, or not whole where it must be.
+    """
+
+    epochs: int
+    batch_size: int
+    alpha_lr_scale: float
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"search.{name}: expected a whole number of at least 1, found {value!r}")
+        if not isinstance(self.alpha_lr_scale, int | float) or self.alpha_lr_scale <= 0:
+            raise ValueError(
+                f"search.alpha_lr_scale: expected a positive number, found {self.alpha_lr_scale!r}"
+            )
+
+
+@dataclass(frozen=True)
+class Found:
+    """A search's result; accuracies on the `select` images, as fractions."""
+
+    architecture: Architecture
+    supernet_accuracy: float
+    discretised_accuracy: float
+
+
+def search(
+    net: Network,
+    strategy: Strategy,
+    roles: Roles,
+    settings: SearchSettings,
+    *,
+    folder: Path,
+    record: Record,
+    checkpoints: Checkpoints,
+    meta: dict[str, Any],
+    stop: Callable[[], bool] = lambda: False,
+) -> Found:
+    """Runs (or continues) the search and returns the architecture of the last epoch.
+
+    Writes `architectures/epoch_NNN.json`, metrics and pictures into `folder`. `net` and `strategy` are set up
+    on their device. `stop` is asked after every epoch.
+
+    Raises:
+        ValueError: the alphas would never move.
+        NumbersError: a loss or an alpha is no longer finite.
+        Interrupted: `stop` said so; the epoch is saved.
+    """
+    epochs = settings.epochs
+    if not strategy.alphas_move(epochs - 1, epochs):
+        raise ValueError(
+            f"strategy.warmup: {strategy.warmup} of search.epochs={epochs} leaves no epoch in which alphas move; "
+            "lower strategy.warmup or raise search.epochs"
+        )
+    for group in strategy.alpha_optimizer.param_groups:
+        group["lr"] *= settings.alpha_lr_scale
+    start, found = 0, None
+    state = checkpoints.load()
+    if state is not None:
+        start = _restore(state, net, strategy, roles)
+        record.resume("search", start)
+        log.info("search: continued after epoch %d of %d", start, epochs)
+    with Progress("search", epochs * len(roles.train), start * len(roles.train)) as progress:
+        for epoch in range(start, epochs):
+            began = time.perf_counter()
+            metrics = _epoch(net, strategy, roles, epoch, epochs, progress)
+            done = strategy.epoch_end(net, roles, (epoch + 1) / epochs)
+            mixture = strategy.mixture()
+            # Running averages lag behind a net that learns fast; training never reads them.
+            restore_statistics(net, roles.statistics, mixture)
+            selected = evaluate(net, roles.select, mixture)
+            found = strategy.architecture(**meta, epoch=epoch)
+            found.save(folder / "architectures" / f"epoch_{epoch:03d}.json")
+            metrics |= {
+                "supernet_accuracy": selected["accuracy"],
+                "supernet_loss": selected["loss"],
+                "lr": strategy.weight_optimizer.param_groups[0]["lr"],
+                "seconds": round(time.perf_counter() - began, 3),
+            }
+            record.log("search", epoch, metrics)
+            _pictures(record, strategy, found, epoch)
+            log.info(
+                "search epoch %d/%d: train loss %.3f, train accuracy %.3f, supernet accuracy %.3f",
+                epoch + 1, epochs, metrics["train_loss"], metrics["train_accuracy"], selected["accuracy"],
+            )  # fmt: skip
+            checkpoints.save(epoch + 1, _state(epoch + 1, net, strategy, roles))
+            if stop() and epoch + 1 < epochs:
+                raise Interrupted("search: stopped and saved; run the same command to continue")
+            if done:
+                break
+    architecture = strategy.architecture(**meta, epoch=epochs - 1) if found is None else found
+    return Found(
+        architecture,
+        evaluate(net, roles.select, strategy.mixture())["accuracy"],
+        discretised_accuracy(net, architecture, roles),
+    )
+
+
+def discretised_accuracy(net: Network, architecture: Architecture, roles: Roles) -> float:
+    """Accuracy on `select` of the discrete network with the supernet's weights, statistics re-estimated."""
+    device = next(net.parameters()).device
+    discrete = copy.deepcopy(net)
+    mixture = Mixture.of(architecture, net.space, device)
+    restore_statistics(discrete, roles.statistics, mixture)
+    return evaluate(discrete, roles.select, mixture)["accuracy"]
+
+
+def _epoch(
+    net: Network, strategy: Strategy, roles: Roles, epoch: int, epochs: int, progress: Progress
+) -> dict[str, float]:
+    """One pass over the training images; returns the means of what the steps measured."""
+    net.train()
+    strategy.epoch_start(epoch, epochs)
+    move_alphas = strategy.alphas_move(epoch, epochs)
+    val = _forever(roles.val) if move_alphas and roles.val is not None else None
+    averages = Averages()
+    steps = len(roles.train)
+    for i, train in enumerate(progress.batches(roles.train)):
+        averages.add(
+            strategy.step(
+                net,
+                train,
+                next(val) if val is not None else None,
+                progress=(epoch + i / steps) / epochs,
+                move_alphas=move_alphas,
+            )
+        )
+        if i % 10 == 9:
+            means = averages.read()
+            progress.note(epoch=str(epoch + 1), loss=means["train_loss"], accuracy=means["train_accuracy"])
+    means = averages.read()
+    _check_finite(means, strategy, epoch)
+    return means
+
+
+def _check_finite(means: dict[str, float], strategy: Strategy, epoch: int) -> None:
+    for name, value in means.items():
+        if not torch.isfinite(torch.tensor(value)):
+            raise NumbersError(
+                f"search epoch {epoch}: {name} is {value}; lower strategy.weight_optimizer.lr, "
+                "or set strategy.clip. The checkpoint of the epoch before is kept"
+            )
+    for name, parameter in strategy.named_arch_parameters().items():
+        if not torch.isfinite(parameter).all():
+            raise NumbersError(
+                f"search epoch {epoch}: {name} is no longer finite; lower strategy.alpha_optimizer.lr. "
+                "The checkpoint of the epoch before is kept"
+            )
+
+
+def _forever(loader: Loader) -> Iterator[Batch]:
+    while True:
+        yield from loader
+
+
+def _state(epoch: int, net: Network, strategy: Strategy, roles: Roles) -> dict[str, Any]:
+    loaders = {"train": roles.train, "val": roles.val}
+    return {
+        "epoch": epoch,
+        "net": net.state_dict(),
+        "strategy": strategy.state_dict(),
+        "loaders": {name: one.state_dict() for name, one in loaders.items() if one is not None},
+        "rng": torch.get_rng_state(),
+        "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def _restore(state: dict[str, Any], net: Network, strategy: Strategy, roles: Roles) -> int:
+    net.load_state_dict(state["net"])
+    strategy.load_state_dict(state["strategy"])
+    for name, saved in state["loaders"].items():
+        getattr(roles, name).load_state_dict(saved)
+    torch.set_rng_state(state["rng"])
+    if state["cuda_rng"] and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(state["cuda_rng"])
+    return int(state["epoch"])
+
+
+def _pictures(record: Record, strategy: Strategy, found: Architecture, epoch: int) -> None:
+    """Alphas as a heat map and the cell of this epoch, per group."""
+    for (name, cell), gates in zip(strategy.space.groups.items(), strategy.gates().values(), strict=True):
+        names = [edge.name for edge in cell.edges]
+        widest = max((edge.candidates for edge in cell.edges), key=len)
+        record.image(f"gates/{name}", alpha_image(gates.numpy(), names, widest), epoch)
+        record.image(f"cell/{name}", cell_image(cell, found.choices[name], name), epoch)

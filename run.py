@@ -1,0 +1,176 @@
+"""Archsmith: `python run.py strategy=pcdarts` searches, discretises, retrains, evaluates once and exports.
+
+Here configuration becomes objects, and errors become exit codes; everything below takes plain objects.
+"""
+
+import logging
+import os
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from engine import naming
+from engine.cli import explain, list_choices, summary
+from engine.errors import ConfigError, Failure
+from engine.pipeline import Job, Pipeline
+from engine.search import SearchSettings
+from search_spaces.architecture import Architecture
+from search_spaces.genotype import published
+from search_spaces.space import Space
+
+CONF = Path(__file__).resolve().parent / "conf"
+TASKS = {
+    "all": ("search", "retrain", "evaluate", "export"),
+    "search": ("search",),
+    "retrain": ("retrain",),
+    "evaluate": ("evaluate",),
+    "export": ("export",),
+}
+log = logging.getLogger(__name__)
+composed: list[DictConfig] = []  # filled once Hydra is done: what fails before is the command line's fault
+naming.register()
+
+
+@contextmanager
+def configuring() -> Iterator[None]:
+    """While configuration becomes objects, a wrong value is the user's to mend: exit code 2."""
+    try:
+        yield
+    except Failure:
+        raise
+    except (ValueError, TypeError) as error:
+        raise ConfigError(str(error)) from error
+    except hydra.errors.InstantiationException as error:
+        cause = error.__cause__
+        if isinstance(cause, Failure):
+            raise cause from error
+        raise ConfigError(str(cause or error).replace("\n", " ")) from error
+
+
+def build(node: DictConfig, **live: Any) -> Any:
+    """The object a configuration names; what needs live objects is `_partial_` and completed with them."""
+    made = instantiate(node, _convert_="all")
+    return made(**live) if node.get("_partial_") else made
+
+
+def given_architecture(name: str | None, weights: str | None) -> tuple[Architecture | None, Path | None]:
+    """The architecture of a file, run directory or published name, and the weights that belong to it."""
+    if name is None:
+        if weights is not None:
+            raise ConfigError("weights: found without an architecture; set architecture=<file> too")
+        return None, None
+    path, weights_path = Path(name), Path(weights) if weights else None
+    if path.is_dir():
+        weights_path = weights_path or path / "weights.safetensors"
+        path = path / "architecture.json"
+    elif not path.exists() and re.fullmatch(r"\w+", name):
+        path = published(name)
+    return Architecture.load(path), weights_path
+
+
+def build_space(config: DictConfig, shapes: dict[str, Any], architecture: Architecture | None) -> Space:
+    """The configured space; for a given architecture the one it names, looked up among conf/space."""
+    chosen: Space = build(config.space, **shapes)
+    if architecture is None:
+        return chosen
+    name = architecture.space["name"]
+    if name != chosen.name:
+        if any(override.startswith("space=") for override in HydraConfig.get().overrides.task):
+            architecture.check(chosen, "architecture")
+        known = sorted(path.stem for path in (CONF / "space").glob("*.yaml"))
+        if name not in known:
+            raise ConfigError(
+                f"architecture: found in space '{name}', which is not one of ours ({', '.join(known)}); "
+                "set space=... to the configuration it was found in"
+            )
+        chosen = build(OmegaConf.load(CONF / "space" / f"{name}.yaml"), **shapes)  # type: ignore[arg-type]
+    settings = {key: value for key, value in architecture.space.items() if key != "name"}
+    unknown = sorted(set(settings) - set(chosen.settings))
+    if unknown:
+        raise ConfigError(
+            f"architecture: space '{name}' has no setting '{unknown[0]}'; known: {', '.join(chosen.settings)}"
+        )
+    space = chosen.resize(**settings | shapes)
+    architecture.check(space)
+    return space
+
+
+def make_job(config: DictConfig) -> Job:
+    """Every object of a run; a wrong setting is refused before images are read or memory is taken."""
+    choices = HydraConfig.get().runtime.choices
+    if config.resume not in ("auto", "never"):
+        raise ConfigError(f"resume: expected auto or never, found '{config.resume}'")
+    if not isinstance(config.seed, int) or isinstance(config.seed, bool) or config.seed < 0:
+        raise ConfigError(f"seed: expected a whole number of at least 0, found {config.seed!r}")
+    with configuring():
+        search, recipe, runtime = SearchSettings(**config.search), build(config.retrain), build(config.runtime)
+        architecture, weights = given_architecture(config.architecture, config.weights)
+        device = runtime.start(config.device, config.seed)
+        data = build(config.data)
+        space = build_space(
+            config, dict(input_shape=tuple(data.input_shape), classes=len(data.classes)), architecture
+        )
+        strategy = instantiate(config.strategy, _convert_="all")
+        strategy(space)
+    return Job(
+        names={name: choices[name] for name in ("strategy", "space", "data")},
+        settings=naming.identity(config),
+        folder=Path(HydraConfig.get().runtime.output_dir),
+        resume=config.resume == "auto",
+        seed=config.seed,
+        device=device,
+        data=data,
+        space=space,
+        strategy=strategy,
+        search=search,
+        recipe=recipe,
+        formats=list(config.export.formats),
+        architecture=architecture,
+        weights=weights,
+    )
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="config")
+def app(config: DictConfig) -> float | None:
+    """Runs the task; returns the accuracy that a sweep may optimise."""
+    composed.append(config)
+    if config.task == "list":
+        print(list_choices(CONF))
+        return None
+    if config.task not in TASKS:
+        raise ConfigError(f"task: unknown '{config.task}'; known: {', '.join(TASKS)}, list")
+    job = make_job(config)
+    pipeline = Pipeline(job)
+    phases = TASKS[config.task]
+    if job.architecture is not None and config.task == "all":
+        phases = phases[1:]
+    for phase in phases:
+        getattr(pipeline, phase)()
+    print(summary(pipeline.results.fields, job.folder))
+    accuracy = pipeline.results.fields["test_accuracy"]
+    return accuracy if accuracy is not None else pipeline.results.fields["discretised_accuracy"]
+
+
+def main() -> None:
+    """The command line: one clear line and a documented exit code for whatever goes wrong."""
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        app()
+    except Exception as error:  # the outermost frame: every failure ends here
+        code, line = explain(error, CONF, lambda: naming.known_settings(CONF), composed=bool(composed))
+        if line is None:
+            raise
+        print(f"archsmith: {line}", file=sys.stderr)
+        sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,28 @@
+"""Optimiser state keyed by parameter name, so that moments return to the parameter they belong to."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch.optim import Optimizer
+
+
+def named_state(optimizer: Optimizer, names: Mapping[int, str]) -> dict[str, Any]:
+    """The optimiser's state; `names` maps `id(parameter)` to its name."""
+    return {
+        "state": {names[id(p)]: dict(values) for p, values in optimizer.state.items()},
+        "lr": [group["lr"] for group in optimizer.param_groups],
+    }
+
+
+def load_named_state(optimizer: Optimizer, names: Mapping[int, str], saved: Mapping[str, Any]) -> None:
+    """Puts a `named_state` back. Raises KeyError for a name the optimiser does not know."""
+    parameters = {names[id(p)]: p for group in optimizer.param_groups for p in group["params"]}
+    optimizer.state.clear()
+    for name, values in saved["state"].items():
+        parameter = parameters[name]
+        optimizer.state[parameter] = {
+            key: value.to(parameter.device) if key != "step" and hasattr(value, "to") else value
+            for key, value in values.items()
+        }
+    for group, lr in zip(optimizer.param_groups, saved["lr"], strict=True):
+        group["lr"] = lr

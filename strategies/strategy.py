@@ -1,0 +1,240 @@
+"""A strategy: alphas, betas, both optimisers, and the ingredients a YAML puts together."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from search_spaces.architecture import Architecture
+from search_spaces.space import Space
+from strategies.optimizer_state import load_named_state, named_state
+from supernets.mixture import Active, GroupMixture, Mixture, everything_active
+
+Batch = tuple[Tensor, Tensor]  # images (B, C, H, W), labels (B,)
+Logits = Callable[[Tensor, Mixture], Tensor]  # a supernet, or one with other weights
+
+
+class Strategy:
+    """Drives one supernet: relaxes alphas to gates, updates weights and alphas, reads the architecture.
+
+    The arguments are the ingredients of ARCHITECTURE section 1, or None where a method has none of a kind.
+
+    Args:
+        mixed_op: constructor of what stands on an edge of the supernet; `supernet(space, strategy.mixed_op)`.
+        alpha_optimizer, weight_optimizer: `parameters -> torch optimiser`.
+        min_lr: where the cosine schedule of the weights' learning rate ends.
+        clip: largest norm of the weights' gradient; None for no limit.
+        alpha_init: standard deviation of the initial alphas and betas.
+        warmup: share of the epochs in which alphas and betas stand still.
+
+    Raises:
+        ValueError: a warm-up outside [0, 1), a negative learning rate or clip.
+    """
+
+    searches = True  # whether epochs are spent on a supernet at all
+
+    def __init__(
+        self,
+        space: Space,
+        *,
+        relaxation: nn.Module,
+        mixed_op: Callable[..., nn.Module],
+        edge_normalisation: nn.Module | None,
+        update: Any,
+        losses: Mapping[str, Any],
+        pruning: Any,
+        stopping: Any,
+        discretisation: Callable[..., Mapping[str, tuple[str, ...]]],
+        alpha_optimizer: Callable[..., torch.optim.Optimizer],
+        weight_optimizer: Callable[..., torch.optim.Optimizer],
+        min_lr: float,
+        clip: float | None,
+        alpha_init: float,
+        warmup: float,
+    ):
+        if not 0 <= warmup < 1:
+            raise ValueError(
+                f"strategy.warmup: expected a share of the epochs in [0, 1), found {warmup}; "
+                "at 1 the alphas would never move"
+            )
+        if min_lr < 0:
+            raise ValueError(f"strategy.min_lr: expected at least 0, found {min_lr}")
+        if clip is not None and clip <= 0:
+            raise ValueError(f"strategy.clip: expected a positive norm or null, found {clip}")
+        self.space = space
+        self.relaxation, self.edge_normalisation = relaxation, edge_normalisation
+        self.mixed_op, self.update, self.losses = mixed_op, update, dict(losses)
+        self.pruning, self.stopping, self.discretisation = pruning, stopping, discretisation
+        self.min_lr, self.clip, self.warmup = min_lr, clip, warmup
+        self._make_alpha_optimizer, self._make_weight_optimizer = alpha_optimizer, weight_optimizer
+
+        def logits(*shape: int) -> nn.Parameter:
+            return nn.Parameter(alpha_init * torch.randn(shape))
+
+        cells = space.groups
+        self.alphas = {name: logits(len(cell.edges), cell.width) for name, cell in cells.items()}
+        self.betas = (
+            {}
+            if edge_normalisation is None
+            else {name: logits(len(cell.edges)) for name, cell in cells.items()}
+        )
+        self.alive = {
+            name: torch.tensor([[o < len(e.candidates) for o in range(cell.width)] for e in cell.edges])
+            for name, cell in cells.items()
+        }
+        self._active: dict[str, Active] = {}
+        self._refresh_active()
+
+    # -- construction -------------------------------------------------------------------------------------
+
+    def setup(self, net: nn.Module, device: torch.device) -> None:
+        """Moves to the device of the supernet and makes the optimisers. Raises ValueError for a bad pair."""
+        for tensors in (self.alphas, self.betas):
+            for name, tensor in tensors.items():
+                tensors[name] = nn.Parameter(tensor.detach().to(device))
+        self.alive = {name: tensor.to(device) for name, tensor in self.alive.items()}
+        for ingredient in self.ingredients():
+            if isinstance(ingredient, nn.Module):
+                ingredient.to(device)
+        self.weights = list(net.parameters())
+        self._weight_names = {id(p): name for name, p in net.named_parameters()}
+        self.weight_optimizer = self._make_weight_optimizer(self.weights)
+        self.alpha_optimizer = self._make_alpha_optimizer(self.arch_parameters())
+        self.weight_lr = [group["lr"] for group in self.weight_optimizer.param_groups]
+        for ingredient in self._having("setup"):
+            ingredient.setup(net, self)
+
+    def ingredients(self) -> Iterator[Any]:
+        """Everything that takes part in the life cycle, in a fixed order."""
+        parts = (self.relaxation, self.edge_normalisation, self.update, self.pruning, self.stopping)
+        yield from (part for part in parts if part is not None)
+        yield from self.losses.values()
+
+    def _having(self, hook: str) -> list[Any]:
+        return [ingredient for ingredient in self.ingredients() if hasattr(ingredient, hook)]
+
+    def arch_parameters(self) -> list[nn.Parameter]:
+        return list(self.named_arch_parameters().values())
+
+    def named_arch_parameters(self) -> dict[str, nn.Parameter]:
+        named = {f"alpha.{name}": tensor for name, tensor in self.alphas.items()}
+        return named | {f"beta.{name}": tensor for name, tensor in self.betas.items()}
+
+    # -- one pass -----------------------------------------------------------------------------------------
+
+    def mixture(self) -> Mixture:
+        """Relaxes every group: gates, factors per edge, and what runs."""
+        groups = {}
+        for name, cell in self.space.groups.items():
+            gates, index = self.relaxation(self.alphas[name], self.alive[name])
+            active = self._active[name]
+            if index is not None:
+                active = [[i] if row else [] for i, row in zip(index.tolist(), active, strict=True)]
+            factors = None
+            if self.edge_normalisation is not None:
+                factors = self.edge_normalisation(self.betas[name], cell, self.alive[name].any(1))
+            groups[name] = GroupMixture(gates, factors, active)
+        return Mixture(groups)
+
+    def loss(self, net: Logits, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Cross-entropy plus every term of `losses`, and the logits (B, classes)."""
+        x, y = batch
+        mixture = self.mixture()
+        logits = net(x, mixture)
+        loss = F.cross_entropy(logits, y)
+        for term in self.losses.values():
+            loss = loss + term(net, batch, logits, mixture)
+        return loss, logits
+
+    # -- life cycle ---------------------------------------------------------------------------------------
+
+    def alphas_move(self, epoch: int, epochs: int) -> bool:
+        """Whether alphas move in this epoch (from 0) of so many."""
+        return epoch >= round(self.warmup * epochs)
+
+    def epoch_start(self, epoch: int, epochs: int) -> None:
+        """Sets the cosine learning rate of this epoch."""
+        cosine = (1 + math.cos(math.pi * epoch / epochs)) / 2
+        for group, lr in zip(self.weight_optimizer.param_groups, self.weight_lr, strict=True):
+            group["lr"] = self.min_lr + (lr - self.min_lr) * cosine
+
+    def step(
+        self, net: nn.Module, train: Batch, val: Batch | None, *, progress: float, move_alphas: bool
+    ) -> dict[str, Tensor]:
+        """One update of alphas (unless they stand still) and weights; returns 0-dim tensors to be logged."""
+        for ingredient in self._having("before_step"):
+            ingredient.before_step(progress)
+        metrics = self.update.step(self, net, train, val, move_alphas=move_alphas)
+        for ingredient in self._having("after_step"):
+            ingredient.after_step(net, self)
+        return metrics
+
+    def epoch_end(self, net: nn.Module, loaders: Any, progress: float) -> bool:
+        """Lets ingredients act on a finished epoch; True asks the search to stop here."""
+        verdicts = [
+            ingredient.epoch_end(net, self, loaders, progress) for ingredient in self._having("epoch_end")
+        ]
+        return any(verdict is True for verdict in verdicts)
+
+    def prune(self, alive: Mapping[str, Tensor]) -> None:
+        """Switches candidates off for good: the only place where structure changes."""
+        self.alive = {name: self.alive[name] & alive[name] for name in self.alive}
+        self._refresh_active()
+
+    def _refresh_active(self) -> None:
+        self._active = {name: everything_active(alive) for name, alive in self.alive.items()}
+
+    # -- the result ---------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def gates(self) -> dict[str, Tensor]:
+        """Group -> gates (E, O) as the discretisation reads them: without noise, times the factors."""
+        found = {}
+        for name, cell in self.space.groups.items():
+            relax = getattr(self.relaxation, "expected", self.relaxation)
+            gates, _ = relax(self.alphas[name], self.alive[name])
+            if self.edge_normalisation is not None:
+                factors = self.edge_normalisation(self.betas[name], cell, self.alive[name].any(1))
+                gates = factors[:, None] * gates
+            found[name] = gates.cpu()
+        return found
+
+    def architecture(self, **meta: Any) -> Architecture:
+        """Discretises the present gates. Raises ValueError where pruning left nothing to read."""
+        choices = {
+            name: self.discretisation(cell, gates, self.alive[name].cpu())
+            for (name, cell), gates in zip(self.space.groups.items(), self.gates().values(), strict=True)
+        }
+        return Architecture.of(self.space, choices, **meta)
+
+    # -- state --------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that a resumed search needs, tensors and plain values, optimiser moments by name."""
+        return {
+            "arch": {name: p.detach() for name, p in self.named_arch_parameters().items()},
+            "alive": self.alive,
+            "weight_optimizer": named_state(self.weight_optimizer, self._weight_names),
+            "alpha_optimizer": named_state(
+                self.alpha_optimizer, {id(p): n for n, p in self.named_arch_parameters().items()}
+            ),
+            "ingredients": [part.state_dict() for part in self._having("state_dict")],
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """The inverse of `state_dict`, after `setup`."""
+        named = self.named_arch_parameters()
+        with torch.no_grad():
+            for name, value in state["arch"].items():
+                named[name].copy_(value)
+        self.alive = {n: value.to(self.alive[n].device) for n, value in state["alive"].items()}
+        self._refresh_active()
+        load_named_state(self.weight_optimizer, self._weight_names, state["weight_optimizer"])
+        load_named_state(
+            self.alpha_optimizer, {id(p): n for n, p in named.items()}, state["alpha_optimizer"]
+        )
+        for part, saved in zip(self._having("state_dict"), state["ingredients"], strict=True):
+            part.load_state_dict(saved)

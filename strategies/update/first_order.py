@@ -1,0 +1,67 @@
+"""First-order bilevel update. Liu et al. 2019, arXiv:1806.09055, section 2.3 with xi = 0.
+
+Order: alphas descend on a validation batch, then weights on a training batch.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+if TYPE_CHECKING:
+    from strategies.strategy import Batch, Strategy
+
+
+@contextmanager
+def frozen_statistics(net: nn.Module) -> Iterator[None]:
+    """Batch norms use the batch's statistics but do not record them."""
+    norms = [m for m in net.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    for norm in norms:
+        norm.track_running_stats = False
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.track_running_stats = True
+
+
+class FirstOrder:
+    """An alpha step that leaves weights and batch-norm statistics alone, then a weight step."""
+
+    two_level = True
+
+    def step(
+        self, strategy: "Strategy", net: nn.Module, train: "Batch", val: "Batch | None", *, move_alphas: bool
+    ) -> dict[str, Tensor]:
+        """Returns `train_loss`, `train_accuracy` and, where alphas moved, `val_loss` as 0-dim tensors."""
+        metrics = {}
+        if move_alphas:
+            assert val is not None
+            strategy.alpha_optimizer.zero_grad()
+            with frozen_statistics(net):
+                metrics["val_loss"] = self.alpha_gradients(strategy, net, train, val).detach()
+            strategy.alpha_optimizer.step()
+        return metrics | self.weight_step(strategy, net, train)
+
+    def alpha_gradients(
+        self, strategy: "Strategy", net: nn.Module, train: "Batch", val: "Batch"
+    ) -> Tensor:
+        """Fills the gradients of the alphas; returns the validation loss."""
+        loss, _ = strategy.loss(net, val)
+        loss.backward(inputs=strategy.arch_parameters())
+        return loss
+
+    def weight_step(self, strategy: "Strategy", net: nn.Module, train: "Batch") -> dict[str, Tensor]:
+        """One descent of the weights on the training loss, gradient clipped."""
+        strategy.weight_optimizer.zero_grad()
+        loss, logits = strategy.loss(net, train)
+        loss.backward(inputs=strategy.weights)
+        if strategy.clip is not None:
+            nn.utils.clip_grad_norm_(strategy.weights, strategy.clip)
+        strategy.weight_optimizer.step()
+        with torch.no_grad():
+            accuracy = (logits.argmax(1) == train[1]).float().mean()
+        return {"train_loss": loss.detach(), "train_accuracy": accuracy}

@@ -1,0 +1,99 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from search_spaces.architecture import FORMAT, Architecture, reachable
+from search_spaces.space import Cell, Space, complete_edges
+
+CHOICES = {
+    "normal": {"0-2": ["sep_conv_3x3"], "1-2": ["skip_connect"], "0-3": ["none"], "2-3": ["max_pool_3x3"]},
+    "reduce": {"0-2": ["max_pool_3x3"], "1-2": ["dil_conv_5x5", "skip_connect"], "1-3": ["skip_connect"]},
+}
+
+
+@pytest.fixture
+def found(toy_darts: Space) -> Architecture:
+    return Architecture.of(toy_darts, CHOICES, strategy="darts", epoch=3)
+
+
+def test_survives_a_round_trip(found: Architecture, tmp_path: Path):
+    found.save(tmp_path / "a.json")
+    loaded = Architecture.load(tmp_path / "a.json")
+    assert loaded == found
+    assert loaded.meta == {"strategy": "darts", "epoch": 3}
+    assert loaded.identity == found.identity
+
+
+def test_order_does_not_matter_and_none_is_a_dropped_edge(toy_darts: Space, found: Architecture):
+    turned = {
+        group: {edge: names[::-1] for edge, names in reversed(edges.items())} for group, edges in CHOICES.items()
+    }
+    other = Architecture.of(toy_darts, turned, strategy="pcdarts")
+    assert other == found
+    assert other.to_json(meta=False) == found.to_json(meta=False)
+    assert "0-3" not in other.choices["normal"]
+
+
+def test_another_choice_is_another_identity(toy_darts: Space, found: Architecture):
+    changed = {**CHOICES, "normal": {**CHOICES["normal"], "0-2": ["sep_conv_5x5"]}}
+    assert Architecture.of(toy_darts, changed).identity != found.identity
+
+
+def written(tmp_path: Path, found: Architecture, **changes) -> Path:
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps(json.loads(found.to_json()) | changes))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"format": "archsmith.architecture/2"}, f"expected format '{FORMAT}', found 'archsmith.architecture/2'"),
+        ({"extra": 1}, "unknown key 'extra'"),
+        ({"space": {"nodes": 4}}, 'must be an object with a "name"'),
+        ({"choices": {"normal": {"0-2": "sep_conv_3x3"}}}, "must map an edge to a list"),
+        ({"choices": {"normal": {"0-2": [{"a": 1}]}}}, "must map an edge to a list"),
+        ({"space": {"name": "x", "_target_": "os.system"}}, "'_target_' may not stand"),
+        ({"choices": []}, '"choices" and "meta" must be objects'),
+    ],
+)
+def test_a_wrong_file_is_one_clear_line(tmp_path: Path, found: Architecture, changes: dict, message: str):
+    path = written(tmp_path, found, **changes)
+    with pytest.raises(ValueError, match=message) as error:
+        Architecture.load(path)
+    assert str(path) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_code_in_a_file_is_never_run(tmp_path: Path):
+    path = tmp_path / "a.json"
+    path.write_text(f"__import__('pathlib').Path({str(tmp_path / 'pwned')!r}).touch()")
+    with pytest.raises(ValueError, match="not a readable JSON file"):
+        Architecture.load(path)
+    assert not (tmp_path / "pwned").exists()
+
+
+@pytest.mark.parametrize(
+    ("choices", "message"),
+    [
+        ({**CHOICES, "normal": {"0-2": ["conv_9x9"]}}, "unknown candidate 'conv_9x9' on edge 0-2 of 'normal'"),
+        ({**CHOICES, "normal": {"0-9": ["skip_connect"]}}, "'normal' has no edge '0-9'"),
+        ({"normal": {}}, "groups .* do not fit"),
+    ],
+)
+def test_what_the_space_has_not_is_refused(toy_darts: Space, choices: dict, message: str):
+    with pytest.raises(ValueError, match=message):
+        Architecture.of(toy_darts, choices)
+
+
+def test_another_space_is_refused(toy_nasbench201: Space, found: Architecture):
+    with pytest.raises(ValueError, match="found in space 'darts', but space=nasbench201"):
+        found.check(toy_nasbench201)
+
+
+def test_reachable():
+    cell = Cell(1, 3, complete_edges(1, 3, ["skip_connect"]), keep=None, output="last")
+    skip = ("skip_connect",)
+    assert reachable(cell, {"0-1": skip, "1-3": skip})
+    assert not reachable(cell, {"0-1": skip, "2-3": skip})

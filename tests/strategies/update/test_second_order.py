@@ -1,0 +1,88 @@
+"""The unrolled gradient against closed forms (DARTS sheet, tests 1 to 5)."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from strategies.update.second_order import unrolled_gradient
+
+HESSIANS = ["exact", "finite_difference"]
+
+
+def sgd(*weights: Tensor, lr: float, **settings: Any) -> torch.optim.SGD:
+    return torch.optim.SGD([w.requires_grad_() for w in weights], lr=lr, **settings)
+
+
+def toy(hessian: str, xi: float, second_order: bool = True) -> tuple[float, float]:
+    """The paper's toy, Figure 2: L_val = a w - 2a + 1, L_train = w^2 - 2 a w + a^2, from (2, -2)."""
+    a = torch.tensor([2.0], dtype=torch.float64, requires_grad=True)
+    w = torch.tensor([-2.0], dtype=torch.float64)
+    optimizer = sgd(w, lr=xi)
+    for _ in range(4000):
+        _, (gradient,) = unrolled_gradient(
+            lambda ws: (ws[0] ** 2 - 2 * a * ws[0] + a**2).sum(),
+            lambda ws: (a * ws[0] - 2 * a + 1).sum(),
+            [a],
+            optimizer if second_order else sgd(w, lr=0.0),
+            hessian=hessian,
+        )
+        with torch.no_grad():
+            a -= 0.01 * gradient
+            w -= 0.02 * (2 * w - 2 * a)
+    return a.item(), w.item()
+
+
+@pytest.mark.parametrize("hessian", HESSIANS)
+@pytest.mark.parametrize(("xi", "end"), [(0.3, 1.25), (0.5, 1.0), (0.7, 2 / 2.4)])
+def test_toy_ends_at_its_known_point(hessian: str, xi: float, end: float):
+    assert toy(hessian, xi) == pytest.approx((end, end), abs=1e-5)
+
+
+def test_toy_first_order_ends_at_the_known_wrong_point():
+    assert toy("exact", 0.5, second_order=False) == pytest.approx((2.0, 2.0), abs=1e-5)
+
+
+@pytest.mark.parametrize("hessian", HESSIANS)
+def test_quadratic_with_momentum_decay_and_nesterov(hessian: str):
+    torch.manual_seed(3)
+    A, b, r = torch.randn(4, 3).double(), torch.randn(4).double(), 0.3
+    a = torch.randn(3).double().requires_grad_()
+    for nesterov in (False, True):
+        w = torch.randn(4).double()
+        optimizer = sgd(w, lr=0.1, momentum=0.9, weight_decay=0.05, nesterov=nesterov)
+        buffer = torch.randn(4).double()
+        optimizer.state[w]["momentum_buffer"] = buffer.clone()
+        before = w.detach().clone()
+
+        _, (gradient,) = unrolled_gradient(
+            lambda ws: 0.5 * ((ws[0] - A @ a) ** 2).sum(),
+            lambda ws: 0.5 * ((ws[0] - b) ** 2).sum() + r / 2 * (a**2).sum(),
+            [a],
+            optimizer,
+            hessian=hessian,
+        )
+
+        assert torch.equal(w, before)
+        assert torch.equal(optimizer.state[w]["momentum_buffer"], buffer)
+        w.grad = (w - A @ a).detach()
+        optimizer.step()  # the virtual step is the real one
+        xi = 0.1 * (1.9 if nesterov else 1.0)
+        expected = xi * A.T @ (w - b) + r * a
+        torch.testing.assert_close(gradient, expected.detach(), rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize("hessian", HESSIANS)
+def test_zero_learning_rate_is_first_order_exactly(hessian: str):
+    a = torch.randn(3).double().requires_grad_()
+    w = torch.randn(3).double()
+
+    def val(ws: list[Tensor]) -> Tensor:
+        return (torch.sin(a) * ws[0] ** 2).sum()
+
+    _, (gradient,) = unrolled_gradient(
+        lambda ws: (a * ws[0]).pow(2).sum(), val, [a], sgd(w, lr=0.0), hessian=hessian
+    )
+    (first,) = torch.autograd.grad(val([w]), [a])
+    assert torch.equal(gradient, first)

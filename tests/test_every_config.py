@@ -1,0 +1,111 @@
+"""Contracts that every configuration file keeps, present and future."""
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.utils import get_object, instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from engine import naming
+from engine.checkpoint import Checkpoints
+from engine.record import Record
+from engine.search import SearchSettings, search
+from search_spaces.architecture import Architecture
+from search_spaces.space import Space
+from supernets.network import final_network, supernet
+
+CONF = Path(__file__).resolve().parents[1] / "conf"
+STRATEGIES = sorted(path.stem for path in (CONF / "strategy").glob("*.yaml"))
+TARGETS = sorted(p for p in CONF.rglob("*.yaml") if "\n_target_:" in "\n" + p.read_text())
+CPU = torch.device("cpu")
+
+
+def composed(*overrides: str) -> DictConfig:
+    naming.register()
+    with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
+        return compose("config", overrides=list(overrides))
+
+
+def make(node: DictConfig, **live: Any) -> Any:
+    made = instantiate(node, _convert_="all")
+    return made(**live) if node.get("_partial_") else made
+
+
+def still(name: str) -> list[str]:
+    """A strategy whose alphas move by gradient alone, from the first epoch."""
+    if "random" in name:
+        return [f"strategy={name}"]
+    return [f"strategy={name}", "strategy.warmup=0", "strategy.alpha_optimizer.weight_decay=0"]
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+@pytest.mark.parametrize("toy", ["toy_darts", "toy_nasbench201"])
+def test_strategy_searches_and_yields_a_network(name: str, toy: str, request, tmp_path: Path):
+    space: Space = request.getfixturevalue(toy)
+    config = composed(*still(name), "data=synthetic", "data.size=64", "data.channels=3", "data.image_size=16")
+    data = make(config.data)
+    space = space.resize(classes=len(data.classes))
+    strategy = make(config.strategy, space=space)
+    if not strategy.searches:
+        final_network(space, strategy.architecture())(torch.randn(2, 3, 16, 16))
+        return
+    net = supernet(space, strategy.mixed_op)
+    strategy.setup(net, CPU)
+    before = [p.detach().clone() for p in strategy.arch_parameters()]
+
+    found = search(
+        net,
+        strategy,
+        data.loaders(16, one_level=not strategy.update.two_level, seed=0),
+        SearchSettings(epochs=2, batch_size=16, alpha_lr_scale=1.0),
+        folder=tmp_path,
+        record=Record(tmp_path),
+        checkpoints=Checkpoints(tmp_path / "checkpoints", "search", {}),
+        meta={"strategy": name},
+    )
+
+    moved = [(a != b).any() for a, b in zip(before, strategy.arch_parameters(), strict=True)]
+    assert all(moved), "an alpha got no gradient"
+    assert Architecture.load(tmp_path / "architectures" / "epoch_001.json") == found.architecture
+    assert 0 <= found.discretised_accuracy <= 1
+    assert final_network(space, found.architecture)(torch.randn(2, 3, 16, 16)).shape == (2, space.classes)
+
+
+@pytest.mark.parametrize("path", TARGETS, ids=lambda p: str(p.relative_to(CONF)))
+def test_yaml_lists_exactly_what_its_target_takes(path: Path):
+    """A setting that is not in the YAML cannot be changed without `+`, and a stale one breaks the target."""
+    raw = OmegaConf.load(path)
+    target = get_object(raw._target_)
+    parameters = inspect.signature(target).parameters
+    group = path.parent.relative_to(CONF)
+    if target.__module__.startswith("torch"):
+        assert {k for k in raw if not k.startswith("_") and k != "defaults"} <= set(parameters)
+        return
+    if group == Path("strategy"):
+        listed = set(composed(f"strategy={path.stem}").strategy)
+    else:
+        listed = {k for k in raw if k != "defaults"}
+    live = {"space", "input_shape", "classes", "candidates", "channels", "stride", "affine", "gates", "alive", "cell"}
+    accepted = {k for k in parameters if k not in ("self", "net")}
+    listed = {k for k in listed if not k.startswith("_")}
+    assert listed <= accepted
+    assert accepted - listed <= live
+
+
+@pytest.mark.parametrize("path", sorted(CONF.rglob("*.yaml")), ids=lambda p: str(p.relative_to(CONF)))
+def test_every_choice_composes(path: Path):
+    group = str(path.parent.relative_to(CONF))
+    if group == ".":
+        composed()
+        return
+    config = composed(f"{group}={path.stem}" if group != "strategy/losses" else f"+{group}={path.stem}")
+    assert OmegaConf.to_container(config, resolve=False)
+
+
+@pytest.mark.parametrize("path", sorted(CONF.rglob("*.yaml")), ids=lambda p: str(p.relative_to(CONF)))
+def test_yaml_is_short(path: Path):
+    assert len(path.read_text().splitlines()) <= 45

@@ -1,0 +1,135 @@
+"""A strategy, a space and an operation are added from outside the packages, by configuration alone."""
+
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
+from engine import naming
+from strategies.random_search import RandomSearch
+from supernets.network import final_network, supernet
+
+CONF = Path(__file__).resolve().parents[1] / "conf"
+SHAPES = dict(input_shape=(3, 16, 16), classes=10)
+SIZES = ["space.layers=3", "space.nodes=2", "space.channels=8"]
+
+
+@pytest.fixture
+def outside(tmp_path: Path, monkeypatch) -> Path:
+    """A folder of the user's, importable and on the configuration's search path."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield tmp_path
+    for name in ("my_ops", "my_space", "my_relaxation"):
+        sys.modules.pop(name, None)
+
+
+def write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(textwrap.dedent(text))
+
+
+def composed(outside: Path, *overrides: str) -> DictConfig:
+    naming.register()
+    with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
+        return compose("config", overrides=[f"hydra.searchpath=[file://{outside}]", *overrides])
+
+
+def make(node: DictConfig, **live: Any) -> Any:
+    return instantiate(node, _convert_="all")(**live)
+
+
+def one_step(config: DictConfig) -> dict[str, torch.Tensor]:
+    space = make(config.space, **SHAPES)
+    strategy = make(config.strategy, space=space)
+    net = supernet(space, strategy.mixed_op)
+    strategy.setup(net, torch.device("cpu"))
+    batch = torch.randn(4, 3, 16, 16), torch.randint(10, (4,))
+    return strategy.step(net, batch, batch, progress=0.5, move_alphas=True)
+
+
+def test_a_strategy_of_known_ingredients_is_a_yaml(outside: Path):
+    write(
+        outside / "strategy" / "cool.yaml",
+        """\
+        defaults: [pcdarts, _self_]
+        warmup: 0.1
+        relaxation: {start: 5.0, end: 0.1}
+        """,
+    )
+    config = composed(outside, "strategy=cool", *SIZES)
+    assert (config.strategy.mixed_op.k, config.strategy.relaxation.start) == (4, 5.0)
+    assert torch.isfinite(one_step(config)["train_loss"])
+
+
+def test_an_ingredient_is_a_class_and_a_yaml(outside: Path):
+    write(
+        outside / "my_relaxation.py",
+        """\
+        from torch import nn
+
+        class Shares(nn.Module):
+            def forward(self, alphas, alive):
+                shares = alphas.exp() * alive
+                return shares / shares.sum(1, keepdim=True).clamp_min(1e-9), None
+        """,
+    )
+    write(outside / "strategy" / "relaxation" / "shares.yaml", "_target_: my_relaxation.Shares\n")
+    config = composed(outside, "strategy=darts", "strategy/relaxation=shares", *SIZES)
+    assert torch.isfinite(one_step(config)["val_loss"])
+
+
+def test_a_space_is_a_function_and_a_yaml(outside: Path):
+    write(
+        outside / "my_space.py",
+        """\
+        from search_spaces.darts import CANDIDATES
+        from search_spaces.space import Cell, Layer, Space, complete_edges
+
+        def line(*, length, channels, input_shape, classes, operations=None):
+            cell = Cell(1, length, complete_edges(1, length, list(CANDIDATES)), keep=1, output="last")
+            return Space(
+                name="line", family=line,
+                settings=dict(length=length, channels=channels, input_shape=input_shape, classes=classes),
+                cells={"line": cell}, layers=(Layer("line", "line", channels, reduction=False),) * 2,
+                operations=CANDIDATES, input_shape=tuple(input_shape), classes=classes, stem="plain",
+                stem_channels=channels, preprocess=False, head="pool_linear",
+            )
+        """,
+    )
+    write(
+        outside / "space" / "line.yaml",
+        "_target_: my_space.line\n_partial_: true\nlength: 3\nchannels: 8\n",
+    )
+    config = composed(outside, "space=line", "strategy=darts", "experiment=paper")
+    assert torch.isfinite(one_step(config)["train_loss"])
+    space = make(config.space, **SHAPES)
+    assert final_network(space, RandomSearch(space).architecture())(torch.randn(2, 3, 16, 16)).shape == (2, 10)
+
+
+def test_an_operation_is_a_setting(outside: Path):
+    write(
+        outside / "my_ops.py",
+        """\
+        from torch import nn
+
+        class Blur(nn.AvgPool2d):
+            def __init__(self, c_in, c_out, stride, *, affine, search):
+                super().__init__(5, stride, padding=2)
+        """,
+    )
+    config = composed(
+        outside,
+        "+space.operations.blur={_target_: my_ops.Blur, _partial_: true}",
+        "space.candidates=[skip_connect,blur]",
+        *SIZES,
+    )
+    assert torch.isfinite(one_step(config)["train_loss"])
+    space = make(config.space, **SHAPES)
+    names = {n for c in RandomSearch(space).architecture().choices.values() for kept in c.values() for n in kept}
+    assert names <= {"skip_connect", "blur"}
