@@ -1,6 +1,8 @@
-"""Archsmith: `python run.py strategy=pcdarts` searches, discretises, retrains, evaluates once and exports.
+"""Archsmith: `python run.py strategy=pcdarts` searches, discretises, retrains, evaluates once and
+exports.
 
-Here configuration becomes objects, and errors become exit codes; everything below takes plain objects.
+Here configuration becomes objects, and errors become exit codes; everything below takes plain
+objects.
 """
 
 import logging
@@ -35,7 +37,9 @@ TASKS = {
     "export": ("export",),
 }
 log = logging.getLogger(__name__)
-composed: list[DictConfig] = []  # filled once Hydra is done: what fails before is the command line's fault
+composed: list[
+    DictConfig
+] = []  # filled once Hydra is done: what fails before is the command line's fault
 naming.register()
 
 
@@ -56,13 +60,19 @@ def configuring() -> Iterator[None]:
 
 
 def build(node: DictConfig, **live: Any) -> Any:
-    """The object a configuration names; what needs live objects is `_partial_` and completed with them."""
+    """The object a configuration names; what needs live objects is `_partial_` and completed with
+    them.
+    """
     made = instantiate(node, _convert_="all")
     return made(**live) if node.get("_partial_") else made
 
 
-def given_architecture(name: str | None, weights: str | None) -> tuple[Architecture | None, Path | None]:
-    """The architecture of a file, run directory or published name, and the weights that belong to it."""
+def given_architecture(
+    name: str | None, weights: str | None
+) -> tuple[Architecture | None, Path | None]:
+    """The architecture of a file, run directory or published name, and the weights that belong to
+    it.
+    """
     if name is None:
         if weights is not None:
             raise ConfigError("weights: found without an architecture; set architecture=<file> too")
@@ -76,8 +86,12 @@ def given_architecture(name: str | None, weights: str | None) -> tuple[Architect
     return Architecture.load(path), weights_path
 
 
-def build_space(config: DictConfig, shapes: dict[str, Any], architecture: Architecture | None) -> Space:
-    """The configured space; for a given architecture the one it names, looked up among conf/space."""
+def build_space(
+    config: DictConfig, shapes: dict[str, Any], architecture: Architecture | None
+) -> Space:
+    """The configured space; for a given architecture the one it names, looked up among
+    conf/space.
+    """
     chosen: Space = build(config.space, **shapes)
     if architecture is None:
         return chosen
@@ -88,7 +102,8 @@ def build_space(config: DictConfig, shapes: dict[str, Any], architecture: Archit
         known = sorted(path.stem for path in (CONF / "space").glob("*.yaml"))
         if name not in known:
             raise ConfigError(
-                f"architecture: found in space '{name}', which is not one of ours ({', '.join(known)}); "
+                f"architecture: found in space '{name}', which is not one of ours "
+                f"({', '.join(known)}); "
                 "set space=... to the configuration it was found in"
             )
         chosen = build(OmegaConf.load(CONF / "space" / f"{name}.yaml"), **shapes)  # type: ignore[arg-type]
@@ -96,7 +111,8 @@ def build_space(config: DictConfig, shapes: dict[str, Any], architecture: Archit
     unknown = sorted(set(settings) - set(chosen.settings))
     if unknown:
         raise ConfigError(
-            f"architecture: space '{name}' has no setting '{unknown[0]}'; known: {', '.join(chosen.settings)}"
+            f"architecture: space '{name}' has no setting '{unknown[0]}'; known: "
+            f"{', '.join(chosen.settings)}"
         )
     space = chosen.resize(**settings | shapes)
     architecture.check(space)
@@ -104,19 +120,27 @@ def build_space(config: DictConfig, shapes: dict[str, Any], architecture: Archit
 
 
 def make_job(config: DictConfig) -> Job:
-    """Every object of a run; a wrong setting is refused before images are read or memory is taken."""
+    """Every object of a run; a wrong setting is refused before images are read or memory is
+    taken.
+    """
     choices = HydraConfig.get().runtime.choices
     if config.resume not in ("auto", "never"):
         raise ConfigError(f"resume: expected auto or never, found '{config.resume}'")
     if not isinstance(config.seed, int) or isinstance(config.seed, bool) or config.seed < 0:
         raise ConfigError(f"seed: expected a whole number of at least 0, found {config.seed!r}")
     with configuring():
-        search, recipe, runtime = SearchSettings(**config.search), build(config.retrain), build(config.runtime)
+        search, recipe, runtime = (
+            SearchSettings(**config.search),
+            build(config.retrain),
+            build(config.runtime),
+        )
         architecture, weights = given_architecture(config.architecture, config.weights)
         device = runtime.start(config.device, config.seed)
         data = build(config.data)
         space = build_space(
-            config, dict(input_shape=tuple(data.input_shape), classes=len(data.classes)), architecture
+            config,
+            dict(input_shape=tuple(data.input_shape), classes=len(data.classes)),
+            architecture,
         )
         strategy = instantiate(config.strategy, _convert_="all")
         strategy(space)
@@ -165,7 +189,9 @@ def main() -> None:
     try:
         app()
     except Exception as error:  # the outermost frame: every failure ends here
-        code, line = explain(error, CONF, lambda: naming.known_settings(CONF), composed=bool(composed))
+        code, line = explain(
+            error, CONF, lambda: naming.known_settings(CONF), composed=bool(composed)
+        )
         if line is None:
             raise
         print(f"archsmith: {line}", file=sys.stderr)

@@ -1,4 +1,6 @@
-"""Checkpoints that survive being killed at any moment: written beside, synced, renamed, with a checksum."""
+"""Checkpoints that survive being killed at any moment: written beside, synced, renamed, with a
+checksum.
+"""
 
 import hashlib
 import io
@@ -43,9 +45,11 @@ def differing_keys(a: Any, b: Any, prefix: str = "") -> list[str]:
 
 
 class Checkpoints:
-    """The newest checkpoints of one phase in `<folder>/<phase>_<step>.pt`, with a manifest of checksums.
+    """The newest checkpoints of one phase in `<folder>/<phase>_<step>.pt`, with a manifest of
+    checksums.
 
-    `identity` is what a checkpoint must agree with (configuration, fingerprint of the data), plain JSON values.
+    `identity` is what a checkpoint must agree with (configuration, fingerprint of the data), plain
+    JSON values.
     """
 
     def __init__(self, folder: Path, phase: str, identity: Mapping[str, Any]):
@@ -70,7 +74,8 @@ class Checkpoints:
         """The state of the newest intact checkpoint, on the CPU; None where there is none.
 
         Raises:
-            CheckpointError: every checkpoint is damaged, or the newest belongs to another configuration.
+            CheckpointError: every checkpoint is damaged, or the newest belongs to another
+                configuration.
         """
         entries = self._entries()
         for entry in reversed(entries):
@@ -84,12 +89,14 @@ class Checkpoints:
             if differing:
                 raise CheckpointError(
                     f"{path}: saved under another configuration or data, differing in "
-                    f"{', '.join(differing[:8])}; set resume=never to start over, or another hydra.run.dir"
+                    f"{', '.join(differing[:8])}; set resume=never to start over, or another "
+                    "hydra.run.dir"
                 )
             return saved["state"]
         if entries:
             raise CheckpointError(
-                f"{self.folder}: no intact checkpoint among {len(entries)}; set resume=never to start over"
+                f"{self.folder}: no intact checkpoint among {len(entries)}; set resume=never to "
+                "start over"
             )
         return None
 

@@ -1,4 +1,6 @@
-"""What the command line says: errors as one line with an exit code, and the list of what can be chosen."""
+"""What the command line says: errors as one line with an exit code, and the list of what can be
+chosen.
+"""
 
 import difflib
 import re
@@ -42,7 +44,8 @@ def _first_comment(path: Path) -> str:
 def explain(
     error: BaseException, conf: Path, known_settings: Callable[[], list[str]], *, composed: bool
 ) -> tuple[int, str | None]:
-    """Exit code and one line for an error; no line for a bug of ours, whose traceback should be seen.
+    """Exit code and one line for an error; no line for a bug of ours, whose traceback should be
+    seen.
 
     Before the configuration is `composed` every error is one of the command line.
     """
@@ -71,7 +74,9 @@ def _configuration_line(
         group, _, name = option[1].rpartition("/")
         options = sorted(path.stem for path in (conf / group).glob("*.yaml"))
         if options:
-            return f"{group}: unknown '{name}'{_nearest(name, options)}; known: {', '.join(options)}"
+            return (
+                f"{group}: unknown '{name}'{_nearest(name, options)}; known: {', '.join(options)}"
+            )
     choice = re.search(r"Could not override '([^']+)'", text)
     if choice:
         key = choice[1]
@@ -80,7 +85,9 @@ def _configuration_line(
 
 
 def _nearest(name: str, options: list[str]) -> str:
-    """`, did you mean 'x'?` for the closest name, also when only the last part of it is misspelt."""
+    """`, did you mean 'x'?` for the closest name, also when only the last part of it is
+    misspelt.
+    """
     close = difflib.get_close_matches(name, options, n=1, cutoff=0.5)
     return f", did you mean '{close[0]}'?" if close else ""
 
@@ -93,7 +100,10 @@ def summary(results: Mapping[str, Any], folder: Path) -> str:
         ("test accuracy (retrained)", _percent(results["test_accuracy"])),
         ("parameters", _count(results["parameters"])),
         ("multiply-accumulates", _count(results["macs"])),
-        ("seconds", ", ".join(f"{phase} {value:.0f}" for phase, value in results["seconds"].items())),
+        (
+            "seconds",
+            ", ".join(f"{phase} {value:.0f}" for phase, value in results["seconds"].items()),
+        ),
         ("times the test split was read", str(results["test_reads"])),
     ]
     shown = [f"  {name:<31} {value}" for name, value in rows if value]
@@ -101,13 +111,16 @@ def summary(results: Mapping[str, Any], folder: Path) -> str:
     return "\n".join(
         [
             "",
-            f"{results['strategy']} on {results['space']}, {results['data']}, seed {results['seed']}",
+            f"{results['strategy']} on {results['space']}, {results['data']}, seed "
+            f"{results['seed']}",
             *shown,
             "",
-            f"  everything is in {here}: architecture.json, cell_*.svg, metrics.jsonl, results.json, export/",
+            f"  everything is in {here}: architecture.json, cell_*.svg, metrics.jsonl, "
+            "results.json, export/",
             "Next:",
             f"  tensorboard --logdir {here}",
-            f"  python run.py task=retrain retrain=cifar architecture={here} data={results['data']}",
+            f"  python run.py task=retrain retrain=cifar architecture={here} "
+            f"data={results['data']}",
             "  python run.py -m strategy=darts,pcdarts,random seed=0,1,2",
         ]
     )

@@ -1,240 +1,37 @@
 """Drawings of a cell (SVG, and pixels for TensorBoard) and of its gates (a heat map).
 
 A cell is laid out in layers, as by Sugiyama et al. 1981 (doi:10.1109/TSMC.1981.4308636): states stand at
-even layers by longest path, labels of operations right before their target, and an edge that passes a layer
-has a lane of its own in it. Curves cross only the gaps between layers, so none ever runs over a box.
+even layers by longest path, operations in the layer before their target, and what a state sends further
+passes a layer in a lane of its own. Curves stay in the gaps between layers: none ever runs over a box.
 """
 
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from xml.sax.saxutils import escape
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from search_spaces.space import Cell
 
-MARGIN, TITLE_HEIGHT = 22.0, 34.0
-LETTER = 7.3  # width of one letter of a 12 px monospaced font
+Kept = Mapping[str, tuple[str, ...]]
+
+MARGIN, TITLE_HEIGHT, GAP = 22.0, 36.0, 26.0  # pixels, as all lengths here
+LETTER = 7.3  # width of a letter of the 12 pixel monospaced font
 PORT = 10.0  # between two arrows into one box
+TIP = 7.0  # length of an arrow's tip
 HEIGHTS = {"input": 40.0, "node": 36.0, "output": 36.0, "label": 24.0, "lane": 0.0}
+ROUND = {"input": 8, "node": 8, "output": 8, "label": 12}
+TILE = (46, 22)  # of a heat map
 SWEEPS = 24
+STIFFNESS = {True: 12.0, False: 1.0}  # of a link between lanes, of another
 
-
-@dataclass
-class Box:
-    """A state, the label of an operation on its way to a state, or the lane of an edge that passes by.
-
-    `x` is the left side, `y` the middle, both in pixels.
-    """
-
-    role: str  # a key of HEIGHTS
-    layer: int
-    text: str = ""
-    caption: str = ""
-    kind: str = "plain"  # a key of COLOURS
-    x: float = 0.0
-    y: float = 0.0
-    width: float = 0.0
-    height: float = 0.0
-
-
-class Link(NamedTuple):
-    """Positions of two boxes in neighbouring layers that a curve joins."""
-
-    start: int
-    end: int
-    kind: str
-
-
-@dataclass
-class Layout:
-    """Boxes with their places, and the curves between them, in pixels from the upper left corner."""
-
-    boxes: list[Box]
-    links: list[Link]
-    width: float = 0.0
-    height: float = 0.0
-
-    def curves(self) -> list[tuple[str, tuple[float, float, float, float], bool]]:
-        """(kind, (x0, y0, x1, y1), whether it ends in an arrow) of every curve; it is level at both ends."""
-        found = []
-        for target in range(len(self.boxes)):
-            into = sorted(
-                (x for x in self.links if x.end == target), key=lambda x: self.boxes[x.start].y
-            )
-            for port, link in enumerate(into):
-                start, end = self.boxes[link.start], self.boxes[target]
-                tip = end.role in ("node", "output")
-                y = end.y + (PORT * (port - (len(into) - 1) / 2) if tip else 0)
-                found.append((link.kind, (start.x + start.width, start.y, end.x, y), tip))
-        return found
-
-
-def cell_layout(cell: Cell, kept: Mapping[str, tuple[str, ...]]) -> Layout:
-    """Where everything of a cell stands. Raises ValueError where `kept` names an edge the cell has not."""
-    unknown = sorted(set(kept) - {edge.name for edge in cell.edges})
-    if unknown:
-        known = ", ".join(edge.name for edge in cell.edges)
-        raise ValueError(f"drawing: the cell has no edge '{unknown[0]}', expected one of {known}")
-    layout = _connect(cell, kept)
-    layers = _order(layout)
-    _place_rows(layout, layers)
-    _place_columns(layout, layers)
-    return layout
-
-
-def kind_of(operation: str) -> str:
-    """The kind of an operation, by its name: `conv`, `pool`, `skip` or `other`."""
-    return next((kind for kind in ("conv", "pool", "skip") if kind in operation), "other")
-
-
-def _connect(cell: Cell, kept: Mapping[str, tuple[str, ...]]) -> Layout:
-    """Boxes and links, without places."""
-    wires = [
-        (edge.source, edge.target, name)
-        for edge in cell.edges
-        for name in kept.get(edge.name, ())
-        if name != "none"
-    ]
-    column = [0] * cell.inputs
-    for node in cell.targets:
-        column.append(
-            1 + max((column[source] for source, target, _ in wires if target == node), default=0)
-        )
-    reached = {target for _, target, _ in wires} | set(range(cell.inputs))
-    outputs = list(cell.targets) if cell.output == "concat" else [cell.targets[-1]]
-    last = 2 * max(column) + 1
-    until = [
-        max(
-            [2 * column[target] - 2 for source, target, _ in wires if source == state]
-            + [last - 1] * (state in outputs),
-            default=0,
-        )
-        for state in range(len(column))
-    ]
-    boxes: list[Box] = []
-    links: list[Link] = []
-    at: dict[tuple[int, int], int] = {}  # (state, layer) -> its box, or its lane
-
-    def add(box: Box) -> int:
-        boxes.append(box)
-        return len(boxes) - 1
-
-    for state in range(len(column)):
-        first, kind = 2 * column[state], "plain" if state in reached else "faded"
-        role = "input" if state < cell.inputs else "node"
-        caption = f"cell k\u2212{cell.inputs - state}" if role == "input" else ""
-        at[state, first] = add(Box(role, first, str(state), caption, kind))
-        for layer in range(first + 1, until[state] + 1):
-            at[state, layer] = add(Box("lane", layer, kind=kind))
-            links.append(Link(at[state, layer - 1], at[state, layer], kind))
-    for source, target, name in wires:
-        layer = 2 * column[target] - 1
-        label = add(Box("label", layer, name, kind=kind_of(name)))
-        links.append(Link(at[source, layer - 1], label, "plain"))
-        links.append(Link(label, at[target, layer + 1], kind_of(name)))
-    end = add(Box("output", last, "concat" if cell.output == "concat" else "output"))
-    links += [Link(at[s, last - 1], end, "plain" if s in reached else "faded") for s in outputs]
-    for i, box in enumerate(boxes):
-        ports = sum(link.end == i for link in links)
-        box.height = max(HEIGHTS[box.role], PORT * (ports + 1) * (box.role in ("node", "output")))
-    return Layout(boxes, links)
-
-
-def _order(layout: Layout) -> list[list[int]]:
-    """The boxes of each layer from top to bottom, with few crossings; inputs keep their order."""
-    layers: list[list[int]] = [[] for _ in range(1 + max(box.layer for box in layout.boxes))]
-    for i, box in enumerate(layout.boxes):
-        layers[box.layer].append(i)
-    best, fewest = layers, _crossings(layout, layers)
-    for sweep in range(SWEEPS):
-        layers = [list(layer) for layer in layers]
-        forward = sweep % 2 == 0
-        for k in range(1, len(layers)) if forward else range(len(layers) - 2, 0, -1):
-            near = {i: p for p, i in enumerate(layers[k - 1 if forward else k + 1])}
-            where = {i: float(p) for p, i in enumerate(layers[k])}
-            for i in layers[k]:
-                found = [
-                    near[j] for a, b, _ in layout.links for j in (a, b) if i in (a, b) and j in near
-                ]
-                if found:
-                    where[i] = sum(found) / len(found)
-            layers[k].sort(key=where.__getitem__)
-        crossings = _crossings(layout, layers)
-        if crossings < fewest:
-            best, fewest = layers, crossings
-    return best
-
-
-def _crossings(layout: Layout, layers: list[list[int]]) -> int:
-    place = {i: p for layer in layers for p, i in enumerate(layer)}
-    total = 0
-    for k in range(len(layers) - 1):
-        ends = [(place[a], place[b]) for a, b, _ in layout.links if layout.boxes[a].layer == k]
-        total += sum((a - c) * (b - d) < 0 for i, (a, b) in enumerate(ends) for c, d in ends[:i])
-    return total
-
-
-def _place_rows(layout: Layout, layers: list[list[int]]) -> None:
-    """Every box as near as its layer allows to the boxes it is joined to, lanes above all straight."""
-    boxes = layout.boxes
-    for sweep in range(SWEEPS):
-        for layer in layers if sweep % 2 else layers[::-1]:
-            wanted, weights = [], []
-            for i in layer:
-                pull = [(boxes[i].y, 1e-3)]
-                for a, b, _ in layout.links:
-                    if i in (a, b):
-                        straight = boxes[a].role == "lane" or boxes[b].role == "lane"
-                        pull.append((boxes[b if i == a else a].y, 4.0 if straight else 1.0))
-                weights.append(sum(weight for _, weight in pull))
-                wanted.append(sum(y * weight for y, weight in pull) / weights[-1])
-            gaps = [(boxes[i].height + boxes[j].height) / 2 + 12 for i, j in pairwise(layer)]
-            for i, y in zip(layer, _spread(wanted, gaps, weights), strict=True):
-                boxes[i].y = y
-    top = min(box.y - box.height / 2 for box in boxes)
-    for box in boxes:
-        box.y += MARGIN + TITLE_HEIGHT - top
-    layout.height = max(box.y + box.height / 2 for box in boxes) + MARGIN
-
-
-def _spread(wanted: list[float], gaps: list[float], weights: list[float]) -> list[float]:
-    """The places nearest to `wanted` (least squares) at least `gaps` apart: pool adjacent violators."""
-    offsets = np.concatenate([[0.0], np.cumsum(gaps)])
-    pools: list[list[float]] = []  # mean, weight, size
-    for y, weight in zip(np.subtract(wanted, offsets), weights, strict=True):
-        pools.append([float(y), weight, 1])
-        while len(pools) > 1 and pools[-2][0] > pools[-1][0]:
-            (y1, w1, n1), (y2, w2, n2) = pools[-2:]
-            pools[-2:] = [[(y1 * w1 + y2 * w2) / (w1 + w2), w1 + w2, n1 + n2]]
-    means = [mean for mean, _, size in pools for _ in range(int(size))]
-    return [float(y) for y in means + offsets]
-
-
-def _place_columns(layout: Layout, layers: list[list[int]]) -> None:
-    """Layers from left to right; all boxes of one are as wide as its widest, steep gaps are wider."""
-    x = MARGIN
-    for k, layer in enumerate(layers):
-        boxes = [layout.boxes[i] for i in layer]
-        letters = max(max(len(box.text), len(box.caption)) for box in boxes)
-        width = max(36.0, LETTER * letters + 18) if letters else 0.0
-        for box in boxes:
-            box.x, box.width = x, width
-        rises = [
-            abs(layout.boxes[a].y - layout.boxes[b].y)
-            for a, b, _ in layout.links
-            if layout.boxes[a].layer == k
-        ]
-        x += width + 26 + min(0.12 * max(rises, default=0.0), 40)
-    layout.width = x - 26 + MARGIN
-
-
-# (ink, paper) of each kind, on a light and on a dark card
+# kind -> (ink, paper), on a light and on a dark card
 LIGHT = {
     "card": ("#d0d7de", "#ffffff"),
-    "title": ("#1f2328", "none"),
     "plain": ("#57606a", "#f6f8fa"),
     "faded": ("#b6bec7", "#fbfcfd"),
     "conv": ("#1f5fbf", "#e3eefc"),
@@ -244,7 +41,6 @@ LIGHT = {
 }
 DARK = {
     "card": ("#30363d", "#0d1117"),
-    "title": ("#e6edf3", "none"),
     "plain": ("#9aa4af", "#1b222b"),
     "faded": ("#485059", "#12171e"),
     "conv": ("#7ab4ff", "#12294a"),
@@ -254,5 +50,401 @@ DARK = {
 }
 
 
-def cell_svg(cell: Cell, kept: Mapping[str, tuple[str, ...]], title: str) -> str:
-    pass
+@dataclass
+class Box:
+    """A state, an operation on the way to a state, or the lane of an edge; `x` is left, `y` the middle."""
+
+    role: str  # a key of HEIGHTS
+    layer: int
+    text: str = ""
+    caption: str = ""
+    kind: str = "plain"  # a key of LIGHT
+    x: float = 0.0
+    y: float = 0.0
+    width: float = 0.0
+    height: float = 0.0
+
+
+class Curve(NamedTuple):
+    """From (x0, y0) to (x1, y1), level at both ends; `tip`: it ends in an arrow."""
+
+    kind: str
+    x0: float
+    y0: float
+    x1: float
+    y1: float
+    tip: bool
+
+
+@dataclass
+class Layout:
+    """Boxes with their places, and the curves that join boxes of neighbouring layers."""
+
+    boxes: list[Box] = field(default_factory=list)
+    links: list[tuple[int, int, str]] = field(default_factory=list)  # from, to, kind
+    width: float = 0.0
+    height: float = 0.0
+
+    def add(self, box: Box) -> int:
+        self.boxes.append(box)
+        return len(self.boxes) - 1
+
+    @property
+    def layers(self) -> list[list[int]]:
+        found: list[list[int]] = [[] for _ in range(1 + max(box.layer for box in self.boxes))]
+        for i, box in enumerate(self.boxes):
+            found[box.layer].append(i)
+        return found
+
+    def curves(self) -> list[Curve]:
+        """One per link; arrows into one box lie below each other in the order of their sources."""
+        found = []
+        for target, end in enumerate(self.boxes):
+            into = [(self.boxes[a], kind) for a, b, kind in self.links if b == target]
+            into.sort(key=lambda pair: pair[0].y)
+            tip = end.role in ("node", "output")
+            for port, (start, kind) in enumerate(into):
+                y = end.y + (PORT * (port - (len(into) - 1) / 2) if tip else 0.0)
+                found.append(Curve(kind, start.x + start.width, start.y, end.x, y, tip))
+        return found
+
+
+def cell_layout(cell: Cell, kept: Kept, title: str = "") -> Layout:
+    """Where everything stands. Raises ValueError where `kept` names an edge that the cell has not."""
+    known = [edge.name for edge in cell.edges]
+    for name in kept:
+        if name not in known:
+            raise ValueError(
+                f"drawing: found edge '{name}', expected one of the cell's {', '.join(known)}"
+            )
+    layout = _connect(cell, kept)
+    layers = _order(layout)
+    _place_rows(layout, layers)
+    _place_columns(layout, layers)
+    layout.width = max(layout.width, 2 * MARGIN + 1.3 * LETTER * len(title))
+    return layout
+
+
+def kind_of(operation: str) -> str:
+    """The kind of an operation, by its name: `conv`, `pool`, `skip` or `other`."""
+    return next((kind for kind in ("conv", "pool", "skip") if kind in operation), "other")
+
+
+def _connect(cell: Cell, kept: Kept) -> Layout:
+    """Boxes and links of a cell, without places."""
+    wires = [
+        (edge.source, edge.target, name)
+        for edge in cell.edges
+        for name in kept.get(edge.name, ())
+        if name != "none"
+    ]
+    column = [0] * cell.inputs
+    for node in cell.targets:
+        column.append(1 + max((column[j] for j, target, _ in wires if target == node), default=0))
+    entered = {*range(cell.inputs), *(target for _, target, _ in wires)}
+    outputs = cell.targets if cell.output == "concat" else [cell.targets[-1]]
+    last = 2 * max(column) + 1
+    layout = Layout()
+    at: dict[tuple[int, int], int] = {}  # (state, layer) -> the state, or its lane in that layer
+    for state, first in enumerate(2 * c for c in column):
+        kind = "plain" if state in entered else "faded"
+        role = "input" if state < cell.inputs else "node"
+        caption = f"cell k\u2212{cell.inputs - state}" if role == "input" else ""
+        at[state, first] = layout.add(Box(role, first, str(state), caption, kind))
+        leaves = [2 * column[target] - 2 for j, target, _ in wires if j == state]
+        leaves += [last - 1] if state in outputs else []
+        for layer in range(first + 1, max(leaves, default=0) + 1):
+            at[state, layer] = layout.add(Box("lane", layer, kind=kind))
+            layout.links.append((at[state, layer - 1], at[state, layer], kind))
+    for source, target, name in wires:
+        layer = 2 * column[target] - 1
+        label = layout.add(Box("label", layer, name, kind=kind_of(name)))
+        layout.links.append((at[source, layer - 1], label, kind_of(name)))
+        layout.links.append((label, at[target, layer + 1], kind_of(name)))
+    end = layout.add(Box("output", last, "concat" if cell.output == "concat" else "output"))
+    layout.links += [(at[j, last - 1], end, layout.boxes[at[j, last - 1]].kind) for j in outputs]
+    for i, box in enumerate(layout.boxes):
+        arrows = sum(b == i for _, b, _ in layout.links) if box.role in ("node", "output") else 0
+        box.height = max(HEIGHTS[box.role], PORT * (arrows + 1))
+    return layout
+
+
+def _order(layout: Layout) -> list[list[int]]:
+    """The boxes of each layer from top to bottom, with few crossings; the inputs keep their order."""
+    layers = layout.layers
+    best, fewest = layers, _crossings(layout, layers)
+    near = _neighbours(layout)
+    for sweep in range(SWEEPS):
+        layers = [list(layer) for layer in layers]
+        step = 1 if sweep % 2 else -1
+        for k in range(1, len(layers))[::step]:
+            if not 0 <= k - step < len(layers):
+                continue
+            rank = {i: float(place) for place, i in enumerate(layers[k - step])}
+            where = {}
+            for place, i in enumerate(layers[k]):
+                ranks = [rank[j] for j in near[i] if j in rank]
+                where[i] = sum(ranks) / len(ranks) if ranks else float(place)
+            layers[k].sort(key=where.__getitem__)
+        crossings = _crossings(layout, layers)
+        if crossings < fewest:
+            best, fewest = layers, crossings
+    return best
+
+
+def _neighbours(layout: Layout) -> list[list[int]]:
+    near: list[list[int]] = [[] for _ in layout.boxes]
+    for a, b, _ in layout.links:
+        near[a].append(b)
+        near[b].append(a)
+    return near
+
+
+def _crossings(layout: Layout, layers: list[list[int]]) -> int:
+    place = {i: p for layer in layers for p, i in enumerate(layer)}
+    gaps: list[list[tuple[int, int]]] = [[] for _ in layers]
+    for a, b, _ in layout.links:
+        gaps[layout.boxes[a].layer].append((place[a], place[b]))
+    return sum(
+        (a - c) * (b - d) < 0 for ends in gaps for i, (a, b) in enumerate(ends) for c, d in ends[:i]
+    )
+
+
+def _place_rows(layout: Layout, layers: list[list[int]]) -> None:
+    """Every box as near as its layer allows to the boxes it is joined to; lanes above all straight."""
+    boxes, near = layout.boxes, _neighbours(layout)
+    for sweep in range(4 * SWEEPS):
+        for layer in layers[:: 1 if sweep % 2 else -1]:
+            wanted, weights = [], []
+            for i in layer:
+                pull = [(boxes[j].y, STIFFNESS[_lanes(boxes[i], boxes[j])]) for j in near[i]]
+                pull = pull or [(boxes[i].y, 1e-3)]
+                weights.append(sum(weight for _, weight in pull))
+                wanted.append(sum(y * weight for y, weight in pull) / weights[-1])
+            apart = [_apart(boxes[i], boxes[j]) for i, j in pairwise(layer)]
+            for i, y in zip(layer, _spread(wanted, apart, weights), strict=True):
+                boxes[i].y = y
+    _straighten(layout, layers)
+    top = min(box.y - box.height / 2 for box in boxes)
+    for box in boxes:
+        box.y += MARGIN + TITLE_HEIGHT - top
+    layout.height = max(box.y + box.height / 2 for box in boxes) + MARGIN
+
+
+def _straighten(layout: Layout, layers: list[list[int]]) -> None:
+    """From right to left, every lane as level with its continuation as its layer allows."""
+    boxes = layout.boxes
+    after = {a: boxes[b] for a, b, _ in layout.links if _lanes(boxes[a], boxes[b])}
+    for layer in layers[::-1]:
+        for place, i in enumerate(layer):
+            if i in after:
+                above = [boxes[j].y + _apart(boxes[i], boxes[j]) for j in layer[:place][-1:]]
+                below = [boxes[j].y - _apart(boxes[i], boxes[j]) for j in layer[place + 1 :][:1]]
+                boxes[i].y = min([max([after[i].y, *above]), *below])
+
+
+def _lanes(a: Box, b: Box) -> bool:
+    return a.role == b.role == "lane"
+
+
+def _apart(a: Box, b: Box) -> float:
+    """The least distance of two neighbours of a layer, middle to middle."""
+    return (a.height + b.height) / 2 + 12
+
+
+def _spread(wanted: list[float], apart: list[float], weights: list[float]) -> list[float]:
+    """The places nearest to `wanted` (least squares) that are `apart`: pool adjacent violators."""
+    offsets = np.concatenate([[0.0], np.cumsum(apart)])
+    pools: list[tuple[float, float, int]] = []  # mean, weight, size
+    for y, weight in zip(wanted - offsets, weights, strict=True):
+        pools.append((float(y), weight, 1))
+        while len(pools) > 1 and pools[-2][0] > pools[-1][0]:
+            (y1, w1, n1), (y2, w2, n2) = pools[-2:]
+            pools[-2:] = [((y1 * w1 + y2 * w2) / (w1 + w2), w1 + w2, n1 + n2)]
+    means = [mean for mean, _, size in pools for _ in range(size)]
+    return [float(y) for y in means + offsets]
+
+
+def _place_columns(layout: Layout, layers: list[list[int]]) -> None:
+    """Layers from left to right; boxes of a layer are as wide as its widest, steep gaps are wider."""
+    x = MARGIN
+    for k, layer in enumerate(layers):
+        letters = max(max(len(layout.boxes[i].text), len(layout.boxes[i].caption)) for i in layer)
+        width = max(36.0, LETTER * letters + 18) if letters else 0.0
+        for i in layer:
+            layout.boxes[i].x, layout.boxes[i].width = x, width
+        links = [(layout.boxes[a], layout.boxes[b]) for a, b, _ in layout.links]
+        rise = max((abs(a.y - b.y) for a, b in links if a.layer == k), default=0.0)
+        x += width + GAP + min(0.2 * rise, 50.0)
+    layout.width = x - GAP + MARGIN
+
+
+FONT = "ui-monospace,SFMono-Regular,Menlo,Consolas,'DejaVu Sans Mono',monospace"
+
+
+def cell_svg(cell: Cell, kept: Kept, title: str) -> str:
+    """A self-contained SVG of a cell, on a card that follows the reader's light or dark scheme.
+
+    Raises ValueError where `kept` names an edge that the cell has not.
+    """
+    layout = cell_layout(cell, kept, title)
+    w, h = round(layout.width), round(layout.height)
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" class="archsmith-cell" role="img" width="{w}" '
+        f'height="{h}" viewBox="0 0 {w} {h}" style="max-width:100%;height:auto">',
+        f"<title>{_text(title)}</title>",
+        f"<style>{_style()}</style>",
+        f'<rect class="box card" x="0.5" y="0.5" width="{w - 1}" height="{h - 1}" rx="12"/>',
+        f'<text class="plain title" x="{MARGIN:g}" y="{MARGIN + 10:g}">{_text(title)}</text>',
+    ]
+    for kind, x0, y0, x1, y1, tip in layout.curves():
+        stop, half = x1 - TIP * tip, (x0 + x1 - TIP * tip) / 2
+        d = f"M{x0:.1f} {y0:.1f}C{half:.1f} {y0:.1f} {half:.1f} {y1:.1f} {stop:.1f} {y1:.1f}"
+        parts.append(f'<path class="line {kind}" d="{d}"/>')
+        if tip:
+            parts.append(f'<path class="tip {kind}" d="M{x1:.1f} {y1:.1f}l{-TIP:g} -3.5v7z"/>')
+    parts += [_svg_box(box) for box in layout.boxes]
+    return "\n".join([*parts, "</svg>\n"])
+
+
+def _svg_box(box: Box) -> str:
+    if box.role == "lane":
+        return f'<path class="line {box.kind}" d="M{box.x:.1f} {box.y:.1f}h{box.width:.1f}"/>'
+    x, top = box.x + box.width / 2, box.y - box.height / 2
+    text = box.y - 2 if box.caption else box.y + 4
+    parts = [
+        f'<rect class="box {box.kind} {box.role}" x="{box.x:.1f}" y="{top:.1f}" '
+        f'width="{box.width:.1f}" height="{box.height:.1f}" rx="{ROUND[box.role]}"/>',
+        f'<text class="{box.kind} {box.role}" x="{x:.1f}" y="{text:.1f}">{_text(box.text)}</text>',
+    ]
+    if box.caption:
+        caption = _text(box.caption)
+        parts.append(
+            f'<text class="{box.kind} caption" x="{x:.1f}" y="{box.y + 12:.1f}">{caption}</text>'
+        )
+    return "".join(parts)
+
+
+def _style() -> str:
+    def theme(colours: Mapping[str, tuple[str, str]]) -> str:
+        rules = [
+            f".archsmith-cell .{k}{{color:{ink};fill:{paper}}}"
+            for k, (ink, paper) in colours.items()
+        ]
+        return "".join(rules)
+
+    return (
+        f"{theme(LIGHT)}@media(prefers-color-scheme:dark){{{theme(DARK)}}}"
+        ".archsmith-cell path.line{fill:none;stroke:currentColor;stroke-width:1.6;stroke-linecap:round}"
+        ".archsmith-cell path.tip{fill:currentColor}"
+        ".archsmith-cell rect.box{stroke:currentColor;stroke-width:1.2}"
+        f".archsmith-cell text[class]{{fill:currentColor;font:12px {FONT};text-anchor:middle}}"
+        ".archsmith-cell text.title{font-size:15px;font-weight:600;text-anchor:start}"
+        ".archsmith-cell text.caption{font-size:10px}"
+        ".archsmith-cell text.node,.archsmith-cell text.input{font-weight:600}"
+    )
+
+
+def _text(text: str) -> str:
+    """The text as XML may hold it."""
+    return escape(re.sub("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", "\ufffd", text))
+
+
+def cell_image(cell: Cell, kept: Kept, title: str) -> np.ndarray:
+    """The drawing of `cell_svg` on a light card, as pixels (H, W, 3) uint8.
+
+    Raises ValueError where `kept` names an edge that the cell has not.
+    """
+    from matplotlib.patches import FancyBboxPatch, PathPatch, Polygon
+    from matplotlib.path import Path
+
+    layout = cell_layout(cell, kept, title)
+    figure, axes = _canvas(layout.width, layout.height)
+    _write(axes, MARGIN, MARGIN + 5, title, size=15, ha="left", weight="bold")
+    for kind, x0, y0, x1, y1, tip in layout.curves():
+        ink, half = LIGHT[kind][0], (x0 + x1 - TIP * tip) / 2
+        bezier = Path([(x0, y0), (half, y0), (half, y1), (x1 - TIP * tip, y1)], [1, 4, 4, 4])
+        axes.add_patch(PathPatch(bezier, fill=False, edgecolor=ink, linewidth=1.2))
+        if tip:
+            arrow = [(x1, y1), (x1 - TIP, y1 - 3.5), (x1 - TIP, y1 + 3.5)]
+            axes.add_patch(Polygon(arrow, facecolor=ink, linewidth=0))
+    for box in layout.boxes:
+        ink, paper = LIGHT[box.kind]
+        if box.role == "lane":
+            axes.plot([box.x, box.x + box.width], [box.y, box.y], color=ink, linewidth=1.2)
+            continue
+        style = f"round,pad=0,rounding_size={ROUND[box.role]}"
+        corner = (box.x, box.y - box.height / 2)
+        card = FancyBboxPatch(corner, box.width, box.height, style, facecolor=paper, edgecolor=ink)
+        axes.add_patch(card)
+        x, lift = box.x + box.width / 2, 6 if box.caption else 0
+        _write(axes, x, box.y - lift, box.text, color=ink)
+        _write(axes, x, box.y + 8, box.caption, size=10, color=ink)
+    return _pixels(figure)
+
+
+def alpha_image(
+    gates: ArrayLike, edge_names: Sequence[str], candidates: Sequence[str] | Sequence[Sequence[str]]
+) -> np.ndarray:
+    """Gates (E, O) of a group as a heat map with their values, as pixels (H, W, 3) uint8.
+
+    `candidates` are the O names, or each edge's own. Colours go from 0 to 1 by square root in every image,
+    so that epochs compare and small gates show. Raises ValueError where the sizes do not agree.
+    """
+    values = np.asarray(gates, dtype=float)
+    shared = isinstance(candidates[0], str)
+    rows = [list(row) for row in ([candidates] * len(edge_names) if shared else candidates)]
+    shape = (len(edge_names), max((len(row) for row in rows), default=0))
+    if len(rows) != len(edge_names) or values.shape != shape or 0 in shape:
+        raise ValueError(
+            f"drawing: gates of shape {values.shape} found, expected {shape} for {len(edge_names)} edges and "
+            f"{len(rows)} lists of candidates; give (edges, candidates) and one list, or one an edge"
+        )
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    table = np.full((len(rows), len(names)), np.nan)
+    for e, row in enumerate(rows):
+        table[e, [names.index(name) for name in row]] = values[e, : len(row)]
+    left = MARGIN + LETTER * max(len(edge) for edge in edge_names)
+    top = MARGIN + 0.72 * LETTER * max(len(name) for name in names)
+    right, bottom = left + TILE[0] * len(names), top + TILE[1] * len(rows)
+    figure, axes = _canvas(right + max(top - TILE[0], MARGIN), bottom + MARGIN)
+    shades = np.sqrt(table.clip(0, 1))
+    axes.imshow(
+        shades, cmap="Blues", vmin=0, vmax=1, extent=(left, right, bottom, top), aspect="auto"
+    )
+    for o, name in enumerate(names):
+        style = {"ha": "left", "va": "bottom", "rotation": 45, "rotation_mode": "anchor"}
+        _write(axes, left + TILE[0] * (o + 0.5), top - 5, name, **style)
+    for e, (edge, row) in enumerate(zip(edge_names, rows, strict=True)):
+        y = top + TILE[1] * (e + 0.5)
+        _write(axes, left - 8, y, edge, ha="right")
+        for name in row:
+            o = names.index(name)
+            color = "white" if shades[e, o] > 0.6 else LIGHT["plain"][0]
+            _write(axes, left + TILE[0] * (o + 0.5), y, f"{table[e, o]:.2f}", size=11, color=color)
+    return _pixels(figure)
+
+
+def _canvas(width: float, height: float) -> tuple[Any, Any]:
+    """A matplotlib figure of so many pixels and its axes, whose unit is a pixel from the upper left."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(round(width) / 100, round(height) / 100), dpi=100, facecolor="white")
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set_axis_off()
+    axes.set(xlim=(0, round(width)), ylim=(round(height), 0), autoscale_on=False)
+    return figure, axes
+
+
+def _write(axes: Any, x: float, y: float, text: str, *, size: int = 12, **style: Any) -> None:
+    style = {"ha": "center", "va": "center", "color": LIGHT["plain"][0], **style}
+    axes.text(x, y, text, fontsize=0.72 * size, family="monospace", parse_math=False, **style)
+
+
+def _pixels(figure: Any) -> np.ndarray:
+    """What the figure shows, (H, W, 3) uint8."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()

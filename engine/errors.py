@@ -4,7 +4,7 @@ A `ValueError` raised while configuration becomes objects is a configuration err
 """
 
 
-class Failure(Exception):
+class Failure(Exception):  # noqa: N818 - the family, not one error
     """Says in one line what went wrong, where, what was expected, and which setting to change."""
 
     exit_code = 1

@@ -1,7 +1,24 @@
 """The fixed text of a stand-alone `model.py`; `engine.standalone` fills in what differs."""
 
+NAMES = (  # what the text below defines
+    *("INPUT_SHAPE", "CLASSES", "MEAN", "STD", "PARAMETERS", "MACS"),
+    *("CELLS", "OPERATIONS", "WEIGHTS", "DTYPES"),
+    *("Edge", "Cell", "Network", "read_weights", "build", "load", "prepare", "read_image", "main"),
+)
+IMPORTS = (
+    ("functools", "reduce"),
+    ("json", None),
+    ("math", "prod"),
+    ("operator", "add"),
+    ("pathlib", "Path"),
+    ("sys", None),
+    ("torch", None),
+    ("torch", "Tensor"),
+    ("torch", "nn"),
+)
+
 HEAD = '''\
-"""Architecture $identity of the $space space, trained on $classes_count classes; found with Archsmith.
+"""Architecture $identity of the $space space, found with Archsmith.
 
 It needs torch, and its weights beside it:
 
@@ -22,15 +39,9 @@ STD = $std
 PARAMETERS = $parameters
 MACS = $macs  # multiply-accumulates for one image, in convolutions and linear layers
 
-# Cell -> node -> {an earlier node it adds up: operations in between}; what enters a cell is counted too.
+# Cell -> node -> {an earlier node: the operations in between}. What enters a cell is node 0, 1.
 CELLS = $cells
 '''
-
-OPERATIONS = """\
-OPERATIONS = {
-$operations
-}
-"""
 
 EDGE = '''\
 class Edge(nn.Module):
@@ -63,23 +74,30 @@ $init_lines        self.edges = nn.ModuleDict(
 $forward_lines
 '''
 
-ADD_UP = '''\
+ABOUT_CELL = {
+    (
+        1,
+        "last",
+    ): "Adds up operations on earlier nodes; node 0 is the layer before, the last node leaves.",
+    (
+        2,
+        "concat",
+    ): "Adds up operations on earlier nodes; 0 and 1 are the two layers before, the rest leave.",
+}
+
+SUMS = """\
         states = [$states]
         for node, sources in self.nodes.items():
             states.append(reduce(add, (self.edges[f"{j}-{node}"](states[j]) for j in sources)))
-'''
+"""
 
-ADD_UP_WITH_EMPTY_NODES = '''\
+SUMS_WITH_EMPTY = """\
         states = dict(enumerate([$states]))
         for node, sources in self.nodes.items():
             given = [self.edges[f"{j}-{node}"](states[j]) for j in sources if j in states]
             if given:  # a node that nothing enters is zero, and nothing leaves it
                 states[node] = reduce(add, given)
-'''
-
-ZEROS = '''\
-        zeros = torch.zeros_like(states[$last_input]$every_second)
-'''
+"""
 
 NETWORK = '''\
 class Network(nn.Module):
@@ -112,18 +130,20 @@ TWO_INPUTS = """\
             before, last = last, layer(before, last)"""
 
 USE = '''\
+WEIGHTS = Path(__file__).with_name("weights.safetensors")
 DTYPES = $dtypes
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file: 8 bytes that hold a length, so much JSON, then the numbers."""
+    """The tensors of a safetensors file: the length of a header, the header in JSON, the numbers."""
     content = bytearray(path.read_bytes())
     start = 8 + int.from_bytes(content[:8], "little")
     header = json.loads(content[8:start])
     header.pop("__metadata__", None)
     tensors = {}
     for name, entry in header.items():
-        dtype, shape, offset = DTYPES[entry["dtype"]], entry["shape"], start + entry["data_offsets"][0]
+        dtype, shape = DTYPES[entry["dtype"]], entry["shape"]
+        offset = start + entry["data_offsets"][0]
         flat = torch.frombuffer(content, dtype=dtype, count=prod(shape), offset=offset)
         tensors[name] = flat.reshape(shape)
     return tensors
@@ -134,7 +154,7 @@ def build() -> Network:
     return Network()
 
 
-def load(path: Path = Path(__file__).with_name("weights.safetensors")) -> Network:
+def load(path: Path = WEIGHTS) -> Network:
     """The trained network, ready to classify."""
     net = build()
     net.load_state_dict(read_weights(path))
@@ -163,7 +183,7 @@ def read_image(path: str) -> Tensor:
 def main(paths: list[str]) -> None:
     """Prints the class of each image, or without one the size of the network."""
     if not paths:
-        print(f"{PARAMETERS:,} parameters, {MACS:,} multiply-accumulates for an image {INPUT_SHAPE}")
+        print(f"{PARAMETERS:,} parameters, {MACS:,} multiply-accumulates an image {INPUT_SHAPE}")
         return
     net = load()
     for path in paths:

@@ -1,4 +1,6 @@
-"""The phases of a run, each skipped when its folder already holds it: search, retrain, evaluate, export."""
+"""The phases of a run, each skipped when its folder already holds it: search, retrain, evaluate,
+export.
+"""
 
 import json
 import logging
@@ -33,9 +35,9 @@ log = logging.getLogger(__name__)
 class Job:
     """All a run needs, as plain objects.
 
-    `space` has the shapes of the data; `strategy` makes a strategy for a space; `settings` is the resolved
-    configuration, by which finished phases and checkpoints are recognised. `architecture` is given where the
-    run does not search, with the `weights` file that belongs to it, if any.
+    `space` has the shapes of the data; `strategy` makes a strategy for a space; `settings` is the
+    resolved configuration, by which finished phases and checkpoints are recognised. `architecture`
+    is given where the run does not search, with the `weights` file that belongs to it, if any.
     """
 
     names: dict[str, str]  # strategy, space, data: the chosen names
@@ -55,7 +57,9 @@ class Job:
 
 
 class Pipeline:
-    """Runs phases of a job into its folder; what is finished there under the same settings is not repeated."""
+    """Runs phases of a job into its folder; what is finished there under the same settings is not
+    repeated.
+    """
 
     def __init__(self, job: Job):
         self.job = job
@@ -73,7 +77,8 @@ class Pipeline:
             data_fingerprint=job.data.fingerprint(),
         )
 
-    # -- search -------------------------------------------------------------------------------------------
+    # -- search
+    # -------------------------------------------------------------------------------------------
 
     def search(self) -> None:
         """Leaves `architecture.json`, one file an epoch, and drawings of the cells."""
@@ -81,7 +86,8 @@ class Pipeline:
         identity = self._identity("space", "strategy", "search")
         if job.architecture is not None:
             raise ConfigError(
-                f"architecture: task=search finds one, but architecture={job.settings['architecture']} was given; "
+                "architecture: task=search finds one, but "
+                f"architecture={job.settings['architecture']} was given; "
                 "leave it out, or set task=retrain"
             )
         if self.run.done("search", identity):
@@ -89,13 +95,18 @@ class Pipeline:
             return
         seed_everything(job.seed)
         strategy = job.strategy(job.space)
-        meta = {"strategy": job.names["strategy"], "seed": job.seed, "version": versions()["archsmith"]}
+        meta = {
+            "strategy": job.names["strategy"],
+            "seed": job.seed,
+            "version": versions()["archsmith"],
+        }
         if strategy.searches:
             with measured(job.device) as cost:
                 found = self._train_supernet(strategy, identity, meta)
             architecture = found.architecture
             self.results.update(
-                supernet_accuracy=found.supernet_accuracy, discretised_accuracy=found.discretised_accuracy
+                supernet_accuracy=found.supernet_accuracy,
+                discretised_accuracy=found.discretised_accuracy,
             )
             self._cost("search", cost)
         else:
@@ -114,7 +125,9 @@ class Pipeline:
         return search(
             net,
             strategy,
-            job.data.loaders(job.search.batch_size, one_level=not strategy.update.two_level, seed=job.seed),
+            job.data.loaders(
+                job.search.batch_size, one_level=not strategy.update.two_level, seed=job.seed
+            ),
             job.search,
             folder=job.folder,
             record=self.record,
@@ -128,16 +141,20 @@ class Pipeline:
             svg = cell_svg(cell, architecture.choices[group], f"{group} cell")
             write_atomically(self.job.folder / f"cell_{group}.svg", svg.encode())
 
-    # -- the final network --------------------------------------------------------------------------------
+    # -- the final network
+    # --------------------------------------------------------------------------------
 
     def architecture(self) -> Architecture:
-        """The given architecture, or the one this run found. Raises ConfigError where there is none."""
+        """The given architecture, or the one this run found. Raises ConfigError where there is
+        none.
+        """
         if self.job.architecture is not None:
             return self.job.architecture
         path = self.job.folder / "architecture.json"
         if not path.is_file():
             raise ConfigError(
-                "architecture: this task needs one; set architecture=<file, run directory or published name>, "
+                "architecture: this task needs one; set architecture=<file, run directory or "
+                "published name>, "
                 "or run task=search first with the same settings"
             )
         return Architecture.load(path)
@@ -171,18 +188,26 @@ class Pipeline:
         about = {
             "architecture": json.loads(architecture.to_json()),
             "network": {key: space.settings[key] for key in sorted(space.settings)},
-            "data": {"name": job.data.name, "classes": list(job.data.classes), **normalisation(job.data)},
+            "data": {
+                "name": job.data.name,
+                "classes": list(job.data.classes),
+                **normalisation(job.data),
+            },
             "recipe": asdict(job.recipe),
         }
         save_weights(net, job.folder / "weights.safetensors", {"archsmith": json.dumps(about)})
         self.results.update(
-            parameters=parameters(net), macs=macs(net), architecture=architecture.identity, test_accuracy=None
+            parameters=parameters(net),
+            macs=macs(net),
+            architecture=architecture.identity,
+            test_accuracy=None,
         )
         self._cost("retrain", cost)
         self.run.finish("retrain", identity)
 
     def final(self) -> tuple[Network, Architecture, dict[str, Any], Path]:
-        """The trained final network, its architecture, what its weights say of themselves, and their file.
+        """The trained final network, its architecture, what its weights say of themselves, and
+        their file.
 
         Raises:
             ConfigError: there are no weights, or they do not fit the data.
@@ -193,14 +218,19 @@ class Pipeline:
             path = job.folder / "weights.safetensors"
         if path is None or not path.is_file():
             raise ConfigError(
-                "weights: this task needs a trained network; set architecture=<run directory that was retrained>, "
+                "weights: this task needs a trained network; set architecture=<run directory "
+                "that was retrained>, "
                 "or weights=<file> beside architecture=<file>"
             )
         about = json.loads(read_metadata(path).get("archsmith", "{}"))
         if "network" not in about:
-            raise ConfigError(f"{path}: not weights of a final network; expected a file written by task=retrain")
+            raise ConfigError(
+                f"{path}: not weights of a final network; expected a file written by task=retrain"
+            )
         if Architecture.parse(about["architecture"], str(path)) != architecture:
-            raise ConfigError(f"{path}: weights of another architecture; give the pair of one retraining")
+            raise ConfigError(
+                f"{path}: weights of another architecture; give the pair of one retraining"
+            )
         space = job.space.resize(**about["network"])
         net = final_network(space, architecture)
         load_weights(net, path)
@@ -210,7 +240,10 @@ class Pipeline:
         """Reads the test split: once in a full run, counted."""
         job = self.job
         net, architecture, about, path = self.final()
-        identity = self._identity() | {"architecture": architecture.identity, "weights": digest_of(path)}
+        identity = self._identity() | {
+            "architecture": architecture.identity,
+            "weights": digest_of(path),
+        }
         if self.run.done("evaluate", identity):
             log.info("evaluate: finished before, in %s", job.folder)
             return
@@ -253,7 +286,8 @@ class Pipeline:
         self._cost("export", cost)
         self.run.finish("export", identity)
 
-    # -- helpers ------------------------------------------------------------------------------------------
+    # -- helpers
+    # ------------------------------------------------------------------------------------------
 
     def _identity(self, *parts: str) -> dict[str, Any]:
         chosen = {part: self.job.settings[part] for part in (*parts, "data", "seed")}

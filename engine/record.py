@@ -1,4 +1,6 @@
-"""What a run leaves to read: metrics.jsonl, TensorBoard, results.json, and a line of progress on the terminal."""
+"""What a run leaves to read: metrics.jsonl, TensorBoard, results.json, and a line of progress on
+the terminal.
+"""
 
 import json
 import logging
@@ -36,7 +38,9 @@ RESULTS = (
 
 
 class Record:
-    """Writes one run's metrics; `resume(phase, step)` forgets what was logged after a checkpoint."""
+    """Writes one run's metrics; `resume(phase, step)` forgets what was logged after a
+    checkpoint.
+    """
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -63,7 +67,9 @@ class Record:
         self._purge_step = step
 
     def log(self, phase: str, step: int, metrics: Mapping[str, float | None]) -> None:
-        """One line of metrics.jsonl, and one point per metric in TensorBoard as `<phase>/<name>`."""
+        """One line of metrics.jsonl, and one point per metric in TensorBoard as
+        `<phase>/<name>`.
+        """
         entry = {"phase": phase, "step": step, **metrics}
         with open(self.path, "a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")
@@ -94,12 +100,16 @@ class Results:
         """Merges and saves; a mapping is merged into the mapping that is there."""
         for name, value in fields.items():
             old = self.fields.get(name)
-            self.fields[name] = old | value if isinstance(old, dict) and isinstance(value, dict) else value
+            self.fields[name] = (
+                old | value if isinstance(old, dict) and isinstance(value, dict) else value
+            )
         write_atomically(self.path, (json.dumps(self.fields, indent=2) + "\n").encode())
 
 
 class Progress:
-    """A bar with loss, accuracy and time left on a terminal; elsewhere one line an epoch from the log."""
+    """A bar with loss, accuracy and time left on a terminal; elsewhere one line an epoch from the
+    log.
+    """
 
     def __init__(self, phase: str, steps: int, done: int = 0):
         self.bar = tqdm(

@@ -20,13 +20,15 @@ from engine.split import Settings, stratified
 
 log = logging.getLogger(__name__)
 
+STATISTICS = 2048  # images that batch-norm statistics are re-estimated on
+
 
 @dataclass(frozen=True)
 class Roles:
     """The loaders of a search. `val` is None in a one-level search.
 
-    `statistics` re-estimates batch normalisation: whole batches of training images without
-    augmentation, always the same ones in the same mixed order.
+    `statistics` re-estimates batch normalisation: whole batches of at most 2048 training images,
+    never augmented, always the same ones in the same mixed order.
     """
 
     train: Loader
@@ -104,7 +106,7 @@ class Data:
             return self._training(role, index, batch_size, seed, self.settings.augment, drop_last)
 
         mixed = train[torch.randperm(len(train), generator=generator(seed, "statistics"))]
-        whole = max(1, len(mixed) // batch_size) * batch_size
+        whole = max(1, min(len(mixed), STATISTICS) // batch_size) * batch_size
         return Roles(
             train=augmented("train", train),
             val=None if one_level else augmented("val", held_out),

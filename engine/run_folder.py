@@ -31,8 +31,10 @@ class RunFolder:
         differing = differing_keys(self.phases[phase], json.loads(json.dumps(identity)))
         if differing:
             raise CheckpointError(
-                f"{self.path}: its {phase} was done under another configuration or data, differing in "
-                f"{', '.join(differing[:8])}; set resume=never to start over, or another hydra.run.dir"
+                f"{self.path}: its {phase} was done under another configuration or data, "
+                "differing in "
+                f"{', '.join(differing[:8])}; set resume=never to start over, or another "
+                "hydra.run.dir"
             )
         return True
 

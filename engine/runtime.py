@@ -41,11 +41,14 @@ class Runtime:
             )
         if self.threads is not None and (not isinstance(self.threads, int) or self.threads < 1):
             raise ValueError(
-                f"runtime.threads: expected a whole number of at least 1 or null, found {self.threads!r}"
+                "runtime.threads: expected a whole number of at least 1 or null, found "
+                f"{self.threads!r}"
             )
 
     def start(self, device: str, seed: int) -> torch.device:
-        """Chooses the device, sets threads and determinism, seeds every generator. Raises ValueError."""
+        """Chooses the device, sets threads and determinism, seeds every generator. Raises
+        ValueError.
+        """
         chosen = choose_device(device)
         if self.threads is not None:
             torch.set_num_threads(self.threads)
@@ -66,7 +69,9 @@ def seed_everything(seed: int) -> None:
 
 
 def choose_device(name: str) -> torch.device:
-    """`auto` takes CUDA where there is one. Raises ValueError for a device this machine does not have."""
+    """`auto` takes CUDA where there is one. Raises ValueError for a device this machine does not
+    have.
+    """
     available = torch.cuda.is_available()
     if name == "auto":
         return torch.device("cuda" if available else "cpu")
@@ -89,8 +94,8 @@ def synchronize(device: torch.device) -> None:
 def measured(device: torch.device) -> Iterator[dict[str, Any]]:
     """Fills `seconds` and `peak_memory_bytes` of the block.
 
-    On CUDA the peak of allocated device memory; on the CPU the process's largest resident set so far, which
-    includes torch itself and never falls again.
+    On CUDA the peak of allocated device memory; on the CPU the process's largest resident set so
+    far, which includes torch itself and never falls again.
     """
     found: dict[str, Any] = {}
     if device.type == "cuda":

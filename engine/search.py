@@ -1,4 +1,6 @@
-"""The search loop, the only one: epochs of alpha and weight steps, an architecture file after each."""
+"""The search loop, the only one: epochs of alpha and weight steps, an architecture file after
+each.
+"""
 
 import copy
 import logging
@@ -29,8 +31,10 @@ class SearchSettings:
     """How long and in which portions.
 
     Args:
-        alpha_lr_scale: multiplies the strategy's alpha learning rate. The papers' rates are made for some
-            20,000 alpha steps; a search of a few hundred needs larger ones for alphas to move at all.
+        alpha_lr_scale: multiplies the strategy's alpha learning rate. The papers' rates are made
+            for some
+            20,000 alpha steps; a search of a few hundred needs larger ones for alphas to move at
+            all.
 
     Raises:
         ValueError: a number that is not positive, or not whole where it must be.
@@ -44,7 +48,9 @@ class SearchSettings:
         for name in ("epochs", "batch_size"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"search.{name}: expected a whole number of at least 1, found {value!r}")
+                raise ValueError(
+                    f"search.{name}: expected a whole number of at least 1, found {value!r}"
+                )
         if not isinstance(self.alpha_lr_scale, int | float) or self.alpha_lr_scale <= 0:
             raise ValueError(
                 f"search.alpha_lr_scale: expected a positive number, found {self.alpha_lr_scale!r}"
@@ -74,8 +80,8 @@ def search(
 ) -> Found:
     """Runs (or continues) the search and returns the architecture of the last epoch.
 
-    Writes `architectures/epoch_NNN.json`, metrics and pictures into `folder`. `net` and `strategy` are set up
-    on their device. `stop` is asked after every epoch.
+    Writes `architectures/epoch_NNN.json`, metrics and pictures into `folder`. `net` and `strategy`
+    are set up on their device. `stop` is asked after every epoch.
 
     Raises:
         ValueError: the alphas would never move.
@@ -85,7 +91,8 @@ def search(
     epochs = settings.epochs
     if not strategy.alphas_move(epochs - 1, epochs):
         raise ValueError(
-            f"strategy.warmup: {strategy.warmup} of search.epochs={epochs} leaves no epoch in which alphas move; "
+            f"strategy.warmup: {strategy.warmup} of search.epochs={epochs} leaves no epoch in "
+            "which alphas move; "
             "lower strategy.warmup or raise search.epochs"
         )
     for group in strategy.alpha_optimizer.param_groups:
@@ -117,7 +124,8 @@ def search(
             _pictures(record, strategy, found, epoch)
             log.info(
                 "search epoch %d/%d: train loss %.3f, train accuracy %.3f, supernet accuracy %.3f",
-                epoch + 1, epochs, metrics["train_loss"], metrics["train_accuracy"], selected["accuracy"],
+                epoch + 1, epochs, metrics["train_loss"], metrics["train_accuracy"],
+                selected["accuracy"],
             )  # fmt: skip
             checkpoints.save(epoch + 1, _state(epoch + 1, net, strategy, roles))
             if stop() and epoch + 1 < epochs:
@@ -133,7 +141,9 @@ def search(
 
 
 def discretised_accuracy(net: Network, architecture: Architecture, roles: Roles) -> float:
-    """Accuracy on `select` of the discrete network with the supernet's weights, statistics re-estimated."""
+    """Accuracy on `select` of the discrete network with the supernet's weights, statistics
+    re-estimated.
+    """
     device = next(net.parameters()).device
     discrete = copy.deepcopy(net)
     mixture = Mixture.of(architecture, net.space, device)
@@ -163,7 +173,9 @@ def _epoch(
         )
         if i % 10 == 9:
             means = averages.read()
-            progress.note(epoch=str(epoch + 1), loss=means["train_loss"], accuracy=means["train_accuracy"])
+            progress.note(
+                epoch=str(epoch + 1), loss=means["train_loss"], accuracy=means["train_accuracy"]
+            )
     means = averages.read()
     _check_finite(means, strategy, epoch)
     return means
@@ -179,7 +191,8 @@ def _check_finite(means: dict[str, float], strategy: Strategy, epoch: int) -> No
     for name, parameter in strategy.named_arch_parameters().items():
         if not torch.isfinite(parameter).all():
             raise NumbersError(
-                f"search epoch {epoch}: {name} is no longer finite; lower strategy.alpha_optimizer.lr. "
+                f"search epoch {epoch}: {name} is no longer finite; lower "
+                "strategy.alpha_optimizer.lr. "
                 "The checkpoint of the epoch before is kept"
             )
 
@@ -214,7 +227,9 @@ def _restore(state: dict[str, Any], net: Network, strategy: Strategy, roles: Rol
 
 def _pictures(record: Record, strategy: Strategy, found: Architecture, epoch: int) -> None:
     """Alphas as a heat map and the cell of this epoch, per group."""
-    for (name, cell), gates in zip(strategy.space.groups.items(), strategy.gates().values(), strict=True):
+    for (name, cell), gates in zip(
+        strategy.space.groups.items(), strategy.gates().values(), strict=True
+    ):
         names = [edge.name for edge in cell.edges]
         widest = max((edge.candidates for edge in cell.edges), key=len)
         record.image(f"gates/{name}", alpha_image(gates.numpy(), names, widest), epoch)

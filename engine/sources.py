@@ -4,10 +4,10 @@ import ast
 import functools
 import importlib.util
 import inspect
-import sys
 import symtable
+import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import CodeType, FrameType, FunctionType, ModuleType
 from typing import Any
 
@@ -18,13 +18,15 @@ PROJECT = frozenset({"search_spaces", "supernets"})
 FILLED = ("affine", "search")  # say what an op is built for; the same all over a final network
 PLAIN = (bool, int, float, str)
 
+Calls = Mapping[CodeType, Sequence[Mapping[str, Any]]]
+
 
 class UnportableError(ValueError):
     """A definition cannot be copied into a file of its own; says which and why."""
 
 
-def calls_during(run: Callable[[], object]) -> dict[CodeType, list[dict[str, Any]]]:
-    """The plain arguments of every call of a Python function, torch's own left out, while `run` runs."""
+def calls_during(run: Callable[[], object]) -> Calls:
+    """The plain arguments of every call of a Python function while `run` runs, but torch's own."""
     calls: dict[CodeType, list[dict[str, Any]]] = defaultdict(list)
 
     def note(frame: FrameType, event: str, _: object) -> None:
@@ -45,34 +47,46 @@ def calls_during(run: Callable[[], object]) -> dict[CodeType, list[dict[str, Any
 class Sources:
     """Collects definitions, each after those it uses, and imports of torch and the standard library.
 
+    Our own definitions are cut down to the calls that were seen; others are taken as they stand.
+
     Args:
-        calls: what `calls_during` saw; our own definitions are cut down to it.
-        reserved: names that the file defines by itself.
+        reserved: names that the file gives a meaning itself.
     """
 
-    def __init__(self, calls: dict[CodeType, list[dict[str, Any]]], reserved: Sequence[str]):
+    def __init__(self, calls: Calls, reserved: Iterable[str]):
         self.calls = calls
         self.definitions: dict[str, str] = {}
         self.imports: set[tuple[str, str | None, str | None]] = set()  # module, attribute, alias
-        self.objects: dict[str, object] = {name: Sources for name in reserved}
-        self.verbatim: set[str] = set()
+        self.meanings: dict[str, object] = dict.fromkeys(reserved, self)
+        self.whole: set[str] = set()  # not to be cut down
 
-    def add(self, thing: Any, *, verbatim: bool = False) -> str:
-        """Takes up a class or function with all it uses; returns its name. `verbatim`: as it stands.
+    def add(self, thing: Any, *, whole: bool = False) -> str:
+        """Takes up a class or function with all it uses, and returns its name.
+
+        Args:
+            whole: take it and what it uses as they stand.
 
         Raises:
             UnportableError: its source, or that of something it uses, cannot be had or copied.
         """
-        name, module = getattr(thing, "__name__", ""), sys.modules.get(getattr(thing, "__module__", ""))
+        name, module = getattr(thing, "__name__", ""), inspect.getmodule(thing)
         if module is None or vars(module).get(name) is not thing:
-            raise UnportableError(f"{thing!r} is not a class or function at the top level of a module")
-        self._need(module, name, verbatim)
+            raise UnportableError(f"{thing!r} is no class or function at the top level of a module")
+        self._take(module, name, whole)
         return name
 
+    def add_import(self, module: str, attribute: str | None, alias: str | None = None) -> None:
+        """Takes up the import of a module, or of something in it."""
+        value = importlib.import_module(module)
+        if attribute is not None:
+            value = getattr(value, attribute)
+        if self._claim(alias or attribute or _root(module), value, module):
+            self.imports.add((module, attribute, alias))
+
     def filled(self, thing: Any) -> dict[str, Any]:
-        """The parameters of one of our definitions that had one value in every call, and that value."""
+        """The parameters of one of our definitions with one value in every call, and that value."""
         function = _function(thing)
-        if function is None or thing.__name__ in self.verbatim or _root(thing.__module__) not in PROJECT:
+        if function is None or not self._cut_down(thing):
             return {}
         code, found = function.__code__, {}
         keyword_only = code.co_varnames[code.co_argcount :][: code.co_kwonlyargcount]
@@ -83,82 +97,90 @@ class Sources:
         return found
 
     def import_lines(self) -> list[str]:
-        """Standard library first, then torch, in the order that isort gives them."""
-        merged: dict[str, list[str]] = defaultdict(list)
-        plain = []
+        """Standard library first, then torch, in the order of isort."""
+        lines = {}
         for module, attribute, alias in sorted(self.imports, key=_isort_order):
-            renamed = f" as {alias}" if alias else ""
+            name = f"{attribute or module} as {alias}" if alias else attribute or module
             if attribute is None:
-                plain.append((module, f"import {module}{renamed}"))
+                lines[name] = f"import {name}"
+            elif f"from {module}" in lines:
+                lines[f"from {module}"] += f", {name}"
             else:
-                merged[module].append(attribute + renamed)
-        lines = plain + [(m, f"from {m} import {', '.join(names)}") for m, names in merged.items()]
-        blocks = [[line for m, line in lines if (_root(m) == "torch") is torch] for torch in (False, True)]
-        return [*blocks[0], "", *blocks[1]]
+                lines[f"from {module}"] = f"from {module} import {name}"
+        of_torch = [line for line in lines.values() if _root(line.split()[1]) == "torch"]
+        return [*(line for line in lines.values() if line not in of_torch), "", *of_torch]
 
-    def _need(self, module: ModuleType, name: str, verbatim: bool) -> None:
+    def _cut_down(self, thing: Any) -> bool:
+        return _root(thing.__module__) in PROJECT and thing.__name__ not in self.whole
+
+    def _claim(self, name: str, value: object, owner: str) -> bool:
+        """Whether the name is new. Raises UnportableError where it means something else."""
+        if self.meanings.get(name, value) is not value:
+            raise UnportableError(
+                f"'{name}' of {owner} has the name of something else in the file; rename it"
+            )
+        new = name not in self.meanings
+        self.meanings[name] = value
+        return new
+
+    def _take(self, module: ModuleType, name: str, whole: bool) -> None:
         """Takes up what `name` means in a module: a definition there, or an import."""
-        value = vars(module)[name]
-        if self.objects.get(name, value) is not value:
-            raise UnportableError(f"'{name}' of {module.__name__} is another thing in the same file; rename it")
         statement = _binding(module, name)
         if isinstance(statement, ast.Import | ast.ImportFrom):
-            self._need_import(module, name, statement, verbatim)
-        elif name not in self.objects:
-            self.objects[name] = value
-            self.verbatim |= {name} if verbatim else set()
-            text = self._text(module, statement, value)
-            for used in sorted(_globals_of(text) - {name}):
-                if used in vars(module):
-                    self._need(module, used, verbatim)
-            self.definitions[name] = text
+            self._take_import(module, name, statement, whole)
+            return
+        value = vars(module)[name]
+        if not self._claim(name, value, module.__name__):
+            return
+        if whole:
+            self.whole.add(name)
+        text = self._text(module, statement, value)
+        for used in sorted(_globals_of(text) & vars(module).keys()):
+            self._take(module, used, whole)
+        self.definitions[name] = text
 
-    def _need_import(
-        self, module: ModuleType, name: str, statement: ast.Import | ast.ImportFrom, verbatim: bool
+    def _take_import(
+        self, module: ModuleType, name: str, statement: ast.Import | ast.ImportFrom, whole: bool
     ) -> None:
         alias = next(a for a in statement.names if _bound_name(a) == name)
-        if isinstance(statement, ast.Import):
-            source, attribute = alias.name, None
-        else:
+        source, attribute = alias.name, None
+        if isinstance(statement, ast.ImportFrom):
             path = "." * statement.level + (statement.module or "")
-            source = importlib.util.resolve_name(path, module.__package__)
-            attribute = alias.name
+            source, attribute = importlib.util.resolve_name(path, module.__package__), alias.name
         if _root(source) in ALLOWED:
-            if name not in self.objects:
-                self.imports.add((source, attribute, alias.asname))
-            self.objects[name] = vars(module)[name]
-        elif attribute not in vars(sys.modules[source]) or _root(source) not in (
-            PROJECT | {_root(module.__name__)}
-        ):
+            self.add_import(source, attribute, alias.asname)
+            return
+        near = PROJECT | {_root(module.__name__)}
+        if _root(source) not in near or attribute not in vars(sys.modules[source]):
             raise UnportableError(
-                f"{module.__name__} imports '{name}' from {source}; a stand-alone file may import nothing "
-                "but torch and the standard library"
+                f"{module.__name__} takes '{name}' from {source}; "
+                "a stand-alone file imports torch and the standard library alone"
             )
-        else:
-            self._need(sys.modules[source], attribute, verbatim)
-            if attribute != name:
-                self.definitions[name] = f"{name} = {attribute}"
+        self._take(sys.modules[source], attribute, whole)
+        if attribute != name and self._claim(name, vars(module)[name], module.__name__):
+            self.definitions[name] = f"{name} = {attribute}"
 
     def _text(self, module: ModuleType, statement: ast.stmt, value: Any) -> str:
-        first = min([statement.lineno, *(d.lineno for d in getattr(statement, "decorator_list", []))])
-        lines = _source(module).splitlines()[first - 1 : statement.end_lineno]
-        text = "\n".join(lines)
+        decorators = getattr(statement, "decorator_list", [])
+        first = min(node.lineno for node in [statement, *decorators])
+        text = "\n".join(_source(module).splitlines()[first - 1 : statement.end_lineno])
         function = _function(value)
-        if _root(module.__name__) not in PROJECT or value.__name__ in self.verbatim or function is None:
+        if function is None or not self._cut_down(value):
             return text
         calls = self.calls.get(function.__code__, [])
         return Specialiser(text, calls, self.filled(value), self._redundant(module)).text()
 
     def _redundant(self, module: ModuleType) -> Callable[[ast.expr, str, Any], bool]:
-        """Whether a call written in `module` can do without a keyword: filled in, or given its default."""
+        """Whether a call written in `module` can do without a keyword: filled in, or the default."""
 
         def redundant(callee: ast.expr, keyword: str, value: Any) -> bool:
+            first, *rest = ast.unparse(callee).split(".")
             try:
-                thing = functools.reduce(getattr, _dotted(callee)[1:], vars(module)[_dotted(callee)[0]])
+                thing = functools.reduce(getattr, rest, vars(module)[first])
                 default = inspect.signature(thing).parameters[keyword].default
             except (LookupError, AttributeError, TypeError, ValueError):
-                return False
-            return keyword in self.filled(thing) or (value is not ... and value is default)
+                return False  # such as `super().__init__`
+            return keyword in self.filled(thing) or value is default
 
         return redundant
 
@@ -177,33 +199,26 @@ def _bound_name(alias: ast.alias) -> str:
     return alias.asname or _root(alias.name)
 
 
-def _dotted(expression: ast.expr) -> list[str]:
-    """`nn.Conv2d` as ["nn", "Conv2d"]; empty for anything but names and dots."""
-    text = ast.unparse(expression)
-    return text.split(".") if text.replace(".", "").isidentifier() else []
-
-
 def _source(module: ModuleType) -> str:
     try:
         return inspect.getsource(module)
     except (OSError, TypeError):
-        raise UnportableError(f"the source of module {module.__name__} cannot be read") from None
+        raise UnportableError(f"the source of {module.__name__} cannot be read") from None
 
 
 def _binding(module: ModuleType, name: str) -> ast.stmt:
     """The last top-level statement of a module that gives the name its meaning."""
     for statement in reversed(ast.parse(_source(module)).body):
+        names: Iterable[str] = ()
         match statement:
             case ast.ClassDef() | ast.FunctionDef():
                 names = [statement.name]
-            case ast.Assign():
-                names = [ast.unparse(target) for target in statement.targets]
-            case ast.AnnAssign():
-                names = [ast.unparse(statement.target)]
-            case ast.Import() | ast.ImportFrom():
-                names = [_bound_name(alias) for alias in statement.names]
-            case _:
-                continue
+            case ast.Assign(targets=targets):
+                names = map(ast.unparse, targets)
+            case ast.AnnAssign(target=target):
+                names = [ast.unparse(target)]
+            case ast.Import(names=aliases) | ast.ImportFrom(names=aliases):
+                names = map(_bound_name, aliases)
         if name in names:
             return statement
     raise UnportableError(f"'{name}' is not defined at the top level of {module.__name__}")
@@ -219,11 +234,11 @@ def _globals_of(text: str) -> set[str]:
         for child in table.get_children():
             yield from names(child)
 
-    return set(names(symtable.symtable(text, "definition", "exec")))
+    return {n for n in names(symtable.symtable(text, "text", "exec")) if not n.startswith("__")}
 
 
-def _isort_order(item: tuple[str, str | None, str | None]) -> tuple[str, int, str]:
-    """By module, then CONSTANTS, Classes, functions."""
+def _isort_order(item: tuple[str, str | None, str | None]) -> tuple[bool, str, int, str]:
+    """Plain imports, then by module CONSTANTS, Classes, functions."""
     module, attribute, _ = item
     name = attribute or ""
-    return module, 0 if name.isupper() else 1 if name[:1].isupper() else 2, name
+    return attribute is not None, module, 2 - name[:1].isupper() - name.isupper(), name

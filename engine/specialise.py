@@ -4,6 +4,7 @@ Works on the text, so that what stays keeps its layout and comments. Only our ow
 """
 
 import ast
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -64,36 +65,63 @@ class Specialiser:
         yield from self._block(node.body)
 
     def _header(self, node: ast.FunctionDef) -> str:
-        kept = [
-            (argument, default)
-            for argument, default in zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True)
-            if argument.arg not in self.filled
-        ]
-        node.args.kwonlyargs = [argument for argument, _ in kept]
-        node.args.kw_defaults = [default for _, default in kept]
-        arguments, indent = ast.unparse(node.args), " " * node.col_offset
+        indent = " " * node.col_offset
+        parameters = ", ".join(self._parameters(node.args))
         end = f") -> {ast.unparse(node.returns)}:" if node.returns else "):"
-        line = f"def {node.name}({arguments}{end}"
+        line = f"def {node.name}({parameters}{end}"
         if len(indent + line) > WIDTH:
-            line = f"def {node.name}(\n{indent}    {arguments}\n{indent}{end}"
+            line = f"def {node.name}(\n{indent}    {parameters}\n{indent}{end}"
         return f"{line}\n{indent}    "
 
+    def _parameters(self, node: ast.arguments) -> Iterator[str]:
+        """The text of each parameter that stays, for a signature without `/` and `*args`."""
+        defaults = [None] * (len(node.args) - len(node.defaults)) + node.defaults
+        pairs = [*zip(node.args, defaults, strict=True)]
+        named = [
+            pair
+            for pair in zip(node.kwonlyargs, node.kw_defaults, strict=True)
+            if pair[0].arg not in self.filled
+        ]
+        for argument, default in [*pairs, *named]:
+            if named and argument is named[0][0]:
+                yield "*"
+            end = self._end(default or argument)
+            yield self.source[self._start(argument) : end].decode()
+        if node.kwarg:
+            yield f"**{ast.unparse(node.kwarg)}"
+
     def _block(self, statements: Sequence[ast.stmt]) -> Iterator[Edit]:
-        for i, statement in enumerate(statements):
+        for statement in statements:
             taken = self._taken(statement)
             if taken is None:
-                yield from self._inside(statement)
+                yield from self._statement(statement)
                 continue
             leaves = bool(taken) and isinstance(taken[-1], ast.Return | ast.Raise)
             last = statements[-1] if leaves else statement
             if taken:
-                yield Edit(self._start(statement), self._end(last), self._dedented(taken, statement))
+                yield Edit(
+                    self._start(statement), self._end(last), self._dedented(taken, statement)
+                )
             elif len(statements) == 1:
                 yield Edit(self._start(statement), self._end(statement), b"pass")
             else:
                 yield Edit(self.lines[statement.lineno - 1], self.lines[statement.end_lineno or 0])
             if leaves:
                 return
+
+    def _statement(self, node: ast.stmt) -> Iterator[Edit]:
+        """The edits within a statement; where they make it short enough for one line, it takes one."""
+        edits = list(self._inside(node))
+        text = self._applied(self._start(node), self._end(node), edits)
+        line = b" ".join(part.strip() for part in text.splitlines())
+        line = line.replace(b"( ", b"(").replace(b" )", b")")
+        simple = isinstance(node, ast.Assign | ast.Return | ast.Expr) and not re.search(
+            b"[#\"']", text
+        )
+        fits = node.col_offset + len(line) <= WIDTH and b",)" not in line
+        if edits and simple and fits:
+            edits = [Edit(self._start(node), self._end(node), line)]
+        yield from edits
 
     def _taken(self, statement: ast.stmt) -> list[ast.stmt] | None:
         """The branch of an `if` that every call takes; None where it cannot be said."""
@@ -151,7 +179,9 @@ class Specialiser:
         if isinstance(argument, ast.Starred) and isinstance(argument.value, ast.IfExp):
             truth = self._truth(argument.value.test)
             branch = argument.value.body if truth else argument.value.orelse
-            return truth is not None and isinstance(branch, ast.List | ast.Tuple) and not branch.elts
+            return (
+                truth is not None and isinstance(branch, ast.List | ast.Tuple) and not branch.elts
+            )
         return False
 
     def _known(self, node: ast.expr) -> Any:

@@ -1,7 +1,7 @@
 """Writes `model.py`: a final network as one readable file that needs torch and nothing else."""
 
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from string import Template
 from typing import Any
 
@@ -12,13 +12,12 @@ from engine import model_text as text
 from engine.literals import Code, literal
 from engine.sources import PROJECT, Sources, UnportableError, calls_during
 from search_spaces.architecture import Architecture
-from search_spaces.ops import FactorizedReduce, ReLUConvBN
-from search_spaces.space import Cell, Space
-from supernets.network import Network, final_network
-from supernets.skeleton import HEADS, STEMS, ResidualBlock
+from search_spaces.ops import ReLUConvBN
+from search_spaces.space import Cell, Layer, Space
+from supernets.network import CellModule, Network, final_network
+from supernets.skeleton import HEADS, STEMS
 
 FINAL = {"affine": True, "search": False}  # what a final network builds its ops with
-PREPROCESS = {FactorizedReduce: "({c_in}, {c_out})", ReLUConvBN: "({c_in}, {c_out}, 1)"}
 DTYPES = {
     torch.float64: "F64",
     torch.float32: "F32",
@@ -35,7 +34,10 @@ Nodes = dict[int, dict[int, list[str]]]  # node -> source -> operations
 
 
 def standalone(
-    net: Network, architecture: Architecture, weights: Mapping[str, Tensor], facts: Mapping[str, Any]
+    net: Network,
+    architecture: Architecture,
+    weights: Mapping[str, Tensor],
+    facts: Mapping[str, Any],
 ) -> str:
     """The text of `model.py` for a final network, beside which `weights` will lie.
 
@@ -97,13 +99,16 @@ def _operations(space: Space, cells: Mapping[str, Nodes], sources: Sources) -> s
     for name in sorted(used, key=ours):  # ours last: what others need of ours must stay whole
         thing, settings = _peeled(space.operations[name])
         try:
-            row = sources.add(thing, verbatim=not ours(name))
+            row = sources.add(thing, whole=not ours(name))
         except UnportableError as error:
             raise UnportableError(f"operation '{name}': {error}") from None
         settings |= {k: v for k, v in FINAL.items() if k not in sources.filled(thing)}
         if settings:
             sources.add_import("functools", "partial")
-            row = ", ".join([f"partial({row}", *(f"{k}={literal(v)}" for k, v in settings.items())]) + ")"
+            row = (
+                ", ".join([f"partial({row}", *(f"{k}={literal(v)}" for k, v in settings.items())])
+                + ")"
+            )
         rows[name] = Code(row)
     return f"OPERATIONS = {literal(dict(sorted(rows.items())), used=len('OPERATIONS = '))}"
 
@@ -117,12 +122,105 @@ def _peeled(constructor: Any) -> tuple[Any, dict[str, Any]]:
 
 def _cell(space: Space, cells: Mapping[str, Nodes]) -> str:
     """The class of all cells: they differ in `CELLS`, channels and stride alone."""
-    (inputs,) = {cell.inputs for cell in space.cells.values()}
-    (output,) = {cell.output for cell in space.cells.values()}
+    inputs, output = _ends(space)
+    reduces = any(layer.reduction for layer in space.layers if layer.cell)
+    last = max(node for nodes in cells.values() for node in nodes)
+    empty = {node for nodes in cells.values() for node in _empty(nodes, inputs)}
+    zeros = empty & {last} if output == "last" else empty
     names = ["before", "last"][-inputs:]
-    stride = "stride" if any(e.strided for cell in space.cells.values() for e in cell.edges) else ""
-    ...
+    states = names
+    parameters, lines = "", ""
+    if space.preprocess:
+        states = [f"self.preprocess[{i}]({name})" for i, name in enumerate(names)]
+        parameters = ", preprocess: list[nn.Module]"
+        lines = "        self.preprocess = nn.ModuleList(preprocess)\n"
+    if reduces:
+        parameters += ", stride: int = 1"
+    if reduces and zeros:
+        lines += "        self.stride = stride\n"
+    forward = Template(text.SUMS_WITH_EMPTY if empty else text.SUMS).substitute(
+        states=", ".join(states)
+    )
+    if zeros:
+        view = "[:, :, :: self.stride, :: self.stride]" if reduces else ""
+        forward += f"        zeros = torch.zeros_like(states[{inputs - 1}]{view})\n"
+    if output == "last":
+        found = f"states.get({last}, zeros)" if zeros else f"states[{last}]"
+    else:
+        all_new = (
+            "[states.get(node, zeros) for node in self.nodes]" if zeros else f"states[{inputs}:]"
+        )
+        found = f"torch.cat({all_new}, 1)"
+    return Template(text.CELL).substitute(
+        about=text.ABOUT_CELL[inputs, output],
+        init_parameters=parameters,
+        init_lines=lines,
+        edge_stride=f"stride if source < {inputs} else 1" if reduces else "1",
+        forward_parameters=", ".join(f"{name}: Tensor" for name in names),
+        forward_lines=f"{forward}        return {found}",
+    )
+
+
+def _ends(space: Space) -> tuple[int, str]:
+    """How many inputs the cells have, and what leaves them. Raises UnportableError where they differ."""
+    ends = {(cell.inputs, cell.output) for cell in space.cells.values()}
+    if len(ends) > 1 or next(iter(ends)) not in text.ABOUT_CELL:
+        raise UnportableError(f"no text for a space whose cells have the inputs and outputs {ends}")
+    for layer in space.layers:
+        cell = space.cells[layer.cell] if layer.cell else None
+        for edge in cell.edges if cell else ():
+            if edge.strided != (layer.reduction and edge.source < cell.inputs):
+                raise UnportableError(
+                    f"no text for a space in which edge {edge.name} has its stride"
+                )
+    return ends.pop()
+
+
+def _empty(nodes: Nodes, inputs: int) -> set[int]:
+    """Nodes that nothing enters but what comes from such nodes."""
+    filled = set(range(inputs))
+    for node, given in nodes.items():
+        filled |= {node} if filled & given.keys() else set()
+    return set(nodes) - filled
 
 
 def _network(net: Network, sources: Sources) -> str:
-    ...
+    space = net.space
+    inputs, _ = _ends(space)
+    if inputs == 2 and None in [layer.cell for layer in space.layers]:
+        raise UnportableError("no text for cells of two inputs beside residual blocks")
+    before = last = space.stem_channels
+    layers = []
+    for place, layer in zip(space.layers, net.layers, strict=True):
+        if isinstance(layer, CellModule):
+            made = [
+                _preprocess(module, channels, place.channels, sources)
+                for module, channels in zip(layer.preprocess, [before, last][-inputs:], strict=True)
+            ]
+            layers.append(_layer(place, made if space.preprocess else []))
+            before, last = last, layer.cell.out_nodes * place.channels
+        else:
+            layers.append(f"{sources.add(type(layer))}({last}, {place.channels})")
+            before, last = last, place.channels
+    return Template(text.NETWORK).substitute(
+        stem=sources.add(STEMS[space.stem]),
+        image_channels=space.input_shape[0],
+        stem_channels=space.stem_channels,
+        layers="\n".join(f"                {layer}," for layer in layers),
+        head=sources.add(HEADS[space.head]),
+        head_channels=last,
+        forward_lines=text.ONE_INPUT if inputs == 1 else text.TWO_INPUTS,
+    )
+
+
+def _layer(place: Layer, preprocess: Sequence[str]) -> str:
+    stride = ", stride=2" if place.reduction else ""
+    made = f", [{', '.join(preprocess)}]" if preprocess else ""
+    return f"Cell({literal(place.group)}, {place.channels}{made}{stride})"
+
+
+def _preprocess(module: nn.Module, c_in: int, c_out: int, sources: Sources) -> str:
+    if isinstance(module, nn.Identity):
+        return "nn.Identity()"
+    stride = ", 1" if isinstance(module, ReLUConvBN) else ""
+    return f"{sources.add(type(module))}({c_in}, {c_out}{stride})"

@@ -1,4 +1,5 @@
-"""The found result: which candidates each edge of each group keeps. A small, canonical, validated JSON file.
+"""The found result: which candidates each edge of each group keeps. A small, canonical, validated
+JSON file.
 
 Nothing in a file is ever evaluated or imported: a space and its candidates are looked up by name.
 """
@@ -20,8 +21,9 @@ Choices = Mapping[str, Mapping[str, tuple[str, ...]]]
 class Architecture:
     """`choices`: group -> edge `"source-target"` -> kept candidates; an absent edge is dropped.
 
-    `space` holds the name and settings of the space it was found in. Two architectures are equal when format,
-    space and choices are; `meta` (strategy, epoch, seed, macs, version) does not count.
+    `space` holds the name and settings of the space it was found in. Two architectures are equal
+    when format, space and choices are; `meta` (strategy, epoch, seed, macs, version) does not
+    count.
     """
 
     space: Mapping[str, Any]
@@ -29,10 +31,18 @@ class Architecture:
     meta: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     @classmethod
-    def of(cls, space: Space, choices: Mapping[str, Mapping[str, Any]], **meta: Any) -> "Architecture":
-        """An architecture of this space. Raises ValueError where `choices` name what the space has not."""
+    def of(
+        cls, space: Space, choices: Mapping[str, Mapping[str, Any]], **meta: Any
+    ) -> "Architecture":
+        """An architecture of this space. Raises ValueError where `choices` name what the space has
+        not.
+        """
         canonical = {
-            group: {edge: tuple(sorted(set(names))) for edge, names in edges.items() if set(names) - {"none"}}
+            group: {
+                edge: tuple(sorted(set(names)))
+                for edge, names in edges.items()
+                if set(names) - {"none"}
+            }
             for group, edges in choices.items()
         }
         found = cls(json.loads(json.dumps({"name": space.name, **space.settings})), canonical, meta)
@@ -43,23 +53,28 @@ class Architecture:
         """Raises ValueError unless every group, edge and candidate is one of the space's."""
         if self.space.get("name") != space.name:
             raise ValueError(
-                f"{where}: found in space '{self.space.get('name')}', but space={space.name} was asked for; "
+                f"{where}: found in space '{self.space.get('name')}', but space={space.name} "
+                "was asked for; "
                 f"set space={self.space.get('name')}"
             )
         if set(self.choices) != set(space.groups):
             raise ValueError(
-                f"{where}: groups {sorted(self.choices)} do not fit the space's {sorted(space.groups)}; "
+                f"{where}: groups {sorted(self.choices)} do not fit the space's "
+                f"{sorted(space.groups)}; "
                 "use the space it was found in"
             )
         for group, cell in space.groups.items():
             edges = {edge.name: edge for edge in cell.edges}
             for name, kept in self.choices[group].items():
                 if name not in edges:
-                    raise ValueError(f"{where}: '{group}' has no edge '{name}'; known: {', '.join(edges)}")
+                    raise ValueError(
+                        f"{where}: '{group}' has no edge '{name}'; known: {', '.join(edges)}"
+                    )
                 for candidate in kept:
                     if candidate not in edges[name].candidates:
                         raise ValueError(
-                            f"{where}: unknown candidate '{candidate}' on edge {name} of '{group}'; "
+                            f"{where}: unknown candidate '{candidate}' on edge {name} of "
+                            f"'{group}'; "
                             f"known: {', '.join(edges[name].candidates)}"
                         )
 
@@ -75,20 +90,26 @@ class Architecture:
 
     @classmethod
     def load(cls, path: Path) -> "Architecture":
-        """Reads and validates the form of a file; `check` holds it against a space. Raises ValueError."""
+        """Reads and validates the form of a file; `check` holds it against a space. Raises
+        ValueError.
+        """
         try:
             content = json.loads(Path(path).read_text(encoding="utf-8"))
         except FileNotFoundError:
-            raise ValueError(f"architecture: no file '{path}'; give a file or a run directory") from None
+            raise ValueError(
+                f"architecture: no file '{path}'; give a file or a run directory"
+            ) from None
         except (OSError, ValueError) as error:
             raise ValueError(f"{path}: not a readable JSON file ({error})") from None
         return cls.parse(content, str(path))
 
     @classmethod
     def parse(cls, content: Any, where: str) -> "Architecture":
-        """An architecture from decoded JSON. Raises ValueError naming `where` for anything but the format."""
+        """An architecture from decoded JSON. Raises ValueError naming `where` for anything but the
+        format.
+        """
         if not isinstance(content, dict) or "format" not in content:
-            raise ValueError(f"{where}: expected an architecture file with \"format\": \"{FORMAT}\"")
+            raise ValueError(f'{where}: expected an architecture file with "format": "{FORMAT}"')
         if content["format"] != FORMAT:
             raise ValueError(
                 f"{where}: expected format '{FORMAT}', found {content['format']!r}; "
@@ -96,14 +117,18 @@ class Architecture:
             )
         unknown = sorted(set(content) - {"format", "space", "choices", "meta"})
         if unknown:
-            raise ValueError(f"{where}: unknown key '{unknown[0]}'; known: format, space, choices, meta")
+            raise ValueError(
+                f"{where}: unknown key '{unknown[0]}'; known: format, space, choices, meta"
+            )
         space, choices, meta = content.get("space"), content.get("choices"), content.get("meta", {})
         if not isinstance(space, dict) or not isinstance(space.get("name"), str):
-            raise ValueError(f"{where}: \"space\" must be an object with a \"name\"")
+            raise ValueError(f'{where}: "space" must be an object with a "name"')
         if "_target_" in json.dumps(content):
-            raise ValueError(f"{where}: '_target_' may not stand in an architecture file; nothing was loaded")
+            raise ValueError(
+                f"{where}: '_target_' may not stand in an architecture file; nothing was loaded"
+            )
         if not isinstance(choices, dict) or not isinstance(meta, dict):
-            raise ValueError(f"{where}: \"choices\" and \"meta\" must be objects")
+            raise ValueError(f'{where}: "choices" and "meta" must be objects')
         for group, edges in choices.items():
             if not isinstance(edges, dict) or not all(
                 isinstance(kept, list) and kept and all(isinstance(name, str) for name in kept)
@@ -114,7 +139,11 @@ class Architecture:
                     'such as {"0-2": ["sep_conv_3x3"]}'
                 )
         canonical = {
-            group: {edge: tuple(sorted(set(kept))) for edge, kept in edges.items() if set(kept) - {"none"}}
+            group: {
+                edge: tuple(sorted(set(kept)))
+                for edge, kept in edges.items()
+                if set(kept) - {"none"}
+            }
             for group, edges in choices.items()
         }
         return cls(space, canonical, meta)

@@ -1,4 +1,5 @@
-"""The DARTS cell space: `op(c_in, c_out, stride, *, affine, search)`, (B, C, H, W) -> (B, C', H/s, W/s).
+"""The DARTS cell space: `op(c_in, c_out, stride, *, affine, search)`, (B, C, H, W) -> (B, C', H/s,
+W/s).
 
 Source: Liu et al. 2019, arXiv:1806.09055, section 3.1; shapes and order of the public code.
 """
@@ -26,9 +27,13 @@ def skip_connect(c_in: int, c_out: int, stride: int, *, affine: bool, search: bo
 
 
 class Pool(nn.Sequential):
-    """3x3 pooling; in the supernet followed by a batch norm, so that no candidate has an edge by its scale."""
+    """3x3 pooling; in the supernet followed by a batch norm, so that no candidate has an edge by
+    its scale.
+    """
 
-    def __init__(self, c_in: int, c_out: int, stride: int, *, affine: bool, search: bool, kind: str):
+    def __init__(
+        self, c_in: int, c_out: int, stride: int, *, affine: bool, search: bool, kind: str
+    ):
         pools = {
             "max": nn.MaxPool2d(3, stride, padding=1),
             "avg": nn.AvgPool2d(3, stride, padding=1, count_include_pad=False),
@@ -39,7 +44,9 @@ class Pool(nn.Sequential):
 class SepConv(nn.Module):
     """Depthwise-separable convolution applied twice; only the first has the stride."""
 
-    def __init__(self, c_in: int, c_out: int, stride: int, *, affine: bool, search: bool, kernel_size: int):
+    def __init__(
+        self, c_in: int, c_out: int, stride: int, *, affine: bool, search: bool, kernel_size: int
+    ):
         super().__init__()
         self.first = depthwise_separable(c_in, c_in, stride, affine=affine, kernel_size=kernel_size)
         self.second = depthwise_separable(c_in, c_out, 1, affine=affine, kernel_size=kernel_size)
@@ -52,7 +59,9 @@ def dil_conv(
     c_in: int, c_out: int, stride: int, *, affine: bool, search: bool, kernel_size: int
 ) -> nn.Module:
     """Depthwise-separable convolution of dilation 2, applied once."""
-    return depthwise_separable(c_in, c_out, stride, affine=affine, kernel_size=kernel_size, dilation=2)
+    return depthwise_separable(
+        c_in, c_out, stride, affine=affine, kernel_size=kernel_size, dilation=2
+    )
 
 
 CANDIDATES: dict[str, Callable[..., nn.Module]] = {
@@ -82,10 +91,12 @@ def darts(
     share_alphas: bool = True,
     operations: Mapping[str, Callable[..., nn.Module]] | None = None,
 ) -> Space:
-    """The DARTS space: normal cells, and reduction cells at layers//3 and 2*layers//3 that double the channels.
+    """The DARTS space: normal cells, and reduction cells at layers//3 and 2*layers//3 that double
+    the channels.
 
     Args:
-        candidates: one list for all edges, or `{normal: ..., reduce: ...}`, each one list or one list an edge.
+        candidates: one list for all edges, or `{normal: ..., reduce: ...}`, each one list or one
+            list an edge.
         stem: `small` keeps the resolution (one 3x3 convolution), `imagenet` divides it by 8.
         stem_multiplier: stem channels / `channels`; by default 3 for `small`, 1 for `imagenet`.
         share_alphas: False gives every layer alphas of its own (D-DARTS, arXiv:2108.09306).
@@ -97,9 +108,15 @@ def darts(
     check_at_least(1, nodes=nodes, channels=channels)
     if stem not in STEM_MULTIPLIERS:
         raise ValueError(f"space.stem: unknown '{stem}'; known: {', '.join(STEM_MULTIPLIERS)}")
-    by_cell = candidates if isinstance(candidates, Mapping) else dict(normal=candidates, reduce=candidates)
+    by_cell = (
+        candidates
+        if isinstance(candidates, Mapping)
+        else dict(normal=candidates, reduce=candidates)
+    )
     cells = {
-        kind: Cell(2, nodes, complete_edges(2, nodes, by_cell[kind], reduction=kind == "reduce"), keep=2)
+        kind: Cell(
+            2, nodes, complete_edges(2, nodes, by_cell[kind], reduction=kind == "reduce"), keep=2
+        )
         for kind in ("normal", "reduce")
     }
     edges = [edge for cell in cells.values() for edge in cell.edges]

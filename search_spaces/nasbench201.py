@@ -1,7 +1,7 @@
 """The NAS-Bench-201 cell space: `op(c_in, c_out, stride, *, affine, search)`.
 
-Source: Dong & Yang 2020, arXiv:2001.00326, section 2; shapes, order and biases of the public code, where a
-convolution has a bias exactly when the batch norm behind it has no affine parameters.
+Source: Dong & Yang 2020, arXiv:2001.00326, section 2; shapes, order and biases of the public code,
+where a convolution has a bias exactly when the batch norm behind it has no affine parameters.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +19,9 @@ def zero(c_in: int, c_out: int, stride: int, *, affine: bool, search: bool) -> n
 
 
 def skip_connect(c_in: int, c_out: int, stride: int, *, affine: bool, search: bool) -> nn.Module:
-    """Identity; a factorised reduction at stride 2; convolution and batch norm where only channels change."""
+    """Identity; a factorised reduction at stride 2; convolution and batch norm where only channels
+    change.
+    """
     if stride == 2:
         return FactorizedReduce(c_in, c_out, affine=affine, bias=not affine)
     if c_in == c_out:
@@ -71,7 +73,8 @@ def nasbench201(
     classes: int,
     operations: Mapping[str, Callable[..., nn.Module]] | None = None,
 ) -> Space:
-    """The NAS-Bench-201 space: three stages of N equal cells, a residual block of stride 2 between them.
+    """The NAS-Bench-201 space: three stages of N equal cells, a residual block of stride 2 between
+    them.
 
     Args:
         layers: 3N + 2, the two residual blocks included (the benchmark: N = 5, 17 layers).
@@ -84,7 +87,8 @@ def nasbench201(
     check_at_least(5, layers=layers)
     if layers % 3 != 2:
         raise ValueError(
-            f"space.layers: {layers} is not 3N + 2 (three stages of N cells and two residual blocks); "
+            f"space.layers: {layers} is not 3N + 2 (three stages of N cells and two residual "
+            "blocks); "
             f"set space.layers to {layers // 3 * 3 + 2} or {layers // 3 * 3 + 5}"
         )
     cell = Cell(1, nodes, complete_edges(1, nodes, candidates), keep=None, output="last")

@@ -1,4 +1,6 @@
-"""Blocks shared by the families of candidates. All map (B, C, H, W) to (B, C', ceil(H/s), ceil(W/s))."""
+"""Blocks shared by the families of candidates. All map (B, C, H, W) to (B, C', ceil(H/s),
+ceil(W/s)).
+"""
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +23,14 @@ class ReLUConvBN(nn.Sequential):
     """ReLU, convolution, batch norm."""
 
     def __init__(
-        self, c_in: int, c_out: int, stride: int, *, affine: bool, kernel_size: int = 1, bias: bool = False
+        self,
+        c_in: int,
+        c_out: int,
+        stride: int,
+        *,
+        affine: bool,
+        kernel_size: int = 1,
+        bias: bool = False,
     ):
         padding = (kernel_size - 1) // 2
         super().__init__(
@@ -55,7 +64,9 @@ class FactorizedReduce(nn.Module):
         super().__init__()
         self.relu = nn.ReLU()
         self.convs = nn.ModuleList(
-            nn.Conv2d(c_in, half, 1, stride=2, bias=bias) for half in (c_out // 2, c_out - c_out // 2) if half
+            nn.Conv2d(c_in, half, 1, stride=2, bias=bias)
+            for half in (c_out // 2, c_out - c_out // 2)
+            if half
         )
         self.bn = nn.BatchNorm2d(c_out, affine=affine)
 
@@ -63,4 +74,6 @@ class FactorizedReduce(nn.Module):
         x = self.relu(x)
         shifted = F.pad(x, (0, x.size(3) % 2, 0, x.size(2) % 2))[:, :, 1:, 1:]
         views = (x, shifted)[-len(self.convs) :]
-        return self.bn(torch.cat([conv(view) for conv, view in zip(self.convs, views, strict=True)], 1))
+        return self.bn(
+            torch.cat([conv(view) for conv, view in zip(self.convs, views, strict=True)], 1)
+        )

@@ -1,4 +1,5 @@
-"""A search space as data: which candidates may join which nodes, and which cell stands at which layer.
+"""A search space as data: which candidates may join which nodes, and which cell stands at which
+layer.
 
 There is no torch here: a space only says what may be built. `supernets.network` builds it.
 """
@@ -24,7 +25,8 @@ class Edge:
 
 @dataclass(frozen=True)
 class Cell:
-    """A DAG: states 0..inputs-1 come from earlier layers, then `nodes` sums; edges in node-major order.
+    """A DAG: states 0..inputs-1 come from earlier layers, then `nodes` sums; edges in node-major
+    order.
 
     `keep` is how many incoming edges a node of a discrete architecture has, each with one candidate
     other than `none`; `None` means one candidate on every edge, `none` included.
@@ -53,7 +55,9 @@ class Cell:
 
     @property
     def width(self) -> int:
-        """O: the largest number of candidates on an edge; shorter rows are padded, dead from the start."""
+        """O: the largest number of candidates on an edge; shorter rows are padded, dead from the
+        start.
+        """
         return max(len(edge.candidates) for edge in self.edges)
 
 
@@ -71,8 +75,8 @@ class Layer:
 class Space:
     """Cells, the layers they stand at, and the shapes at both ends.
 
-    `settings` are the numbers and names that `family` needs to build the same space again; they are what an
-    architecture file stores. `operations` maps a candidate's name to its constructor.
+    `settings` are the numbers and names that `family` needs to build the same space again; they
+    are what an architecture file stores. `operations` maps a candidate's name to its constructor.
     """
 
     name: str
@@ -95,21 +99,31 @@ class Space:
         return {la.group: self.cells[la.cell] for la in self.layers if la.group and la.cell}
 
     def resize(self, **changes: Any) -> "Space":
-        """The same space with other settings: `layers`, `channels`, `input_shape`, `classes`, `stem`."""
+        """The same space with other settings: `layers`, `channels`, `input_shape`, `classes`,
+        `stem`.
+        """
         return self.family(**{**self.settings, **changes}, operations=self.extra_operations)
 
 
 def complete_edges(
-    inputs: int, nodes: int, candidates: Sequence[str] | Sequence[Sequence[str]], *, reduction: bool = False
+    inputs: int,
+    nodes: int,
+    candidates: Sequence[str] | Sequence[Sequence[str]],
+    *,
+    reduction: bool = False,
 ) -> tuple[Edge, ...]:
-    """Every node joined to all states before it, node-major; `candidates` for all edges or one list an edge."""
+    """Every node joined to all states before it, node-major; `candidates` for all edges or one
+    list an edge.
+    """
     if not candidates:
         raise ValueError("space.candidates: none given; name at least one")
     pairs = [(j, i) for i in range(inputs, inputs + nodes) for j in range(i)]
-    rows = [candidates] * len(pairs) if isinstance(candidates[0], str) else list(candidates)
+    same = isinstance(candidates[0], str)
+    rows: list[Any] = [candidates] * len(pairs) if same else list(candidates)
     if len(rows) != len(pairs):
         raise ValueError(
-            f"space.candidates: {len(rows)} lists for {len(pairs)} edges; give one list, or one an edge"
+            f"space.candidates: {len(rows)} lists for {len(pairs)} edges; give one list, or one "
+            "an edge"
         )
     return tuple(
         Edge(j, i, tuple(row), strided=reduction and j < inputs)
@@ -121,23 +135,35 @@ def check_at_least(minimum: int, **settings: int) -> None:
     """Raises ValueError for a size of the space that is no whole number or too small."""
     for name, value in settings.items():
         if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
-            raise ValueError(f"space.{name}: expected a whole number of at least {minimum}, found {value!r}")
+            raise ValueError(
+                f"space.{name}: expected a whole number of at least {minimum}, found {value!r}"
+            )
 
 
 def known_operations(
-    family: Mapping[str, Callable[..., Any]], extra: Mapping[str, Callable[..., Any]], edges: Sequence[Edge]
+    family: Mapping[str, Callable[..., Any]],
+    extra: Mapping[str, Callable[..., Any]],
+    edges: Sequence[Edge],
 ) -> dict[str, Callable[..., Any]]:
-    """The constructors an edge may name. Raises ValueError for an unknown candidate or a redefined one."""
+    """The constructors an edge may name. Raises ValueError for an unknown candidate or a redefined
+    one.
+    """
     clash = sorted(set(family) & set(extra))
     if clash:
-        raise ValueError(f"space.operations: '{clash[0]}' is a candidate already; choose another name")
+        raise ValueError(
+            f"space.operations: '{clash[0]}' is a candidate already; choose another name"
+        )
     operations = {**family, **extra}
     for edge in edges:
         if not edge.candidates:
             raise ValueError(f"space.candidates: edge {edge.name} has none; name at least one")
         if len(set(edge.candidates)) < len(edge.candidates):
-            raise ValueError(f"space.candidates: named twice on edge {edge.name}: {list(edge.candidates)}")
+            raise ValueError(
+                f"space.candidates: named twice on edge {edge.name}: {list(edge.candidates)}"
+            )
         for name in edge.candidates:
             if name not in operations:
-                raise ValueError(f"space.candidates: unknown '{name}'; known: {', '.join(operations)}")
+                raise ValueError(
+                    f"space.candidates: unknown '{name}'; known: {', '.join(operations)}"
+                )
     return operations

@@ -1,4 +1,6 @@
-"""Optimiser state keyed by parameter name, so that moments return to the parameter they belong to."""
+"""Optimiser state keyed by parameter name, so that moments return to the parameter they belong
+to.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,7 +16,9 @@ def named_state(optimizer: Optimizer, names: Mapping[int, str]) -> dict[str, Any
     }
 
 
-def load_named_state(optimizer: Optimizer, names: Mapping[int, str], saved: Mapping[str, Any]) -> None:
+def load_named_state(
+    optimizer: Optimizer, names: Mapping[int, str], saved: Mapping[str, Any]
+) -> None:
     """Puts a `named_state` back. Raises KeyError for a name the optimiser does not know."""
     parameters = {names[id(p)]: p for group in optimizer.param_groups for p in group["params"]}
     optimizer.state.clear()

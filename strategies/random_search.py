@@ -1,6 +1,7 @@
 """The baseline every comparison needs: an architecture drawn from the space, no search at all.
 
-Source: Li & Talwalkar 2019, arXiv:1902.07638, section 3; Yang et al. 2020, arXiv:1912.12522, section 3.
+Source: Li & Talwalkar 2019, arXiv:1902.07638, section 3; Yang et al. 2020, arXiv:1912.12522,
+section 3.
 """
 
 from typing import Any
@@ -14,7 +15,8 @@ from search_spaces.space import Cell, Space
 def random_cell(cell: Cell, generator: torch.Generator) -> dict[str, tuple[str, ...]]:
     """One legal cell, uniformly: `keep` distinct inputs a node, candidates by equal chance.
 
-    A cell whose output does not depend on its input is drawn again (possible where `none` may stand on edges).
+    A cell whose output does not depend on its input is drawn again (possible where `none` may
+    stand on edges).
     """
 
     def pick(count: int) -> int:
@@ -38,7 +40,8 @@ def random_cell(cell: Cell, generator: torch.Generator) -> dict[str, tuple[str, 
 class RandomSearch:
     """Draws an architecture; the supernet is never trained.
 
-    The draw depends on the seed of torch's global generator at construction, as every strategy's start does.
+    The draw depends on the seed of torch's global generator at construction, as every strategy's
+    start does.
     """
 
     searches = False
@@ -49,5 +52,7 @@ class RandomSearch:
 
     def architecture(self, **meta: Any) -> Architecture:
         """A newly drawn architecture."""
-        choices = {name: random_cell(cell, self.generator) for name, cell in self.space.groups.items()}
+        choices = {
+            name: random_cell(cell, self.generator) for name, cell in self.space.groups.items()
+        }
         return Architecture.of(self.space, choices, **meta)

@@ -18,12 +18,15 @@ Logits = Callable[[Tensor, Mixture], Tensor]  # a supernet, or one with other we
 
 
 class Strategy:
-    """Drives one supernet: relaxes alphas to gates, updates weights and alphas, reads the architecture.
+    """Drives one supernet: relaxes alphas to gates, updates weights and alphas, reads the
+    architecture.
 
-    The arguments are the ingredients of ARCHITECTURE section 1, or None where a method has none of a kind.
+    The arguments are the ingredients of ARCHITECTURE section 1, or None where a method has none of
+    a kind.
 
     Args:
-        mixed_op: constructor of what stands on an edge of the supernet; `supernet(space, strategy.mixed_op)`.
+        mixed_op: constructor of what stands on an edge of the supernet; `supernet(space,
+            strategy.mixed_op)`.
         alpha_optimizer, weight_optimizer: `parameters -> torch optimiser`.
         min_lr: where the cosine schedule of the weights' learning rate ends.
         clip: largest norm of the weights' gradient; None for no limit.
@@ -82,16 +85,21 @@ class Strategy:
             else {name: logits(len(cell.edges)) for name, cell in cells.items()}
         )
         self.alive = {
-            name: torch.tensor([[o < len(e.candidates) for o in range(cell.width)] for e in cell.edges])
+            name: torch.tensor(
+                [[o < len(e.candidates) for o in range(cell.width)] for e in cell.edges]
+            )
             for name, cell in cells.items()
         }
         self._active: dict[str, Active] = {}
         self._refresh_active()
 
-    # -- construction -------------------------------------------------------------------------------------
+    # -- construction
+    # -------------------------------------------------------------------------------------
 
     def setup(self, net: nn.Module, device: torch.device) -> None:
-        """Moves to the device of the supernet and makes the optimisers. Raises ValueError for a bad pair."""
+        """Moves to the device of the supernet and makes the optimisers. Raises ValueError for a
+        bad pair.
+        """
         for tensors in (self.alphas, self.betas):
             for name, tensor in tensors.items():
                 tensors[name] = nn.Parameter(tensor.detach().to(device))
@@ -123,7 +131,8 @@ class Strategy:
         named = {f"alpha.{name}": tensor for name, tensor in self.alphas.items()}
         return named | {f"beta.{name}": tensor for name, tensor in self.betas.items()}
 
-    # -- one pass -----------------------------------------------------------------------------------------
+    # -- one pass
+    # -----------------------------------------------------------------------------------------
 
     def mixture(self) -> Mixture:
         """Relaxes every group: gates, factors per edge, and what runs."""
@@ -149,7 +158,8 @@ class Strategy:
             loss = loss + term(net, batch, logits, mixture)
         return loss, logits
 
-    # -- life cycle ---------------------------------------------------------------------------------------
+    # -- life cycle
+    # ---------------------------------------------------------------------------------------
 
     def alphas_move(self, epoch: int, epochs: int) -> bool:
         """Whether alphas move in this epoch (from 0) of so many."""
@@ -164,7 +174,9 @@ class Strategy:
     def step(
         self, net: nn.Module, train: Batch, val: Batch | None, *, progress: float, move_alphas: bool
     ) -> dict[str, Tensor]:
-        """One update of alphas (unless they stand still) and weights; returns 0-dim tensors to be logged."""
+        """One update of alphas (unless they stand still) and weights; returns 0-dim tensors to be
+        logged.
+        """
         for ingredient in self._having("before_step"):
             ingredient.before_step(progress)
         metrics = self.update.step(self, net, train, val, move_alphas=move_alphas)
@@ -175,7 +187,8 @@ class Strategy:
     def epoch_end(self, net: nn.Module, loaders: Any, progress: float) -> bool:
         """Lets ingredients act on a finished epoch; True asks the search to stop here."""
         verdicts = [
-            ingredient.epoch_end(net, self, loaders, progress) for ingredient in self._having("epoch_end")
+            ingredient.epoch_end(net, self, loaders, progress)
+            for ingredient in self._having("epoch_end")
         ]
         return any(verdict is True for verdict in verdicts)
 
@@ -187,11 +200,14 @@ class Strategy:
     def _refresh_active(self) -> None:
         self._active = {name: everything_active(alive) for name, alive in self.alive.items()}
 
-    # -- the result ---------------------------------------------------------------------------------------
+    # -- the result
+    # ---------------------------------------------------------------------------------------
 
     @torch.no_grad()
     def gates(self) -> dict[str, Tensor]:
-        """Group -> gates (E, O) as the discretisation reads them: without noise, times the factors."""
+        """Group -> gates (E, O) as the discretisation reads them: without noise, times the
+        factors.
+        """
         found = {}
         for name, cell in self.space.groups.items():
             relax = getattr(self.relaxation, "expected", self.relaxation)
@@ -206,14 +222,19 @@ class Strategy:
         """Discretises the present gates. Raises ValueError where pruning left nothing to read."""
         choices = {
             name: self.discretisation(cell, gates, self.alive[name].cpu())
-            for (name, cell), gates in zip(self.space.groups.items(), self.gates().values(), strict=True)
+            for (name, cell), gates in zip(
+                self.space.groups.items(), self.gates().values(), strict=True
+            )
         }
         return Architecture.of(self.space, choices, **meta)
 
-    # -- state --------------------------------------------------------------------------------------------
+    # -- state
+    # --------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that a resumed search needs, tensors and plain values, optimiser moments by name."""
+        """Everything that a resumed search needs, tensors and plain values, optimiser moments by
+        name.
+        """
         return {
             "arch": {name: p.detach() for name, p in self.named_arch_parameters().items()},
             "alive": self.alive,

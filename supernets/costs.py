@@ -17,7 +17,8 @@ def parameters(net: nn.Module) -> int:
 def macs(net: Network, mixture: Mixture | None = None) -> int:
     """Multiply-accumulates of convolutions and linear layers for one image, in eval mode.
 
-    No bias additions, no batch norm, pooling or sums: out elements * in/groups * kernel area; in * out.
+    No bias additions, no batch norm, pooling or sums: out elements * in/groups * kernel area; in *
+        out.
     """
     ghost = copy.deepcopy(net).to("meta").eval()
     total = 0

@@ -11,11 +11,13 @@ Candidate = Callable[..., nn.Module]
 class MixedOp(nn.Module):
     """Candidates summed by their gates: y = sum_o g_o op_o(x). DARTS (arXiv:1806.09055), eq. 2.
 
-    x (B, C, H, W); gates (O,) of this edge, differentiable; active: the candidates to run. Returns None where
-    nothing is active.
+    x (B, C, H, W); gates (O,) of this edge, differentiable; active: the candidates to run. Returns
+    None where nothing is active.
     """
 
-    def __init__(self, candidates: Sequence[Candidate], channels: int, stride: int, *, affine: bool = False):
+    def __init__(
+        self, candidates: Sequence[Candidate], channels: int, stride: int, *, affine: bool = False
+    ):
         super().__init__()
         self.ops = nn.ModuleList(
             op(channels, channels, stride, affine=affine, search=True) for op in candidates
@@ -32,23 +34,34 @@ class MixedOp(nn.Module):
 class PartialMixedOp(nn.Module):
     """A mixed op on the first C/k channels; the others bypass it, then all are shuffled.
 
-    Activation memory of the edge falls about k times. With k = 1 it is a full mixed op, bit for bit.
-    Source: Xu et al. 2020, arXiv:1907.05737; the slice is the first C/k channels, as in the public code.
+    Activation memory of the edge falls about k times. With k = 1 it is a full mixed op, bit for
+    bit.
+    Source: Xu et al. 2020, arXiv:1907.05737; the slice is the first C/k channels, as in the public
+        code.
 
     Raises:
         ValueError: `channels` is not a multiple of `k`.
     """
 
     def __init__(
-        self, candidates: Sequence[Candidate], channels: int, stride: int, *, k: int, affine: bool = False
+        self,
+        candidates: Sequence[Candidate],
+        channels: int,
+        stride: int,
+        *,
+        k: int,
+        affine: bool = False,
     ):
         super().__init__()
         if isinstance(k, bool) or not isinstance(k, int) or k < 1:
-            raise ValueError(f"strategy.mixed_op.k: expected a whole number of at least 1, found {k!r}")
+            raise ValueError(
+                f"strategy.mixed_op.k: expected a whole number of at least 1, found {k!r}"
+            )
         if channels % k:
             raise ValueError(
                 f"strategy.mixed_op: {channels} channels cannot be split into k={k} equal parts; "
-                f"set strategy.mixed_op.k to a divisor of {channels}, or space.channels to a multiple of {k}"
+                f"set strategy.mixed_op.k to a divisor of {channels}, or space.channels to a "
+                f"multiple of {k}"
             )
         self.k = k
         self.mixed = MixedOp(candidates, channels // k, stride, affine=affine)
@@ -57,7 +70,9 @@ class PartialMixedOp(nn.Module):
     def forward(self, x: Tensor, gates: Tensor, active: Sequence[int]) -> Tensor | None:
         if not active:
             return None
-        head, tail = x.tensor_split([x.size(1) // self.k], dim=1)  # (B, C/k, H, W), (B, C - C/k, H, W)
+        head, tail = x.tensor_split(
+            [x.size(1) // self.k], dim=1
+        )  # (B, C/k, H, W), (B, C - C/k, H, W)
         y = self.mixed(head, gates, active)
         if self.k == 1:
             return y
@@ -68,13 +83,16 @@ class PartialMixedOp(nn.Module):
 class ChosenOps(nn.Module):
     """What an edge of a final network holds: its kept candidates, summed, with drop-path.
 
-    Drop-path drops an op's output for single images with probability `drop` and rescales the rest; a
-    stride-1 identity is never dropped. Source: DARTS public code; Larsson et al. 2017, arXiv:1605.07648.
+    Drop-path drops an op's output for single images with probability `drop` and rescales the rest;
+    a stride-1 identity is never dropped. Source: DARTS public code; Larsson et al. 2017,
+    arXiv:1605.07648.
     """
 
     def __init__(self, candidates: Sequence[Candidate], channels: int, stride: int):
         super().__init__()
-        self.ops = nn.ModuleList(op(channels, channels, stride, affine=True, search=False) for op in candidates)
+        self.ops = nn.ModuleList(
+            op(channels, channels, stride, affine=True, search=False) for op in candidates
+        )
         self.drop = 0.0
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,4 +1,6 @@
-"""What one forward pass of a supernet mixes: per group of layers, gates and the candidates that run."""
+"""What one forward pass of a supernet mixes: per group of layers, gates and the candidates that
+run.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +16,9 @@ Active = Sequence[Sequence[int]]
 
 
 class GroupMixture(NamedTuple):
-    """One group: gates (E, O), one factor per edge (E,) or None for ones, candidates to run per edge."""
+    """One group: gates (E, O), one factor per edge (E,) or None for ones, candidates to run per
+    edge.
+    """
 
     gates: Tensor
     factors: Tensor | None
@@ -29,12 +33,18 @@ class Mixture:
 
     @classmethod
     def of(cls, architecture: Architecture, space: Space, device: torch.device) -> "Mixture":
-        """The mixture in which exactly the kept candidates run, each with gate 1: the discrete network."""
+        """The mixture in which exactly the kept candidates run, each with gate 1: the discrete
+        network.
+        """
         groups = {}
         for name, cell in space.groups.items():
             kept = architecture.choices[name]
             active = [
-                [o for o, candidate in enumerate(edge.candidates) if candidate in kept.get(edge.name, ())]
+                [
+                    o
+                    for o, candidate in enumerate(edge.candidates)
+                    if candidate in kept.get(edge.name, ())
+                ]
                 for edge in cell.edges
             ]
             gates = torch.zeros(len(cell.edges), cell.width, device=device)

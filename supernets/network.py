@@ -1,4 +1,6 @@
-"""One skeleton (stem, cells, head) with two fillings: mixed ops (supernet) or the chosen ops (final network)."""
+"""One skeleton (stem, cells, head) with two fillings: mixed ops (supernet) or the chosen ops
+(final network).
+"""
 
 from collections.abc import Callable, Sequence
 
@@ -57,7 +59,9 @@ class CellModule(nn.Module):
     def from_node(
         self, source: int, x: Tensor, mixture: GroupMixture | None
     ) -> list[tuple[int, Tensor]]:
-        """What the edges out of `source` add to their targets: [(target, (B, C, H/s, W/s)), ...]."""
+        """What the edges out of `source` add to their targets: [(target, (B, C, H/s, W/s)),
+        ...].
+        """
         found = []
         for e in self.cell.outgoing(source):
             edge = self.cell.edges[e]
@@ -79,16 +83,20 @@ class CellModule(nn.Module):
 
 
 class Network(nn.Module):
-    """Stem, layers, head. Weights only: gates come with each pass, as a `Mixture` (None in a final network).
+    """Stem, layers, head. Weights only: gates come with each pass, as a `Mixture` (None in a final
+    network).
 
-    forward: (B, C, H, W) -> logits (B, classes). In training a final network with an auxiliary head returns
+    forward: (B, C, H, W) -> logits (B, classes). In training a final network with an auxiliary
+        head returns
     `(logits, auxiliary logits)`.
     """
 
     def __init__(self, space: Space, fill: FillEdge, *, affine: bool, auxiliary: bool = False):
         super().__init__()
         self.space = space
-        self.stem, self.stem_second, scale = STEMS[space.stem](space.input_shape[0], space.stem_channels)
+        self.stem, self.stem_second, scale = STEMS[space.stem](
+            space.input_shape[0], space.stem_channels
+        )
         self.layers = nn.ModuleList()
         self.groups = [layer.group for layer in space.layers]
         c_before, c_last = space.stem_channels, space.stem_channels
@@ -122,12 +130,12 @@ class Network(nn.Module):
         last = self.stem_second(before)
         auxiliary = None
         for i, (layer, group) in enumerate(zip(self.layers, self.groups, strict=True)):
-            if group is None:
-                before, last = last, layer(last)
-            else:
+            if isinstance(layer, CellModule):
                 inputs = (before, last)[-layer.cell.inputs :]
-                part = mixture.groups[group] if mixture is not None else None
+                part = None if mixture is None or group is None else mixture.groups[group]
                 before, last = last, layer(inputs, part)
+            else:
+                before, last = last, layer(last)
             if i == self.auxiliary_after and self.auxiliary is not None and self.training:
                 auxiliary = self.auxiliary(last)
         logits = self.head(last)
@@ -141,7 +149,8 @@ class Network(nn.Module):
 
 
 def supernet(space: Space, mixed_op: Callable[..., nn.Module], *, affine: bool = False) -> Network:
-    """The network with a mixed op on every edge; `mixed_op(candidates, channels, stride, affine=...)`.
+    """The network with a mixed op on every edge; `mixed_op(candidates, channels, stride,
+    affine=...)`.
 
     Raises ValueError where the mixed op does not fit the space (channels not divisible by k).
     """
@@ -154,7 +163,9 @@ def supernet(space: Space, mixed_op: Callable[..., nn.Module], *, affine: bool =
 
 
 def final_network(space: Space, architecture: Architecture, *, auxiliary: bool = False) -> Network:
-    """The discrete network of an architecture, untrained. Raises ValueError where it does not fit the space."""
+    """The discrete network of an architecture, untrained. Raises ValueError where it does not fit
+    the space.
+    """
     architecture.check(space)
 
     def fill(group: str, e: int, channels: int, stride: int) -> nn.Module | None:

@@ -15,12 +15,16 @@ Stem = tuple[nn.Module, nn.Module, int]
 
 def small_stem(c_in: int, channels: int) -> Stem:
     """One 3x3 convolution at full resolution; both inputs of the first cell are its output."""
-    conv = nn.Sequential(nn.Conv2d(c_in, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels))
+    conv = nn.Sequential(
+        nn.Conv2d(c_in, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels)
+    )
     return conv, nn.Identity(), 1
 
 
 def imagenet_stem(c_in: int, channels: int) -> Stem:
-    """Three 3x3 convolutions of stride 2: the first input of the first cell is at 1/4, the second at 1/8."""
+    """Three 3x3 convolutions of stride 2: the first input of the first cell is at 1/4, the second
+    at 1/8.
+    """
     first = nn.Sequential(
         nn.Conv2d(c_in, channels // 2, 3, stride=2, padding=1, bias=False),
         nn.BatchNorm2d(channels // 2),
@@ -36,7 +40,8 @@ def imagenet_stem(c_in: int, channels: int) -> Stem:
     return first, second, 2
 
 
-# name -> (input channels, stem channels) -> first part, second part, resolution of the first / of the second
+# name -> (input channels, stem channels) -> first part, second part, resolution of the first / of
+# the second
 STEMS: dict[str, Callable[[int, int], Stem]] = {
     "small": small_stem,
     "plain": small_stem,
@@ -78,15 +83,21 @@ HEADS: dict[str, Callable[[int, int], nn.Sequential]] = {
 class AuxiliaryHead(nn.Module):
     """A second classifier at two thirds of the depth, used in training only.
 
-    Pools to 2x2 with windows of 5 where the map is 6 to 8 wide, as the public code does for 8 (CIFAR) and 7
-    (ImageNet), else adaptively. `second_norm=False` leaves out the second batch norm, as the ImageNet code does.
+    Pools to 2x2 with windows of 5 where the map is 6 to 8 wide, as the public code does for 8
+    (CIFAR) and 7
+    (ImageNet), else adaptively. `second_norm=False` leaves out the second batch norm, as the
+    ImageNet code does.
     """
 
     def __init__(self, channels: int, classes: int, *, second_norm: bool):
         super().__init__()
-        self.reduce = nn.Sequential(nn.Conv2d(channels, 128, 1, bias=False), nn.BatchNorm2d(128), nn.ReLU())
+        self.reduce = nn.Sequential(
+            nn.Conv2d(channels, 128, 1, bias=False), nn.BatchNorm2d(128), nn.ReLU()
+        )
         norm = [nn.BatchNorm2d(768)] if second_norm else []
-        self.features = nn.Sequential(nn.Conv2d(128, 768, 2, bias=False), *norm, nn.ReLU(), nn.Flatten())
+        self.features = nn.Sequential(
+            nn.Conv2d(128, 768, 2, bias=False), *norm, nn.ReLU(), nn.Flatten()
+        )
         self.classifier = nn.Linear(768, classes)
 
     def forward(self, x: Tensor) -> Tensor:

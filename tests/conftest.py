@@ -1,4 +1,6 @@
-"""One thread and a seed for every test; a toy space of 3 layers, 2 nodes, 8 channels, 16 x 16 images."""
+"""One thread and a seed for every test; a toy space of 3 layers, 2 nodes, 8 channels, 16 x 16
+images.
+"""
 
 import pytest
 import torch
@@ -18,12 +20,22 @@ def quiet_machine() -> None:
 @pytest.fixture
 def toy_darts() -> Space:
     return darts(
-        layers=3, nodes=2, channels=8, candidates=list(CANDIDATES), input_shape=(3, 16, 16), classes=10
+        layers=3,
+        nodes=2,
+        channels=8,
+        candidates=list(CANDIDATES),
+        input_shape=(3, 16, 16),
+        classes=10,
     )
 
 
 @pytest.fixture
 def toy_nasbench201() -> Space:
     return nasbench201(
-        layers=5, nodes=3, channels=8, candidates=list(NASBENCH201), input_shape=(3, 16, 16), classes=10
+        layers=5,
+        nodes=3,
+        channels=8,
+        candidates=list(NASBENCH201),
+        input_shape=(3, 16, 16),
+        classes=10,
     )

@@ -46,7 +46,9 @@ def still(name: str) -> list[str]:
 @pytest.mark.parametrize("toy", ["toy_darts", "toy_nasbench201"])
 def test_strategy_searches_and_yields_a_network(name: str, toy: str, request, tmp_path: Path):
     space: Space = request.getfixturevalue(toy)
-    config = composed(*still(name), "data=synthetic", "data.size=64", "data.channels=3", "data.image_size=16")
+    config = composed(
+        *still(name), "data=synthetic", "data.size=64", "data.channels=3", "data.image_size=16"
+    )
     data = make(config.data)
     space = space.resize(classes=len(data.classes))
     strategy = make(config.strategy, space=space)
@@ -72,12 +74,15 @@ def test_strategy_searches_and_yields_a_network(name: str, toy: str, request, tm
     assert all(moved), "an alpha got no gradient"
     assert Architecture.load(tmp_path / "architectures" / "epoch_001.json") == found.architecture
     assert 0 <= found.discretised_accuracy <= 1
-    assert final_network(space, found.architecture)(torch.randn(2, 3, 16, 16)).shape == (2, space.classes)
+    assert final_network(space, found.architecture)(torch.randn(2, 3, 16, 16)).shape == (
+        2,
+        space.classes,
+    )
 
 
 @pytest.mark.parametrize("path", TARGETS, ids=lambda p: str(p.relative_to(CONF)))
 def test_yaml_lists_exactly_what_its_target_takes(path: Path):
-    """A setting that is not in the YAML cannot be changed without `+`, and a stale one breaks the target."""
+    """A setting that is not there cannot be changed without `+`; a stale one breaks the target."""
     raw = OmegaConf.load(path)
     target = get_object(raw._target_)
     parameters = inspect.signature(target).parameters
@@ -89,23 +94,40 @@ def test_yaml_lists_exactly_what_its_target_takes(path: Path):
         listed = set(composed(f"strategy={path.stem}").strategy)
     else:
         listed = {k for k in raw if k != "defaults"}
-    live = {"space", "input_shape", "classes", "candidates", "channels", "stride", "affine", "gates", "alive", "cell"}
+    live = {
+        "space",
+        "input_shape",
+        "classes",
+        "candidates",
+        "channels",
+        "stride",
+        "affine",
+        "gates",
+        "alive",
+        "cell",
+    }
     accepted = {k for k in parameters if k not in ("self", "net")}
     listed = {k for k in listed if not k.startswith("_")}
     assert listed <= accepted
     assert accepted - listed <= live
 
 
-@pytest.mark.parametrize("path", sorted(CONF.rglob("*.yaml")), ids=lambda p: str(p.relative_to(CONF)))
+@pytest.mark.parametrize(
+    "path", sorted(CONF.rglob("*.yaml")), ids=lambda p: str(p.relative_to(CONF))
+)
 def test_every_choice_composes(path: Path):
     group = str(path.parent.relative_to(CONF))
     if group == ".":
         composed()
         return
-    config = composed(f"{group}={path.stem}" if group != "strategy/losses" else f"+{group}={path.stem}")
+    config = composed(
+        f"{group}={path.stem}" if group != "strategy/losses" else f"+{group}={path.stem}"
+    )
     assert OmegaConf.to_container(config, resolve=False)
 
 
-@pytest.mark.parametrize("path", sorted(CONF.rglob("*.yaml")), ids=lambda p: str(p.relative_to(CONF)))
+@pytest.mark.parametrize(
+    "path", sorted(CONF.rglob("*.yaml")), ids=lambda p: str(p.relative_to(CONF))
+)
 def test_yaml_is_short(path: Path):
     assert len(path.read_text().splitlines()) <= 45

@@ -1,4 +1,4 @@
-"""A strategy, a space and an operation are added from outside the packages, by configuration alone."""
+"""A strategy, a space and an operation come from outside the packages, by configuration alone."""
 
 import sys
 import textwrap
@@ -92,13 +92,23 @@ def test_a_space_is_a_function_and_a_yaml(outside: Path):
         from search_spaces.space import Cell, Layer, Space, complete_edges
 
         def line(*, length, channels, input_shape, classes, operations=None):
-            cell = Cell(1, length, complete_edges(1, length, list(CANDIDATES)), keep=1, output="last")
+            edges = complete_edges(1, length, list(CANDIDATES))
+            cell = Cell(1, length, edges, keep=1, output="last")
+            settings = dict(length=length, channels=channels)
+            settings |= dict(input_shape=input_shape, classes=classes)
             return Space(
-                name="line", family=line,
-                settings=dict(length=length, channels=channels, input_shape=input_shape, classes=classes),
-                cells={"line": cell}, layers=(Layer("line", "line", channels, reduction=False),) * 2,
-                operations=CANDIDATES, input_shape=tuple(input_shape), classes=classes, stem="plain",
-                stem_channels=channels, preprocess=False, head="pool_linear",
+                name="line",
+                family=line,
+                settings=settings,
+                cells={"line": cell},
+                layers=(Layer("line", "line", channels, reduction=False),) * 2,
+                operations=CANDIDATES,
+                input_shape=tuple(input_shape),
+                classes=classes,
+                stem="plain",
+                stem_channels=channels,
+                preprocess=False,
+                head="pool_linear",
             )
         """,
     )
@@ -109,7 +119,9 @@ def test_a_space_is_a_function_and_a_yaml(outside: Path):
     config = composed(outside, "space=line", "strategy=darts", "experiment=paper")
     assert torch.isfinite(one_step(config)["train_loss"])
     space = make(config.space, **SHAPES)
-    assert final_network(space, RandomSearch(space).architecture())(torch.randn(2, 3, 16, 16)).shape == (2, 10)
+    assert final_network(space, RandomSearch(space).architecture())(
+        torch.randn(2, 3, 16, 16)
+    ).shape == (2, 10)
 
 
 def test_an_operation_is_a_setting(outside: Path):
@@ -131,5 +143,10 @@ def test_an_operation_is_a_setting(outside: Path):
     )
     assert torch.isfinite(one_step(config)["train_loss"])
     space = make(config.space, **SHAPES)
-    names = {n for c in RandomSearch(space).architecture().choices.values() for kept in c.values() for n in kept}
+    names = {
+        n
+        for c in RandomSearch(space).architecture().choices.values()
+        for kept in c.values()
+        for n in kept
+    }
     assert names <= {"skip_connect", "blur"}

@@ -1,4 +1,6 @@
-"""Reading a discrete cell from gates: each node's strongest incoming edges, each with its best candidate."""
+"""Reading a discrete cell from gates: each node's strongest incoming edges, each with its best
+candidate.
+"""
 
 from torch import Tensor
 
@@ -6,18 +8,23 @@ from search_spaces.space import Cell
 
 
 def strongest(cell: Cell, gates: Tensor, alive: Tensor) -> dict[str, tuple[str, ...]]:
-    """The rule of the cell's own space: `top_edges` where a node keeps so many edges, else `best_candidates`."""
+    """The rule of the cell's own space: `top_edges` where a node keeps so many edges, else
+    `best_candidates`.
+    """
     if cell.keep is None:
         return best_candidates(cell, gates, alive)
     return top_edges(cell, gates, alive)
 
 
 def top_edges(cell: Cell, gates: Tensor, alive: Tensor) -> dict[str, tuple[str, ...]]:
-    """Per node the `cell.keep` edges of largest strength; an edge's strength is its largest gate but `none`.
+    """Per node the `cell.keep` edges of largest strength; an edge's strength is its largest gate
+    but `none`.
 
-    gates (E, O), not renormalised without `none`, times the edge factors where there are any; alive (E, O).
+    gates (E, O), not renormalised without `none`, times the edge factors where there are any;
+    alive (E, O).
     Ties go to the lower source, then the lower candidate. Edges come node by node, strongest first.
-    Source: Liu et al. 2019, arXiv:1806.09055, section 2.4; with factors Xu et al. 2020, arXiv:1907.05737.
+    Source: Liu et al. 2019, arXiv:1806.09055, section 2.4; with factors Xu et al. 2020,
+        arXiv:1907.05737.
 
     Raises:
         ValueError: nothing alive leads into a node.
@@ -34,7 +41,8 @@ def top_edges(cell: Cell, gates: Tensor, alive: Tensor) -> dict[str, tuple[str, 
                 best.append((float(gates[e, o]), e, names[o]))
         if not best:
             raise ValueError(
-                f"strategy.pruning: no candidate into node {node} is left; prune less, or widen space.candidates"
+                f"strategy.pruning: no candidate into node {node} is left; prune less, or widen "
+                "space.candidates"
             )
         best.sort(key=lambda item: (-item[0], item[1]))
         kept |= {cell.edges[e].name: (name,) for _, e, name in best[: cell.keep]}
@@ -46,7 +54,7 @@ def best_candidates(cell: Cell, gates: Tensor, alive: Tensor) -> dict[str, tuple
 
     Source: Dong & Yang 2020, arXiv:2001.00326, public code.
     """
-    kept = {}
+    kept: dict[str, tuple[str, ...]] = {}
     for e, edge in enumerate(cell.edges):
         living = [o for o in range(len(edge.candidates)) if alive[e, o]]
         if living:

@@ -17,15 +17,21 @@ class Softmax(nn.Module):
     def __init__(self, start: float, end: float):
         super().__init__()
         if min(start, end) <= 0:
-            raise ValueError(f"strategy.relaxation: temperatures must be positive, got {start=}, {end=}")
+            raise ValueError(
+                f"strategy.relaxation: temperatures must be positive, got {start=}, {end=}"
+            )
         self.start, self.end = start, end
         self.temperature: Tensor
         self.register_buffer("temperature", torch.tensor(float(start)))
 
     def forward(self, alphas: Tensor, alive: Tensor) -> tuple[Tensor, None]:
-        """(E, O) logits -> (E, O) gates, no index; a pruned candidate, or a dead edge, gets exactly 0."""
+        """(E, O) logits -> (E, O) gates, no index; a pruned candidate, or a dead edge, gets
+        exactly 0.
+        """
         dead = ~alive.any(1, keepdim=True)
-        logits = alphas.masked_fill(~(alive | dead), -torch.inf)  # a dead row stays finite: no NaN gradient
+        logits = alphas.masked_fill(
+            ~(alive | dead), -torch.inf
+        )  # a dead row stays finite: no NaN gradient
         return torch.where(alive, (logits / self.temperature).softmax(-1), 0.0), None
 
     def before_step(self, progress: float) -> None:

@@ -34,9 +34,17 @@ class FirstOrder:
     two_level = True
 
     def step(
-        self, strategy: "Strategy", net: nn.Module, train: "Batch", val: "Batch | None", *, move_alphas: bool
+        self,
+        strategy: "Strategy",
+        net: nn.Module,
+        train: "Batch",
+        val: "Batch | None",
+        *,
+        move_alphas: bool,
     ) -> dict[str, Tensor]:
-        """Returns `train_loss`, `train_accuracy` and, where alphas moved, `val_loss` as 0-dim tensors."""
+        """Returns `train_loss`, `train_accuracy` and, where alphas moved, `val_loss` as 0-dim
+        tensors.
+        """
         metrics = {}
         if move_alphas:
             assert val is not None
@@ -54,7 +62,9 @@ class FirstOrder:
         loss.backward(inputs=strategy.arch_parameters())
         return loss
 
-    def weight_step(self, strategy: "Strategy", net: nn.Module, train: "Batch") -> dict[str, Tensor]:
+    def weight_step(
+        self, strategy: "Strategy", net: nn.Module, train: "Batch"
+    ) -> dict[str, Tensor]:
         """One descent of the weights on the training loss, gradient clipped."""
         strategy.weight_optimizer.zero_grad()
         loss, logits = strategy.loss(net, train)

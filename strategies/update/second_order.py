@@ -28,7 +28,8 @@ class SecondOrder(FirstOrder):
         radius: of the finite difference; 0.01 in the paper.
 
     Raises:
-        ValueError: an unknown `hessian`, a radius that is not positive, or weights not updated by SGD.
+        ValueError: an unknown `hessian`, a radius that is not positive, or weights not updated by
+            SGD.
     """
 
     def __init__(self, hessian: str, radius: float):
@@ -86,10 +87,12 @@ def unrolled_gradient(
     hessian: str,
     radius: float = 0.01,
 ) -> tuple[Tensor, list[Tensor]]:
-    """The validation loss after the virtual step, and its total gradient in `arch`; nothing is changed.
+    """The validation loss after the virtual step, and its total gradient in `arch`; nothing is
+    changed.
 
-    Both losses are functions of the weights of `optimizer` (SGD, one group), whose current learning rate is
-    xi. Momentum buffer and weight decay move w' but do not depend on the alphas, so they have no second term.
+    Both losses are functions of the weights of `optimizer` (SGD, one group), whose current
+    learning rate is xi. Momentum buffer and weight decay move w' but do not depend on the alphas,
+    so they have no second term.
     """
     group = optimizer.param_groups[0]
     weights = group["params"]
@@ -146,7 +149,9 @@ def _finite_difference(
     v: Sequence[Tensor],
     radius: float,
 ) -> Sequence[Tensor]:
-    """Eq. 8: central difference of grad_a L_train around w (not w') along v, eps = radius / ||v||."""
+    """Eq. 8: central difference of grad_a L_train around w (not w') along v, eps = radius /
+    ||v||.
+    """
     eps = radius / torch.cat([u.flatten() for u in v]).norm().clamp_min(1e-12)
     sides = []
     for sign in (1.0, -1.0):

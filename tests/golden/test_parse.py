@@ -1,4 +1,6 @@
-"""Discretisation against public implementations: `genotype_parse.json`, the order of edges included."""
+"""Discretisation against public implementations: `genotype_parse.json`, the order of edges
+included.
+"""
 
 from collections.abc import Callable
 from typing import Any

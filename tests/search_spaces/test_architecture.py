@@ -7,8 +7,17 @@ from search_spaces.architecture import FORMAT, Architecture, reachable
 from search_spaces.space import Cell, Space, complete_edges
 
 CHOICES = {
-    "normal": {"0-2": ["sep_conv_3x3"], "1-2": ["skip_connect"], "0-3": ["none"], "2-3": ["max_pool_3x3"]},
-    "reduce": {"0-2": ["max_pool_3x3"], "1-2": ["dil_conv_5x5", "skip_connect"], "1-3": ["skip_connect"]},
+    "normal": {
+        "0-2": ["sep_conv_3x3"],
+        "1-2": ["skip_connect"],
+        "0-3": ["none"],
+        "2-3": ["max_pool_3x3"],
+    },
+    "reduce": {
+        "0-2": ["max_pool_3x3"],
+        "1-2": ["dil_conv_5x5", "skip_connect"],
+        "1-3": ["skip_connect"],
+    },
 }
 
 
@@ -27,7 +36,8 @@ def test_survives_a_round_trip(found: Architecture, tmp_path: Path):
 
 def test_order_does_not_matter_and_none_is_a_dropped_edge(toy_darts: Space, found: Architecture):
     turned = {
-        group: {edge: names[::-1] for edge, names in reversed(edges.items())} for group, edges in CHOICES.items()
+        group: {edge: names[::-1] for edge, names in reversed(edges.items())}
+        for group, edges in CHOICES.items()
     }
     other = Architecture.of(toy_darts, turned, strategy="pcdarts")
     assert other == found
@@ -49,7 +59,10 @@ def written(tmp_path: Path, found: Architecture, **changes) -> Path:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"format": "archsmith.architecture/2"}, f"expected format '{FORMAT}', found 'archsmith.architecture/2'"),
+        (
+            {"format": "archsmith.architecture/2"},
+            f"expected format '{FORMAT}', found 'archsmith.architecture/2'",
+        ),
         ({"extra": 1}, "unknown key 'extra'"),
         ({"space": {"nodes": 4}}, 'must be an object with a "name"'),
         ({"choices": {"normal": {"0-2": "sep_conv_3x3"}}}, "must map an edge to a list"),
@@ -58,7 +71,9 @@ def written(tmp_path: Path, found: Architecture, **changes) -> Path:
         ({"choices": []}, '"choices" and "meta" must be objects'),
     ],
 )
-def test_a_wrong_file_is_one_clear_line(tmp_path: Path, found: Architecture, changes: dict, message: str):
+def test_a_wrong_file_is_one_clear_line(
+    tmp_path: Path, found: Architecture, changes: dict, message: str
+):
     path = written(tmp_path, found, **changes)
     with pytest.raises(ValueError, match=message) as error:
         Architecture.load(path)
@@ -77,7 +92,10 @@ def test_code_in_a_file_is_never_run(tmp_path: Path):
 @pytest.mark.parametrize(
     ("choices", "message"),
     [
-        ({**CHOICES, "normal": {"0-2": ["conv_9x9"]}}, "unknown candidate 'conv_9x9' on edge 0-2 of 'normal'"),
+        (
+            {**CHOICES, "normal": {"0-2": ["conv_9x9"]}},
+            "unknown candidate 'conv_9x9' on edge 0-2 of 'normal'",
+        ),
         ({**CHOICES, "normal": {"0-9": ["skip_connect"]}}, "'normal' has no edge '0-9'"),
         ({"normal": {}}, "groups .* do not fit"),
     ],

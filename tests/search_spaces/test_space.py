@@ -18,7 +18,9 @@ def test_darts_has_fourteen_edges_in_node_major_order():
     assert len(edges) == 14
 
 
-@pytest.mark.parametrize(("layers", "reductions"), [(8, [2, 5]), (20, [6, 13]), (14, [4, 9]), (3, [1, 2])])
+@pytest.mark.parametrize(
+    ("layers", "reductions"), [(8, [2, 5]), (20, [6, 13]), (14, [4, 9]), (3, [1, 2])]
+)
 def test_darts_reduces_at_one_and_two_thirds(layers: int, reductions: list[int]):
     space = make(layers=layers)
     assert [i for i, layer in enumerate(space.layers) if layer.reduction] == reductions
@@ -32,7 +34,11 @@ def test_only_edges_from_the_inputs_of_a_reduction_cell_are_strided():
 
 
 def test_unshared_alphas_give_every_layer_a_group():
-    assert list(make(layers=3, share_alphas=False).groups) == ["00_normal", "01_reduce", "02_reduce"]
+    assert list(make(layers=3, share_alphas=False).groups) == [
+        "00_normal",
+        "01_reduce",
+        "02_reduce",
+    ]
 
 
 def test_resizing_keeps_the_rest():
@@ -41,7 +47,9 @@ def test_resizing_keeps_the_rest():
 
 
 def test_nasbench201_layers_and_edges():
-    space = nasbench201(layers=17, nodes=3, channels=16, candidates=["none", "skip_connect"], **SHAPES)
+    space = nasbench201(
+        layers=17, nodes=3, channels=16, candidates=["none", "skip_connect"], **SHAPES
+    )
     assert len(space.cells["cell"].edges) == 6
     assert [i for i, layer in enumerate(space.layers) if layer.cell is None] == [5, 11]
     assert [space.layers[i].channels for i in (0, 5, 6, 11, 12, 16)] == [16, 32, 32, 64, 64, 64]
@@ -55,7 +63,10 @@ def test_nasbench201_layers_and_edges():
         (dict(channels=-4), r"space\.channels: expected .* found -4"),
         (dict(channels=2.5), r"space\.channels: expected .* found 2\.5"),
         (dict(stem="big"), r"space\.stem: unknown 'big'; known: small, imagenet"),
-        (dict(candidates=["sep_conv3x3"]), r"space\.candidates: unknown 'sep_conv3x3'; known: none, "),
+        (
+            dict(candidates=["sep_conv3x3"]),
+            r"space\.candidates: unknown 'sep_conv3x3'; known: none, ",
+        ),
         (dict(candidates=["none", "none"]), r"space\.candidates: named twice"),
         (dict(candidates=[]), r"space\.candidates"),
         (dict(candidates=[["none"]] * 3), r"space\.candidates: 3 lists for 14 edges"),
@@ -68,5 +79,7 @@ def test_impossible_settings_are_refused(changes: dict, message: str):
 
 
 def test_nasbench201_layers_must_be_three_stages():
-    with pytest.raises(ValueError, match=r"space\.layers: 7 is not 3N \+ 2.* set space\.layers to 8 or 11"):
+    with pytest.raises(
+        ValueError, match=r"space\.layers: 7 is not 3N \+ 2.* set space\.layers to 8 or 11"
+    ):
         nasbench201(layers=7, nodes=3, channels=16, candidates=["none"], **SHAPES)

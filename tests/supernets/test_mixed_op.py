@@ -27,7 +27,9 @@ def times(factor: float):
 def test_candidates_are_summed_by_their_gates():
     op = MixedOp([times(1.0), times(10.0), times(100.0)], 2, 1)
     x = torch.ones(1, 2, 1, 1)
-    assert op(x, torch.tensor([0.5, 0.2, 0.3]), [0, 1, 2]).flatten().tolist() == pytest.approx([32.5, 32.5])
+    assert op(x, torch.tensor([0.5, 0.2, 0.3]), [0, 1, 2]).flatten().tolist() == pytest.approx(
+        [32.5, 32.5]
+    )
     assert op(x, torch.tensor([0.5, 0.2, 0.3]), [1]).flatten().tolist() == [2.0, 2.0]
     assert op(x, torch.tensor([0.5, 0.2, 0.3]), []) is None
 
@@ -89,13 +91,17 @@ def test_the_gradient_of_the_gates_does_not_see_the_bypass():
 
 @pytest.mark.parametrize(("channels", "k"), [(10, 4), (3, 2)])
 def test_channels_that_do_not_divide_are_refused(channels: int, k: int):
-    with pytest.raises(ValueError, match=f"{channels} channels cannot be split into k={k} equal parts"):
+    with pytest.raises(
+        ValueError, match=f"{channels} channels cannot be split into k={k} equal parts"
+    ):
         PartialMixedOp(ALL, channels, 1, k=k)
 
 
 @pytest.mark.parametrize("k", [0, -1, 2.0, True])
 def test_k_must_be_a_positive_whole_number(k: object):
-    with pytest.raises(ValueError, match=r"strategy\.mixed_op\.k: expected a whole number of at least 1"):
+    with pytest.raises(
+        ValueError, match=r"strategy\.mixed_op\.k: expected a whole number of at least 1"
+    ):
         PartialMixedOp(ALL, 8, 1, k=k)
 
 

@@ -39,7 +39,10 @@ def test_the_imagenet_stem_divides_by_eight(size: int):
         classes=5, stem="imagenet",
     )  # fmt: skip
     net = supernet(space, MixedOp)
-    assert net.stem_second(net.stem(torch.randn(2, 3, size, size))).shape[2:] == (size // 8, size // 8)
+    assert net.stem_second(net.stem(torch.randn(2, 3, size, size))).shape[2:] == (
+        size // 8,
+        size // 8,
+    )
     assert net(torch.randn(2, 3, size, size), even_mixture(space)).shape == (2, 5)
 
 
@@ -54,7 +57,9 @@ def test_a_cell_with_everything_dead_gives_zeros_and_finite_gradients(request, t
 
 
 def test_one_hot_gates_are_the_discrete_network(toy_nasbench201: Space):
-    """With the same weights, a supernet that runs only the kept candidates equals the final network."""
+    """With the same weights, a supernet that runs only the kept candidates equals the final
+    network.
+    """
     architecture = RandomSearch(toy_nasbench201).architecture()
     final = final_network(toy_nasbench201, architecture)
     net = supernet(toy_nasbench201, MixedOp, affine=True)
@@ -100,10 +105,18 @@ def test_auxiliary_logits_come_in_training_only(toy_darts: Space):
 
 
 def test_an_operation_may_come_from_outside(toy_darts: Space):
-    def plus_one(c_in: int, c_out: int, stride: int, *, affine: bool, search: bool) -> torch.nn.Module:
+    def plus_one(
+        c_in: int, c_out: int, stride: int, *, affine: bool, search: bool
+    ) -> torch.nn.Module:
         return CANDIDATES["avg_pool_3x3"](c_in, c_out, stride, affine=affine, search=search)
 
-    space = darts(**{**toy_darts.settings, "candidates": ["plus_one"]}, operations={"plus_one": plus_one})
+    space = darts(
+        **{**toy_darts.settings, "candidates": ["plus_one"]}, operations={"plus_one": plus_one}
+    )
     architecture = RandomSearch(space).architecture()
-    assert {n for e in architecture.choices.values() for names in e.values() for n in names} == {"plus_one"}
-    assert final_network(space.resize(channels=4), architecture)(torch.randn(1, 3, 16, 16)).shape == (1, 10)
+    assert {n for e in architecture.choices.values() for names in e.values() for n in names} == {
+        "plus_one"
+    }
+    assert final_network(space.resize(channels=4), architecture)(
+        torch.randn(1, 3, 16, 16)
+    ).shape == (1, 10)

@@ -18,7 +18,9 @@ def test_none_is_never_picked_even_where_it_is_largest():
 
 
 def test_none_still_lowers_the_strength_of_its_edge():
-    rows = torch.tensor([[0.9, 0.05, 0.05]] * 2 + [[0.8, 0.19, 0.01], [0.0, 0.5, 0.5], [0.2, 0.5, 0.3]])
+    rows = torch.tensor(
+        [[0.9, 0.05, 0.05]] * 2 + [[0.8, 0.19, 0.01], [0.0, 0.5, 0.5], [0.2, 0.5, 0.3]]
+    )
     # Renormalised without none, edge 0-3 would have strength 0.95 and win.
     assert list(top_edges(TWO, rows, ALIVE))[2:] == ["1-3", "2-3"]
 
@@ -41,7 +43,9 @@ def test_a_node_takes_distinct_sources():
 def test_pruned_candidates_are_not_read():
     alive = ALIVE[:2].clone()
     alive[0, 2] = False
-    assert top_edges(CELL, torch.tensor([[0.0, 0.1, 0.9], [0.0, 0.2, 0.1]]), alive)["0-2"] == ("skip_connect",)
+    assert top_edges(CELL, torch.tensor([[0.0, 0.1, 0.9], [0.0, 0.2, 0.1]]), alive)["0-2"] == (
+        "skip_connect",
+    )
 
 
 def test_a_node_with_everything_pruned_is_an_error():

@@ -18,7 +18,9 @@ def test_shifting_a_segment_changes_nothing():
     beta, alive = torch.randn(14), torch.ones(14, dtype=torch.bool)
     shifted = beta.clone()
     shifted[5:9] += 3.0
-    torch.testing.assert_close(EdgeSoftmax()(beta, CELL, alive), EdgeSoftmax()(shifted, CELL, alive))
+    torch.testing.assert_close(
+        EdgeSoftmax()(beta, CELL, alive), EdgeSoftmax()(shifted, CELL, alive)
+    )
 
 
 def test_dead_edges_and_dead_nodes_get_zero_without_nan():

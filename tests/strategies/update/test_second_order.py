@@ -16,21 +16,30 @@ def sgd(*weights: Tensor, lr: float, **settings: Any) -> torch.optim.SGD:
 
 
 def toy(hessian: str, xi: float, second_order: bool = True) -> tuple[float, float]:
-    """The paper's toy, Figure 2: L_val = a w - 2a + 1, L_train = w^2 - 2 a w + a^2, from (2, -2)."""
+    """The paper's toy, Figure 2: L_val = a w - 2a + 1, L_train = w^2 - 2 a w + a^2, from (2,
+    -2).
+    """
     a = torch.tensor([2.0], dtype=torch.float64, requires_grad=True)
     w = torch.tensor([-2.0], dtype=torch.float64)
     optimizer = sgd(w, lr=xi)
-    for _ in range(4000):
+
+    def train(ws: list[Tensor]) -> Tensor:
+        return (ws[0] ** 2 - 2 * a * ws[0] + a**2).sum()
+
+    def val(ws: list[Tensor]) -> Tensor:
+        return (a * ws[0] - 2 * a + 1).sum()
+
+    for _ in range(2500):
         _, (gradient,) = unrolled_gradient(
-            lambda ws: (ws[0] ** 2 - 2 * a * ws[0] + a**2).sum(),
-            lambda ws: (a * ws[0] - 2 * a + 1).sum(),
+            train,
+            val,
             [a],
             optimizer if second_order else sgd(w, lr=0.0),
             hessian=hessian,
         )
         with torch.no_grad():
-            a -= 0.01 * gradient
-            w -= 0.02 * (2 * w - 2 * a)
+            a.sub_(0.01 * gradient)
+            w.sub_(0.02 * (2 * w - 2 * a))
     return a.item(), w.item()
 
 

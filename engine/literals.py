@@ -1,0 +1,65 @@
+"""Python literals for generated source, laid out as `ruff format` would."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+WIDTH = 100
+
+
+class Code(str):
+    """Text that stands in a literal as it is."""
+
+    __slots__ = ()
+
+
+def literal(value: Any, *, indent: int = 0, used: int = 0) -> str:
+    """The source of numbers, strings and containers of them, over several lines where one is too short.
+
+    `used` is how many columns stand before it on its line, `indent` those before the line itself.
+
+    Raises:
+        ValueError: a value of another type.
+    """
+    line = _line(value)
+    if not isinstance(value, Mapping | list | tuple) or indent + used + len(line) <= WIDTH:
+        return line
+    step = " " * (indent + 4)
+    if isinstance(value, Mapping):
+        keys = [f"{_line(key)}: " for key in value]
+        values = list(value.values())
+    else:
+        keys, values = [""] * len(value), list(value)
+    rows = [
+        f"{step}{key}{literal(item, indent=indent + 4, used=len(key) + 1)},\n"
+        for key, item in zip(keys, values, strict=True)
+    ]
+    return f"{line[0]}\n{''.join(rows)}{' ' * indent}{line[-1]}"
+
+
+def shortest(value: float) -> float:
+    """The number of fewest digits that is the same in single precision."""
+    single = torch.tensor(value, dtype=torch.float32)
+    candidates = (float(f"{value:.{digits}g}") for digits in range(1, 18))
+    return next(c for c in candidates if torch.tensor(c, dtype=torch.float32) == single)
+
+
+def _line(value: Any) -> str:
+    match value:
+        case Code():
+            return value
+        case str():
+            return json.dumps(value, ensure_ascii=False) if value.isprintable() else repr(value)
+        case None | bool() | int() | float():
+            return repr(value)
+        case Mapping():
+            return "{" + ", ".join(f"{_line(k)}: {_line(v)}" for k, v in value.items()) + "}"
+        case tuple() if len(value) == 1:
+            return f"({_line(value[0])},)"
+        case tuple():
+            return "(" + ", ".join(map(_line, value)) + ")"
+        case list():
+            return "[" + ", ".join(map(_line, value)) + "]"
+    raise ValueError(f"no literal of a {type(value).__name__} can be written: {value!r}")
