@@ -1,8 +1,8 @@
 """Drawings of a cell (SVG, and pixels for TensorBoard) and of its gates (a heat map).
 
-A cell is laid out in layers, as by Sugiyama et al. 1981 (doi:10.1109/TSMC.1981.4308636): states stand at
-even layers by longest path, operations in the layer before their target, and what a state sends further
-passes a layer in a lane of its own. Curves stay in the gaps between layers: none ever runs over a box.
+A cell is laid out in layers, as by Sugiyama et al. 1981 (doi:10.1109/TSMC.1981.4308636): states at
+even layers by longest path, operations in the layer before their target; what a state sends further
+passes a layer in a lane of its own. Curves stay in the gaps between layers: none runs over a box.
 """
 
 import re
@@ -18,12 +18,13 @@ from numpy.typing import ArrayLike
 from search_spaces.space import Cell
 
 Kept = Mapping[str, tuple[str, ...]]
+Candidates = Sequence[str] | Sequence[Sequence[str]]  # of all edges, or one list an edge
 
 MARGIN, TITLE_HEIGHT, GAP = 22.0, 36.0, 26.0  # pixels, as all lengths here
 LETTER = 7.3  # width of a letter of the 12 pixel monospaced font
 PORT = 10.0  # between two arrows into one box
 TIP = 7.0  # length of an arrow's tip
-HEIGHTS = {"input": 40.0, "node": 36.0, "output": 36.0, "label": 24.0, "lane": 0.0}
+HEIGHTS = {"input": 40.0, "node": 36.0, "output": 36.0, "label": 24.0, "lane": 8.0}
 ROUND = {"input": 8, "node": 8, "output": 8, "label": 12}
 TILE = (46, 22)  # of a heat map
 SWEEPS = 24
@@ -52,7 +53,7 @@ DARK = {
 
 @dataclass
 class Box:
-    """A state, an operation on the way to a state, or the lane of an edge; `x` is left, `y` the middle."""
+    """A state, an operation on the way to it, or a lane; `x` is the left side, `y` the middle."""
 
     role: str  # a key of HEIGHTS
     layer: int
@@ -110,7 +111,7 @@ class Layout:
 
 
 def cell_layout(cell: Cell, kept: Kept, title: str = "") -> Layout:
-    """Where everything stands. Raises ValueError where `kept` names an edge that the cell has not."""
+    """Where everything stands. Raises ValueError where `kept` names an edge the cell has not."""
     known = [edge.name for edge in cell.edges]
     for name in kept:
         if name not in known:
@@ -163,24 +164,28 @@ def _connect(cell: Cell, kept: Kept) -> Layout:
         layout.links.append((label, at[target, layer + 1], kind_of(name)))
     end = layout.add(Box("output", last, "concat" if cell.output == "concat" else "output"))
     layout.links += [(at[j, last - 1], end, layout.boxes[at[j, last - 1]].kind) for j in outputs]
-    for i, box in enumerate(layout.boxes):
-        arrows = sum(b == i for _, b, _ in layout.links) if box.role in ("node", "output") else 0
-        box.height = max(HEIGHTS[box.role], PORT * (arrows + 1))
+    _grow(layout.boxes, layout.links)
     return layout
 
 
+def _grow(boxes: list[Box], links: list[tuple[int, int, str]]) -> None:
+    """Heights, with room for every arrow into a box."""
+    for i, box in enumerate(boxes):
+        arrows = sum(b == i for _, b, _ in links) if box.role in ("node", "output") else 0
+        box.height = max(HEIGHTS[box.role], PORT * (arrows + 1) * (arrows > 0))
+
+
 def _order(layout: Layout) -> list[list[int]]:
-    """The boxes of each layer from top to bottom, with few crossings; the inputs keep their order."""
+    """The boxes of each layer from top to bottom, few crossings; the inputs keep their order."""
     layers = layout.layers
     best, fewest = layers, _crossings(layout, layers)
     near = _neighbours(layout)
     for sweep in range(SWEEPS):
         layers = [list(layer) for layer in layers]
-        step = 1 if sweep % 2 else -1
-        for k in range(1, len(layers))[::step]:
-            if not 0 <= k - step < len(layers):
-                continue
-            rank = {i: float(place) for place, i in enumerate(layers[k - step])}
+        forward = sweep % 2 == 1
+        for k in range(1, len(layers)) if forward else range(len(layers) - 2, 0, -1):
+            beside = layers[k - 1 if forward else k + 1]
+            rank = {i: float(place) for place, i in enumerate(beside)}
             where = {}
             for place, i in enumerate(layers[k]):
                 ranks = [rank[j] for j in near[i] if j in rank]
@@ -211,7 +216,7 @@ def _crossings(layout: Layout, layers: list[list[int]]) -> int:
 
 
 def _place_rows(layout: Layout, layers: list[list[int]]) -> None:
-    """Every box as near as its layer allows to the boxes it is joined to; lanes above all straight."""
+    """Every box as near as its layer allows to the boxes it is joined to, lanes straight."""
     boxes, near = layout.boxes, _neighbours(layout)
     for sweep in range(4 * SWEEPS):
         for layer in layers[:: 1 if sweep % 2 else -1]:
@@ -266,7 +271,7 @@ def _spread(wanted: list[float], apart: list[float], weights: list[float]) -> li
 
 
 def _place_columns(layout: Layout, layers: list[list[int]]) -> None:
-    """Layers from left to right; boxes of a layer are as wide as its widest, steep gaps are wider."""
+    """Layers from left to right; boxes of a layer are equally wide, steep gaps are wider."""
     x = MARGIN
     for k, layer in enumerate(layers):
         letters = max(max(len(layout.boxes[i].text), len(layout.boxes[i].caption)) for i in layer)
@@ -383,46 +388,50 @@ def cell_image(cell: Cell, kept: Kept, title: str) -> np.ndarray:
     return _pixels(figure)
 
 
-def alpha_image(
-    gates: ArrayLike, edge_names: Sequence[str], candidates: Sequence[str] | Sequence[Sequence[str]]
-) -> np.ndarray:
+def alpha_image(gates: ArrayLike, edge_names: Sequence[str], candidates: Candidates) -> np.ndarray:
     """Gates (E, O) of a group as a heat map with their values, as pixels (H, W, 3) uint8.
 
     `candidates` are the O names, or each edge's own. Colours go from 0 to 1 by square root in every image,
     so that epochs compare and small gates show. Raises ValueError where the sizes do not agree.
     """
-    values = np.asarray(gates, dtype=float)
-    shared = isinstance(candidates[0], str)
-    rows = [list(row) for row in ([candidates] * len(edge_names) if shared else candidates)]
+    table, names = _table(np.asarray(gates, dtype=float), edge_names, candidates)
+    left = MARGIN + LETTER * max(len(edge) for edge in edge_names)
+    top = MARGIN + 0.72 * LETTER * max(len(name) for name in names)
+    right, bottom = left + TILE[0] * len(names), top + TILE[1] * len(edge_names)
+    figure, axes = _canvas(right + max(top - TILE[0], MARGIN), bottom + MARGIN)
+    shades = np.sqrt(table.clip(0, 1))
+    tiles = (left, right, bottom, top)
+    axes.imshow(shades, cmap="Blues", vmin=0, vmax=1, extent=tiles, aspect="auto")
+    for o, name in enumerate(names):
+        slanted: dict[str, Any] = {"ha": "left", "rotation": 45, "rotation_mode": "anchor"}
+        _write(axes, left + TILE[0] * (o + 0.5), top - 8, name, **slanted)
+    for e, edge in enumerate(edge_names):
+        y = top + TILE[1] * (e + 0.5)
+        _write(axes, left - 8, y, edge, ha="right")
+        for o in np.flatnonzero(~np.isnan(table[e])):
+            color = "white" if shades[e, o] > 0.55 else "black"
+            _write(axes, left + TILE[0] * (o + 0.5), y, f"{table[e, o]:.2f}", size=11, color=color)
+    return _pixels(figure)
+
+
+def _table(
+    gates: np.ndarray, edge_names: Sequence[str], candidates: Candidates
+) -> tuple[np.ndarray, list[str]]:
+    """A column for every candidate that some edge has, NaN where an edge has it not; their names."""
+    shared = all(isinstance(name, str) for name in candidates)
+    lists = [candidates] * len(edge_names) if shared else candidates
+    rows = [[str(name) for name in row] for row in lists]
     shape = (len(edge_names), max((len(row) for row in rows), default=0))
-    if len(rows) != len(edge_names) or values.shape != shape or 0 in shape:
+    if len(rows) != len(edge_names) or gates.shape != shape or 0 in shape:
         raise ValueError(
-            f"drawing: gates of shape {values.shape} found, expected {shape} for {len(edge_names)} edges and "
-            f"{len(rows)} lists of candidates; give (edges, candidates) and one list, or one an edge"
+            f"drawing: found gates of shape {gates.shape}, expected {shape} for {len(edge_names)} "
+            f"edges and {len(rows)} lists of candidates; give one list, or one an edge"
         )
     names = list(dict.fromkeys(name for row in rows for name in row))
     table = np.full((len(rows), len(names)), np.nan)
     for e, row in enumerate(rows):
-        table[e, [names.index(name) for name in row]] = values[e, : len(row)]
-    left = MARGIN + LETTER * max(len(edge) for edge in edge_names)
-    top = MARGIN + 0.72 * LETTER * max(len(name) for name in names)
-    right, bottom = left + TILE[0] * len(names), top + TILE[1] * len(rows)
-    figure, axes = _canvas(right + max(top - TILE[0], MARGIN), bottom + MARGIN)
-    shades = np.sqrt(table.clip(0, 1))
-    axes.imshow(
-        shades, cmap="Blues", vmin=0, vmax=1, extent=(left, right, bottom, top), aspect="auto"
-    )
-    for o, name in enumerate(names):
-        style = {"ha": "left", "va": "bottom", "rotation": 45, "rotation_mode": "anchor"}
-        _write(axes, left + TILE[0] * (o + 0.5), top - 5, name, **style)
-    for e, (edge, row) in enumerate(zip(edge_names, rows, strict=True)):
-        y = top + TILE[1] * (e + 0.5)
-        _write(axes, left - 8, y, edge, ha="right")
-        for name in row:
-            o = names.index(name)
-            color = "white" if shades[e, o] > 0.6 else LIGHT["plain"][0]
-            _write(axes, left + TILE[0] * (o + 0.5), y, f"{table[e, o]:.2f}", size=11, color=color)
-    return _pixels(figure)
+        table[e, [names.index(name) for name in row]] = gates[e, : len(row)]
+    return table, names
 
 
 def _canvas(width: float, height: float) -> tuple[Any, Any]:

@@ -1,20 +1,15 @@
-"""A trained final network in forms that do not need this project, each loaded back and compared.
-
-Images must be normalised before they enter; `model.py` does it itself in `prepare`.
-"""
+"""Exports a trained final network, loads every form back in a fresh process, and compares the logits."""
 
 import copy
 import hashlib
-import importlib.util
 import json
 import logging
+import math
 import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -26,107 +21,22 @@ from torch import Tensor
 from engine import reload
 from engine.checkpoint import write_atomically
 from engine.errors import Failure
+from engine.formats import FORMATS, Job, SkippedError, importable
 from engine.literals import shortest
 from engine.runtime import versions
-from engine.sources import UnportableError
-from engine.standalone import standalone
 from engine.weights import save_weights, weights_of
 from search_spaces.architecture import Architecture
-from search_spaces.genotype import to_genotype, to_nasbench201
 from supernets.costs import macs, parameters
 from supernets.network import Network
 
 log = logging.getLogger(__name__)
 
-OPSET = 18  # the lowest that torch really writes
+WEIGHTS = "weights.safetensors"
 BATCH_SIZES = (1, 3)
+SEED = 0
 TOLERANCE = 1e-4  # of the largest logit
 PACKAGES = ("safetensors", "onnx", "onnxscript", "onnxruntime")
 Normalisation = tuple[Sequence[float], Sequence[float]]
-
-
-class SkippedError(Exception):
-    """A form cannot be written here; says why."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """What every writer needs: the eval network and what is said of it."""
-
-    net: Network
-    architecture: Architecture
-    facts: dict[str, Any]  # classes, mean, std, parameters, macs
-
-    @cached_property
-    def about(self) -> str:
-        """What a file says of itself, in JSON: no path, no time."""
-        said = {name: self.facts[name] for name in ("classes", "mean", "std")}
-        found = json.loads(self.architecture.to_json(meta=False))
-        return json.dumps(
-            {"architecture": found, "network": dict(self.net.space.settings), **said}, sort_keys=True
-        )
-
-    @cached_property
-    def program(self) -> torch.export.ExportedProgram:
-        """The network as a graph with any batch size, from which ONNX and .pt2 are written."""
-        example = torch.zeros(2, *self.net.space.input_shape)
-        shapes = {"x": {0: torch.export.Dim("batch")}}
-        program = torch.export.export(self.net, (example,), dynamic_shapes=shapes)
-        for node in program.graph.nodes:
-            node.meta.pop("stack_trace", None)  # paths of this machine
-        return program
-
-
-def write_standalone(job: Job, path: Path) -> None:
-    try:
-        text = standalone(job.net, job.architecture, weights_of(job.net), job.facts)
-    except UnportableError as error:
-        raise SkippedError(str(error)) from error
-    path.write_text(text, encoding="utf-8")
-
-
-def write_onnx(job: Job, path: Path) -> None:
-    for package in ("onnx", "onnxscript"):
-        if not _importable(package):
-            raise SkippedError(f"{package} is not installed; pip install 'archsmith[onnx]'")
-    program = torch.onnx.export(
-        job.program,
-        (),
-        dynamo=True,
-        opset_version=OPSET,
-        dynamic_shapes={"x": {0: "batch"}},
-        input_names=["image"],
-        output_names=["logits"],
-        external_data=False,
-        verbose=False,
-    )
-    assert program is not None
-    program.model.metadata_props["archsmith"] = job.about
-    program.save(path, external_data=False)
-
-
-def write_pt2(job: Job, path: Path) -> None:
-    torch.export.save(job.program, path, extra_files={"archsmith.json": job.about})
-
-
-def write_genotype(job: Job, path: Path) -> None:
-    texts = {"darts": to_genotype, "nasbench201": to_nasbench201}
-    name = job.net.space.name
-    if name not in texts:
-        raise SkippedError(f"space '{name}' has no text form; there is one for {', '.join(texts)}")
-    try:
-        path.write_text(texts[name](job.architecture) + "\n", encoding="utf-8")
-    except ValueError as error:
-        raise SkippedError(str(error)) from error
-
-
-# format -> its file and what writes it
-FORMATS: dict[str, tuple[str, Callable[[Job, Path], None]]] = {
-    "standalone": ("model.py", write_standalone),
-    "onnx": ("model.onnx", write_onnx),
-    "pt2": ("model.pt2", write_pt2),
-    "genotype": ("genotype.txt", write_genotype),
-}
 
 
 def check_formats(formats: Sequence[str]) -> None:
@@ -145,25 +55,186 @@ def export(
     classes: Sequence[str],
     formats: Sequence[str],
 ) -> dict[str, Any]:
-    """Writes `weights.safetensors`, the chosen forms and `export.json`, whose content it returns.
+    """Writes `weights.safetensors`, the forms and `export.json`, whose content it returns.
 
     All forms are the eval network: no auxiliary head, no drop-path, one tensor of logits. A form that
-    cannot be written is skipped with its reason. Nothing enters `folder` before all forms are checked.
+    cannot be written is left out with its reason. Nothing enters `folder` before all is checked.
 
     Args:
-        normalisation: mean and standard deviation of each channel, for pixels of 0 to 1; None for 0 and 1.
+        normalisation: mean and deviation of each channel, for pixels of 0 to 1; None: as they are.
 
     Raises:
-        ValueError: an unknown format, or classes or normalisation that do not fit the network.
+        ValueError: an unknown form, or classes or normalisation that do not fit the network.
         Failure: a form does not give the network's logits.
     """
     check_formats(formats)
     job = _job(net, architecture, normalisation, classes)
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".checking-") as name:
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".unchecked-") as name:
         staging = Path(name)
-        save_weights(job.net, staging / "weights.safetensors", {"archsmith.network": job.about})
-        skipped = _write(job, staging, formats)
-        differences = check(job.net, staging, [f for f in formats if f not in skipped])
-        ...
+        save_weights(job.net, staging / WEIGHTS, {"archsmith.network": job.about})
+        forms = {name: _write(name, job, staging) for name in formats}
+        largest = _check(job.net, staging, forms)
+        summary = {
+            "format": "archsmith.export/1",
+            "architecture": architecture.identity,
+            "space": job.net.space.name,
+            "input_shape": list(job.net.space.input_shape),
+            **job.facts,
+            "weights": _describe(staging / WEIGHTS),
+            "forms": forms,
+            "check": {
+                "batch_sizes": list(BATCH_SIZES),
+                "seed": SEED,
+                "largest_logit": largest,
+                "tolerance": TOLERANCE * largest,
+            },
+            "versions": versions() | {package: _version(package) for package in PACKAGES},
+        }
+        _publish(staging, folder, [WEIGHTS, *(FORMATS[name][0] for name in formats)])
+    write_atomically(folder / "export.json", (json.dumps(summary, indent=2) + "\n").encode())
     return summary
+
+
+def _job(
+    net: Network,
+    architecture: Architecture,
+    normalisation: Normalisation | None,
+    classes: Sequence[str],
+) -> Job:
+    """A copy of the network as it classifies, and what is said of it."""
+    channels = net.space.input_shape[0]
+    mean, std = normalisation or ([0.0] * channels, [1.0] * channels)
+    architecture.check(net.space)
+    if len(classes) != net.space.classes:
+        raise ValueError(
+            f"classes: {len(classes)} names for a network of {net.space.classes} classes"
+        )
+    if not len(mean) == len(std) == channels:
+        raise ValueError(
+            f"normalisation: {len(mean)} means and {len(std)} deviations, expected {channels} of each, "
+            "one a channel"
+        )
+    plain = copy.deepcopy(net).cpu().float().eval()
+    plain.auxiliary = None
+    plain.set_drop_path(0.0)
+    facts = {
+        "classes": list(classes),
+        "mean": [shortest(value) for value in mean],
+        "std": [shortest(value) for value in std],
+        "parameters": parameters(plain),
+        "macs": macs(plain),
+    }
+    return Job(plain, architecture, facts)
+
+
+def _write(name: str, job: Job, staging: Path) -> dict[str, Any]:
+    """What is said of a form in `export.json`: its file, or why there is none."""
+    file, write = FORMATS[name]
+    try:
+        write(job, staging / file)
+    except SkippedError as reason:
+        log.warning("export: %s is left out: %s", file, reason)
+        return {"skipped": str(reason)}
+    return _describe(staging / file)
+
+
+def _describe(path: Path) -> dict[str, Any]:
+    content = path.read_bytes()
+    return {
+        "file": path.name,
+        "bytes": len(content),
+        "sha256": hashlib.sha256(content).hexdigest(),
+    }
+
+
+def _check(net: Network, staging: Path, forms: dict[str, dict[str, Any]]) -> float:
+    """Notes in `forms` how far each is from the network, and returns the largest logit.
+
+    Raises:
+        Failure: the weights, or a form's logits, are not the network's.
+    """
+    generator = torch.Generator().manual_seed(SEED)
+    shape = net.space.input_shape
+    inputs = [torch.randn(size, *shape, generator=generator) for size in BATCH_SIZES]
+    with torch.no_grad():
+        expected = [net(x) for x in inputs]
+    largest = max(float(y.abs().max()) for y in expected)
+    if not math.isfinite(largest):
+        raise Failure(
+            f"export: the network's logits reach {largest}, expected numbers; train again"
+        )
+    _check_weights(net, staging / WEIGHTS)
+    loaded = [name for name in reload.LOADERS if "file" in forms.get(name, {})]
+    if "onnx" in loaded and not importable("onnxruntime"):
+        loaded.remove("onnx")
+        forms["onnx"]["not_checked"] = "onnxruntime is not installed"
+    outputs = _load_back(staging, inputs, loaded) if loaded else {}
+    for name, found in outputs.items():
+        form = f"export: {forms[name]['file']}"
+        remedy = f"leave '{name}' out of export.formats, and report this"
+        if isinstance(found, str):
+            raise Failure(f"{form} cannot be loaded and run: {found}; {remedy}")
+        gap = difference(expected, found)
+        if gap > TOLERANCE * largest:
+            raise Failure(
+                f"{form} gives logits that differ by {gap:.3g} from the network's, expected at most "
+                f"{TOLERANCE * largest:.3g}; {remedy}"
+            )
+        forms[name]["max_abs_difference"] = gap
+    return largest
+
+
+def difference(expected: Sequence[Tensor], found: Sequence[Tensor]) -> float:
+    """The largest absolute difference; infinite where shapes differ or something is NaN."""
+    if [y.shape for y in expected] != [y.shape for y in found]:
+        return math.inf
+    gaps = [float((a - b).abs().max()) for a, b in zip(expected, found, strict=True)]
+    return math.inf if any(map(math.isnan, gaps)) else max(gaps)
+
+
+def _check_weights(net: Network, path: Path) -> None:
+    found = load_file(path)
+    for name, tensor in weights_of(net).items():
+        if name not in found or tensor.numpy().tobytes() != found[name].numpy().tobytes():
+            raise Failure(
+                f"export: '{name}' in {path.name} is not what the network has; export again"
+            )
+
+
+def _load_back(
+    staging: Path, inputs: Sequence[Tensor], forms: Sequence[str]
+) -> dict[str, list[Tensor] | str]:
+    """The logits of each form, or what went wrong, from one fresh process without this project."""
+    torch.save(list(inputs), staging / "inputs.pt")
+    threads = str(torch.get_num_threads())
+    done = subprocess.run(
+        [sys.executable, "-I", reload.__file__, str(staging.resolve()), threads, *forms],
+        cwd=staging,
+        env=os.environ | {"CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
+        said = done.stderr.strip().splitlines()[-1:] or ["it said nothing"]
+        raise Failure(
+            f"export: the process that loads the files back ended with {done.returncode} ({said[0]}), "
+            "expected 0; free memory, or set fewer export.formats"
+        )
+    return torch.load(staging / "outputs.pt", weights_only=True)
+
+
+def _publish(staging: Path, folder: Path, files: Sequence[str]) -> None:
+    """Moves the files; a form that was left out now takes an earlier one of its name with it."""
+    for file in files:
+        if (staging / file).is_file():
+            os.replace(staging / file, folder / file)
+        else:
+            (folder / file).unlink(missing_ok=True)
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"

@@ -16,7 +16,7 @@ class Code(str):
 
 
 def literal(value: Any, *, indent: int = 0, used: int = 0) -> str:
-    """The source of numbers, strings and containers of them, over several lines where one is too short.
+    """The source of numbers, strings and containers; over several lines where one is too short.
 
     `used` is how many columns stand before it on its line, `indent` those before the line itself.
 

@@ -135,7 +135,7 @@ DTYPES = $dtypes
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file: the length of a header, the header in JSON, the numbers."""
+    """The tensors of a safetensors file: a header's length, the header in JSON, the numbers."""
     content = bytearray(path.read_bytes())
     start = 8 + int.from_bytes(content[:8], "little")
     header = json.loads(content[8:start])

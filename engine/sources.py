@@ -45,7 +45,7 @@ def calls_during(run: Callable[[], object]) -> Calls:
 
 
 class Sources:
-    """Collects definitions, each after those it uses, and imports of torch and the standard library.
+    """Collects definitions, each after those it uses, and imports torch and the standard library.
 
     Our own definitions are cut down to the calls that were seen; others are taken as they stand.
 
@@ -171,7 +171,7 @@ class Sources:
         return Specialiser(text, calls, self.filled(value), self._redundant(module)).text()
 
     def _redundant(self, module: ModuleType) -> Callable[[ast.expr, str, Any], bool]:
-        """Whether a call written in `module` can do without a keyword: filled in, or the default."""
+        """Whether a call in `module` can do without a keyword: filled in, or the default."""
 
         def redundant(callee: ast.expr, keyword: str, value: Any) -> bool:
             first, *rest = ast.unparse(callee).split(".")

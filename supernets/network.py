@@ -45,8 +45,8 @@ class CellModule(nn.Module):
         states += [None] * self.cell.nodes
         for source in range(self.cell.inputs + self.cell.nodes - 1):
             x = states[source]
-            if x is None:  # a node without inputs is zero, and so is all it leads to
-                continue
+            if x is None:  # a node without inputs is zero, but the batch norms behind it still shift
+                x = self._zeros(last)
             for target, y in self.from_node(source, x, mixture):
                 before = states[target]
                 states[target] = y if before is None else before + y

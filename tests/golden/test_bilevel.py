@@ -53,7 +53,7 @@ def test_golden_quadratics(golden: Callable[[str], Any], hessian: str):
 
         expected = torch.tensor(case["grad_alpha_exact"], dtype=torch.float64)
         torch.testing.assert_close(gradient, expected, rtol=1e-7, atol=1e-9, msg=case["id"])
-        assert float(loss) == pytest.approx(case["val_loss_unrolled"], rel=1e-9)
+        assert loss.item() == pytest.approx(case["val_loss_unrolled"], rel=1e-9)
         adam = torch.optim.Adam([a], lr=3e-4, betas=(0.5, 0.999), weight_decay=1e-3)
         a.grad = gradient
         adam.step()

@@ -1,0 +1,243 @@
+"""The command line in one process: what a user types, what they read, and the exit code."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from hydra.core.global_hydra import GlobalHydra
+from PIL import Image
+
+import run
+
+TINY = [
+    "data=synthetic", "data.size=48", "data.image_size=8", "data.classes=3",
+    "space.layers=3", "space.nodes=1", "space.channels=4",
+    "search.epochs=1", "search.batch_size=16", "runtime.threads=1",
+    "retrain.layers=3", "retrain.channels=4", "retrain.epochs=1", "retrain.batch_size=16",
+]  # fmt: skip
+
+
+class Said(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def archsmith(monkeypatch, capfd, tmp_path: Path) -> Callable[..., Said]:
+    """`archsmith(*overrides)` runs `python run.py ...` here, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*overrides: str) -> Said:
+        GlobalHydra.instance().clear()
+        run.composed.clear()
+        monkeypatch.setattr(sys, "argv", [run.__file__, *overrides])
+        code = 0
+        try:
+            run.main()
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        return Said(code, *capfd.readouterr())
+
+    return call
+
+
+def line_of(said: Said) -> str:
+    """The one line a failure prints, without a traceback."""
+    lines = [line for line in said.err.splitlines() if line.startswith("archsmith: ")]
+    assert len(lines) == 1, said.err
+    assert "Traceback" not in said.err
+    return lines[0]
+
+
+WRONG = [
+    (["strategy=pcdart"], "unknown 'pcdart', did you mean 'pcdarts'?"),
+    (["strategyy=darts"], "unknown setting 'strategyy', did you mean 'strategy'?"),
+    (["serch.epochs=3"], "unknown setting 'serch.epochs', did you mean 'search.epochs'?"),
+    (["strategy.warmupp=0.1"], "did you mean 'strategy.warmup'?"),
+    (["search.epochs=-1"], "search.epochs: expected a whole number of at least 1, found -1"),
+    (["search.epochs=many"], "search.epochs: expected a whole number of at least 1, found 'many'"),
+    (["search.batch_size=0"], "search.batch_size"),
+    (["strategy=pcdarts", "space.channels=6"], "6 channels cannot be split into k=4 equal parts"),
+    (["strategy.warmup=1.0"], "strategy.warmup"),
+    (["strategy/update=second_order", "strategy.update.hessian=x"], "strategy.update.hessian"),
+    (["space.candidates=[sep_conv3x3]"], "space.candidates: unknown 'sep_conv3x3'; known: none"),
+    (["task=serch"], "task: unknown 'serch'; known: all, search"),
+    (["device=cuda:99"], "device: 'cuda:99' is not on this machine"),
+    (["resume=maybe"], "resume: expected auto or never, found 'maybe'"),
+    (["seed=-1"], "seed: expected a whole number of at least 0"),
+    (["task=export", "architecture=DARTS_V2"], "weights: this task needs a trained network"),
+    (["task=retrain"], "architecture: this task needs one"),
+    (["task=retrain", "architecture=DARTS_V3"], "DARTS_V2"),
+    (["retrain.epochs=0"], "retrain.epochs: expected a whole number of at least 1, found 0"),
+    (["experiment=null"], "experiment"),
+]
+
+
+@pytest.mark.parametrize(("overrides", "message"), WRONG, ids=lambda v: v[-1] if isinstance(v, list) else "")
+def test_a_wrong_setting_is_one_line_and_exit_code_2(archsmith, overrides: list[str], message: str):
+    said = archsmith(*TINY, *overrides)
+    assert said.code == 2
+    assert message in line_of(said)
+
+
+ARCHITECTURE = {
+    "format": "archsmith.architecture/1",
+    "space": {
+        "name": "darts", "layers": 3, "nodes": 1, "channels": 4, "candidates": ["skip_connect"],
+        "input_shape": [3, 8, 8], "classes": 3, "stem": "small", "stem_multiplier": None, "share_alphas": True,
+    },
+    "choices": {"normal": {"0-2": ["skip_connect"]}, "reduce": {"0-2": ["skip_connect"]}},
+    "meta": {},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "overrides", "message"),
+    [
+        ({"format": "archsmith.architecture/9"}, [], "found 'archsmith.architecture/9'"),
+        ({"space": {"name": "unheard_of"}}, [], "found in space 'unheard_of', which is not one of ours"),
+        ({}, ["space=nasbench201", "space.layers=5"], "found in space 'darts', but space=nasbench201"),
+        ({"space": ARCHITECTURE["space"] | {"x": 1}}, [], "space 'darts' has no setting 'x'"),
+        ({"choices": {"normal": {"0-2": ["os.system('x')"]}, "reduce": {}}}, [], "unknown candidate"),
+        ({"space": ARCHITECTURE["space"] | {"_target_": "os.system"}}, [], "'_target_' may not stand"),
+        ({"space": ARCHITECTURE["space"] | {"nodes": "many"}}, [], "space.nodes"),
+        ({"space": ARCHITECTURE["space"] | {"candidates": 5}}, [], "space.candidates"),
+    ],
+)
+def test_a_bad_architecture_file_is_one_line_and_exit_code_2(
+    archsmith, tmp_path: Path, changes: dict, overrides: list[str], message: str
+):
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps(ARCHITECTURE | changes))
+    said = archsmith(*TINY, "task=retrain", f"architecture={path}", *overrides)
+    assert said.code == 2
+    assert message in line_of(said)
+
+
+def image_tree(root: Path, classes: int, images: int = 6) -> None:
+    generator = np.random.default_rng(0)
+    for part in ("train", "test"):
+        for c in range(classes):
+            folder = root / part / f"class_{c}"
+            folder.mkdir(parents=True)
+            for i in range(images):
+                Image.fromarray(generator.integers(256, size=(8, 8, 3), dtype=np.uint8)).save(folder / f"{i}.png")
+
+
+def test_an_empty_class_folder_is_named(archsmith, tmp_path: Path):
+    image_tree(tmp_path / "images", 2)
+    (tmp_path / "images" / "train" / "nobody").mkdir()
+    said = archsmith("data=folder", f"data.root={tmp_path / 'images'}")
+    assert said.code == 3
+    assert "nobody" in line_of(said)
+
+
+def test_one_class_is_refused(archsmith, tmp_path: Path):
+    image_tree(tmp_path / "images", 1)
+    said = archsmith("data=folder", f"data.root={tmp_path / 'images'}")
+    assert said.code == 3
+    assert "expected at least 2" in line_of(said)
+
+
+def test_a_corrupt_image_is_named_by_its_path(archsmith, tmp_path: Path):
+    image_tree(tmp_path / "images", 2)
+    bad = tmp_path / "images" / "train" / "class_1" / "3.png"
+    bad.write_bytes(bad.read_bytes()[:60])
+    said = archsmith("data=folder", f"data.root={tmp_path / 'images'}")
+    assert said.code == 3
+    assert str(Path("class_1") / "3.png") in line_of(said)
+
+
+def test_missing_images_are_exit_code_3(archsmith):
+    said = archsmith("data=folder", "data.root=nowhere")
+    assert said.code == 3
+    assert "nowhere" in line_of(said)
+
+
+def test_all_phases_then_again_then_one_by_one(archsmith, tmp_path: Path):
+    first = archsmith(*TINY, "export.formats=[standalone,genotype]")
+    assert first.code == 0, first.err
+    (folder,) = (tmp_path / "outputs").iterdir()
+    assert folder.name.startswith("darts-darts-synthetic-s0-")
+    results = json.loads((folder / "results.json").read_text())
+    assert results["test_reads"] == 1
+    assert 0 <= results["test_accuracy"] <= 1
+    assert results["parameters"] > 0
+    assert results["macs"] > 0
+    assert set(results["seconds"]) == {"search", "retrain", "evaluate", "export"}
+    assert set(results["peak_memory_bytes"]) == {"search", "retrain", "evaluate", "export"}
+    for name in ("architecture.json", "cell_normal.svg", "cell_reduce.svg", "metrics.jsonl", "weights.safetensors"):
+        assert (folder / name).is_file(), name
+    assert (folder / "export" / "model.py").is_file()
+
+    again = archsmith(*TINY, "export.formats=[standalone,genotype]")
+    assert again.code == 0
+    assert json.loads((folder / "results.json").read_text()) == results
+
+    said = archsmith(*TINY, "task=evaluate", f"architecture={folder}", "hydra.run.dir=evaluated")
+    assert said.code == 0, said.err
+    evaluated = json.loads(Path("evaluated/results.json").read_text())
+    assert evaluated["test_accuracy"] == results["test_accuracy"]
+    assert evaluated["seconds"].keys() == {"evaluate"}
+
+    said = archsmith(
+        *TINY, "task=export", f"architecture={folder / 'architecture.json'}",
+        f"weights={folder / 'weights.safetensors'}", "hydra.run.dir=exported", "export.formats=[genotype]",
+    )  # fmt: skip
+    assert said.code == 0, said.err
+    assert (tmp_path / "exported" / "export" / "genotype.txt").is_file()
+
+
+def test_the_same_seed_gives_the_same_architecture_byte_for_byte(archsmith):
+    for name in ("one", "two", "other"):
+        seed = "seed=1" if name == "other" else "seed=0"
+        assert archsmith(*TINY, "task=search", seed, f"hydra.run.dir={name}").code == 0
+    one, two, other = (Path(name, "architecture.json").read_bytes() for name in ("one", "two", "other"))
+    assert one == two
+    assert one != other
+
+
+@pytest.mark.parametrize("strategy", ["darts", "darts_second_order", "pcdarts", "random"])
+def test_strategies_leave_the_documented_fields(archsmith, strategy: str):
+    said = archsmith(*TINY, f"strategy={strategy}", "task=search", "hydra.run.dir=d")
+    assert said.code == 0, said.err
+    results = json.loads(Path("d/results.json").read_text())
+    expected = {
+        "strategy", "space", "data", "seed", "supernet_accuracy", "discretised_accuracy", "test_accuracy",
+        "parameters", "macs", "seconds", "peak_memory_bytes", "test_reads", "device", "versions",
+    }  # fmt: skip
+    assert expected <= set(results)
+    assert results["test_reads"] == 0
+    assert results["test_accuracy"] is None
+    assert (results["supernet_accuracy"] is None) == (strategy == "random")
+
+
+def test_changed_settings_in_one_folder_are_refused(archsmith):
+    assert archsmith(*TINY, "task=search", "hydra.run.dir=d").code == 0
+    said = archsmith(*TINY, "task=search", "hydra.run.dir=d", "strategy.clip=1.0")
+    assert said.code == 6
+    assert "strategy.clip" in line_of(said)
+    assert archsmith(*TINY, "task=search", "hydra.run.dir=d", "strategy.clip=1.0", "resume=never").code == 0
+
+
+def test_list_names_every_strategy_with_a_line(archsmith):
+    said = archsmith("task=list")
+    assert said.code == 0
+    for name in ("darts", "pcdarts", "random", "nasbench201", "digits", "cifar"):
+        assert any(line.split()[:1] == [name] and len(line.split()) > 3 for line in said.out.splitlines()), name
+
+
+def test_run_py_from_another_folder_in_a_fresh_process(tmp_path: Path):
+    found = subprocess.run(
+        [sys.executable, run.__file__, "strategy=pcdart"],
+        cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert found.returncode == 2
+    assert found.stderr.strip() == line_of(Said(2, "", found.stderr))
