@@ -340,7 +340,7 @@ def _style() -> str:
 
     return (
         f"{theme(LIGHT)}@media(prefers-color-scheme:dark){{{theme(DARK)}}}"
-        ".archsmith-cell path.line{fill:none;stroke:currentColor;stroke-width:1.6;stroke-linecap:round}"
+        ".archsmith-cell path.line{fill:none;stroke:currentColor;stroke-width:1.6}"
         ".archsmith-cell path.tip{fill:currentColor}"
         ".archsmith-cell rect.box{stroke:currentColor;stroke-width:1.2}"
         f".archsmith-cell text[class]{{fill:currentColor;font:12px {FONT};text-anchor:middle}}"
@@ -391,8 +391,8 @@ def cell_image(cell: Cell, kept: Kept, title: str) -> np.ndarray:
 def alpha_image(gates: ArrayLike, edge_names: Sequence[str], candidates: Candidates) -> np.ndarray:
     """Gates (E, O) of a group as a heat map with their values, as pixels (H, W, 3) uint8.
 
-    `candidates` are the O names, or each edge's own. Colours go from 0 to 1 by square root in every image,
-    so that epochs compare and small gates show. Raises ValueError where the sizes do not agree.
+    `candidates` are the O names, or each edge's own. Colours go from 0 to 1, by square root, in every
+    image: epochs compare and small gates show. Raises ValueError where the sizes do not agree.
     """
     table, names = _table(np.asarray(gates, dtype=float), edge_names, candidates)
     left = MARGIN + LETTER * max(len(edge) for edge in edge_names)
@@ -408,7 +408,7 @@ def alpha_image(gates: ArrayLike, edge_names: Sequence[str], candidates: Candida
     for e, edge in enumerate(edge_names):
         y = top + TILE[1] * (e + 0.5)
         _write(axes, left - 8, y, edge, ha="right")
-        for o in np.flatnonzero(~np.isnan(table[e])):
+        for o in np.flatnonzero(~np.isnan(table[e])).tolist():
             color = "white" if shades[e, o] > 0.55 else "black"
             _write(axes, left + TILE[0] * (o + 0.5), y, f"{table[e, o]:.2f}", size=11, color=color)
     return _pixels(figure)
@@ -417,7 +417,7 @@ def alpha_image(gates: ArrayLike, edge_names: Sequence[str], candidates: Candida
 def _table(
     gates: np.ndarray, edge_names: Sequence[str], candidates: Candidates
 ) -> tuple[np.ndarray, list[str]]:
-    """A column for every candidate that some edge has, NaN where an edge has it not; their names."""
+    """A column for every candidate that an edge has, NaN for the edges without it; their names."""
     shared = all(isinstance(name, str) for name in candidates)
     lists = [candidates] * len(edge_names) if shared else candidates
     rows = [[str(name) for name in row] for row in lists]
@@ -435,7 +435,7 @@ def _table(
 
 
 def _canvas(width: float, height: float) -> tuple[Any, Any]:
-    """A matplotlib figure of so many pixels and its axes, whose unit is a pixel from the upper left."""
+    """A matplotlib figure and its axes, in pixels from the upper left corner."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(round(width) / 100, round(height) / 100), dpi=100, facecolor="white")

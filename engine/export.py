@@ -1,4 +1,4 @@
-"""Exports a trained final network, loads every form back in a fresh process, and compares the logits."""
+"""Exports a final network; every form is loaded back in a fresh process and its logits compared."""
 
 import copy
 import hashlib
@@ -57,8 +57,8 @@ def export(
 ) -> dict[str, Any]:
     """Writes `weights.safetensors`, the forms and `export.json`, whose content it returns.
 
-    All forms are the eval network: no auxiliary head, no drop-path, one tensor of logits. A form that
-    cannot be written is left out with its reason. Nothing enters `folder` before all is checked.
+    All forms are the eval network: no auxiliary head, no drop-path, one tensor of logits. A form
+    that cannot be written is left out with its reason. Nothing enters `folder` unchecked.
 
     Args:
         normalisation: mean and deviation of each channel, for pixels of 0 to 1; None: as they are.
@@ -112,8 +112,8 @@ def _job(
         )
     if not len(mean) == len(std) == channels:
         raise ValueError(
-            f"normalisation: {len(mean)} means and {len(std)} deviations, expected {channels} of each, "
-            "one a channel"
+            f"normalisation: {len(mean)} means and {len(std)} deviations, "
+            f"expected {channels} of each, one a channel"
         )
     plain = copy.deepcopy(net).cpu().float().eval()
     plain.auxiliary = None
@@ -178,8 +178,8 @@ def _check(net: Network, staging: Path, forms: dict[str, dict[str, Any]]) -> flo
         gap = difference(expected, found)
         if gap > TOLERANCE * largest:
             raise Failure(
-                f"{form} gives logits that differ by {gap:.3g} from the network's, expected at most "
-                f"{TOLERANCE * largest:.3g}; {remedy}"
+                f"{form} gives logits that differ by {gap:.3g} from the network's, "
+                f"expected at most {TOLERANCE * largest:.3g}; {remedy}"
             )
         forms[name]["max_abs_difference"] = gap
     return largest
@@ -218,8 +218,8 @@ def _load_back(
     if done.returncode:
         said = done.stderr.strip().splitlines()[-1:] or ["it said nothing"]
         raise Failure(
-            f"export: the process that loads the files back ended with {done.returncode} ({said[0]}), "
-            "expected 0; free memory, or set fewer export.formats"
+            f"export: the process that loads the files back ended with {done.returncode}, "
+            f"expected 0 ({said[0]}); free memory, or set fewer export.formats"
         )
     return torch.load(staging / "outputs.pt", weights_only=True)
 

@@ -1,7 +1,7 @@
 """Loads exported files and runs them, in a process in which this project cannot be imported.
 
-`engine.export` starts it as a script: `python -I reload.py FOLDER THREADS FORMAT...`. It reads batches from
-`inputs.pt` there and writes `outputs.pt`: format -> logits of each batch, or what went wrong.
+`engine.export` starts it as a script: `python -I reload.py FOLDER THREADS FORMAT...`. It reads
+batches from `inputs.pt` there and writes `outputs.pt`: form -> logits of each batch, or the error.
 """
 
 import importlib.util

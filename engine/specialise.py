@@ -28,8 +28,8 @@ class Specialiser:
 
     Args:
         calls: the plain arguments of every call; a branch that none of them takes goes.
-        filled: parameters with one value in all calls; they leave the signature, their value fills in.
-        redundant: `(callee, keyword, known value or ...)` -> whether a call can do without the keyword.
+        filled: parameters with one value in all calls: they leave the signature.
+        redundant: `(callee, keyword, known value or ...)` -> whether the call can do without it.
     """
 
     def __init__(
@@ -110,16 +110,14 @@ class Specialiser:
                 return
 
     def _statement(self, node: ast.stmt) -> Iterator[Edit]:
-        """The edits within a statement; where they make it short enough for one line, it takes one."""
+        """The edits within a statement; where it is short enough then, it takes one line."""
         edits = list(self._inside(node))
         text = self._applied(self._start(node), self._end(node), edits)
         line = b" ".join(part.strip() for part in text.splitlines())
         line = line.replace(b"( ", b"(").replace(b" )", b")")
-        simple = isinstance(node, ast.Assign | ast.Return | ast.Expr) and not re.search(
-            b"[#\"']", text
-        )
-        fits = node.col_offset + len(line) <= WIDTH and b",)" not in line
-        if edits and simple and fits:
+        simple = isinstance(node, ast.Assign | ast.Return | ast.Expr)
+        plain = not re.search(b"""[#"']|,\\s*[)]""", text)  # no comment, string or closing comma
+        if edits and simple and plain and node.col_offset + len(line) <= WIDTH:
             edits = [Edit(self._start(node), self._end(node), line)]
         yield from edits
 
@@ -189,7 +187,7 @@ class Specialiser:
         return _value(node, self.filled) if _names(node) <= self.filled.keys() else ...
 
     def _truth(self, test: ast.expr) -> bool | None:
-        """What a condition over plain parameters is in every call; None where it varies or depends on more."""
+        """What a condition is in every call; None if it varies or reads more than parameters."""
         if not self.calls or not all(_names(test) <= call.keys() for call in self.calls):
             return None
         values = {bool(_value(test, call)) for call in self.calls}
@@ -223,7 +221,7 @@ def _stored(name: ast.Name) -> bool:
 
 
 def _names(node: ast.expr) -> set[str]:
-    """The names an expression reads; one with a call, an attribute or no name at all reads the unknown."""
+    """The names an expression reads; "" for a call, an attribute, or none at all."""
     parts = list(ast.walk(node))
     if any(isinstance(part, ast.Call | ast.Attribute | ast.Lambda) for part in parts):
         return {""}

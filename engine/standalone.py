@@ -162,13 +162,15 @@ def _cell(space: Space, cells: Mapping[str, Nodes]) -> str:
 
 
 def _ends(space: Space) -> tuple[int, str]:
-    """How many inputs the cells have, and what leaves them. Raises UnportableError where they differ."""
+    """Number of inputs of the cells, and what leaves them. Raises UnportableError if mixed."""
     ends = {(cell.inputs, cell.output) for cell in space.cells.values()}
     if len(ends) > 1 or next(iter(ends)) not in text.ABOUT_CELL:
         raise UnportableError(f"no text for a space whose cells have the inputs and outputs {ends}")
     for layer in space.layers:
         cell = space.cells[layer.cell] if layer.cell else None
-        for edge in cell.edges if cell else ():
+        if cell is None:
+            continue
+        for edge in cell.edges:
             if edge.strided != (layer.reduction and edge.source < cell.inputs):
                 raise UnportableError(
                     f"no text for a space in which edge {edge.name} has its stride"
