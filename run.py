@@ -9,8 +9,6 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +18,8 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from engine import naming
-from engine.cli import explain, list_choices, summary
-from engine.errors import ConfigError, Failure
+from engine.cli import explain, list_choices, one_line, summary
+from engine.errors import ConfigError, Failure, configuring
 from engine.pipeline import Job, Pipeline
 from engine.search import SearchSettings
 from search_spaces.architecture import Architecture
@@ -43,36 +41,22 @@ composed: list[
 naming.register()
 
 
-@contextmanager
-def configuring() -> Iterator[None]:
-    """While configuration becomes objects, a wrong value is the user's to mend: exit code 2."""
+def build(node: DictConfig, **live: Any) -> Any:
+    """The object a configuration names; live objects complete what is `_partial_`."""
     try:
-        yield
-    except Failure:
-        raise
-    except (ValueError, TypeError) as error:
-        raise ConfigError(str(error)) from error
+        made = instantiate(node, _convert_="all")
     except hydra.errors.InstantiationException as error:
         cause = error.__cause__
-        if isinstance(cause, Failure):
-            raise cause from error
-        raise ConfigError(str(cause or error).replace("\n", " ")) from error
-
-
-def build(node: DictConfig, **live: Any) -> Any:
-    """The object a configuration names; what needs live objects is `_partial_` and completed with
-    them.
-    """
-    made = instantiate(node, _convert_="all")
-    return made(**live) if node.get("_partial_") else made
+        raise (
+            cause if isinstance(cause, Failure) else ConfigError(one_line(cause or error))
+        ) from error
+    return made(**live) if live else made
 
 
 def given_architecture(
     name: str | None, weights: str | None
 ) -> tuple[Architecture | None, Path | None]:
-    """The architecture of a file, run directory or published name, and the weights that belong to
-    it.
-    """
+    """The architecture of a file, run directory or published name, and its weights, if any."""
     if name is None:
         if weights is not None:
             raise ConfigError("weights: found without an architecture; set architecture=<file> too")
@@ -89,9 +73,7 @@ def given_architecture(
 def build_space(
     config: DictConfig, shapes: dict[str, Any], architecture: Architecture | None
 ) -> Space:
-    """The configured space; for a given architecture the one it names, looked up among
-    conf/space.
-    """
+    """The configured space; for a given architecture the one it names, among conf/space."""
     chosen: Space = build(config.space, **shapes)
     if architecture is None:
         return chosen
@@ -120,9 +102,7 @@ def build_space(
 
 
 def make_job(config: DictConfig) -> Job:
-    """Every object of a run; a wrong setting is refused before images are read or memory is
-    taken.
-    """
+    """Every object of a run; a wrong setting is refused before memory is taken."""
     choices = HydraConfig.get().runtime.choices
     if config.resume not in ("auto", "never"):
         raise ConfigError(f"resume: expected auto or never, found '{config.resume}'")
@@ -142,7 +122,7 @@ def make_job(config: DictConfig) -> Job:
             dict(input_shape=tuple(data.input_shape), classes=len(data.classes)),
             architecture,
         )
-        strategy = instantiate(config.strategy, _convert_="all")
+        strategy = build(config.strategy)
         strategy(space)
     return Job(
         names={name: choices[name] for name in ("strategy", "space", "data")},

@@ -1,6 +1,4 @@
-"""Checkpoints that survive being killed at any moment: written beside, synced, renamed, with a
-checksum.
-"""
+"""Checkpoints that survive a kill at any moment: written beside, synced, renamed, checksummed."""
 
 import hashlib
 import io

@@ -1,6 +1,4 @@
-"""What the command line says: errors as one line with an exit code, and the list of what can be
-chosen.
-"""
+"""What the command line says: errors as one line with an exit code, and what can be chosen."""
 
 import difflib
 import re
@@ -81,13 +79,16 @@ def _configuration_line(
     if choice:
         key = choice[1]
         return f"unknown setting '{key}'{_nearest(key, known_settings())}; see python run.py --help"
-    return " ".join(line.strip() for line in text.splitlines() if line.strip())
+    return one_line(error)
+
+
+def one_line(error: BaseException) -> str:
+    """An error's message without line breaks."""
+    return " ".join(str(error).split())
 
 
 def _nearest(name: str, options: list[str]) -> str:
-    """`, did you mean 'x'?` for the closest name, also when only the last part of it is
-    misspelt.
-    """
+    """`, did you mean 'x'?` for the closest name, or nothing."""
     close = difflib.get_close_matches(name, options, n=1, cutoff=0.5)
     return f", did you mean '{close[0]}'?" if close else ""
 

@@ -116,7 +116,8 @@ def cell_layout(cell: Cell, kept: Kept, title: str = "") -> Layout:
     for name in kept:
         if name not in known:
             raise ValueError(
-                f"drawing: found edge '{name}', expected one of the cell's {', '.join(known)}"
+                f"drawing: found edge '{name}', expected one of {', '.join(known)}; "
+                "give the cell of the space that the architecture was found in"
             )
     layout = _connect(cell, kept)
     layers = _order(layout)
@@ -274,10 +275,11 @@ def _place_columns(layout: Layout, layers: list[list[int]]) -> None:
     """Layers from left to right; boxes of a layer are equally wide, steep gaps are wider."""
     x = MARGIN
     for k, layer in enumerate(layers):
-        letters = max(max(len(layout.boxes[i].text), len(layout.boxes[i].caption)) for i in layer)
+        boxes = [layout.boxes[i] for i in layer]
+        letters = max((len(text) for box in boxes for text in (box.text, box.caption)), default=0)
         width = max(36.0, LETTER * letters + 18) if letters else 0.0
-        for i in layer:
-            layout.boxes[i].x, layout.boxes[i].width = x, width
+        for box in boxes:
+            box.x, box.width = x, width
         links = [(layout.boxes[a], layout.boxes[b]) for a, b, _ in layout.links]
         rise = max((abs(a.y - b.y) for a, b in links if a.layer == k), default=0.0)
         x += width + GAP + min(0.2 * rise, 50.0)
@@ -391,14 +393,14 @@ def cell_image(cell: Cell, kept: Kept, title: str) -> np.ndarray:
 def alpha_image(gates: ArrayLike, edge_names: Sequence[str], candidates: Candidates) -> np.ndarray:
     """Gates (E, O) of a group as a heat map with their values, as pixels (H, W, 3) uint8.
 
-    `candidates` are the O names, or each edge's own. Colours go from 0 to 1, by square root, in every
-    image: epochs compare and small gates show. Raises ValueError where the sizes do not agree.
+    `candidates` are the O names, or each edge's own. Colours go from 0 to 1, by square root, in
+    every image: epochs compare and small gates show. Raises ValueError where the sizes disagree.
     """
     table, names = _table(np.asarray(gates, dtype=float), edge_names, candidates)
     left = MARGIN + LETTER * max(len(edge) for edge in edge_names)
     top = MARGIN + 0.72 * LETTER * max(len(name) for name in names)
     right, bottom = left + TILE[0] * len(names), top + TILE[1] * len(edge_names)
-    figure, axes = _canvas(right + max(top - TILE[0], MARGIN), bottom + MARGIN)
+    figure, axes = _canvas(right + max(top - TILE[0] / 2, MARGIN), bottom + MARGIN)
     shades = np.sqrt(table.clip(0, 1))
     tiles = (left, right, bottom, top)
     axes.imshow(shades, cmap="Blues", vmin=0, vmax=1, extent=tiles, aspect="auto")
@@ -409,7 +411,7 @@ def alpha_image(gates: ArrayLike, edge_names: Sequence[str], candidates: Candida
         y = top + TILE[1] * (e + 0.5)
         _write(axes, left - 8, y, edge, ha="right")
         for o in np.flatnonzero(~np.isnan(table[e])).tolist():
-            color = "white" if shades[e, o] > 0.55 else "black"
+            color = "white" if shades[e, o] > 0.62 else "black"
             _write(axes, left + TILE[0] * (o + 0.5), y, f"{table[e, o]:.2f}", size=11, color=color)
     return _pixels(figure)
 

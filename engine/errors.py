@@ -3,6 +3,9 @@
 A `ValueError` raised while configuration becomes objects is a configuration error (exit code 2).
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class Failure(Exception):  # noqa: N818 - the family, not one error
     """Says in one line what went wrong, where, what was expected, and which setting to change."""
@@ -44,3 +47,12 @@ class ConfigError(Failure):
     """A setting is unknown, of the wrong type, impossible, or in conflict with another."""
 
     exit_code = 2
+
+
+@contextmanager
+def configuring() -> Iterator[None]:
+    """While configuration becomes objects, a wrong value is the user's to mend: a `ConfigError`."""
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        raise ConfigError(" ".join(str(error).split())) from error

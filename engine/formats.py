@@ -5,6 +5,7 @@ All but `model.py`, which does it in `prepare`, take images that are normalised 
 
 import importlib.util
 import json
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -68,6 +69,8 @@ def write_onnx(job: Job, path: Path) -> None:
     for package in ("onnx", "onnxscript"):
         if not importable(package):
             raise SkippedError(f"{package} is not installed; pip install 'archsmith[onnx]'")
+    for chatty in ("onnx_ir", "onnxscript"):  # they log every constant they fold
+        logging.getLogger(chatty).setLevel(logging.WARNING)
     program = torch.onnx.export(
         job.program,
         (),

@@ -39,7 +39,7 @@ STD = $std
 PARAMETERS = $parameters
 MACS = $macs  # multiply-accumulates for one image, in convolutions and linear layers
 
-# Cell -> node -> {an earlier node: the operations in between}. What enters a cell is node 0, 1.
+# Cell -> node -> {an earlier node: the operations in between}; what enters a cell counts from 0.
 CELLS = $cells
 '''
 
@@ -71,7 +71,7 @@ $init_lines        self.edges = nn.ModuleDict(
         )
 
     def forward(self, $forward_parameters) -> Tensor:
-$forward_lines
+$forward_lines        return $output
 '''
 
 ABOUT_CELL = {
@@ -92,13 +92,14 @@ SUMS = """\
 """
 
 SUMS_WITH_EMPTY = """\
-        states = dict(enumerate([$states]))
+        states = [$states]
+        zeros = torch.zeros_like(states[$last_input]$every_second)
         for node, sources in self.nodes.items():
-            given = [self.edges[f"{j}-{node}"](states[j]) for j in sources if j in states]
-            if given:  # a node that nothing enters is zero, and nothing leaves it
-                states[node] = reduce(add, given)
+            given = [self.edges[f"{j}-{node}"](states[j]) for j in sources]
+            states.append(reduce(add, given) if given else zeros)  # nothing may enter a node
 """
 
+LAYER_INDENT = " " * 16
 NETWORK = '''\
 class Network(nn.Module):
     """Images (B, C, H, W) to logits (B, classes)."""

@@ -1,6 +1,4 @@
-"""The run's name: readable, and the same for the same configuration, so that a command finds its
-own run again.
-"""
+"""The run's name: the same for the same configuration, so that a command finds its run again."""
 
 import hashlib
 import json
@@ -34,9 +32,7 @@ def run_name(*, _root_: DictConfig) -> str:
 
 
 def identity(config: DictConfig) -> dict[str, Any]:
-    """The resolved configuration without what does not change a result; files enter by their
-    content.
-    """
+    """The resolved configuration, only what changes a result; files enter by their content."""
     plain: dict[str, Any] = {
         str(key): OmegaConf.to_container(config[key], resolve=True)
         if OmegaConf.is_config(config[key])

@@ -1,6 +1,4 @@
-"""The phases of a run, each skipped when its folder already holds it: search, retrain, evaluate,
-export.
-"""
+"""The phases of a run, each skipped when its folder holds it: search, retrain, evaluate, export."""
 
 import json
 import logging
@@ -14,7 +12,7 @@ import torch
 from engine.checkpoint import Checkpoints, write_atomically
 from engine.data import Data
 from engine.drawing import cell_svg
-from engine.errors import ConfigError
+from engine.errors import ConfigError, configuring
 from engine.evaluate import evaluate
 from engine.export import export
 from engine.record import Record, Results
@@ -57,9 +55,7 @@ class Job:
 
 
 class Pipeline:
-    """Runs phases of a job into its folder; what is finished there under the same settings is not
-    repeated.
-    """
+    """Runs a job's phases into its folder, but those finished there under the same settings."""
 
     def __init__(self, job: Job):
         self.job = job
@@ -117,8 +113,9 @@ class Pipeline:
     def _train_supernet(self, strategy: Any, identity: dict[str, Any], meta: dict[str, Any]) -> Any:
         job = self.job
         job.data.to(job.device)
-        net = supernet(job.space, strategy.mixed_op).to(job.device)
-        strategy.setup(net, job.device)
+        with configuring():
+            net = supernet(job.space, strategy.mixed_op).to(job.device)
+            strategy.setup(net, job.device)
         checkpoints = Checkpoints(job.folder / "checkpoints", "search", identity)
         if not job.resume:
             checkpoints.clear()
@@ -145,9 +142,7 @@ class Pipeline:
     # --------------------------------------------------------------------------------
 
     def architecture(self) -> Architecture:
-        """The given architecture, or the one this run found. Raises ConfigError where there is
-        none.
-        """
+        """The given architecture, or the one this run found. Raises ConfigError without one."""
         if self.job.architecture is not None:
             return self.job.architecture
         path = self.job.folder / "architecture.json"

@@ -1,6 +1,4 @@
-"""What a run leaves to read: metrics.jsonl, TensorBoard, results.json, and a line of progress on
-the terminal.
-"""
+"""What a run leaves to read: metrics.jsonl, TensorBoard, results.json, a line of progress."""
 
 import json
 import logging
@@ -38,9 +36,7 @@ RESULTS = (
 
 
 class Record:
-    """Writes one run's metrics; `resume(phase, step)` forgets what was logged after a
-    checkpoint.
-    """
+    """Writes one run's metrics; `resume` forgets what was logged after a checkpoint."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -67,9 +63,7 @@ class Record:
         self._purge_step = step
 
     def log(self, phase: str, step: int, metrics: Mapping[str, float | None]) -> None:
-        """One line of metrics.jsonl, and one point per metric in TensorBoard as
-        `<phase>/<name>`.
-        """
+        """A line of metrics.jsonl, and a point per metric in TensorBoard as `<phase>/<name>`."""
         entry = {"phase": phase, "step": step, **metrics}
         with open(self.path, "a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")
@@ -107,9 +101,7 @@ class Results:
 
 
 class Progress:
-    """A bar with loss, accuracy and time left on a terminal; elsewhere one line an epoch from the
-    log.
-    """
+    """A bar with loss, accuracy and time left on a terminal; elsewhere nothing."""
 
     def __init__(self, phase: str, steps: int, done: int = 0):
         self.bar = tqdm(

@@ -143,7 +143,7 @@ class Training:
             clip_grad_norm_(self.net.parameters(), self.recipe.clip, foreach=True)
         self.optimizer.step()
         if self.average is not None:
-            self.average.update(self.net)
+            self.average.update()
         accuracy = (logits.detach().argmax(1) == y).float().mean()
         return loss.detach(), {"train_loss": main.detach(), "train_accuracy": accuracy}
 
@@ -198,13 +198,12 @@ class MovingAverage:
 
     def __init__(self, net: Network, decay: float):
         self.net = copy.deepcopy(net)
+        self._old, self._new = (
+            [t for t in one.state_dict().values() if t.is_floating_point()]
+            for one in (self.net, net)
+        )
         self._average = get_ema_multi_avg_fn(decay)
 
-    def update(self, net: Network) -> None:
-        """One step of the average."""
-        old, new = (self._tensors(one) for one in (self.net, net))
-        self._average(old, new, None)
-
-    @staticmethod
-    def _tensors(net: Network) -> list[Tensor]:
-        return [t for t in net.state_dict().values() if t.is_floating_point()]
+    def update(self) -> None:
+        """Takes in what the weights are now."""
+        self._average(self._old, self._new, None)

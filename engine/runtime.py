@@ -46,9 +46,7 @@ class Runtime:
             )
 
     def start(self, device: str, seed: int) -> torch.device:
-        """Chooses the device, sets threads and determinism, seeds every generator. Raises
-        ValueError.
-        """
+        """Sets threads and determinism, seeds all, returns the device. Raises ValueError."""
         chosen = choose_device(device)
         if self.threads is not None:
             torch.set_num_threads(self.threads)
@@ -69,9 +67,7 @@ def seed_everything(seed: int) -> None:
 
 
 def choose_device(name: str) -> torch.device:
-    """`auto` takes CUDA where there is one. Raises ValueError for a device this machine does not
-    have.
-    """
+    """`auto` takes CUDA where there is one. Raises ValueError for a device that is not here."""
     available = torch.cuda.is_available()
     if name == "auto":
         return torch.device("cuda" if available else "cpu")

@@ -1,6 +1,4 @@
-"""The search loop, the only one: epochs of alpha and weight steps, an architecture file after
-each.
-"""
+"""The search loop, the only one: alpha and weight steps, an architecture file after each epoch."""
 
 import copy
 import logging
@@ -15,7 +13,7 @@ import torch
 from engine.checkpoint import Checkpoints
 from engine.data import Loader, Roles
 from engine.drawing import alpha_image, cell_image
-from engine.errors import Interrupted, NumbersError
+from engine.errors import ConfigError, Interrupted, NumbersError
 from engine.evaluate import evaluate, restore_statistics
 from engine.record import Averages, Progress, Record
 from search_spaces.architecture import Architecture
@@ -84,13 +82,13 @@ def search(
     are set up on their device. `stop` is asked after every epoch.
 
     Raises:
-        ValueError: the alphas would never move.
+        ConfigError: the alphas would never move.
         NumbersError: a loss or an alpha is no longer finite.
         Interrupted: `stop` said so; the epoch is saved.
     """
     epochs = settings.epochs
     if not strategy.alphas_move(epochs - 1, epochs):
-        raise ValueError(
+        raise ConfigError(
             f"strategy.warmup: {strategy.warmup} of search.epochs={epochs} leaves no epoch in "
             "which alphas move; "
             "lower strategy.warmup or raise search.epochs"
@@ -141,9 +139,7 @@ def search(
 
 
 def discretised_accuracy(net: Network, architecture: Architecture, roles: Roles) -> float:
-    """Accuracy on `select` of the discrete network with the supernet's weights, statistics
-    re-estimated.
-    """
+    """Accuracy on `select` of the discrete network, weights inherited, statistics anew."""
     device = next(net.parameters()).device
     discrete = copy.deepcopy(net)
     mixture = Mixture.of(architecture, net.space, device)
@@ -231,6 +227,6 @@ def _pictures(record: Record, strategy: Strategy, found: Architecture, epoch: in
         strategy.space.groups.items(), strategy.gates().values(), strict=True
     ):
         names = [edge.name for edge in cell.edges]
-        widest = max((edge.candidates for edge in cell.edges), key=len)
-        record.image(f"gates/{name}", alpha_image(gates.numpy(), names, widest), epoch)
+        candidates = [edge.candidates for edge in cell.edges]
+        record.image(f"gates/{name}", alpha_image(gates.numpy(), names, candidates), epoch)
         record.image(f"cell/{name}", cell_image(cell, found.choices[name], name), epoch)

@@ -8,6 +8,7 @@ import symtable
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from types import CodeType, FrameType, FunctionType, ModuleType
 from typing import Any
 
@@ -26,7 +27,10 @@ class UnportableError(ValueError):
 
 
 def calls_during(run: Callable[[], object]) -> Calls:
-    """The plain arguments of every call of a Python function while `run` runs, but torch's own."""
+    """The plain arguments of every call of a Python function while `run` runs, but torch's own.
+
+    It runs in a thread of its own, whose profile hook nobody else uses.
+    """
     calls: dict[CodeType, list[dict[str, Any]]] = defaultdict(list)
 
     def note(frame: FrameType, event: str, _: object) -> None:
@@ -35,12 +39,8 @@ def calls_during(run: Callable[[], object]) -> Calls:
             names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
             calls[code].append({n: values[n] for n in names if isinstance(values.get(n), PLAIN)})
 
-    before = sys.getprofile()
-    sys.setprofile(note)
-    try:
-        run()
-    finally:
-        sys.setprofile(before)
+    with ThreadPoolExecutor(1, initializer=sys.setprofile, initargs=(note,)) as thread:
+        thread.submit(run).result()
     return calls
 
 
@@ -70,8 +70,12 @@ class Sources:
             UnportableError: its source, or that of something it uses, cannot be had or copied.
         """
         name, module = getattr(thing, "__name__", ""), inspect.getmodule(thing)
+        if module is not None and _root(module.__name__) in ALLOWED:
+            self.add_import(module.__name__, name)
+            return name
         if module is None or vars(module).get(name) is not thing:
-            raise UnportableError(f"{thing!r} is no class or function at the top level of a module")
+            kind = getattr(thing, "__qualname__", f"an object of {type(thing).__qualname__}")
+            raise UnportableError(f"{kind} is no class or function at the top level of a module")
         self._take(module, name, whole)
         return name
 
@@ -89,10 +93,12 @@ class Sources:
         if function is None or not self._cut_down(thing):
             return {}
         code, found = function.__code__, {}
+        if code.co_posonlyargcount or code.co_flags & inspect.CO_VARARGS:
+            return {}  # signatures that the specialiser does not write
         keyword_only = code.co_varnames[code.co_argcount :][: code.co_kwonlyargcount]
         for name in FILLED:
-            values = {call.get(name) for call in self.calls.get(code, [])}
-            if name in keyword_only and len(values) == 1:
+            values = {call.get(name, ...) for call in self.calls.get(code, [])}
+            if name in keyword_only and len(values) == 1 and ... not in values:
                 found[name] = values.pop()
         return found
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from engine import model_text as text
-from engine.literals import Code, literal
+from engine.literals import WIDTH, Code, literal
 from engine.sources import PROJECT, Sources, UnportableError, calls_during
 from search_spaces.architecture import Architecture
 from search_spaces.ops import ReLUConvBN
@@ -91,32 +91,39 @@ def _operations(space: Space, cells: Mapping[str, Nodes], sources: Sources) -> s
     """The table of operations by name; the source of those from outside is taken as it stands."""
 
     def ours(name: str) -> bool:
-        return _peeled(space.operations[name])[0].__module__.partition(".")[0] in PROJECT
+        constructor = space.operations[name]
+        return getattr(constructor, "func", constructor).__module__.partition(".")[0] in PROJECT
 
     nodes = [node for cell in cells.values() for node in cell.values()]
     used = {name for node in nodes for names in node.values() for name in names}
     rows = {}
-    for name in sorted(used, key=ours):  # ours last: what others need of ours must stay whole
-        thing, settings = _peeled(space.operations[name])
+    for name in sorted(
+        used, key=lambda name: (ours(name), name)
+    ):  # ours may be needed whole before
         try:
-            row = sources.add(thing, whole=not ours(name))
-        except UnportableError as error:
+            rows[name] = Code(_row(space.operations[name], sources, whole=not ours(name)))
+        except ValueError as error:
             raise UnportableError(f"operation '{name}': {error}") from None
-        settings |= {k: v for k, v in FINAL.items() if k not in sources.filled(thing)}
-        if settings:
-            sources.add_import("functools", "partial")
-            row = (
-                ", ".join([f"partial({row}", *(f"{k}={literal(v)}" for k, v in settings.items())])
-                + ")"
-            )
-        rows[name] = Code(row)
     return f"OPERATIONS = {literal(dict(sorted(rows.items())), used=len('OPERATIONS = '))}"
+
+
+def _row(constructor: Any, sources: Sources, *, whole: bool) -> str:
+    """The value of a row: what to call with `(c_in, c_out, stride)`."""
+    thing, settings = _peeled(constructor)
+    name = sources.add(thing, whole=whole)
+    settings |= {key: value for key, value in FINAL.items() if key not in sources.filled(thing)}
+    if not settings:
+        return name
+    sources.add_import("functools", "partial")
+    return f"partial({name}, {', '.join(f'{k}={literal(v)}' for k, v in settings.items())})"
 
 
 def _peeled(constructor: Any) -> tuple[Any, dict[str, Any]]:
     """The class or function inside a partial, and the settings it was given."""
     if not isinstance(constructor, functools.partial):
         return constructor, {}
+    if constructor.args:
+        raise UnportableError(f"its settings {constructor.args} have no names; give them by name")
     return constructor.func, dict(constructor.keywords)
 
 
@@ -124,11 +131,8 @@ def _cell(space: Space, cells: Mapping[str, Nodes]) -> str:
     """The class of all cells: they differ in `CELLS`, channels and stride alone."""
     inputs, output = _ends(space)
     reduces = any(layer.reduction for layer in space.layers if layer.cell)
-    last = max(node for nodes in cells.values() for node in nodes)
-    empty = {node for nodes in cells.values() for node in _empty(nodes, inputs)}
-    zeros = empty & {last} if output == "last" else empty
-    names = ["before", "last"][-inputs:]
-    states = names
+    empty = any(not sources for nodes in cells.values() for sources in nodes.values())
+    states = names = ["before", "last"][-inputs:]
     parameters, lines = "", ""
     if space.preprocess:
         states = [f"self.preprocess[{i}]({name})" for i, name in enumerate(names)]
@@ -136,28 +140,21 @@ def _cell(space: Space, cells: Mapping[str, Nodes]) -> str:
         lines = "        self.preprocess = nn.ModuleList(preprocess)\n"
     if reduces:
         parameters += ", stride: int = 1"
-    if reduces and zeros:
+    if reduces and empty:
         lines += "        self.stride = stride\n"
     forward = Template(text.SUMS_WITH_EMPTY if empty else text.SUMS).substitute(
-        states=", ".join(states)
+        states=", ".join(states),
+        last_input=inputs - 1,
+        every_second="[:, :, :: self.stride, :: self.stride]" if reduces else "",
     )
-    if zeros:
-        view = "[:, :, :: self.stride, :: self.stride]" if reduces else ""
-        forward += f"        zeros = torch.zeros_like(states[{inputs - 1}]{view})\n"
-    if output == "last":
-        found = f"states.get({last}, zeros)" if zeros else f"states[{last}]"
-    else:
-        all_new = (
-            "[states.get(node, zeros) for node in self.nodes]" if zeros else f"states[{inputs}:]"
-        )
-        found = f"torch.cat({all_new}, 1)"
     return Template(text.CELL).substitute(
         about=text.ABOUT_CELL[inputs, output],
         init_parameters=parameters,
         init_lines=lines,
         edge_stride=f"stride if source < {inputs} else 1" if reduces else "1",
         forward_parameters=", ".join(f"{name}: Tensor" for name in names),
-        forward_lines=f"{forward}        return {found}",
+        forward_lines=forward,
+        output="states[-1]" if output == "last" else f"torch.cat(states[{inputs}:], 1)",
     )
 
 
@@ -176,14 +173,6 @@ def _ends(space: Space) -> tuple[int, str]:
                     f"no text for a space in which edge {edge.name} has its stride"
                 )
     return ends.pop()
-
-
-def _empty(nodes: Nodes, inputs: int) -> set[int]:
-    """Nodes that nothing enters but what comes from such nodes."""
-    filled = set(range(inputs))
-    for node, given in nodes.items():
-        filled |= {node} if filled & given.keys() else set()
-    return set(nodes) - filled
 
 
 def _network(net: Network, sources: Sources) -> str:
@@ -208,7 +197,7 @@ def _network(net: Network, sources: Sources) -> str:
         stem=sources.add(STEMS[space.stem]),
         image_channels=space.input_shape[0],
         stem_channels=space.stem_channels,
-        layers="\n".join(f"                {layer}," for layer in layers),
+        layers="\n".join(f"{text.LAYER_INDENT}{layer}," for layer in layers),
         head=sources.add(HEADS[space.head]),
         head_channels=last,
         forward_lines=text.ONE_INPUT if inputs == 1 else text.TWO_INPUTS,
@@ -218,11 +207,16 @@ def _network(net: Network, sources: Sources) -> str:
 def _layer(place: Layer, preprocess: Sequence[str]) -> str:
     stride = ", stride=2" if place.reduction else ""
     made = f", [{', '.join(preprocess)}]" if preprocess else ""
-    return f"Cell({literal(place.group)}, {place.channels}{made}{stride})"
+    given = f"{literal(place.group)}, {place.channels}{made}{stride}"
+    if len(f"{text.LAYER_INDENT}Cell({given}),") > WIDTH:
+        given = f"\n{text.LAYER_INDENT}    {given}\n{text.LAYER_INDENT}"
+    return f"Cell({given})"
 
 
 def _preprocess(module: nn.Module, c_in: int, c_out: int, sources: Sources) -> str:
     if isinstance(module, nn.Identity):
         return "nn.Identity()"
-    stride = ", 1" if isinstance(module, ReLUConvBN) else ""
-    return f"{sources.add(type(module))}({c_in}, {c_out}{stride})"
+    kind = type(module)
+    stride = ", 1" if kind is ReLUConvBN else ""
+    affine = "" if "affine" in sources.filled(kind) else ", affine=True"
+    return f"{sources.add(kind)}({c_in}, {c_out}{stride}{affine})"

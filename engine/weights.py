@@ -15,7 +15,7 @@ Content = TypeVar("Content")
 
 
 def weights_of(net: nn.Module) -> dict[str, Tensor]:
-    """Copies of parameters and buffers on the CPU; an auxiliary head, for training only, is left out."""
+    """Copies of parameters and buffers on the CPU, those of an auxiliary head left out."""
     return {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, tensor in net.state_dict().items()

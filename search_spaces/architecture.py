@@ -34,9 +34,7 @@ class Architecture:
     def of(
         cls, space: Space, choices: Mapping[str, Mapping[str, Any]], **meta: Any
     ) -> "Architecture":
-        """An architecture of this space. Raises ValueError where `choices` name what the space has
-        not.
-        """
+        """An architecture of this space. Raises ValueError where `choices` do not fit it."""
         canonical = {
             group: {
                 edge: tuple(sorted(set(names)))
@@ -90,9 +88,7 @@ class Architecture:
 
     @classmethod
     def load(cls, path: Path) -> "Architecture":
-        """Reads and validates the form of a file; `check` holds it against a space. Raises
-        ValueError.
-        """
+        """Reads a file and validates its form, not yet against a space. Raises ValueError."""
         try:
             content = json.loads(Path(path).read_text(encoding="utf-8"))
         except FileNotFoundError:
@@ -105,9 +101,7 @@ class Architecture:
 
     @classmethod
     def parse(cls, content: Any, where: str) -> "Architecture":
-        """An architecture from decoded JSON. Raises ValueError naming `where` for anything but the
-        format.
-        """
+        """An architecture from decoded JSON. Raises ValueError, naming `where`."""
         if not isinstance(content, dict) or "format" not in content:
             raise ValueError(f'{where}: expected an architecture file with "format": "{FORMAT}"')
         if content["format"] != FORMAT:

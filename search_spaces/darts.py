@@ -27,9 +27,7 @@ def skip_connect(c_in: int, c_out: int, stride: int, *, affine: bool, search: bo
 
 
 class Pool(nn.Sequential):
-    """3x3 pooling; in the supernet followed by a batch norm, so that no candidate has an edge by
-    its scale.
-    """
+    """3x3 pooling; in the supernet a batch norm follows, so that no candidate wins by its scale."""
 
     def __init__(
         self, c_in: int, c_out: int, stride: int, *, affine: bool, search: bool, kind: str

@@ -19,9 +19,7 @@ def zero(c_in: int, c_out: int, stride: int, *, affine: bool, search: bool) -> n
 
 
 def skip_connect(c_in: int, c_out: int, stride: int, *, affine: bool, search: bool) -> nn.Module:
-    """Identity; a factorised reduction at stride 2; convolution and batch norm where only channels
-    change.
-    """
+    """Identity; at stride 2 a factorised reduction; 1x1 convolution where only channels change."""
     if stride == 2:
         return FactorizedReduce(c_in, c_out, affine=affine, bias=not affine)
     if c_in == c_out:

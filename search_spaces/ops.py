@@ -1,6 +1,4 @@
-"""Blocks shared by the families of candidates. All map (B, C, H, W) to (B, C', ceil(H/s),
-ceil(W/s)).
-"""
+"""Blocks shared by the families of candidates: (B, C, H, W) to (B, C', ceil(H/s), ceil(W/s))."""
 
 import torch
 import torch.nn.functional as F

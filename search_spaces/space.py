@@ -55,9 +55,7 @@ class Cell:
 
     @property
     def width(self) -> int:
-        """O: the largest number of candidates on an edge; shorter rows are padded, dead from the
-        start.
-        """
+        """O: the most candidates on an edge; shorter rows are padded, dead from the start."""
         return max(len(edge.candidates) for edge in self.edges)
 
 
@@ -99,9 +97,7 @@ class Space:
         return {la.group: self.cells[la.cell] for la in self.layers if la.group and la.cell}
 
     def resize(self, **changes: Any) -> "Space":
-        """The same space with other settings: `layers`, `channels`, `input_shape`, `classes`,
-        `stem`.
-        """
+        """The same space with other settings, such as `layers`, `channels` or `classes`."""
         return self.family(**{**self.settings, **changes}, operations=self.extra_operations)
 
 
@@ -112,11 +108,9 @@ def complete_edges(
     *,
     reduction: bool = False,
 ) -> tuple[Edge, ...]:
-    """Every node joined to all states before it, node-major; `candidates` for all edges or one
-    list an edge.
-    """
-    if not candidates:
-        raise ValueError("space.candidates: none given; name at least one")
+    """Joins each node to all states before it; candidates for all edges, or one list an edge."""
+    if isinstance(candidates, str) or not isinstance(candidates, Sequence) or not candidates:
+        raise ValueError(f"space.candidates: expected a list of names, found {candidates!r}")
     pairs = [(j, i) for i in range(inputs, inputs + nodes) for j in range(i)]
     same = isinstance(candidates[0], str)
     rows: list[Any] = [candidates] * len(pairs) if same else list(candidates)
@@ -145,9 +139,7 @@ def known_operations(
     extra: Mapping[str, Callable[..., Any]],
     edges: Sequence[Edge],
 ) -> dict[str, Callable[..., Any]]:
-    """The constructors an edge may name. Raises ValueError for an unknown candidate or a redefined
-    one.
-    """
+    """The constructors an edge may name. Raises ValueError for unknown or redefined candidates."""
     clash = sorted(set(family) & set(extra))
     if clash:
         raise ValueError(

@@ -1,6 +1,4 @@
-"""Optimiser state keyed by parameter name, so that moments return to the parameter they belong
-to.
-"""
+"""Optimiser state keyed by parameter name, so that moments return to their own parameter."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -97,9 +97,7 @@ class Strategy:
     # -------------------------------------------------------------------------------------
 
     def setup(self, net: nn.Module, device: torch.device) -> None:
-        """Moves to the device of the supernet and makes the optimisers. Raises ValueError for a
-        bad pair.
-        """
+        """Moves to the supernet's device, makes optimisers. Raises ValueError for a bad pair."""
         for tensors in (self.alphas, self.betas):
             for name, tensor in tensors.items():
                 tensors[name] = nn.Parameter(tensor.detach().to(device))
@@ -174,9 +172,7 @@ class Strategy:
     def step(
         self, net: nn.Module, train: Batch, val: Batch | None, *, progress: float, move_alphas: bool
     ) -> dict[str, Tensor]:
-        """One update of alphas (unless they stand still) and weights; returns 0-dim tensors to be
-        logged.
-        """
+        """One update of alphas (unless still) and weights; returns 0-dim tensors to log."""
         for ingredient in self._having("before_step"):
             ingredient.before_step(progress)
         metrics = self.update.step(self, net, train, val, move_alphas=move_alphas)
@@ -205,9 +201,7 @@ class Strategy:
 
     @torch.no_grad()
     def gates(self) -> dict[str, Tensor]:
-        """Group -> gates (E, O) as the discretisation reads them: without noise, times the
-        factors.
-        """
+        """Group -> gates (E, O) as the discretisation reads them: no noise, times the factors."""
         found = {}
         for name, cell in self.space.groups.items():
             relax = getattr(self.relaxation, "expected", self.relaxation)
@@ -232,9 +226,7 @@ class Strategy:
     # --------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that a resumed search needs, tensors and plain values, optimiser moments by
-        name.
-        """
+        """All that a resumed search needs: tensors, plain values, optimiser moments by name."""
         return {
             "arch": {name: p.detach() for name, p in self.named_arch_parameters().items()},
             "alive": self.alive,

@@ -36,7 +36,9 @@ def macs(net: Network, mixture: Mixture | None = None) -> int:
     training = net.training
     try:
         with torch.no_grad():
-            functional_call(net.eval(), ghosts, (image, None if mixture is None else _ghost(mixture)))
+            functional_call(
+                net.eval(), ghosts, (image, None if mixture is None else _ghost(mixture))
+            )
     finally:
         net.train(training)
         for hook in hooks:

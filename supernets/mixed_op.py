@@ -68,15 +68,10 @@ class PartialMixedOp(nn.Module):
         self.bypass = nn.MaxPool2d(stride, ceil_mode=True) if stride > 1 else nn.Identity()
 
     def forward(self, x: Tensor, gates: Tensor, active: Sequence[int]) -> Tensor | None:
-        if not active:
-            return None
-        head, tail = x.tensor_split(
-            [x.size(1) // self.k], dim=1
-        )  # (B, C/k, H, W), (B, C - C/k, H, W)
-        y = self.mixed(head, gates, active)
-        if self.k == 1:
-            return y
-        y = torch.cat([y, self.bypass(tail)], 1)
+        if self.k == 1 or not active:
+            return self.mixed(x, gates, active)
+        head, tail = x.tensor_split([x.size(1) // self.k], dim=1)  # C/k channels, C - C/k channels
+        y = torch.cat([self.mixed(head, gates, active), self.bypass(tail)], 1)
         return y.unflatten(1, (self.k, -1)).transpose(1, 2).flatten(1, 2)
 
 

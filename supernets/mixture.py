@@ -1,6 +1,4 @@
-"""What one forward pass of a supernet mixes: per group of layers, gates and the candidates that
-run.
-"""
+"""What one pass of a supernet mixes: per group of layers, gates and the candidates that run."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,9 +14,7 @@ Active = Sequence[Sequence[int]]
 
 
 class GroupMixture(NamedTuple):
-    """One group: gates (E, O), one factor per edge (E,) or None for ones, candidates to run per
-    edge.
-    """
+    """One group: gates (E, O), factors (E,) or None for ones, candidates to run per edge."""
 
     gates: Tensor
     factors: Tensor | None
@@ -33,9 +29,7 @@ class Mixture:
 
     @classmethod
     def of(cls, architecture: Architecture, space: Space, device: torch.device) -> "Mixture":
-        """The mixture in which exactly the kept candidates run, each with gate 1: the discrete
-        network.
-        """
+        """The discrete network's mixture: the kept candidates run, each with gate 1."""
         groups = {}
         for name, cell in space.groups.items():
             kept = architecture.choices[name]

@@ -1,6 +1,4 @@
-"""One skeleton (stem, cells, head) with two fillings: mixed ops (supernet) or the chosen ops
-(final network).
-"""
+"""One skeleton (stem, cells, head), two fillings: mixed ops (supernet) or chosen ops (final)."""
 
 from collections.abc import Callable, Sequence
 
@@ -45,7 +43,9 @@ class CellModule(nn.Module):
         states += [None] * self.cell.nodes
         for source in range(self.cell.inputs + self.cell.nodes - 1):
             x = states[source]
-            if x is None:  # a node without inputs is zero, but the batch norms behind it still shift
+            if (
+                x is None
+            ):  # a node without inputs is zero, but the batch norms behind it still shift
                 x = self._zeros(last)
             for target, y in self.from_node(source, x, mixture):
                 before = states[target]
@@ -59,9 +59,7 @@ class CellModule(nn.Module):
     def from_node(
         self, source: int, x: Tensor, mixture: GroupMixture | None
     ) -> list[tuple[int, Tensor]]:
-        """What the edges out of `source` add to their targets: [(target, (B, C, H/s, W/s)),
-        ...].
-        """
+        """What the edges out of `source` add to their targets: (target, (B, C, H/s, W/s)) each."""
         found = []
         for e in self.cell.outgoing(source):
             edge = self.cell.edges[e]
@@ -163,9 +161,7 @@ def supernet(space: Space, mixed_op: Callable[..., nn.Module], *, affine: bool =
 
 
 def final_network(space: Space, architecture: Architecture, *, auxiliary: bool = False) -> Network:
-    """The discrete network of an architecture, untrained. Raises ValueError where it does not fit
-    the space.
-    """
+    """An architecture's network, untrained. Raises ValueError where it does not fit the space."""
     architecture.check(space)
 
     def fill(group: str, e: int, channels: int, stride: int) -> nn.Module | None:

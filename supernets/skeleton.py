@@ -22,9 +22,7 @@ def small_stem(c_in: int, channels: int) -> Stem:
 
 
 def imagenet_stem(c_in: int, channels: int) -> Stem:
-    """Three 3x3 convolutions of stride 2: the first input of the first cell is at 1/4, the second
-    at 1/8.
-    """
+    """Three 3x3 convolutions of stride 2: the first cell sees 1/4 and 1/8 of the resolution."""
     first = nn.Sequential(
         nn.Conv2d(c_in, channels // 2, 3, stride=2, padding=1, bias=False),
         nn.BatchNorm2d(channels // 2),

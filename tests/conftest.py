@@ -1,6 +1,4 @@
-"""One thread and a seed for every test; a toy space of 3 layers, 2 nodes, 8 channels, 16 x 16
-images.
-"""
+"""One thread and a seed for every test; toy spaces with 8 channels and 16 x 16 images."""
 
 import pytest
 import torch

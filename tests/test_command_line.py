@@ -80,7 +80,9 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize(("overrides", "message"), WRONG, ids=lambda v: v[-1] if isinstance(v, list) else "")
+@pytest.mark.parametrize(
+    ("overrides", "message"), WRONG, ids=lambda v: v[-1] if isinstance(v, list) else ""
+)
 def test_a_wrong_setting_is_one_line_and_exit_code_2(archsmith, overrides: list[str], message: str):
     said = archsmith(*TINY, *overrides)
     assert said.code == 2
@@ -91,7 +93,8 @@ ARCHITECTURE = {
     "format": "archsmith.architecture/1",
     "space": {
         "name": "darts", "layers": 3, "nodes": 1, "channels": 4, "candidates": ["skip_connect"],
-        "input_shape": [3, 8, 8], "classes": 3, "stem": "small", "stem_multiplier": None, "share_alphas": True,
+        "input_shape": [3, 8, 8], "classes": 3, "stem": "small", "stem_multiplier": None,
+        "share_alphas": True,
     },
     "choices": {"normal": {"0-2": ["skip_connect"]}, "reduce": {"0-2": ["skip_connect"]}},
     "meta": {},
@@ -102,11 +105,27 @@ ARCHITECTURE = {
     ("changes", "overrides", "message"),
     [
         ({"format": "archsmith.architecture/9"}, [], "found 'archsmith.architecture/9'"),
-        ({"space": {"name": "unheard_of"}}, [], "found in space 'unheard_of', which is not one of ours"),
-        ({}, ["space=nasbench201", "space.layers=5"], "found in space 'darts', but space=nasbench201"),
+        (
+            {"space": {"name": "unheard_of"}},
+            [],
+            "found in space 'unheard_of', which is not one of ours",
+        ),
+        (
+            {},
+            ["space=nasbench201", "space.layers=5"],
+            "found in space 'darts', but space=nasbench201",
+        ),
         ({"space": ARCHITECTURE["space"] | {"x": 1}}, [], "space 'darts' has no setting 'x'"),
-        ({"choices": {"normal": {"0-2": ["os.system('x')"]}, "reduce": {}}}, [], "unknown candidate"),
-        ({"space": ARCHITECTURE["space"] | {"_target_": "os.system"}}, [], "'_target_' may not stand"),
+        (
+            {"choices": {"normal": {"0-2": ["os.system('x')"]}, "reduce": {}}},
+            [],
+            "unknown candidate",
+        ),
+        (
+            {"space": ARCHITECTURE["space"] | {"_target_": "os.system"}},
+            [],
+            "'_target_' may not stand",
+        ),
         ({"space": ARCHITECTURE["space"] | {"nodes": "many"}}, [], "space.nodes"),
         ({"space": ARCHITECTURE["space"] | {"candidates": 5}}, [], "space.candidates"),
     ],
@@ -128,7 +147,9 @@ def image_tree(root: Path, classes: int, images: int = 6) -> None:
             folder = root / part / f"class_{c}"
             folder.mkdir(parents=True)
             for i in range(images):
-                Image.fromarray(generator.integers(256, size=(8, 8, 3), dtype=np.uint8)).save(folder / f"{i}.png")
+                Image.fromarray(generator.integers(256, size=(8, 8, 3), dtype=np.uint8)).save(
+                    folder / f"{i}.png"
+                )
 
 
 def test_an_empty_class_folder_is_named(archsmith, tmp_path: Path):
@@ -173,7 +194,13 @@ def test_all_phases_then_again_then_one_by_one(archsmith, tmp_path: Path):
     assert results["macs"] > 0
     assert set(results["seconds"]) == {"search", "retrain", "evaluate", "export"}
     assert set(results["peak_memory_bytes"]) == {"search", "retrain", "evaluate", "export"}
-    for name in ("architecture.json", "cell_normal.svg", "cell_reduce.svg", "metrics.jsonl", "weights.safetensors"):
+    for name in (
+        "architecture.json",
+        "cell_normal.svg",
+        "cell_reduce.svg",
+        "metrics.jsonl",
+        "weights.safetensors",
+    ):
         assert (folder / name).is_file(), name
     assert (folder / "export" / "model.py").is_file()
 
@@ -188,8 +215,8 @@ def test_all_phases_then_again_then_one_by_one(archsmith, tmp_path: Path):
     assert evaluated["seconds"].keys() == {"evaluate"}
 
     said = archsmith(
-        *TINY, "task=export", f"architecture={folder / 'architecture.json'}",
-        f"weights={folder / 'weights.safetensors'}", "hydra.run.dir=exported", "export.formats=[genotype]",
+        *TINY, "task=export", "hydra.run.dir=exported", "export.formats=[genotype]",
+        f"architecture={folder / 'architecture.json'}", f"weights={folder / 'weights.safetensors'}",
     )  # fmt: skip
     assert said.code == 0, said.err
     assert (tmp_path / "exported" / "export" / "genotype.txt").is_file()
@@ -199,7 +226,9 @@ def test_the_same_seed_gives_the_same_architecture_byte_for_byte(archsmith):
     for name in ("one", "two", "other"):
         seed = "seed=1" if name == "other" else "seed=0"
         assert archsmith(*TINY, "task=search", seed, f"hydra.run.dir={name}").code == 0
-    one, two, other = (Path(name, "architecture.json").read_bytes() for name in ("one", "two", "other"))
+    one, two, other = (
+        Path(name, "architecture.json").read_bytes() for name in ("one", "two", "other")
+    )
     assert one == two
     assert one != other
 
@@ -210,8 +239,8 @@ def test_strategies_leave_the_documented_fields(archsmith, strategy: str):
     assert said.code == 0, said.err
     results = json.loads(Path("d/results.json").read_text())
     expected = {
-        "strategy", "space", "data", "seed", "supernet_accuracy", "discretised_accuracy", "test_accuracy",
-        "parameters", "macs", "seconds", "peak_memory_bytes", "test_reads", "device", "versions",
+        "strategy", "space", "data", "seed", "supernet_accuracy", "discretised_accuracy",
+        "test_accuracy", "parameters", "macs", "seconds", "peak_memory_bytes", "test_reads", "device", "versions",
     }  # fmt: skip
     assert expected <= set(results)
     assert results["test_reads"] == 0
@@ -224,14 +253,19 @@ def test_changed_settings_in_one_folder_are_refused(archsmith):
     said = archsmith(*TINY, "task=search", "hydra.run.dir=d", "strategy.clip=1.0")
     assert said.code == 6
     assert "strategy.clip" in line_of(said)
-    assert archsmith(*TINY, "task=search", "hydra.run.dir=d", "strategy.clip=1.0", "resume=never").code == 0
+    assert (
+        archsmith(*TINY, "task=search", "hydra.run.dir=d", "strategy.clip=1.0", "resume=never").code
+        == 0
+    )
 
 
 def test_list_names_every_strategy_with_a_line(archsmith):
     said = archsmith("task=list")
     assert said.code == 0
     for name in ("darts", "pcdarts", "random", "nasbench201", "digits", "cifar"):
-        assert any(line.split()[:1] == [name] and len(line.split()) > 3 for line in said.out.splitlines()), name
+        assert any(
+            line.split()[:1] == [name] and len(line.split()) > 3 for line in said.out.splitlines()
+        ), name
 
 
 def test_run_py_from_another_folder_in_a_fresh_process(tmp_path: Path):

@@ -106,7 +106,7 @@ def test_yaml_lists_exactly_what_its_target_takes(path: Path):
         "alive",
         "cell",
     }
-    accepted = {k for k in parameters if k not in ("self", "net")}
+    accepted = {k for k, p in parameters.items() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
     listed = {k for k in listed if not k.startswith("_")}
     assert listed <= accepted
     assert accepted - listed <= live

@@ -14,7 +14,9 @@ pytestmark = [
 ]
 
 
-def two_steps(name: str, space: Space, device: torch.device) -> tuple[list[torch.Tensor], list[float]]:
+def two_steps(
+    name: str, space: Space, device: torch.device
+) -> tuple[list[torch.Tensor], list[float]]:
     """Alphas and losses after two steps from the same start on the same batches."""
     torch.manual_seed(0)
     strategy = instantiate(composed(*still(name)).strategy, _convert_="all")(space=space)
@@ -37,7 +39,7 @@ def two_steps(name: str, space: Space, device: torch.device) -> tuple[list[torch
 
 @pytest.mark.parametrize("name", [name for name in STRATEGIES if name != "random"])
 def test_two_steps_on_cuda_equal_the_cpu(name: str, toy_darts: Space):
-    """float32: Adam's first steps are lr * sign(g), so an alpha may differ by 2 lr where g is near 0.
+    """float32: Adam's first steps are lr * sign(g): an alpha may differ by 2 lr where g is near 0.
 
     Losses are compared at 1e-3 relative, alphas at 5% of the distance they moved, in the mean.
     """

@@ -1,6 +1,4 @@
-"""Reading a discrete cell from gates: each node's strongest incoming edges, each with its best
-candidate.
-"""
+"""A discrete cell read from gates: each node's strongest edges, each with its best candidate."""
 
 from torch import Tensor
 
@@ -8,9 +6,7 @@ from search_spaces.space import Cell
 
 
 def strongest(cell: Cell, gates: Tensor, alive: Tensor) -> dict[str, tuple[str, ...]]:
-    """The rule of the cell's own space: `top_edges` where a node keeps so many edges, else
-    `best_candidates`.
-    """
+    """The rule of the space: `top_edges` where `keep` is a number, else `best_candidates`."""
     if cell.keep is None:
         return best_candidates(cell, gates, alive)
     return top_edges(cell, gates, alive)

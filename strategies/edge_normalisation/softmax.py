@@ -1,6 +1,4 @@
-"""Edge normalisation: softmax over the edges into a node. Xu et al. 2020, arXiv:1907.05737,
-section 3.3.
-"""
+"""Edge normalisation: softmax per node. Xu et al. 2020, arXiv:1907.05737, section 3.3."""
 
 import torch
 from torch import Tensor, nn

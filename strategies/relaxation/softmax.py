@@ -25,9 +25,7 @@ class Softmax(nn.Module):
         self.register_buffer("temperature", torch.tensor(float(start)))
 
     def forward(self, alphas: Tensor, alive: Tensor) -> tuple[Tensor, None]:
-        """(E, O) logits -> (E, O) gates, no index; a pruned candidate, or a dead edge, gets
-        exactly 0.
-        """
+        """(E, O) logits -> (E, O) gates, no index; what is pruned gets exactly 0."""
         dead = ~alive.any(1, keepdim=True)
         logits = alphas.masked_fill(
             ~(alive | dead), -torch.inf

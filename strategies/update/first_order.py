@@ -42,9 +42,7 @@ class FirstOrder:
         *,
         move_alphas: bool,
     ) -> dict[str, Tensor]:
-        """Returns `train_loss`, `train_accuracy` and, where alphas moved, `val_loss` as 0-dim
-        tensors.
-        """
+        """Returns 0-dim `train_loss`, `train_accuracy` and, where alphas moved, `val_loss`."""
         metrics = {}
         if move_alphas:
             assert val is not None

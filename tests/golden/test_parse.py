@@ -1,6 +1,4 @@
-"""Discretisation against public implementations: `genotype_parse.json`, the order of edges
-included.
-"""
+"""Discretisation, order of edges included, against public implementations."""
 
 from collections.abc import Callable
 from typing import Any

@@ -76,6 +76,13 @@ def test_none_is_dropped_and_written_for_a_missing_input():
     assert from_genotype(to_genotype(found), SMALL) == found
 
 
+def test_none_beside_a_candidate_of_its_edge_is_dropped():
+    found = from_genotype(one_node("[('none', 0), ('sep_conv_5x5', 0)]"), SMALL)
+
+    assert found.choices["normal"] == {"0-2": ("sep_conv_5x5",)}
+    assert from_genotype(to_genotype(found), SMALL) == found
+
+
 def test_two_candidates_on_one_edge_are_both_kept():
     found = from_genotype(one_node("[('sep_conv_3x3', 0), ('avg_pool_3x3', 0)]"), SMALL)
 

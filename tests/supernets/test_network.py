@@ -57,9 +57,7 @@ def test_a_cell_with_everything_dead_gives_zeros_and_finite_gradients(request, t
 
 
 def test_one_hot_gates_are_the_discrete_network(toy_nasbench201: Space):
-    """With the same weights, a supernet that runs only the kept candidates equals the final
-    network.
-    """
+    """With the same weights, running only the kept candidates equals the final network."""
     architecture = RandomSearch(toy_nasbench201).architecture()
     final = final_network(toy_nasbench201, architecture)
     net = supernet(toy_nasbench201, MixedOp, affine=True)

@@ -16,9 +16,7 @@ def sgd(*weights: Tensor, lr: float, **settings: Any) -> torch.optim.SGD:
 
 
 def toy(hessian: str, xi: float, second_order: bool = True) -> tuple[float, float]:
-    """The paper's toy, Figure 2: L_val = a w - 2a + 1, L_train = w^2 - 2 a w + a^2, from (2,
-    -2).
-    """
+    """The paper's toy: L_val = a w - 2a + 1, L_train = (w - a)^2, from (2, -2)."""
     a = torch.tensor([2.0], dtype=torch.float64, requires_grad=True)
     w = torch.tensor([-2.0], dtype=torch.float64)
     optimizer = sgd(w, lr=xi)

@@ -1,0 +1,79 @@
+"""Keeps Dirichlet concentrations near their anchor, the uniform Dirichlet(1, ..., 1). DrNAS.
+
+Source: Chen et al. 2021, arXiv:2006.10355, section 2.2: lambda d(c, 1) beside the validation loss.
+"""
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from strategies.relaxation.dirichlet import Dirichlet, concentrations
+
+if TYPE_CHECKING:
+    from strategies.strategy import Batch, Logits, Strategy
+    from supernets.mixture import Mixture
+
+
+class DirichletAnchor:
+    """weight * sum over all edges of a distance between Dirichlet(c) and Dirichlet(1).
+
+    It holds the sample variance: concentrations that grow without limit would switch exploration
+    off, small ones would make it a coin toss.
+
+    Args:
+        weight: lambda.
+        distance: `l2` is sum_o alphas_o^2 / 2, the same as the Adam weight decay by which the
+            public code has it (alphas 0 are concentrations 1); `kl` is KL(Dir(c) || Dir(1)).
+
+    Raises:
+        ValueError: an unknown distance, a negative weight, or a relaxation that is no Dirichlet.
+    """
+
+    def __init__(self, weight: float, distance: str):
+        if weight < 0:
+            raise ValueError(
+                f"strategy.losses.dirichlet_anchor.weight: expected at least 0, found {weight}"
+            )
+        if distance not in DISTANCES:
+            raise ValueError(
+                "strategy.losses.dirichlet_anchor.distance: expected one of "
+                f"{', '.join(DISTANCES)}, found '{distance}'"
+            )
+        self.weight, self.distance = weight, DISTANCES[distance]
+
+    def setup(self, net: nn.Module, strategy: "Strategy") -> None:
+        if not isinstance(strategy.relaxation, Dirichlet):
+            raise ValueError(
+                "strategy.losses.dirichlet_anchor: needs Dirichlet concentrations, found "
+                f"strategy.relaxation {type(strategy.relaxation).__name__}; set strategy/relaxation=dirichlet"
+            )
+        self.strategy = strategy
+
+    def __call__(self, net: "Logits", batch: "Batch", logits: Tensor, mixture: "Mixture") -> Tensor:
+        """The term, 0-dim."""
+        alphas, alive = self.strategy.alphas, self.strategy.alive
+        distances = [self.distance(alphas[name], alive[name]).sum() for name in alphas]
+        return self.weight * torch.stack(distances).sum()
+
+
+def l2(alphas: Tensor, alive: Tensor) -> Tensor:
+    """Half the squared length of each edge's alive logits, (E,)."""
+    return torch.where(alive, alphas, 0.0).square().sum(1) / 2
+
+
+def kl_to_uniform(alphas: Tensor, alive: Tensor) -> Tensor:
+    """KL(Dir(c) || Dir(1)) over each edge's n alive candidates, (E,); 0 for n < 2.
+
+    = ln Gamma(s) - sum_o ln Gamma(c_o) - ln Gamma(n) + sum_o (c_o - 1)(psi(c_o) - psi(s)), where
+    s = sum_o c_o.
+    """
+    c = torch.where(alive, concentrations(alphas), 1.0)
+    n = alive.sum(1)
+    total = torch.where(alive, c, 0.0).sum(1) + (n == 0)
+    pull = (c - 1) * (c.digamma() - total.digamma()[:, None])  # 0 where not alive
+    fixed = n.clamp_min(1).to(c.dtype).lgamma()
+    return total.lgamma() - c.lgamma().sum(1) - fixed + pull.sum(1)
+
+
+DISTANCES = {"l2": l2, "kl": kl_to_uniform}

@@ -1,0 +1,122 @@
+"""Self-distillation: past supernets vote on what the present one should answer. SD-DARTS.
+
+Source: Zhu et al. 2023, arXiv:2302.05629, abstract: the loss difference of two consecutive
+iterations falls, and with it the sharpness, when supernets of previous steps teach the present one,
+several of them by a vote on output probabilities. No public text or code at hand says more, so all
+formulas and settings are our choice; numbers are those of the nearest public relative, SAF (Du et
+al. 2022, arXiv:2205.14083, and its code).
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from strategies.losses.distillation import VOTES, distillation, softened
+from strategies.losses.teachers import Teachers
+
+if TYPE_CHECKING:
+    from strategies.strategy import Batch, Logits, Strategy
+    from supernets.mixture import Mixture
+
+
+class SelfDistillation:
+    """weight(t) T^2 KL(q || p), where q is the vote of K past supernets, weights and gates alike.
+
+    Teachers see the student's batch, with its batch-norm statistics; no gradient reaches them. The
+    term is zero until there are K of them. Memory: K * lag + 1 copies of the weights. Cost: K
+    forward passes a step, which makes it (6 + K) / 6 of a step of first-order DARTS.
+
+    Args:
+        weight: of the term, at the end of the ramp; 0 is plain DARTS, bit for bit.
+        temperature: T, of student and teachers.
+        ramp: shares of the epochs at which the weight starts to rise from 0, and is full.
+        teachers: K.
+        lag, unit: teachers are `lag`, 2 `lag`, ..., K `lag` steps or epochs old; with `epoch` they
+            are the supernets as those epochs started.
+        vote: `soft` is the mean of probabilities, `hard` the class that most teachers name.
+        on_alphas: whether the val loss that alphas descend carries the term, too.
+
+    Raises:
+        ValueError: a setting out of its range; a search too short for teachers of such an age.
+    """
+
+    def __init__(
+        self,
+        weight: float,
+        temperature: float,
+        ramp: Sequence[float],
+        *,
+        teachers: int,
+        lag: int,
+        unit: str,
+        vote: str,
+        on_alphas: bool,
+    ):
+        _require(weight >= 0, "weight", "at least 0", weight)
+        _require(temperature > 0, "temperature", "a positive number", temperature)
+        rises = len(ramp) == 2 and 0 <= ramp[0] <= ramp[1] <= 1 and ramp[0] < 1
+        _require(rises, "ramp", "[start, full] with 0 <= start <= full <= 1 and start < 1", ramp)
+        for name, value in (("teachers", teachers), ("lag", lag)):
+            whole = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+            _require(whole, name, "a whole number of at least 1", value)
+        _require(unit in ("step", "epoch"), "unit", "step or epoch", unit)
+        _require(vote in VOTES, "vote", " or ".join(VOTES), vote)
+        self.weight, self.temperature, self.ramp = weight, temperature, tuple(ramp)
+        self.vote, self.roles = VOTES[vote], ("train", "val") if on_alphas else ("train",)
+        self.teachers = Teachers(teachers, lag, unit)
+        self.strength = torch.tensor(0.0)  # weight(t)
+        self.teaching = False
+        self._answers: list[tuple[Tensor, Tensor]] = []  # batches of this step, each with its q
+
+    def setup(self, net: nn.Module, strategy: "Strategy") -> None:
+        self.net, self.device = net, next(net.parameters()).device
+        self.strength = self.strength.to(self.device)
+
+    def __call__(self, net: "Logits", batch: "Batch", logits: Tensor, mixture: "Mixture") -> Tensor:
+        """The term, 0-dim, for the student's logits (B, classes)."""
+        self.teachers.see(mixture)
+        if not self.teaching:
+            return logits.new_zeros(())
+        return self.strength * distillation(logits, self.answer(batch[0]), self.temperature)
+
+    def answer(self, x: Tensor) -> Tensor:
+        """q (B, classes), asked once a step: a virtual step and the real one have the same q."""
+        for known, q in self._answers:
+            if known is x:
+                return q
+        q = self.vote(softened(self.teachers.logits(self.net, x), self.temperature))
+        self._answers.append((x, q))
+        return q
+
+    def before_step(self, progress: float) -> None:
+        self._answers.clear()
+        start, full = self.ramp
+        share = (progress - start) / (full - start) if full > start else float(progress >= start)
+        self.strength.fill_(self.weight * min(max(share, 0.0), 1.0))
+        self.teaching = self.weight > 0 and share > 0 and self.teachers.complete
+        if self.weight > 0:
+            self.teachers.before_step(self.net)
+
+    def after_step(self, net: nn.Module, strategy: "Strategy") -> None:
+        self.teachers.after_step()
+
+    def epoch_end(
+        self, net: nn.Module, strategy: "Strategy", loaders: Any, progress: float
+    ) -> None:
+        if self.weight > 0:
+            self.teachers.epoch_end(progress)
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.teachers.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.teachers.load_state_dict(state, self.device)
+
+
+def _require(holds: bool, name: str, expected: str, found: Any) -> None:
+    if not holds:
+        raise ValueError(
+            f"strategy.losses.self_distillation.{name}: expected {expected}, found {found!r}"
+        )

@@ -1,0 +1,35 @@
+"""Gumbel-max: one candidate an edge is drawn and runs, with a softmax's gradient. GDAS.
+
+Source: Dong & Yang 2019, arXiv:1910.04465, section 3.2, eq. 3 to 5, and its public code.
+"""
+
+import torch
+from torch import Tensor
+
+from strategies.relaxation.concrete import Concrete
+
+
+class Gumbel(Concrete):
+    """h = one_hot(argmax_o Z_o) per edge, Z as in `Concrete`; backward as if the gates were Z.
+
+    (E, O) -> gates (E, O) of exact zeros and ones, and index (E,), the candidates that run. All
+    logits of an edge get a gradient, through the softmax. P(index = o) is softmax(alphas)_o at any
+    temperature, which only scales the gradient. Without noise (`eval` mode) the gates are the mean
+    of h, softmax(alphas), and every candidate runs.
+
+    Args:
+        start, end: temperature at progress 0 and 1, linear between them.
+
+    Raises:
+        ValueError: a temperature that is not positive.
+    """
+
+    def forward(  # type: ignore[override]  # the others never have an index
+        self, alphas: Tensor, alive: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
+        soft, _ = super().forward(alphas, alive)
+        if not self.training:
+            return soft, None
+        index = soft.argmax(-1)  # the strategy reads it once a group: the only wait for the device
+        hard = torch.zeros_like(soft).scatter(1, index[:, None], 1.0)
+        return torch.where(alive, hard + (soft - soft.detach()), 0.0), index

@@ -1,0 +1,114 @@
+"""Sparse-noisy softmax: a cold softmax whose noise keeps gradients alive, with adaptive cooling.
+
+Source: Zhang & Ding 2023, arXiv:2306.06855, abstract: train the supernet at a small temperature;
+get around the saturated gradient by a "sparse-noisy softmax"; an exponential schedule; an adaptive
+scheme based on entropy. No formula, number or code of it is public, so everything below that is our
+own choice and no replication.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from strategies.relaxation.concrete import gumbel_like
+from strategies.relaxation.entropy import COLDEST, HOTTEST, temperature_at
+from strategies.relaxation.masked import masked_softmax
+from strategies.relaxation.softmax import Softmax
+
+if TYPE_CHECKING:
+    from strategies.strategy import Strategy
+
+FASTEST = 2.0  # the adaptive temperature changes by at most this factor an epoch
+
+
+class SparseNoisy(Softmax):
+    """p = softmax((a + m s g) / T) per edge: g Gumbel noise, s its scale, m in {0, 1} its mask.
+
+    (E, O) -> (E, O), one draw a group and pass. T = start (end / start)^t is set before every step,
+    t from 0 at the end of the warm-up to 1. s = max(T, least_noise). As T falls, p tends to one-hot
+    and the mean gradient to that of softmax(a / s), which does not saturate. No noise in `eval`
+    mode. With `noisy_edges=0` and `start=end=1` it is plain DARTS, bit for bit.
+
+    Adaptive: after each epoch T is also bounded by the T at which the mean entropy of
+    softmax(a / T), over ln n, is final_entropy^t; the bound is within a factor 2 of the T in use.
+    One T for all groups, so edges stay comparable.
+
+    Args:
+        start, end: T at t = 0 and 1.
+        noisy_edges: P(m = 1), drawn per edge. Below 1 noise is sparse: most edges show the sharp
+            network, a few explore. At 1 every edge is noisy, and only p is sparse.
+        least_noise: s stays at least so large; 1 (with start <= 1) is a Gumbel-softmax.
+        final_entropy: h at t = 1, as a share of a uniform distribution's; None for the schedule.
+        read_at: temperature at which the architecture is read. At `end` decided edges would all
+            have a gate of exactly 1, and the choice among them would fall to their order.
+
+    Raises:
+        ValueError: a setting out of its range.
+    """
+
+    def __init__(
+        self,
+        start: float,
+        end: float,
+        *,
+        noisy_edges: float,
+        least_noise: float,
+        final_entropy: float | None,
+        read_at: float,
+    ):
+        super().__init__(start, end)
+        for name, value in (("start", start), ("end", end), ("read_at", read_at)):
+            _require(COLDEST <= value <= HOTTEST, name, f"between {COLDEST} and {HOTTEST}", value)
+        _require(0 <= noisy_edges <= 1, "noisy_edges", "a share between 0 and 1", noisy_edges)
+        _require(least_noise > 0, "least_noise", "a positive number", least_noise)
+        if final_entropy is not None:
+            expected = "a share between 0 and 1, both excluded, or null"
+            _require(0 < final_entropy < 1, "final_entropy", expected, final_entropy)
+        self.noisy_edges, self.least_noise = noisy_edges, least_noise
+        self.final_entropy, self.read_at = final_entropy, read_at
+        self.warmup = 0.0
+        self.bound: Tensor
+        self.register_buffer("bound", torch.tensor(torch.inf))
+
+    @property
+    def samples(self) -> bool:
+        """Whether gates of two passes differ: see SecondOrder."""
+        return self.noisy_edges > 0
+
+    def setup(self, net: nn.Module, strategy: "Strategy") -> None:
+        self.warmup = strategy.warmup
+
+    def forward(self, alphas: Tensor, alive: Tensor) -> tuple[Tensor, None]:
+        if self.training and self.samples:
+            noisy = torch.rand_like(alphas[:, :1]) < self.noisy_edges  # (E, 1)
+            scale = self.temperature.clamp_min(self.least_noise)
+            alphas = alphas + noisy * scale * gumbel_like(alphas)
+        return masked_softmax(alphas / self.temperature, alive), None
+
+    def expected(self, alphas: Tensor, alive: Tensor) -> tuple[Tensor, None]:
+        """Noise-free gates at the temperature `read_at`, whatever the present one."""
+        return masked_softmax(alphas / self.read_at, alive), None
+
+    def before_step(self, progress: float) -> None:
+        super().before_step(self._since_warmup(progress))
+        self.temperature.clamp_(max=self.bound)
+
+    def epoch_end(
+        self, net: nn.Module, strategy: "Strategy", loaders: Any, progress: float
+    ) -> None:
+        if self.final_entropy is not None:
+            groups = strategy.alphas
+            tables = [(groups[name], strategy.alive[name]) for name in groups]
+            wanted = temperature_at(tables, self.final_entropy ** self._since_warmup(progress))
+            used = self.temperature
+            self.bound.copy_(wanted.clamp(used / FASTEST, used * FASTEST).clamp_min(COLDEST))
+
+    def _since_warmup(self, progress: float) -> float:
+        """t: progress counted from the end of the warm-up, 0 before it."""
+        return max(0.0, progress - self.warmup) / (1 - self.warmup)
+
+
+def _require(holds: bool, name: str, expected: str, found: Any) -> None:
+    if not holds:
+        raise ValueError(f"strategy.relaxation.{name}: expected {expected}, found {found!r}")

@@ -1,0 +1,200 @@
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from engine.augment import Images
+from engine.checkpoint import Checkpoints
+from engine.data import Data
+from engine.errors import ConfigError, Interrupted, NumbersError
+from engine.recipe import Recipe
+from engine.record import Record
+from engine.retrain import MovingAverage, Training, retrain
+from engine.split import Settings
+from search_spaces.architecture import Architecture
+
+CPU = torch.device("cpu")
+TOY = Recipe(
+    layers=3, channels=8, stem=None, epochs=3, batch_size=8, lr=0.05, min_lr=0.0, schedule="cosine",
+    warmup_epochs=0, momentum=0.9, nesterov=True, weight_decay=1e-3, clip=5.0, label_smoothing=0.1,
+    auxiliary_weight=0.4, drop_path=0.3, crop=2, flip=True, cutout=4, ema=0.8, precision="float32",
+)  # fmt: skip
+
+
+def never() -> Images:
+    raise AssertionError("the test images were read")
+
+
+def toy_data(images: int = 20) -> Data:
+    """Random pixels of 10 classes; reading the test images fails."""
+    source = torch.Generator().manual_seed(1)
+    pixels = torch.randint(256, (images, 3, 16, 16), dtype=torch.uint8, generator=source)
+    settings = Settings(None, 0.5, 0.1, {"crop": 0, "flip": False, "cutout": 0}, 0)
+    names = [str(k) for k in range(10)]
+    return Data("toy", names, Images(pixels, torch.arange(images) % 10), never, settings)
+
+
+@pytest.fixture
+def run(toy_darts, tmp_path):
+    """Retrains a toy architecture in a folder of `tmp_path`."""
+    kept = {
+        group: {"0-2": ("sep_conv_3x3",), "1-2": ("skip_connect",), "0-3": ("max_pool_3x3",),
+                "2-3": ("dil_conv_3x3",)}
+        for group in toy_darts.groups
+    }  # fmt: skip
+
+    def run(recipe: Recipe, folder: str, seed: int = 0, **options):
+        place = tmp_path / folder
+        place.mkdir(exist_ok=True)
+        return retrain(
+            toy_darts,
+            Architecture.of(toy_darts, kept),
+            toy_data(),
+            recipe,
+            folder=place,
+            device=CPU,
+            seed=seed,
+            record=Record(place),
+            checkpoints=Checkpoints(place / "checkpoints", "retrain", {}),
+            **options,
+        )
+
+    return run
+
+
+def metrics(folder: Path) -> list[dict[str, float]]:
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k != "seconds"} for line in lines]
+
+
+def same(a: nn.Module, b: nn.Module) -> bool:
+    pairs = zip(a.state_dict().items(), b.state_dict().items(), strict=True)
+    return all(n == m and torch.equal(s, t) for (n, s), (m, t) in pairs)
+
+
+class Fixed(nn.Module):
+    """Logits that are weights; class 1 has probability 3/4, in the auxiliary output 1/2."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.logits = nn.Parameter(torch.tensor([0.0, math.log(3)]))
+        self.other = nn.Parameter(torch.zeros(2))
+
+    def forward(self, x: Tensor):
+        logits = self.logits.expand(len(x), 2)
+        return (logits, self.other.expand(len(x), 2)) if self.training else logits
+
+    def set_drop_path(self, probability: float) -> None: ...
+
+
+def test_loss_is_smoothed_and_adds_the_weighted_auxiliary_loss():
+    training = Training(Fixed(), [], replace(TOY, ema=None))
+    x, y = torch.zeros(3, 1), torch.ones(3).long()
+    loss, logged = training.step(x, y)
+    main = -(0.95 * math.log(0.75) + 0.05 * math.log(0.25))  # smoothing 0.1 over 2 classes
+    assert logged["train_loss"].item() == pytest.approx(main)
+    assert logged["train_accuracy"].item() == 1.0
+    assert loss.item() == pytest.approx(main + 0.4 * math.log(2))
+
+
+def test_step_without_momentum_descends_the_clipped_gradient():
+    recipe = replace(TOY, ema=None, momentum=0.0, nesterov=False, weight_decay=0.0, clip=0.1,
+                     label_smoothing=0.0, auxiliary_weight=0.0, lr=0.5)  # fmt: skip
+    training = Training(Fixed(), [], recipe)
+    training.step(torch.zeros(3, 1), torch.zeros(3).long())
+    # gradient (1/4 - 1, 3/4), of norm 1.06, is cut to norm 0.1; the step is half of it
+    expected = torch.tensor([0.0, math.log(3)]) + 0.05 * torch.tensor([1.0, -1.0]) / math.sqrt(2)
+    torch.testing.assert_close(training.net.logits.detach(), expected, atol=1e-6, rtol=1e-5)
+
+
+def test_moving_average_of_weights_and_statistics():
+    net = nn.BatchNorm1d(1)
+    with torch.no_grad():
+        net.weight.fill_(0.0)
+    average = MovingAverage(net, 0.9)
+    with torch.no_grad():
+        net.weight.fill_(1.0)
+        net.running_mean.fill_(10.0)
+    for expected in (0.1, 0.19, 0.271):
+        average.update()
+        assert average.net.weight.item() == pytest.approx(expected)
+        assert average.net.running_mean.item() == pytest.approx(10 * expected)
+    assert net.weight.item() == 1.0
+
+
+def test_resumed_equals_uninterrupted_bit_for_bit(run, tmp_path):
+    whole = run(TOY, "whole")
+    with pytest.raises(Interrupted, match="run the same command"):
+        run(TOY, "parts", stop=lambda: True)
+    torch.randn(7)  # another process has another random state
+    with pytest.raises(Interrupted):
+        run(TOY, "parts", stop=lambda: True)
+    parts = run(TOY, "parts")
+    assert same(whole, parts)
+    assert metrics(tmp_path / "whole") == metrics(tmp_path / "parts")
+    assert same(run(TOY, "parts"), parts)  # once more after the end: nothing is trained
+    assert len(metrics(tmp_path / "parts")) == TOY.epochs
+
+
+def test_the_seed_decides_and_nothing_before_it(run):
+    first = run(replace(TOY, epochs=1), "a")
+    torch.randn(7)
+    assert same(first, run(replace(TOY, epochs=1), "b"))
+    assert not same(first, run(replace(TOY, epochs=1), "c", seed=1))
+
+
+def test_result_is_in_eval_mode_and_gives_one_output(run):
+    net = run(replace(TOY, epochs=1), "a")
+    assert not any(module.training for module in net.modules())
+    assert net(torch.randn(2, 3, 16, 16)).shape == (2, 10)
+
+
+def test_every_epoch_is_logged(run, tmp_path):
+    recipe = replace(TOY, ema=None, auxiliary_weight=0.0)
+    net = run(recipe, "a")
+    lines = metrics(tmp_path / "a")
+    assert [(line["phase"], line["step"]) for line in lines] == [("retrain", e) for e in range(3)]
+    assert [line["lr"] for line in lines] == pytest.approx([recipe.lr_at(e) for e in range(3)])
+    assert set(lines[0]) == {"phase", "step", "train_loss", "train_accuracy", "lr"}
+    assert net.auxiliary is None
+    drops = {module.drop for module in net.modules() if hasattr(module, "drop")}
+    assert drops == {recipe.drop_path_at(2)}
+
+
+def test_bfloat16_keeps_weights_in_float32(run):
+    net = run(replace(TOY, epochs=1, precision="bfloat16"), "a")
+    assert {p.dtype for p in net.parameters()} == {torch.float32}
+
+
+def test_a_loss_that_is_not_finite_is_named_by_its_step(monkeypatch, run, tmp_path):
+    step = Training.step
+
+    def poisoned(self, x, y):
+        at = (self.loader.epoch, self.loader.batch)
+        return step(self, x * math.nan if at == (1, 2) else x, y)
+
+    monkeypatch.setattr(Training, "step", poisoned)
+    with pytest.raises(NumbersError, match=r"epoch 2, step 2: the loss is nan; lower retrain.lr"):
+        run(TOY, "a")
+    state = Checkpoints(tmp_path / "a" / "checkpoints", "retrain", {}).load()
+    assert state["epoch"] == 1
+    assert all(t.isfinite().all() for t in state["net"].values())
+
+
+def test_a_weight_that_is_not_finite_is_not_saved():
+    net = Fixed()
+    training = Training(net, [], replace(TOY, ema=None))
+    training._check_weights(4)
+    with torch.no_grad():
+        net.other[1] = math.inf
+    with pytest.raises(NumbersError, match="epoch 5: 'other' is no longer finite"):
+        training._check_weights(4)
+
+
+def test_an_augmentation_that_does_not_fit_names_the_recipe(run):
+    with pytest.raises(ConfigError, match=r"cutout: 16 could blank.*retrain.crop, flip and cutout"):
+        run(replace(TOY, cutout=16), "a")

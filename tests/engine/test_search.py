@@ -1,0 +1,204 @@
+"""The loop: exact resume, untouched roles, refusals."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from test_every_config import composed, make
+
+from engine.checkpoint import Checkpoints
+from engine.errors import ConfigError, DataError, Interrupted, NumbersError
+from engine.record import Record
+from engine.search import Found, SearchSettings, search
+from search_spaces.space import Space
+from strategies.strategy import Strategy
+from supernets.network import Network, supernet
+
+CPU = torch.device("cpu")
+STRATEGIES = ["darts", "darts_second_order", "pcdarts"]
+
+
+def data() -> Any:
+    return make(
+        composed("data=synthetic", "data.size=48", "data.image_size=16", "data.classes=3").data
+    )
+
+
+def start(space: Space, name: str, *overrides: str) -> tuple[Network, Strategy]:
+    torch.manual_seed(0)
+    strategy = make(
+        composed(f"strategy={name}", *overrides).strategy, space=space.resize(classes=3)
+    )
+    net = supernet(strategy.space, strategy.mixed_op)
+    strategy.setup(net, CPU)
+    return net, strategy
+
+
+def run(net: Network, strategy: Strategy, folder: Path, epochs: int = 3, **more: Any) -> Found:
+    roles = data().loaders(8, one_level=not strategy.update.two_level, seed=0)
+    return search(
+        net,
+        strategy,
+        roles,
+        SearchSettings(epochs=epochs, batch_size=8, alpha_lr_scale=10.0),
+        folder=folder,
+        record=Record(folder),
+        checkpoints=Checkpoints(folder / "checkpoints", "search", {}),
+        meta={},
+        **more,
+    )
+
+
+def everything(net: Network, strategy: Strategy) -> list[torch.Tensor]:
+    moments = [
+        value
+        for optimizer in (strategy.alpha_optimizer, strategy.weight_optimizer)
+        for state in optimizer.state.values()
+        for value in state.values()
+        if isinstance(value, torch.Tensor)
+    ]
+    return [*net.state_dict().values(), *strategy.arch_parameters(), *moments]
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_a_resumed_search_equals_an_uninterrupted_one_bit_for_bit(
+    name: str, toy_darts: Space, tmp_path: Path
+):
+    whole = start(toy_darts, name)
+    expected = run(*whole, tmp_path / "whole")
+
+    with pytest.raises(Interrupted):
+        run(*start(toy_darts, name), tmp_path / "parts", stop=lambda: True)
+    torch.manual_seed(99)  # a fresh process would start elsewhere
+    resumed = start(toy_darts, name)
+    found = run(*resumed, tmp_path / "parts")
+
+    assert found == expected
+    for ours, theirs in zip(everything(*resumed), everything(*whole), strict=True):
+        assert torch.equal(ours, theirs)
+    for epoch in range(3):
+        file = f"architectures/epoch_{epoch:03d}.json"
+        assert (tmp_path / "parts" / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()
+
+    def metrics(folder: str) -> list[dict[str, float]]:
+        lines = (tmp_path / folder / "metrics.jsonl").read_text().splitlines()
+        return [{k: v for k, v in json.loads(line).items() if k != "seconds"} for line in lines]
+
+    assert metrics("parts") == metrics("whole")
+
+
+def test_alphas_stand_still_during_warmup_and_adam_stays_empty(toy_darts: Space, tmp_path: Path):
+    net, strategy = start(toy_darts, "pcdarts", "strategy.warmup=0.5")
+    before = [p.detach().clone() for p in strategy.arch_parameters()]
+    seen = []
+
+    def stop() -> bool:
+        still = all(
+            torch.equal(a, b) for a, b in zip(before, strategy.arch_parameters(), strict=True)
+        )
+        seen.append((still, len(strategy.alpha_optimizer.state)))
+        return False
+
+    run(net, strategy, tmp_path, epochs=4, stop=stop)
+    assert seen[:2] == [(True, 0), (True, 0)]
+    assert not seen[2][0]
+    assert seen[2][1] == 4
+
+
+def test_a_warmup_that_leaves_no_epoch_is_refused(toy_darts: Space, tmp_path: Path):
+    net, strategy = start(toy_darts, "pcdarts", "strategy.warmup=0.9")
+    with pytest.raises(
+        ValueError, match=r"strategy\.warmup: 0\.9 of search\.epochs=1 leaves no epoch"
+    ):
+        run(net, strategy, tmp_path, epochs=1)
+
+
+def test_the_test_split_is_never_touched(toy_darts: Space, tmp_path: Path, monkeypatch):
+    def refuse(*_: object) -> None:
+        raise DataError("the test split was read")
+
+    monkeypatch.setattr("engine.roles.Data.test", refuse)
+    run(*start(toy_darts, "darts"), tmp_path, epochs=1)
+
+
+def test_numbers_that_are_not_finite_stop_the_search(toy_darts: Space, tmp_path: Path):
+    net, strategy = start(
+        toy_darts, "darts", "strategy.clip=null", "strategy.weight_optimizer.lr=1e30"
+    )
+    with pytest.raises(NumbersError, match=r"lower strategy\.weight_optimizer\.lr"):
+        run(net, strategy, tmp_path)
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_an_alpha_step_leaves_weights_and_statistics_and_a_weight_step_leaves_alphas(
+    name: str, toy_darts: Space
+):
+    net, strategy = start(toy_darts, name)
+    batch = torch.randn(4, 3, 16, 16), torch.randint(3, (4,))
+    strategy.step(net, batch, batch, progress=0.0, move_alphas=True)
+    weights = [t.clone() for t in net.state_dict().values()]
+    buffers = [
+        value.clone()
+        for state in strategy.weight_optimizer.state.values()
+        for value in state.values()
+        if isinstance(value, torch.Tensor)
+    ]
+    strategy.alpha_optimizer.zero_grad()
+    from strategies.update.first_order import frozen_statistics
+
+    with frozen_statistics(net):
+        strategy.update.alpha_gradients(strategy, net, batch, batch)
+    strategy.alpha_optimizer.step()
+    after = net.state_dict().values()
+    assert all(torch.equal(a, b) for a, b in zip(weights, after, strict=True))
+    kept = [
+        value
+        for state in strategy.weight_optimizer.state.values()
+        for value in state.values()
+        if isinstance(value, torch.Tensor)
+    ]
+    assert all(torch.equal(a, b) for a, b in zip(buffers, kept, strict=True))
+
+    alphas = [p.detach().clone() for p in strategy.arch_parameters()]
+    strategy.step(net, batch, None, progress=0.0, move_alphas=False)
+    assert all(torch.equal(a, b) for a, b in zip(alphas, strategy.arch_parameters(), strict=True))
+
+
+@pytest.mark.parametrize("space", ["toy_darts", "toy_nasbench201"])
+def test_pcdarts_with_k_1_and_no_edge_normalisation_is_darts_bit_for_bit(
+    space: str, request, tmp_path: Path
+):
+    toy = request.getfixturevalue(space)
+    same = [
+        "strategy.mixed_op.k=1", "strategy/edge_normalisation=none", "strategy.warmup=0",
+        "strategy.min_lr=0.001", "strategy.alpha_optimizer.lr=3e-4", "strategy.weight_optimizer.lr=0.025",
+    ]  # fmt: skip
+    ours = start(toy, "pcdarts", *same)
+    found = run(*ours, tmp_path / "pcdarts", epochs=2)
+    theirs = start(toy, "darts")
+    assert found == run(*theirs, tmp_path / "darts", epochs=2)
+    for a, b in zip(ours[1].arch_parameters(), theirs[1].arch_parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_exact_and_finite_difference_agree_on_a_network(toy_darts: Space):
+    """At a radius that crosses no kink of a ReLU or a max pool; the paper's 0.01 does cross some."""
+    found = {}
+    for hessian in ("exact", "finite_difference"):
+        setting = f"strategy.update.hessian={hessian}"
+        net, strategy = start(
+            toy_darts, "darts_second_order", setting, "strategy.update.radius=1e-6"
+        )
+        net.double()
+        for p in strategy.arch_parameters():
+            p.data = p.data.double()
+        torch.manual_seed(5)
+        train, val = (
+            (torch.randn(6, 3, 16, 16).double(), torch.randint(3, (6,))) for _ in range(2)
+        )
+        strategy.update.alpha_gradients(strategy, net.train(), train, val)
+        found[hessian] = torch.cat([p.grad.flatten() for p in strategy.arch_parameters()])
+    difference = (found["exact"] - found["finite_difference"]).norm() / found["exact"].norm()
+    assert difference < 1e-8
