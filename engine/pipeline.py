@@ -11,6 +11,7 @@ import torch
 
 from engine.checkpoint import Checkpoints, write_atomically
 from engine.data import Data
+from engine.diagnosis import degenerate
 from engine.drawing import cell_svg
 from engine.errors import ConfigError, configuring
 from engine.evaluate import evaluate
@@ -103,11 +104,16 @@ class Pipeline:
             self.results.update(
                 supernet_accuracy=found.supernet_accuracy,
                 discretised_accuracy=found.discretised_accuracy,
+                diagnosis=found.metrics,
             )
             self._cost("search", cost)
         else:
             architecture = strategy.architecture(**meta, epoch=None)
         self._keep(architecture)
+        warning = degenerate(job.space, architecture)
+        if warning:
+            log.warning("search: %s", warning)
+        self.results.update(degenerate=warning)
         self.run.finish("search", identity)
 
     def _train_supernet(self, strategy: Any, identity: dict[str, Any], meta: dict[str, Any]) -> Any:

@@ -23,6 +23,8 @@ RESULTS = (
     "supernet_accuracy",
     "discretised_accuracy",
     "test_accuracy",
+    "diagnosis",
+    "degenerate",
     "parameters",
     "macs",
     "seconds",

@@ -12,6 +12,7 @@ import torch
 
 from engine.checkpoint import Checkpoints
 from engine.data import Loader, Roles
+from engine.diagnosis import diagnose
 from engine.drawing import alpha_image, cell_image
 from engine.errors import ConfigError, Interrupted, NumbersError
 from engine.evaluate import evaluate, restore_statistics
@@ -62,6 +63,7 @@ class Found:
     architecture: Architecture
     supernet_accuracy: float
     discretised_accuracy: float
+    metrics: dict[str, float]  # these two and the rest of the diagnosis, of the last epoch
 
 
 def search(
@@ -95,7 +97,8 @@ def search(
         )
     for group in strategy.alpha_optimizer.param_groups:
         group["lr"] *= settings.alpha_lr_scale
-    start, found = 0, None
+    start = 0
+    found: Found | None = None
     state = checkpoints.load()
     if state is not None:
         start = _restore(state, net, strategy, roles)
@@ -106,36 +109,42 @@ def search(
             began = time.perf_counter()
             metrics = _epoch(net, strategy, roles, epoch, epochs, progress)
             done = strategy.epoch_end(net, roles, (epoch + 1) / epochs)
-            mixture = strategy.mixture()
-            # Running averages lag behind a net that learns fast; training never reads them.
-            restore_statistics(net, roles.statistics, mixture)
-            selected = evaluate(net, roles.select, mixture)
-            found = strategy.architecture(**meta, epoch=epoch)
-            found.save(folder / "architectures" / f"epoch_{epoch:03d}.json")
-            metrics |= {
-                "supernet_accuracy": selected["accuracy"],
-                "supernet_loss": selected["loss"],
-                "lr": strategy.weight_optimizer.param_groups[0]["lr"],
-                "seconds": round(time.perf_counter() - began, 3),
-            }
+            found = _measure(net, strategy, roles, {**meta, "epoch": epoch})
+            found.architecture.save(folder / "architectures" / f"epoch_{epoch:03d}.json")
+            metrics |= found.metrics | {"seconds": round(time.perf_counter() - began, 3)}
             record.log("search", epoch, metrics)
-            _pictures(record, strategy, found, epoch)
+            _pictures(record, strategy, found.architecture, epoch)
             log.info(
-                "search epoch %d/%d: train loss %.3f, train accuracy %.3f, supernet accuracy %.3f",
+                "search epoch %d/%d: train loss %.3f, train accuracy %.3f; "
+                "on held-out images supernet %.3f, discretised %.3f",
                 epoch + 1, epochs, metrics["train_loss"], metrics["train_accuracy"],
-                selected["accuracy"],
+                found.supernet_accuracy, found.discretised_accuracy,
             )  # fmt: skip
             checkpoints.save(epoch + 1, _state(epoch + 1, net, strategy, roles))
             if stop() and epoch + 1 < epochs:
                 raise Interrupted("search: stopped and saved; run the same command to continue")
             if done:
                 break
-    architecture = strategy.architecture(**meta, epoch=epochs - 1) if found is None else found
-    return Found(
-        architecture,
-        evaluate(net, roles.select, strategy.mixture())["accuracy"],
-        discretised_accuracy(net, architecture, roles),
-    )
+    return found or _measure(net, strategy, roles, {**meta, "epoch": epochs - 1})
+
+
+def _measure(net: Network, strategy: Strategy, roles: Roles, meta: dict[str, Any]) -> Found:
+    """The present architecture, and the diagnosis of it and of the supernet."""
+    mixture = strategy.mixture()
+    # Running averages lag behind a net that learns fast; training never reads them.
+    restore_statistics(net, roles.statistics, mixture)
+    selected = evaluate(net, roles.select, mixture)
+    architecture = strategy.architecture(**meta)
+    discretised = discretised_accuracy(net, architecture, roles)
+    metrics = {
+        "supernet_accuracy": selected["accuracy"],
+        "supernet_loss": selected["loss"],
+        "discretised_accuracy": discretised,
+        "discretisation_gap": selected["accuracy"] - discretised,
+        **diagnose(strategy.space, strategy.gates(), strategy.alive, architecture),
+        "lr": strategy.weight_optimizer.param_groups[0]["lr"],
+    }
+    return Found(architecture, selected["accuracy"], discretised, metrics)
 
 
 def discretised_accuracy(net: Network, architecture: Architecture, roles: Roles) -> float:
