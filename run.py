@@ -18,6 +18,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from engine import naming
+from engine.benchmark import Benchmark
 from engine.cli import explain, list_choices, one_line, summary
 from engine.errors import ConfigError, Failure, configuring
 from engine.pipeline import Job, Pipeline
@@ -33,6 +34,7 @@ TASKS = {
     "retrain": ("retrain",),
     "evaluate": ("evaluate",),
     "export": ("export",),
+    "rank": ("rank",),
 }
 log = logging.getLogger(__name__)
 composed: list[
@@ -116,6 +118,7 @@ def make_job(config: DictConfig) -> Job:
         )
         architecture, weights = given_architecture(config.architecture, config.weights)
         device = runtime.start(config.device, config.seed)
+        benchmark = Benchmark(**config.benchmark)
         data = build(config.data)
         space = build_space(
             config,
@@ -137,6 +140,7 @@ def make_job(config: DictConfig) -> Job:
         search=search,
         recipe=recipe,
         formats=list(config.export.formats),
+        benchmark=benchmark,
         architecture=architecture,
         weights=weights,
     )

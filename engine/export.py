@@ -115,7 +115,7 @@ def _job(
             f"normalisation: {len(mean)} means and {len(std)} deviations, "
             f"expected {channels} of each, one a channel"
         )
-    plain = copy.deepcopy(net).cpu().float().eval()
+    plain = copy.deepcopy(net).cpu().float().to(memory_format=torch.contiguous_format).eval()
     plain.auxiliary = None
     plain.set_drop_path(0.0)
     facts = {

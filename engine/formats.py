@@ -6,6 +6,7 @@ All but `model.py`, which does it in `prepare`, take images that are normalised 
 import importlib.util
 import json
 import logging
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -71,17 +72,18 @@ def write_onnx(job: Job, path: Path) -> None:
             raise SkippedError(f"{package} is not installed; pip install 'archsmith[onnx]'")
     for chatty in ("onnx_ir", "onnxscript"):  # they log every constant they fold
         logging.getLogger(chatty).setLevel(logging.WARNING)
-    program = torch.onnx.export(
-        job.program,
-        (),
-        dynamo=True,
-        opset_version=OPSET,
-        dynamic_shapes={"x": {0: "batch"}},
-        input_names=["image"],
-        output_names=["logits"],
-        external_data=False,
-        verbose=False,
-    )
+    with warnings.catch_warnings(action="ignore", category=FutureWarning):  # torch's own
+        program = torch.onnx.export(
+            job.program,
+            (),
+            dynamo=True,
+            opset_version=OPSET,
+            dynamic_shapes={"x": {0: "batch"}},
+            input_names=["image"],
+            output_names=["logits"],
+            external_data=False,
+            verbose=False,
+        )
     assert program is not None
     program.model.metadata_props["archsmith"] = job.about
     program.save(path, external_data=False)

@@ -1,12 +1,13 @@
 """Python literals for generated source, laid out as `ruff format` would."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 
 WIDTH = 100
+SCREEN = 30
 
 
 class Code(str):
@@ -37,6 +38,19 @@ def literal(value: Any, *, indent: int = 0, used: int = 0) -> str:
         for key, item in zip(keys, values, strict=True)
     ]
     return f"{line[0]}\n{''.join(rows)}{' ' * indent}{line[-1]}"
+
+
+def packed(values: Sequence[Any], *, used: int) -> str:
+    """A tuple, of more than a screen of lines with as many values to a line as fit."""
+    text = literal(tuple(values), used=used)
+    if text.count("\n") <= SCREEN:
+        return text
+    rows = [""]
+    for item in map(_line, values):
+        if len(f"    {rows[-1]} {item},") > WIDTH:
+            rows.append("")
+        rows[-1] += f"{' ' if rows[-1] else ''}{item},"
+    return "".join(["(\n", *(f"    {row}\n" for row in rows), ")  # fmt: skip"])
 
 
 def shortest(value: float) -> float:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from engine.benchmark import Benchmark, look_up, rank_correlation
 from engine.checkpoint import Checkpoints, write_atomically
 from engine.data import Data
 from engine.diagnosis import degenerate
@@ -51,6 +52,7 @@ class Job:
     search: SearchSettings
     recipe: Recipe
     formats: Sequence[str]
+    benchmark: Benchmark
     architecture: Architecture | None = None
     weights: Path | None = None
 
@@ -89,7 +91,14 @@ class Pipeline:
             )
         if self.run.done("search", identity):
             log.info("search: finished before, in %s", job.folder)
-            return
+        else:
+            self._search(identity)
+            self.run.finish("search", identity)
+        if job.benchmark.table:
+            self.results.update(benchmark=look_up(job.benchmark, job.folder))
+
+    def _search(self, identity: dict[str, Any]) -> None:
+        job = self.job
         seed_everything(job.seed)
         strategy = job.strategy(job.space)
         meta = {
@@ -114,7 +123,6 @@ class Pipeline:
         if warning:
             log.warning("search: %s", warning)
         self.results.update(degenerate=warning)
-        self.run.finish("search", identity)
 
     def _train_supernet(self, strategy: Any, identity: dict[str, Any], meta: dict[str, Any]) -> Any:
         job = self.job
@@ -143,6 +151,25 @@ class Pipeline:
         for group, cell in self.job.space.groups.items():
             svg = cell_svg(cell, architecture.choices[group], f"{group} cell")
             write_atomically(self.job.folder / f"cell_{group}.svg", svg.encode())
+
+    def rank(self) -> None:
+        """Kendall's tau between the searched supernet's ranking and the benchmark's table."""
+        job = self.job
+        identity = self._identity("space", "strategy", "search")
+        if not job.benchmark.table:
+            raise ConfigError("benchmark.table: task=rank compares with one; set it to a CSV file")
+        state = Checkpoints(job.folder / "checkpoints", "search", identity).load()
+        if state is None:
+            raise ConfigError(
+                f"task=rank: no searched supernet in {job.folder}; run task=search first with the "
+                "same settings (random trains none)"
+            )
+        net = supernet(job.space, job.strategy(job.space).mixed_op).to(job.device)
+        net.load_state_dict(state["net"])
+        job.data.to(job.device)
+        roles = job.data.loaders(job.search.batch_size, one_level=False, seed=job.seed)
+        found = rank_correlation(net, job.space, roles, job.benchmark, job.seed)
+        self.results.update(ranking=found)
 
     # -- the final network
     # --------------------------------------------------------------------------------

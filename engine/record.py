@@ -25,6 +25,8 @@ RESULTS = (
     "test_accuracy",
     "diagnosis",
     "degenerate",
+    "benchmark",
+    "ranking",
     "parameters",
     "macs",
     "seconds",

@@ -116,7 +116,7 @@ class Specialiser:
         line = b" ".join(part.strip() for part in text.splitlines())
         line = line.replace(b"( ", b"(").replace(b" )", b")")
         simple = isinstance(node, ast.Assign | ast.Return | ast.Expr)
-        plain = not re.search(b"""[#"']|,\\s*[)]""", text)  # no comment, string or closing comma
+        plain = not re.search(rb"[#\"']|,\s*\)|= \(\n", text)  # nothing that lines matter to
         if edits and simple and plain and node.col_offset + len(line) <= WIDTH:
             edits = [Edit(self._start(node), self._end(node), line)]
         yield from edits

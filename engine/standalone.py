@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from engine import model_text as text
-from engine.literals import WIDTH, Code, literal
+from engine.literals import WIDTH, Code, literal, packed
 from engine.sources import PROJECT, Sources, UnportableError, calls_during
 from search_spaces.architecture import Architecture
 from search_spaces.ops import ReLUConvBN
@@ -59,7 +59,7 @@ def standalone(
         space=space.name,
         imports="\n".join(sources.import_lines()),
         input_shape=literal(space.input_shape),
-        classes=literal(tuple(facts["classes"]), used=len("CLASSES = ")),
+        classes=packed(facts["classes"], used=len("CLASSES = ")),
         mean=literal(tuple(facts["mean"]), used=len("MEAN = ")),
         std=literal(tuple(facts["std"]), used=len("STD = ")),
         parameters=f"{facts['parameters']:_}",
@@ -205,12 +205,16 @@ def _network(net: Network, sources: Sources) -> str:
 
 
 def _layer(place: Layer, preprocess: Sequence[str]) -> str:
-    stride = ", stride=2" if place.reduction else ""
-    made = f", [{', '.join(preprocess)}]" if preprocess else ""
-    given = f"{literal(place.group)}, {place.channels}{made}{stride}"
-    if len(f"{text.LAYER_INDENT}Cell({given}),") > WIDTH:
-        given = f"\n{text.LAYER_INDENT}    {given}\n{text.LAYER_INDENT}"
-    return f"Cell({given})"
+    given = [literal(place.group), str(place.channels)]
+    if preprocess:
+        given.append(f"[{', '.join(preprocess)}]")
+    if place.reduction:
+        given.append("stride=2")
+    line = f"Cell({', '.join(given)})"
+    if len(f"{text.LAYER_INDENT}{line},") <= WIDTH:
+        return line
+    rows = "".join(f"{text.LAYER_INDENT}    {item},\n" for item in given)
+    return f"Cell(\n{rows}{text.LAYER_INDENT})"
 
 
 def _preprocess(module: nn.Module, c_in: int, c_out: int, sources: Sources) -> str:
