@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from engine.sources import UnportableError
+from engine.module_source import UnportableError
 from engine.standalone import standalone
 from engine.weights import weights_of
 from search_spaces.architecture import Architecture

@@ -39,7 +39,7 @@ STD = $std
 PARAMETERS = $parameters
 MACS = $macs  # multiply-accumulates for one image, in convolutions and linear layers
 
-# Cell -> node -> {an earlier node: the operations in between}; what enters a cell counts from 0.
+# cell -> {node: {earlier node: operations}}: a node adds up what operations make of earlier ones.
 CELLS = $cells
 '''
 

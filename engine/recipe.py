@@ -98,7 +98,7 @@ class Recipe:
         auxiliary_weight: factor of the auxiliary head's loss; 0 leaves the head out.
         drop_path: approached linearly from 0, as drop_path * epoch / epochs.
         crop, flip, cutout: augmentation; `null` is the data's.
-        ema: decay per step of a moving average of the weights, then the result; `null` for none.
+        ema: decay a step of a moving average of the weights, then the result; `null` for none.
         precision: `float32`, or `bfloat16` autocast of the forward pass.
 
     Raises:

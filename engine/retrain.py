@@ -18,6 +18,7 @@ from engine.augment import Loader
 from engine.checkpoint import Checkpoints
 from engine.data import Data
 from engine.errors import ConfigError, Interrupted, NumbersError
+from engine.evaluate import restore_statistics
 from engine.recipe import PRECISIONS, Recipe
 from engine.record import Averages, Progress, Record
 from engine.runtime import seed_everything
@@ -76,7 +77,7 @@ def retrain(
             checkpoints.save(epoch + 1, training.state_dict(epoch + 1))
             if stop() and epoch + 1 < recipe.epochs:
                 raise Interrupted("retrain: stopped and saved; run the same command to continue")
-    return training.result
+    return training.result()
 
 
 def _loader(data: Data, recipe: Recipe, seed: int) -> Loader:
@@ -101,10 +102,12 @@ class Training:
             foreach=True,
         )
 
-    @property
     def result(self) -> Network:
-        """The network to be used: the moving average where there is one, in eval mode."""
-        return (self.net if self.average is None else self.average.net).eval()
+        """The final network in eval mode; a moving average with statistics of one more pass."""
+        if self.average is None:
+            return self.net.eval()
+        restore_statistics(self.average.net, self.loader)
+        return self.average.net.eval()
 
     def epoch(self, epoch: int, progress: Progress) -> dict[str, float]:
         """One pass over the images, epochs from 0. Raises NumbersError."""
@@ -194,14 +197,11 @@ class Training:
 
 
 class MovingAverage:
-    """A copy of a network: a <- decay a + (1 - decay) w of weights and batch-norm statistics w."""
+    """A copy of a network whose weights follow: a <- decay a + (1 - decay) w."""
 
     def __init__(self, net: Network, decay: float):
         self.net = copy.deepcopy(net)
-        self._old, self._new = (
-            [t for t in one.state_dict().values() if t.is_floating_point()]
-            for one in (self.net, net)
-        )
+        self._old, self._new = list(self.net.parameters()), list(net.parameters())
         self._average = get_ema_multi_avg_fn(decay)
 
     def update(self) -> None:

@@ -4,14 +4,22 @@ import ast
 import functools
 import importlib.util
 import inspect
-import symtable
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import CodeType, FrameType, FunctionType, ModuleType
 from typing import Any
 
+from engine.module_source import (
+    UnportableError,
+    binding,
+    bound_name,
+    globals_of,
+    root,
+    text_of,
+    unqualified,
+)
 from engine.specialise import Specialiser
 
 ALLOWED = frozenset({"torch", *sys.stdlib_module_names})  # what a stand-alone file may import
@@ -22,10 +30,6 @@ PLAIN = (bool, int, float, str)
 Calls = Mapping[CodeType, Sequence[Mapping[str, Any]]]
 
 
-class UnportableError(ValueError):
-    """A definition cannot be copied into a file of its own; says which and why."""
-
-
 def calls_during(run: Callable[[], object]) -> Calls:
     """The plain arguments of every call of a Python function while `run` runs, but torch's own.
 
@@ -34,7 +38,7 @@ def calls_during(run: Callable[[], object]) -> Calls:
     calls: dict[CodeType, list[dict[str, Any]]] = defaultdict(list)
 
     def note(frame: FrameType, event: str, _: object) -> None:
-        if event == "call" and _root(frame.f_globals.get("__name__", "")) not in ALLOWED:
+        if event == "call" and root(frame.f_globals.get("__name__", "")) not in ALLOWED:
             code, values = frame.f_code, frame.f_locals
             names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
             calls[code].append({n: values[n] for n in names if isinstance(values.get(n), PLAIN)})
@@ -70,7 +74,7 @@ class Sources:
             UnportableError: its source, or that of something it uses, cannot be had or copied.
         """
         name, module = getattr(thing, "__name__", ""), inspect.getmodule(thing)
-        if module is not None and _root(module.__name__) in ALLOWED:
+        if module is not None and root(module.__name__) in ALLOWED:
             self.add_import(module.__name__, name)
             return name
         if module is None or vars(module).get(name) is not thing:
@@ -84,7 +88,7 @@ class Sources:
         value = importlib.import_module(module)
         if attribute is not None:
             value = getattr(value, attribute)
-        if self._claim(alias or attribute or _root(module), value, module):
+        if self._claim(alias or attribute or root(module), value, module):
             self.imports.add((module, attribute, alias))
 
     def filled(self, thing: Any) -> dict[str, Any]:
@@ -113,11 +117,11 @@ class Sources:
                 lines[f"from {module}"] += f", {name}"
             else:
                 lines[f"from {module}"] = f"from {module} import {name}"
-        of_torch = [line for line in lines.values() if _root(line.split()[1]) == "torch"]
+        of_torch = [line for line in lines.values() if root(line.split()[1]) == "torch"]
         return [*(line for line in lines.values() if line not in of_torch), "", *of_torch]
 
     def _cut_down(self, thing: Any) -> bool:
-        return _root(thing.__module__) in PROJECT and thing.__name__ not in self.whole
+        return root(thing.__module__) in PROJECT and thing.__name__ not in self.whole
 
     def _claim(self, name: str, value: object, owner: str) -> bool:
         """Whether the name is new. Raises UnportableError where it means something else."""
@@ -131,7 +135,7 @@ class Sources:
 
     def _take(self, module: ModuleType, name: str, whole: bool) -> None:
         """Takes up what `name` means in a module: a definition there, or an import."""
-        statement = _binding(module, name)
+        statement = binding(module, name)
         if isinstance(statement, ast.Import | ast.ImportFrom):
             self._take_import(module, name, statement, whole)
             return
@@ -140,24 +144,31 @@ class Sources:
             return
         if whole:
             self.whole.add(name)
-        text = self._text(module, statement, value)
-        for used in sorted(_globals_of(text) & vars(module).keys()):
-            self._take(module, used, whole)
+        packages = PROJECT | {root(module.__name__)}
+        text, owners = unqualified(text_of(module, statement), module, packages)
+        function = _function(value)
+        if function is not None and self._cut_down(value):
+            redundant = self._redundant(vars(module) | {n: vars(m)[n] for n, m in owners.items()})
+            calls = self.calls.get(function.__code__, [])
+            text = Specialiser(text, calls, self.filled(value), redundant).text()
+        for used in sorted(globals_of(text)):
+            if used in owners or used in vars(module):
+                self._take(owners.get(used, module), used, whole)
         self.definitions[name] = text
 
     def _take_import(
         self, module: ModuleType, name: str, statement: ast.Import | ast.ImportFrom, whole: bool
     ) -> None:
-        alias = next(a for a in statement.names if _bound_name(a) == name)
+        alias = next(a for a in statement.names if bound_name(a) == name)
         source, attribute = alias.name, None
         if isinstance(statement, ast.ImportFrom):
             path = "." * statement.level + (statement.module or "")
             source, attribute = importlib.util.resolve_name(path, module.__package__), alias.name
-        if _root(source) in ALLOWED:
+        if root(source) in ALLOWED:
             self.add_import(source, attribute, alias.asname)
             return
-        near = PROJECT | {_root(module.__name__)}
-        if _root(source) not in near or attribute not in vars(sys.modules[source]):
+        near = PROJECT | {root(module.__name__)}
+        if root(source) not in near or attribute not in vars(sys.modules[source]):
             raise UnportableError(
                 f"{module.__name__} takes '{name}' from {source}; "
                 "a stand-alone file imports torch and the standard library alone"
@@ -166,23 +177,13 @@ class Sources:
         if attribute != name and self._claim(name, vars(module)[name], module.__name__):
             self.definitions[name] = f"{name} = {attribute}"
 
-    def _text(self, module: ModuleType, statement: ast.stmt, value: Any) -> str:
-        decorators = getattr(statement, "decorator_list", [])
-        first = min(node.lineno for node in [statement, *decorators])
-        text = "\n".join(_source(module).splitlines()[first - 1 : statement.end_lineno])
-        function = _function(value)
-        if function is None or not self._cut_down(value):
-            return text
-        calls = self.calls.get(function.__code__, [])
-        return Specialiser(text, calls, self.filled(value), self._redundant(module)).text()
-
-    def _redundant(self, module: ModuleType) -> Callable[[ast.expr, str, Any], bool]:
-        """Whether a call in `module` can do without a keyword: filled in, or the default."""
+    def _redundant(self, names: Mapping[str, Any]) -> Callable[[ast.expr, str, Any], bool]:
+        """Whether a call can do without a keyword: filled in, or the default."""
 
         def redundant(callee: ast.expr, keyword: str, value: Any) -> bool:
             first, *rest = ast.unparse(callee).split(".")
             try:
-                thing = functools.reduce(getattr, rest, vars(module)[first])
+                thing = functools.reduce(getattr, rest, names[first])
                 default = inspect.signature(thing).parameters[keyword].default
             except (LookupError, AttributeError, TypeError, ValueError):
                 return False  # such as `super().__init__`
@@ -191,56 +192,10 @@ class Sources:
         return redundant
 
 
-def _root(module: str) -> str:
-    return module.partition(".")[0]
-
-
 def _function(thing: Any) -> FunctionType | None:
     """What runs when it is called: a class's own `__init__`, or the function itself."""
     function = vars(thing).get("__init__") if isinstance(thing, type) else thing
     return function if isinstance(function, FunctionType) else None
-
-
-def _bound_name(alias: ast.alias) -> str:
-    return alias.asname or _root(alias.name)
-
-
-def _source(module: ModuleType) -> str:
-    try:
-        return inspect.getsource(module)
-    except (OSError, TypeError):
-        raise UnportableError(f"the source of {module.__name__} cannot be read") from None
-
-
-def _binding(module: ModuleType, name: str) -> ast.stmt:
-    """The last top-level statement of a module that gives the name its meaning."""
-    for statement in reversed(ast.parse(_source(module)).body):
-        names: Iterable[str] = ()
-        match statement:
-            case ast.ClassDef() | ast.FunctionDef():
-                names = [statement.name]
-            case ast.Assign(targets=targets):
-                names = map(ast.unparse, targets)
-            case ast.AnnAssign(target=target):
-                names = [ast.unparse(target)]
-            case ast.Import(names=aliases) | ast.ImportFrom(names=aliases):
-                names = map(_bound_name, aliases)
-        if name in names:
-            return statement
-    raise UnportableError(f"'{name}' is not defined at the top level of {module.__name__}")
-
-
-def _globals_of(text: str) -> set[str]:
-    """The names a definition reads from outside itself."""
-
-    def names(table: symtable.SymbolTable) -> Iterator[str]:
-        for symbol in table.get_symbols():
-            if symbol.is_referenced() and symbol.is_global() and not symbol.is_assigned():
-                yield symbol.get_name()
-        for child in table.get_children():
-            yield from names(child)
-
-    return {n for n in names(symtable.symtable(text, "text", "exec")) if not n.startswith("__")}
 
 
 def _isort_order(item: tuple[str, str | None, str | None]) -> tuple[bool, str, int, str]:

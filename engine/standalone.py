@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from engine import model_text as text
 from engine.literals import WIDTH, Code, literal, packed
-from engine.sources import PROJECT, Sources, UnportableError, calls_during
+from engine.module_source import UnportableError
+from engine.sources import PROJECT, Sources, calls_during
 from search_spaces.architecture import Architecture
 from search_spaces.ops import ReLUConvBN
 from search_spaces.space import Cell, Layer, Space

@@ -240,7 +240,8 @@ def test_strategies_leave_the_documented_fields(archsmith, strategy: str):
     results = json.loads(Path("d/results.json").read_text())
     expected = {
         "strategy", "space", "data", "seed", "supernet_accuracy", "discretised_accuracy",
-        "test_accuracy", "parameters", "macs", "seconds", "peak_memory_bytes", "test_reads", "device", "versions",
+        "test_accuracy", "parameters", "macs", "seconds", "peak_memory_bytes", "test_reads",
+        "device", "versions",
     }  # fmt: skip
     assert expected <= set(results)
     assert results["test_reads"] == 0

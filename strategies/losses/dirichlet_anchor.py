@@ -44,9 +44,10 @@ class DirichletAnchor:
 
     def setup(self, net: nn.Module, strategy: "Strategy") -> None:
         if not isinstance(strategy.relaxation, Dirichlet):
+            found = type(strategy.relaxation).__name__
             raise ValueError(
-                "strategy.losses.dirichlet_anchor: needs Dirichlet concentrations, found "
-                f"strategy.relaxation {type(strategy.relaxation).__name__}; set strategy/relaxation=dirichlet"
+                "strategy.losses.dirichlet_anchor: needs strategy/relaxation=dirichlet, found "
+                f"{found}; set it, or leave this loss out"
             )
         self.strategy = strategy
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-LEAST = 1e-3  # a concentration below has no finite gradient in float32
+LEAST = 1e-3  # far below, a row of such concentrations has no finite gradient in float32
 
 
 def concentrations(alphas: Tensor) -> Tensor:

@@ -1,0 +1,28 @@
+"""Reading a discrete cell: every candidate that pruning has left. GOLD-NAS, arXiv:2007.03331."""
+
+from torch import Tensor
+
+from search_spaces.space import Cell
+
+
+def survivors(cell: Cell, gates: Tensor, alive: Tensor) -> dict[str, tuple[str, ...]]:
+    """Per edge the alive candidates but `none`, in the order of the space; gates do not matter.
+
+    gates (E, O), alive (E, O). A node may have any number of inputs, an edge several candidates.
+
+    Raises:
+        ValueError: nothing alive leads into a node.
+    """
+    kept = {}
+    for edge, on in zip(cell.edges, alive.tolist(), strict=True):
+        names = tuple(name for o, name in enumerate(edge.candidates) if on[o] and name != "none")
+        if names:
+            kept[edge.name] = names
+    entered = {edge.target for edge in cell.edges if edge.name in kept}
+    for node in cell.targets:
+        if node not in entered:
+            raise ValueError(
+                f"strategy.pruning: no candidate into node {node} is left; prune less, or widen "
+                "space.candidates"
+            )
+    return kept

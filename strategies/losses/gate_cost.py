@@ -1,0 +1,103 @@
+"""What the gates cost, under a pressure that grows until pruning keeps pace. GOLD-NAS.
+
+Source: Bi et al. 2020, arXiv:2007.03331; formulas and numbers of the public code.
+"""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from strategies.losses.pressure import Pressure, require
+from strategies.shares import node_sums, real_candidates, same_target, shares
+from supernets.costs import candidate_macs
+
+if TYPE_CHECKING:
+    from strategies.strategy import Batch, Logits, Strategy
+    from supernets.mixture import Mixture
+    from supernets.network import Network
+
+
+def resource(gates: Tensor, alive: Tensor, prices: Tensor, same: Tensor) -> Tensor:
+    """R = sum_o ln(1 + n w_o / S) price_o over alive candidates, 0-dim; all arguments (E, O).
+
+    S is the sum of the gates and n the number of alive candidates into a node (`same` (E, E) says
+    which edges share one). R depends on ratios alone; its descent makes weak candidates weaker.
+    """
+    n = node_sums(alive.to(gates.dtype), same)
+    return torch.where(alive, torch.log1p(n * shares(gates, same)) * prices, 0.0).sum()
+
+
+class GateCost:
+    """lambda * R; a candidate costs r + mu * F, F its multiply-accumulates, on each of its layers.
+
+    Args:
+        start, factor, period, pace: of lambda, see `Pressure`.
+        r, mu: price of a candidate, and of so many multiply-accumulates as `unit` says.
+        unit: of F; None is the mean candidate, so that sizes of the space do not matter.
+
+    Raises:
+        ValueError: a setting out of its range.
+    """
+
+    def __init__(
+        self,
+        *,
+        start: float,
+        factor: float,
+        period: float,
+        pace: float,
+        r: float,
+        mu: float,
+        unit: float | None,
+    ):
+        require(min(r, mu) >= 0 and r + mu > 0, "r, mu", "at least 0, not both 0", (r, mu))
+        require(unit is None or unit > 0, "unit", "a positive number or null", unit)
+        self.pressure = Pressure(start, factor, period, pace)
+        self.r, self.mu, self.unit = r, mu, unit
+
+    def setup(self, net: "Network", strategy: "Strategy") -> None:
+        device = next(net.parameters()).device
+        cells, macs = strategy.space.groups, candidate_macs(net)
+        self.strategy = strategy
+        self.real = {name: real_candidates(cell).to(device) for name, cell in cells.items()}
+        self.same = {name: same_target(cell).to(device) for name, cell in cells.items()}
+        layers = {name: net.groups.count(name) for name in cells}
+        self.prices = {  # (E, O)
+            name: (layers[name] * self.r + self.mu * table / self._unit(macs, layers)).to(device)
+            for name, table in macs.items()
+        }
+        self.pressure.setup(self._left(), device)
+
+    def __call__(self, net: "Logits", batch: "Batch", logits: Tensor, mixture: "Mixture") -> Tensor:
+        """The term, 0-dim."""
+        total = logits.new_zeros(())
+        for name, (gates, factors, _) in mixture.groups.items():
+            alive = self.strategy.alive[name] & self.real[name]
+            gates = gates if factors is None else factors[:, None] * gates
+            gates = torch.where(alive, gates, 0.0)
+            total = total + resource(gates, alive, self.prices[name], self.same[name])
+        return self.pressure.strength * total
+
+    def epoch_end(
+        self, net: "Network", strategy: "Strategy", loaders: Any, progress: float
+    ) -> None:
+        self.pressure.epoch_end(self._left(), progress, rises=progress > strategy.warmup)
+
+    def _unit(self, macs: Mapping[str, Tensor], layers: Mapping[str, int]) -> float:
+        if self.unit is not None:
+            return self.unit
+        candidates = sum(layers[name] * int(real.sum()) for name, real in self.real.items())
+        return max(1, sum(int(table.sum()) for table in macs.values())) / candidates
+
+    def _left(self) -> int:
+        """How many candidates are left, `none` and padding not counted."""
+        alive = self.strategy.alive
+        return sum(int((alive[name] & real).sum()) for name, real in self.real.items())
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.pressure.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.pressure.load_state_dict(state)

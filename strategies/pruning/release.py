@@ -1,0 +1,39 @@
+"""Weights of dead candidates leave the weight optimiser, and so do their moments."""
+
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from supernets.mixed_op import MixedOp
+from supernets.network import CellModule
+
+if TYPE_CHECKING:
+    from strategies.strategy import Strategy
+    from supernets.network import Network
+
+
+def release(net: "Network", strategy: "Strategy") -> None:
+    """Takes out what `strategy.alive` has switched off. The supernet keeps the weights."""
+    dead = {id(weight) for weight in dead_weights(net, strategy.alive)}
+    optimizer = strategy.weight_optimizer
+    for group in optimizer.param_groups:
+        group["params"] = [p for p in group["params"] if id(p) not in dead]
+    for weight in strategy.weights:
+        if id(weight) in dead:
+            optimizer.state.pop(weight, None)
+            weight.grad = None
+    strategy.weights = [p for p in strategy.weights if id(p) not in dead]
+
+
+def dead_weights(net: "Network", alive: dict[str, Tensor]) -> list[Tensor]:
+    """The parameters of candidates that are not alive, of mixed ops that keep them apart."""
+    found: list[Tensor] = []
+    for layer, group in zip(net.layers, net.groups, strict=True):
+        if group is None or not isinstance(layer, CellModule):
+            continue
+        for edge, row in zip(layer.cell.edges, alive[group].tolist(), strict=True):
+            for mixed in layer.edges[edge.name].modules():
+                if isinstance(mixed, MixedOp):
+                    dead = [op for op, on in zip(mixed.ops, row, strict=False) if not on]
+                    found += [weight for op in dead for weight in op.parameters()]
+    return found

@@ -1,0 +1,122 @@
+"""Cutting candidates of small share. GOLD-NAS, Bi et al. 2020, arXiv:2007.03331.
+
+The rule as intended: in the public code only edges from the first state were ever cut.
+"""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from search_spaces.space import Cell
+from strategies.pruning.release import release
+from strategies.shares import real_candidates
+
+if TYPE_CHECKING:
+    from strategies.strategy import Strategy
+    from supernets.network import Network
+
+Tables = Mapping[str, Tensor]  # group -> (E, O)
+
+
+def survive(
+    cells: Mapping[str, Cell],
+    gates: Tables,
+    alive: Tables,
+    *,
+    minimum: float,
+    maximum: float,
+    most: int,
+) -> dict[str, Tensor]:
+    """What is left alive: group -> (E, O) bool.
+
+    The smallest share of all goes, again and again: as long as it is <= `minimum`, then up to
+    `most` times while it is <= `maximum`. A share is a gate over the sum of the alive gates into
+    its node, taken anew after each cut. Ties go to the first in group, edge, candidate. A node's
+    last candidate stays.
+    """
+    left = {name: table.clone() for name, table in alive.items()}
+    nodes = [
+        {(name, e, o): float(gates[name][e, o]) for e in into for o in _positions(alive[name][e])}
+        for name, cell in cells.items()
+        for into in map(cell.incoming, cell.targets)
+    ]
+    while True:
+        table = [
+            (gate / (sum(node.values()) or 1.0), node, place)
+            for node in nodes
+            if len(node) > 1
+            for place, gate in node.items()
+        ]
+        if not table:
+            return left
+        share, node, (name, e, o) = min(table, key=lambda row: row[0])
+        if share > minimum:
+            most -= 1
+        if share > maximum or most < 0:
+            return left
+        del node[name, e, o]
+        left[name][e, o] = False
+
+
+def _positions(row: Tensor) -> list[int]:
+    return [o for o, on in enumerate(row.tolist()) if on]
+
+
+class ShareThreshold:
+    """Cuts candidates whose share of what enters their node is small, at the end of each epoch.
+
+    `none` is dead from the start: under gates that do not compete it does nothing, and no node
+    shall be left with it alone. Weights of what is cut leave their optimiser.
+
+    Args:
+        minimum: shares up to this go at once (eta_min).
+        maximum: above it none goes (eta_max).
+        most: of shares between, the smallest; in a whole search so many as this share of all
+            candidates, evenly over the epochs, at least 1 an epoch (n0).
+
+    Raises:
+        ValueError: anything but 0 <= minimum <= maximum < 1, or a negative `most`.
+    """
+
+    def __init__(self, *, minimum: float, maximum: float, most: float):
+        if not 0 <= minimum <= maximum < 1:
+            raise ValueError(
+                "strategy.pruning: expected 0 <= minimum <= maximum < 1, found "
+                f"minimum={minimum}, maximum={maximum}"
+            )
+        if most < 0:
+            raise ValueError(f"strategy.pruning.most: expected at least 0, found {most}")
+        self.minimum, self.maximum, self.most = minimum, maximum, most
+
+    def setup(self, net: "Network", strategy: "Strategy") -> None:
+        self.progress = 0.0
+        real = {name: real_candidates(cell) for name, cell in strategy.space.groups.items()}
+        self.candidates = sum(int(table.sum()) for table in real.values())
+        self._prune(net, strategy, real)
+
+    def epoch_end(
+        self, net: "Network", strategy: "Strategy", loaders: Any, progress: float
+    ) -> None:
+        epoch, self.progress = progress - self.progress, progress
+        if progress <= strategy.warmup:
+            return
+        left = survive(
+            strategy.space.groups,
+            strategy.gates(),
+            {name: table.cpu() for name, table in strategy.alive.items()},
+            minimum=self.minimum,
+            maximum=self.maximum,
+            most=max(1, round(self.most * self.candidates * epoch)) if self.most else 0,
+        )
+        self._prune(net, strategy, left)
+
+    def _prune(self, net: "Network", strategy: "Strategy", left: Tables) -> None:
+        strategy.prune({n: table.to(strategy.alive[n].device) for n, table in left.items()})
+        release(net, strategy)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"progress": self.progress}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.progress = state["progress"]

@@ -1,0 +1,12 @@
+"""Sigmoid gates: candidates do not compete. GOLD-NAS, Bi et al. 2020, arXiv:2007.03331."""
+
+import torch
+from torch import Tensor, nn
+
+
+class Sigmoid(nn.Module):
+    """Every candidate by itself: w_o = sigmoid(a_o). A loss and a pruning see to what is weak."""
+
+    def forward(self, alphas: Tensor, alive: Tensor) -> tuple[Tensor, None]:
+        """(E, O) logits -> (E, O) gates, no index; a pruned candidate gets exactly 0."""
+        return torch.where(alive, alphas.sigmoid(), 0.0), None

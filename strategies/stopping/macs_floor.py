@@ -1,0 +1,105 @@
+"""A floor of multiply-accumulates, and the architectures that held on the way down to it. GOLD-NAS.
+
+Source: Bi et al. 2020, arXiv:2007.03331, abstract (a Pareto series from one search); rules and
+numbers of the public code, whose own count of multiply-accumulates never reaches its floor.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from search_spaces.architecture import Architecture
+from search_spaces.space import Space
+from strategies.shares import real_candidates
+from supernets.costs import candidate_macs
+
+if TYPE_CHECKING:
+    from strategies.strategy import Strategy
+    from supernets.network import Network
+
+
+class MacsFloor:
+    """Stops the search at a floor; a plateau is an architecture that held for some epochs.
+
+    Kept are the architecture of every plateau when it ends (what stood, not what replaces it), and
+    the search's last.
+
+    Args:
+        floor: stops where what is left of the candidates' multiply-accumulates is at most this
+            share of them all. Stem, preprocessing and head do not count.
+        stable: share of the epochs for which a plateau holds; at least 1 epoch.
+
+    Raises:
+        ValueError: a share outside [0, 1); a floor that no architecture of the space can reach.
+    """
+
+    def __init__(self, *, floor: float, stable: float):
+        for name, value in (("floor", floor), ("stable", stable)):
+            if not 0 <= value < 1:
+                raise ValueError(
+                    f"strategy.stopping.{name}: expected a share in [0, 1), found {value}"
+                )
+        self.floor, self.stable = floor, stable
+
+    def setup(self, net: "Network", strategy: "Strategy") -> None:
+        self.space, self.macs = strategy.space, candidate_macs(net)
+        self.standing = strategy.architecture()
+        self.held, self.needed, self.progress = 0, 1, 0.0
+        least = least_macs(self.space, self.macs) / self._total()
+        if least > self.floor:
+            raise ValueError(
+                f"strategy.stopping.floor: {self.floor} of the candidates' multiply-accumulates "
+                f"cannot be reached, every node keeps an input; set it to {least:.3f} or more"
+            )
+
+    def epoch_end(
+        self, net: "Network", strategy: "Strategy", loaders: Any, progress: float
+    ) -> bool:
+        epoch, self.progress = progress - self.progress, progress
+        self.needed = max(1, round(self.stable / epoch))
+        return self.left(strategy.architecture()) <= self.floor
+
+    def keep(self, found: Architecture, *, last: bool) -> list[Architecture]:
+        """What is worth keeping after an epoch that ended with `found`, the largest first."""
+        kept = []
+        if found == self.standing:
+            self.held += 1
+        else:
+            if self.held >= self.needed:
+                kept.append(self.standing)
+            self.standing, self.held = found, 0
+        return [*kept, found] if last else kept
+
+    def left(self, architecture: Architecture) -> float:
+        """The architecture's share of all candidates' multiply-accumulates."""
+        total = 0
+        for name, cell in self.space.groups.items():
+            for e, edge in enumerate(cell.edges):
+                for candidate in architecture.choices[name].get(edge.name, ()):
+                    total += int(self.macs[name][e, edge.candidates.index(candidate)])
+        return total / self._total()
+
+    def _total(self) -> int:
+        return max(1, sum(int(table.sum()) for table in self.macs.values()))
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "standing": self.standing.to_json(),
+            "held": self.held,
+            "progress": self.progress,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.standing = Architecture.parse(json.loads(state["standing"]), "checkpoint")
+        self.held, self.progress = state["held"], state["progress"]
+
+
+def least_macs(space: Space, macs: Mapping[str, Tensor]) -> int:
+    """What is left where every node keeps its cheapest candidate other than `none`."""
+    least = 0
+    for name, cell in space.groups.items():
+        priced = macs[name].masked_fill(~real_candidates(cell), macs[name].max() + 1)
+        least += sum(int(priced[cell.incoming(node)].min()) for node in cell.targets)
+    return least

@@ -1,0 +1,42 @@
+"""One-level update: weights and alphas descend together, on the same training batch.
+
+Source: Xie et al. 2019, arXiv:1812.09926, section 2.1; Bi et al. 2020, arXiv:2007.03331.
+"""
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from strategies.strategy import Batch, Strategy
+
+
+class OneLevel:
+    """One backward pass for both; each optimiser then makes its step. There are no val images."""
+
+    two_level = False
+
+    def step(
+        self,
+        strategy: "Strategy",
+        net: nn.Module,
+        train: "Batch",
+        val: "Batch | None",
+        *,
+        move_alphas: bool,
+    ) -> dict[str, Tensor]:
+        """Returns 0-dim `train_loss` and `train_accuracy`, both before the step."""
+        optimizers = strategy.weight_optimizer, strategy.alpha_optimizer
+        for optimizer in optimizers:
+            optimizer.zero_grad()
+        loss, logits = strategy.loss(net, train)
+        arch = strategy.arch_parameters() if move_alphas else []  # without a gradient: no step
+        loss.backward(inputs=[*strategy.weights, *arch])
+        if strategy.clip is not None:
+            nn.utils.clip_grad_norm_(strategy.weights, strategy.clip)
+        for optimizer in optimizers:
+            optimizer.step()
+        with torch.no_grad():
+            accuracy = (logits.argmax(1) == train[1]).float().mean()
+        return {"train_loss": loss.detach(), "train_accuracy": accuracy}
