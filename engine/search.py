@@ -130,7 +130,7 @@ def search(
 
 def _measure(net: Network, strategy: Strategy, roles: Roles, meta: dict[str, Any]) -> Found:
     """The present architecture, and the diagnosis of it and of the supernet."""
-    mixture = strategy.mixture()
+    mixture = strategy.mixture(noise=False)
     # Running averages lag behind a net that learns fast; training never reads them.
     restore_statistics(net, roles.statistics, mixture)
     selected = evaluate(net, roles.select, mixture)

@@ -132,8 +132,9 @@ class Strategy:
     # -- one pass
     # -----------------------------------------------------------------------------------------
 
-    def mixture(self) -> Mixture:
-        """Relaxes every group: gates, factors per edge, and what runs."""
+    def mixture(self, *, noise: bool = True) -> Mixture:
+        """Relaxes every group: gates, factors per edge, and what runs. Measured without noise."""
+        self.relaxation.train(noise)
         groups = {}
         for name, cell in self.space.groups.items():
             gates, index = self.relaxation(self.alphas[name], self.alive[name])

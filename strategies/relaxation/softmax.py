@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from strategies.relaxation.masked import masked_softmax
+
 
 class Softmax(nn.Module):
     """Softmax over the candidates of an edge, its temperature annealed geometrically.
@@ -26,11 +28,7 @@ class Softmax(nn.Module):
 
     def forward(self, alphas: Tensor, alive: Tensor) -> tuple[Tensor, None]:
         """(E, O) logits -> (E, O) gates, no index; what is pruned gets exactly 0."""
-        dead = ~alive.any(1, keepdim=True)
-        logits = alphas.masked_fill(
-            ~(alive | dead), -torch.inf
-        )  # a dead row stays finite: no NaN gradient
-        return torch.where(alive, (logits / self.temperature).softmax(-1), 0.0), None
+        return masked_softmax(alphas / self.temperature, alive), None
 
     def before_step(self, progress: float) -> None:
         self.temperature.fill_(self.start * (self.end / self.start) ** progress)

@@ -30,8 +30,8 @@ class SecondOrder(FirstOrder):
             both forms agree to 1e-8 (tests/engine/test_search.py).
 
     Raises:
-        ValueError: an unknown `hessian`, a radius that is not positive, or weights not updated by
-            SGD.
+        ValueError: an unknown `hessian`, a radius that is not positive, weights not updated by SGD,
+            or finite differences with a relaxation that draws its gates.
     """
 
     def __init__(self, hessian: str, radius: float):
@@ -48,6 +48,12 @@ class SecondOrder(FirstOrder):
             raise ValueError(
                 "strategy.update: second_order unrolls an SGD step, found "
                 f"{type(strategy.weight_optimizer).__name__}; set strategy/weight_optimizer=sgd"
+            )
+        if self.hessian == "finite_difference" and getattr(strategy.relaxation, "samples", False):
+            raise ValueError(
+                "strategy.update.hessian: finite_difference compares passes of equal gates, found "
+                f"relaxation {type(strategy.relaxation).__name__}, which draws new ones for every "
+                "pass; set strategy.update.hessian=exact"
             )
 
     def alpha_gradients(
