@@ -21,6 +21,7 @@ from engine import naming
 from engine.benchmark import Benchmark
 from engine.cli import explain, list_choices, one_line, summary
 from engine.errors import ConfigError, Failure, configuring
+from engine.export import check_formats
 from engine.pipeline import Job, Pipeline
 from engine.search import SearchSettings
 from search_spaces.architecture import Architecture
@@ -118,6 +119,7 @@ def make_job(config: DictConfig) -> Job:
         )
         architecture, weights = given_architecture(config.architecture, config.weights)
         device = runtime.start(config.device, config.seed)
+        check_formats(config.export.formats)
         benchmark = Benchmark(**config.benchmark)
         data = build(config.data)
         space = build_space(

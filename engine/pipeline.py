@@ -1,9 +1,8 @@
 """The phases of a run, each skipped when its folder holds it: search, retrain, evaluate, export."""
 
-import json
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +16,16 @@ from engine.drawing import cell_svg
 from engine.errors import ConfigError, configuring
 from engine.evaluate import evaluate
 from engine.export import export
+from engine.final import digest_of, final_space, load_final, save_final
 from engine.record import Record, Results
 from engine.retrain import Recipe, retrain
 from engine.run_folder import RunFolder
 from engine.runtime import describe_device, measured, seed_everything, versions
 from engine.search import SearchSettings, search
-from engine.weights import load_weights, read_metadata, save_weights
 from search_spaces.architecture import Architecture
 from search_spaces.space import Space
 from supernets.costs import macs, parameters
-from supernets.network import Network, final_network, supernet
+from supernets.network import Network, supernet
 
 log = logging.getLogger(__name__)
 
@@ -213,17 +212,7 @@ class Pipeline:
                 record=self.record,
                 checkpoints=checkpoints,
             )
-        about = {
-            "architecture": json.loads(architecture.to_json()),
-            "network": {key: space.settings[key] for key in sorted(space.settings)},
-            "data": {
-                "name": job.data.name,
-                "classes": list(job.data.classes),
-                **normalisation(job.data),
-            },
-            "recipe": asdict(job.recipe),
-        }
-        save_weights(net, job.folder / "weights.safetensors", {"archsmith": json.dumps(about)})
+        save_final(net, job.folder / "weights.safetensors", architecture, job.data, job.recipe)
         self.results.update(
             parameters=parameters(net),
             macs=macs(net),
@@ -250,18 +239,7 @@ class Pipeline:
                 "that was retrained>, "
                 "or weights=<file> beside architecture=<file>"
             )
-        about = json.loads(read_metadata(path).get("archsmith", "{}"))
-        if "network" not in about:
-            raise ConfigError(
-                f"{path}: not weights of a final network; expected a file written by task=retrain"
-            )
-        if Architecture.parse(about["architecture"], str(path)) != architecture:
-            raise ConfigError(
-                f"{path}: weights of another architecture; give the pair of one retraining"
-            )
-        space = job.space.resize(**about["network"])
-        net = final_network(space, architecture)
-        load_weights(net, path)
+        net, about = load_final(path, job.space, architecture)
         return net.to(job.device).eval(), architecture, about, path
 
     def evaluate(self) -> None:
@@ -324,31 +302,3 @@ class Pipeline:
     def _cost(self, phase: str, cost: dict[str, Any]) -> None:
         self.results.update(**{name: {phase: value} for name, value in cost.items()})
         self.record.close()
-
-
-def final_space(space: Space, recipe: Recipe) -> Space:
-    """The space at the recipe's size. Raises ConfigError where the space has no such stem."""
-    size = recipe.size
-    if "stem" in size and "stem" not in space.settings:
-        raise ConfigError(
-            f"retrain.stem: space {space.name} has no choice of stems, found '{recipe.stem}'; "
-            "set retrain.stem=null"
-        )
-    if "stem" in size:
-        size["stem_multiplier"] = None  # the stem's own, whatever the search used
-    try:
-        return space.resize(**size)
-    except ValueError as error:
-        raise ConfigError(f"retrain: {error}") from error
-
-
-def normalisation(data: Data) -> dict[str, list[float]]:
-    """Per-channel mean and standard deviation that the images are normalised by."""
-    return {"mean": [float(v) for v in data.mean], "std": [float(v) for v in data.std]}
-
-
-def digest_of(path: Path) -> str:
-    """sha256 of a file's bytes."""
-    import hashlib
-
-    return hashlib.sha256(path.read_bytes()).hexdigest()
