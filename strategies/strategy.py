@@ -147,14 +147,18 @@ class Strategy:
             groups[name] = GroupMixture(gates, factors, active)
         return Mixture(groups)
 
-    def loss(self, net: Logits, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Cross-entropy plus every term of `losses`, and the logits (B, classes)."""
+    def loss(self, net: Logits, batch: Batch, role: str = "train") -> tuple[Tensor, Tensor]:
+        """Cross-entropy plus the terms of `losses`, and the logits (B, classes).
+
+        `role` is that of the batch, train or val; a term with `roles` takes part in those only.
+        """
         x, y = batch
         mixture = self.mixture()
         logits = net(x, mixture)
         loss = F.cross_entropy(logits, y)
         for term in self.losses.values():
-            loss = loss + term(net, batch, logits, mixture)
+            if role in getattr(term, "roles", (role,)):
+                loss = loss + term(net, batch, logits, mixture)
         return loss, logits
 
     # -- life cycle

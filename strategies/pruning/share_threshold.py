@@ -1,6 +1,6 @@
 """Cutting candidates of small share. GOLD-NAS, Bi et al. 2020, arXiv:2007.03331.
 
-The rule as intended: in the public code only edges from the first state were ever cut.
+The rule as intended: the public code only ever cuts edges from a cell's first input.
 """
 
 from collections.abc import Mapping
@@ -16,28 +16,26 @@ if TYPE_CHECKING:
     from strategies.strategy import Strategy
     from supernets.network import Network
 
+Cells = Mapping[str, Cell]
 Tables = Mapping[str, Tensor]  # group -> (E, O)
 
 
 def survive(
-    cells: Mapping[str, Cell],
-    gates: Tables,
-    alive: Tables,
-    *,
-    minimum: float,
-    maximum: float,
-    most: int,
+    cells: Cells, gates: Tables, alive: Tables, *, minimum: float, maximum: float, most: int
 ) -> dict[str, Tensor]:
     """What is left alive: group -> (E, O) bool.
 
     The smallest share of all goes, again and again: as long as it is <= `minimum`, then up to
-    `most` times while it is <= `maximum`. A share is a gate over the sum of the alive gates into
-    its node, taken anew after each cut. Ties go to the first in group, edge, candidate. A node's
-    last candidate stays.
+    `most` times while it is <= `maximum`. A share is a gate over the sum of alive gates into its
+    node, taken anew after each cut; of equal ones the first goes. A node's last candidate stays.
     """
     left = {name: table.clone() for name, table in alive.items()}
     nodes = [
-        {(name, e, o): float(gates[name][e, o]) for e in into for o in _positions(alive[name][e])}
+        {
+            (name, e, o): float(gates[name][e, o])
+            for e in into
+            for o in alive[name][e].nonzero().flatten().tolist()
+        }
         for name, cell in cells.items()
         for into in map(cell.incoming, cell.targets)
     ]
@@ -59,15 +57,12 @@ def survive(
         left[name][e, o] = False
 
 
-def _positions(row: Tensor) -> list[int]:
-    return [o for o, on in enumerate(row.tolist()) if on]
-
-
 class ShareThreshold:
     """Cuts candidates whose share of what enters their node is small, at the end of each epoch.
 
     `none` is dead from the start: under gates that do not compete it does nothing, and no node
-    shall be left with it alone. Weights of what is cut leave their optimiser.
+    shall be left with it alone. Weights of what is cut leave their optimiser. Where every node has
+    one candidate left, the search stops.
 
     Args:
         minimum: shares up to this go at once (eta_min).
@@ -76,17 +71,15 @@ class ShareThreshold:
             candidates, evenly over the epochs, at least 1 an epoch (n0).
 
     Raises:
-        ValueError: anything but 0 <= minimum <= maximum < 1, or a negative `most`.
+        ValueError: anything but 0 <= minimum <= maximum < 1 and 0 <= most.
     """
 
     def __init__(self, *, minimum: float, maximum: float, most: float):
-        if not 0 <= minimum <= maximum < 1:
+        if not 0 <= minimum <= maximum < 1 or most < 0:
             raise ValueError(
-                "strategy.pruning: expected 0 <= minimum <= maximum < 1, found "
-                f"minimum={minimum}, maximum={maximum}"
+                "strategy.pruning: expected 0 <= minimum <= maximum < 1 and 0 <= most, found "
+                f"minimum={minimum}, maximum={maximum}, most={most}"
             )
-        if most < 0:
-            raise ValueError(f"strategy.pruning.most: expected at least 0, found {most}")
         self.minimum, self.maximum, self.most = minimum, maximum, most
 
     def setup(self, net: "Network", strategy: "Strategy") -> None:
@@ -97,12 +90,13 @@ class ShareThreshold:
 
     def epoch_end(
         self, net: "Network", strategy: "Strategy", loaders: Any, progress: float
-    ) -> None:
+    ) -> bool:
         epoch, self.progress = progress - self.progress, progress
         if progress <= strategy.warmup:
-            return
+            return False
+        cells = strategy.space.groups
         left = survive(
-            strategy.space.groups,
+            cells,
             strategy.gates(),
             {name: table.cpu() for name, table in strategy.alive.items()},
             minimum=self.minimum,
@@ -110,6 +104,8 @@ class ShareThreshold:
             most=max(1, round(self.most * self.candidates * epoch)) if self.most else 0,
         )
         self._prune(net, strategy, left)
+        nodes = sum(cell.nodes for cell in cells.values())
+        return sum(int(table.sum()) for table in left.values()) == nodes
 
     def _prune(self, net: "Network", strategy: "Strategy", left: Tables) -> None:
         strategy.prune({n: table.to(strategy.alive[n].device) for n, table in left.items()})

@@ -56,7 +56,7 @@ class FirstOrder:
         self, strategy: "Strategy", net: nn.Module, train: "Batch", val: "Batch"
     ) -> Tensor:
         """Fills the gradients of the alphas; returns the validation loss."""
-        loss, _ = strategy.loss(net, val)
+        loss, _ = strategy.loss(net, val, "val")
         loss.backward(inputs=strategy.arch_parameters())
         return loss
 

@@ -61,21 +61,21 @@ class SecondOrder(FirstOrder):
     ) -> Tensor:
         names = [name for name, _ in net.named_parameters()]
 
-        def loss_on(batch: "Batch") -> LossOfWeights:
+        def loss_on(batch: "Batch", role: str) -> LossOfWeights:
             def loss(weights: Sequence[Tensor]) -> Tensor:
                 replaced = dict(zip(names, weights, strict=True))
 
                 def logits(x: Tensor, mixture: "Mixture") -> Tensor:
                     return functional_call(net, replaced, (x, mixture))
 
-                return strategy.loss(logits, batch)[0]
+                return strategy.loss(logits, batch, role)[0]
 
             return loss
 
         arch = strategy.arch_parameters()
         val_loss, gradients = unrolled_gradient(
-            loss_on(train),
-            loss_on(val),
+            loss_on(train, "train"),
+            loss_on(val, "val"),
             arch,
             strategy.weight_optimizer,
             hessian=self.hessian,
