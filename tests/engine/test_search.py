@@ -18,6 +18,10 @@ from supernets.network import Network, supernet
 
 CPU = torch.device("cpu")
 STRATEGIES = ["darts", "darts_second_order", "pcdarts"]
+SLOW_STRATEGIES = [
+    pytest.param(name, marks=[pytest.mark.slow] if name == "darts_second_order" else [])
+    for name in STRATEGIES
+]
 
 
 def data() -> Any:
@@ -65,7 +69,7 @@ def everything(net: Network, strategy: Strategy) -> list[torch.Tensor]:
     return [*net.state_dict().values(), *strategy.arch_parameters(), *moments]
 
 
-@pytest.mark.parametrize("name", STRATEGIES)
+@pytest.mark.parametrize("name", SLOW_STRATEGIES)
 def test_a_resumed_search_equals_an_uninterrupted_one_bit_for_bit(
     name: str, toy_darts: Space, tmp_path: Path
 ):

@@ -66,6 +66,7 @@ def test_gates_that_are_not_drawn_may_be_compared(toy_darts: Space):
 
 
 @pytest.mark.parametrize("name", DRAWN)
+@pytest.mark.slow
 def test_a_search_continues_as_if_never_stopped(name: str, toy_darts: Space, tmp_path: Path):
     """Noise, temperature and its bound are part of a checkpoint, bit for bit."""
     data = make(composed("data=synthetic", "data.size=48", "data.image_size=16").data)

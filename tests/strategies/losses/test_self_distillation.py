@@ -609,6 +609,7 @@ def test_selfdistill_9_second_order_unrolls_the_distilled_loss_with_one_q(
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("vote", ["soft", "hard"])
+@pytest.mark.slow
 def test_q_is_what_copies_of_the_whole_supernet_say(tiny: Space, method: str, vote: str):
     """Copied modules, the gates they ran with, a candidate pruned on the way: the term by hand."""
     net, strategy = build(
@@ -686,6 +687,7 @@ def test_ramp_rises_between_its_two_shares():
 
 @pytest.mark.parametrize("unit", ["step", "epoch"])
 @pytest.mark.parametrize("stop", [3, 6])
+@pytest.mark.slow
 def test_resumed_is_bit_for_bit_uninterrupted(tiny: Space, unit: str, stop: int):
     """Two steps an epoch, so a stop at 3 is amid one; with betas, and two teachers."""
     settings = [TAUGHT, FULL]
