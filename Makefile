@@ -29,8 +29,8 @@ lint: $(READY)
 types: $(READY)
 	$(BIN)/mypy
 
-bench: $(READY)  ## speed and memory, written to benchmarks/results.md
-	$(BIN)/python benchmarks/run_all.py
+bench: $(READY)  ## seconds of a search step per strategy
+	$(BIN)/python benchmarks/step_time.py
 
 clean:
 	rm -rf .venv outputs multirun build *.egg-info

@@ -3,10 +3,11 @@
 Source: Bi et al. 2020, arXiv:2007.03331; formulas and numbers of the public code.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from strategies.losses.pressure import Pressure, require
@@ -34,6 +35,9 @@ class GateCost:
 
     Args:
         start, factor, period, pace: of lambda, see `Pressure`.
+        ceiling: lambda R is at most so many times the cross-entropy, at the start and, from there
+            geometrically, at the end of a search. Not in the paper: without it, lambda grows past
+            all measure in a search of few and therefore long epochs. None: no such bound.
         r, mu: price of a candidate, and of so many multiply-accumulates as `unit` says.
         unit: of F; None is the mean candidate, so that sizes of the space do not matter.
 
@@ -48,13 +52,16 @@ class GateCost:
         factor: float,
         period: float,
         pace: float,
+        ceiling: Sequence[float] | None,
         r: float,
         mu: float,
         unit: float | None,
     ):
         require(min(r, mu) >= 0 and r + mu > 0, "r, mu", "at least 0, not both 0", (r, mu))
         require(unit is None or unit > 0, "unit", "a positive number or null", unit)
-        self.pressure = Pressure(start, factor, period, pace)
+        bounds = ceiling is None or (len(ceiling) == 2 and min(ceiling) > 0)
+        require(bounds, "ceiling", "two positive numbers or null", ceiling)
+        self.pressure, self.ceiling = Pressure(start, factor, period, pace), ceiling
         self.r, self.mu, self.unit = r, mu, unit
 
     def setup(self, net: "Network", strategy: "Strategy") -> None:
@@ -69,6 +76,7 @@ class GateCost:
             for name, table in macs.items()
         }
         self.pressure.setup(self._left(), device)
+        self.sums = torch.zeros(2, device=device)  # R and cross-entropy, in this epoch
 
     def __call__(self, net: "Logits", batch: "Batch", logits: Tensor, mixture: "Mixture") -> Tensor:
         """The term, 0-dim."""
@@ -78,12 +86,20 @@ class GateCost:
             gates = gates if factors is None else factors[:, None] * gates
             gates = torch.where(alive, gates, 0.0)
             total = total + resource(gates, alive, self.prices[name], self.same[name])
+        with torch.no_grad():
+            self.sums += torch.stack([total, F.cross_entropy(logits, batch[1])])
         return self.pressure.strength * total
 
     def epoch_end(
         self, net: "Network", strategy: "Strategy", loaders: Any, progress: float
     ) -> None:
         self.pressure.epoch_end(self._left(), progress, rises=progress > strategy.warmup)
+        cost, loss = self.sums.tolist()
+        self.sums.zero_()
+        if self.ceiling is not None and cost > 0:
+            low, high = self.ceiling
+            bound = low * (high / low) ** progress * loss / cost
+            self.pressure.strength.clamp_(max=bound)
 
     def _unit(self, macs: Mapping[str, Tensor], layers: Mapping[str, int]) -> float:
         if self.unit is not None:

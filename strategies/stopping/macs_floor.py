@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class MacsFloor:
-    """Stops the search at a floor; a plateau is an architecture that held for some epochs.
+    """Stops the search at a floor; a plateau is an architecture that stood for some time.
 
     Kept are the architecture of every plateau when it ends (what stood, not what replaces it), and
     the search's last.
@@ -29,7 +29,7 @@ class MacsFloor:
     Args:
         floor: stops where what is left of the candidates' multiply-accumulates is at most this
             share of them all. Stem, preprocessing and head do not count.
-        stable: share of the epochs for which a plateau holds; at least 1 epoch.
+        stable: share of the search for which a plateau stands, from one cut to the next.
 
     Raises:
         ValueError: a share outside [0, 1); a floor that no architecture of the space can reach.
@@ -46,7 +46,7 @@ class MacsFloor:
     def setup(self, net: "Network", strategy: "Strategy") -> None:
         self.space, self.macs = strategy.space, candidate_macs(net)
         self.standing = strategy.architecture()
-        self.held, self.needed, self.progress = 0, 1, 0.0
+        self.since, self.progress = 0.0, 0.0  # when that came to stand; the end of an epoch
         least = least_macs(self.space, self.macs) / self._total()
         if least > self.floor:
             raise ValueError(
@@ -57,19 +57,16 @@ class MacsFloor:
     def epoch_end(
         self, net: "Network", strategy: "Strategy", loaders: Any, progress: float
     ) -> bool:
-        epoch, self.progress = progress - self.progress, progress
-        self.needed = max(1, round(self.stable / epoch))
+        self.progress = progress
         return self.left(strategy.architecture()) <= self.floor
 
     def keep(self, found: Architecture, *, last: bool) -> list[Architecture]:
         """What is worth keeping after an epoch that ended with `found`, the largest first."""
         kept = []
-        if found == self.standing:
-            self.held += 1
-        else:
-            if self.held >= self.needed:
+        if found != self.standing:
+            if self.progress - self.since > 0.999 * self.stable:
                 kept.append(self.standing)
-            self.standing, self.held = found, 0
+            self.standing, self.since = found, self.progress
         return [*kept, found] if last else kept
 
     def left(self, architecture: Architecture) -> float:
@@ -87,13 +84,13 @@ class MacsFloor:
     def state_dict(self) -> dict[str, Any]:
         return {
             "standing": self.standing.to_json(),
-            "held": self.held,
+            "since": self.since,
             "progress": self.progress,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.standing = Architecture.parse(json.loads(state["standing"]), "checkpoint")
-        self.held, self.progress = state["held"], state["progress"]
+        self.since, self.progress = state["since"], state["progress"]
 
 
 def least_macs(space: Space, macs: Mapping[str, Tensor]) -> int:
