@@ -16,6 +16,7 @@ from engine.diagnosis import diagnose
 from engine.drawing import alpha_image, cell_image
 from engine.errors import ConfigError, Interrupted, NumbersError
 from engine.evaluate import evaluate, restore_statistics
+from engine.pareto import Pareto
 from engine.record import Averages, Progress, Record
 from search_spaces.architecture import Architecture
 from strategies.strategy import Batch, Strategy
@@ -97,15 +98,16 @@ def search(
         )
     for group in strategy.alpha_optimizer.param_groups:
         group["lr"] *= settings.alpha_lr_scale
-    start = 0
+    start, stopped = 0, False
     found: Found | None = None
     state = checkpoints.load()
     if state is not None:
-        start = _restore(state, net, strategy, roles)
+        start, stopped = _restore(state, net, strategy, roles)
         record.resume("search", start)
         log.info("search: continued after epoch %d of %d", start, epochs)
+    pareto = Pareto(folder, strategy.space, start)
     with Progress("search", epochs * len(roles.train), start * len(roles.train)) as progress:
-        for epoch in range(start, epochs):
+        for epoch in range(start, start if stopped else epochs):
             began = time.perf_counter()
             metrics = _epoch(net, strategy, roles, epoch, epochs, progress)
             done = strategy.epoch_end(net, roles, (epoch + 1) / epochs)
@@ -114,18 +116,21 @@ def search(
             metrics |= found.metrics | {"seconds": round(time.perf_counter() - began, 3)}
             record.log("search", epoch, metrics)
             _pictures(record, strategy, found.architecture, epoch)
+            for kept in strategy.keep(found.architecture, last=done or epoch + 1 == epochs):
+                accuracy = discretised_accuracy(net, kept, roles)
+                pareto.add(kept, epoch=epoch, accuracy=accuracy, meta=meta)
             log.info(
                 "search epoch %d/%d: train loss %.3f, train accuracy %.3f; "
                 "on held-out images supernet %.3f, discretised %.3f",
                 epoch + 1, epochs, metrics["train_loss"], metrics["train_accuracy"],
                 found.supernet_accuracy, found.discretised_accuracy,
             )  # fmt: skip
-            checkpoints.save(epoch + 1, _state(epoch + 1, net, strategy, roles))
+            checkpoints.save(epoch + 1, _state(epoch + 1, done, net, strategy, roles))
             if stop() and epoch + 1 < epochs:
                 raise Interrupted("search: stopped and saved; run the same command to continue")
             if done:
                 break
-    return found or _measure(net, strategy, roles, {**meta, "epoch": epochs - 1})
+    return found or _measure(net, strategy, roles, {**meta, "epoch": start - 1})
 
 
 def _measure(net: Network, strategy: Strategy, roles: Roles, meta: dict[str, Any]) -> Found:
@@ -207,10 +212,13 @@ def _forever(loader: Loader) -> Iterator[Batch]:
         yield from loader
 
 
-def _state(epoch: int, net: Network, strategy: Strategy, roles: Roles) -> dict[str, Any]:
+def _state(
+    epoch: int, stopped: bool, net: Network, strategy: Strategy, roles: Roles
+) -> dict[str, Any]:
     loaders = {"train": roles.train, "val": roles.val}
     return {
         "epoch": epoch,
+        "stopped": stopped,
         "net": net.state_dict(),
         "strategy": strategy.state_dict(),
         "loaders": {name: one.state_dict() for name, one in loaders.items() if one is not None},
@@ -219,7 +227,10 @@ def _state(epoch: int, net: Network, strategy: Strategy, roles: Roles) -> dict[s
     }
 
 
-def _restore(state: dict[str, Any], net: Network, strategy: Strategy, roles: Roles) -> int:
+def _restore(
+    state: dict[str, Any], net: Network, strategy: Strategy, roles: Roles
+) -> tuple[int, bool]:
+    """The epoch to go on with, and whether the search had stopped by itself."""
     net.load_state_dict(state["net"])
     strategy.load_state_dict(state["strategy"])
     for name, saved in state["loaders"].items():
@@ -227,7 +238,7 @@ def _restore(state: dict[str, Any], net: Network, strategy: Strategy, roles: Rol
     torch.set_rng_state(state["rng"])
     if state["cuda_rng"] and torch.cuda.is_available():
         torch.cuda.set_rng_state_all(state["cuda_rng"])
-    return int(state["epoch"])
+    return int(state["epoch"]), bool(state["stopped"])
 
 
 def _pictures(record: Record, strategy: Strategy, found: Architecture, epoch: int) -> None:

@@ -91,5 +91,6 @@ def goldnas(
         family=goldnas,
         settings={k: v for k, v in skeleton.settings.items() if k != "share_alphas"},
         operations=known,
+        affine=False,
         extra_operations=extra,
     )

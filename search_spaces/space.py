@@ -89,6 +89,7 @@ class Space:
     stem_channels: int
     preprocess: bool  # ReLU-conv-BN on each cell input
     head: str  # a name in supernets.skeleton.HEADS
+    affine: bool = True  # whether batch norms before cells of final networks have scale and shift
     extra_operations: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
 
     @property

@@ -193,6 +193,10 @@ class Strategy:
         ]
         return any(verdict is True for verdict in verdicts)
 
+    def keep(self, found: Architecture, *, last: bool) -> list[Architecture]:
+        """Architectures worth keeping on the way, after an epoch that ended with `found`."""
+        return [kept for part in self._having("keep") for kept in part.keep(found, last=last)]
+
     def prune(self, alive: Mapping[str, Tensor]) -> None:
         """Switches candidates off for good: the only place where structure changes."""
         self.alive = {name: self.alive[name] & alive[name] for name in self.alive}

@@ -169,4 +169,4 @@ def final_network(space: Space, architecture: Architecture, *, auxiliary: bool =
         chosen: list[Candidate] = [space.operations[name] for name in names if name != "none"]
         return ChosenOps(chosen, channels, stride) if chosen else None
 
-    return Network(space, fill, affine=True, auxiliary=auxiliary)
+    return Network(space, fill, affine=space.affine, auxiliary=auxiliary)

@@ -59,7 +59,8 @@ class SecondOrder(FirstOrder):
     def alpha_gradients(
         self, strategy: "Strategy", net: nn.Module, train: "Batch", val: "Batch"
     ) -> Tensor:
-        names = [name for name, _ in net.named_parameters()]
+        weights = {id(weight) for weight in strategy.weights}  # pruning takes some out
+        names = [name for name, weight in net.named_parameters() if id(weight) in weights]
 
         def loss_on(batch: "Batch", role: str) -> LossOfWeights:
             def loss(weights: Sequence[Tensor]) -> Tensor:

@@ -1,0 +1,225 @@
+"""The pruning rule: known answers of the sheet goldnas.md, section 9, tests 4, 5 and 7."""
+
+import copy
+from collections.abc import Sequence
+
+import pytest
+import torch
+from test_every_config import composed, make
+from torch import Tensor
+
+from search_spaces.goldnas import CANDIDATES, goldnas
+from search_spaces.space import Cell, Space, complete_edges
+from strategies.pruning.release import dead_weights
+from strategies.pruning.share_threshold import ShareThreshold, survive
+from strategies.strategy import Strategy
+from supernets.mixed_op import MixedOp
+from supernets.network import Network, supernet
+
+PAIR = ["skip_connect", "sep_conv_3x3"]
+LIMITS = dict(minimum=0.01, maximum=0.05)
+
+
+def cut(cell: Cell, gates: Sequence[Sequence[float]], most: int = 4, **limits: float) -> set:
+    """(edge, candidate) of what does not survive."""
+    table = torch.tensor(gates)
+    left = survive(
+        {"g": cell},
+        {"g": table},
+        {"g": torch.ones_like(table, dtype=torch.bool)},
+        **(LIMITS | limits),
+        most=most,
+    )
+    return {(cell.edges[e].name, o) for e, o in (~left["g"]).nonzero().tolist()}
+
+
+def three_inputs() -> Cell:
+    """One node that three states enter: 6 candidates."""
+    return Cell(3, 1, complete_edges(3, 1, PAIR), keep=2)
+
+
+def test_goldnas_4_hand_table():
+    """.005 goes by (a), .02 and .04 by (b); .06 is then .064 of what is left, and stays."""
+    gates = [[0.005, 0.3], [0.02, 0.06], [0.04, 0.575]]
+    assert cut(three_inputs(), gates) == {("0-3", 0), ("1-3", 0), ("2-3", 0)}
+
+
+def test_goldnas_4_rule_b_never_cuts_more_than_it_may():
+    gates = [[0.03, 0.3], [0.02, 0.31], [0.04, 0.3]]
+    assert cut(three_inputs(), gates, most=0) == set()
+    assert cut(three_inputs(), gates, most=1) == {("1-3", 0)}
+    assert cut(three_inputs(), gates, most=2) == {("1-3", 0), ("0-3", 0)}
+    assert len(cut(three_inputs(), gates, most=99)) == 3
+
+
+def test_goldnas_4_rule_a_has_no_such_limit():
+    assert len(cut(three_inputs(), [[0.001, 0.9], [0.002, 0.003], [0.004, 0.005]], most=0)) == 5
+
+
+def test_goldnas_4_sums_are_taken_anew_after_each_cut():
+    """.0098 and .0102 of 1: once the first is gone, the second is .0103."""
+    gates = [[0.0098, 0.0102], [0.3, 0.2], [0.24, 0.24]]
+    assert cut(three_inputs(), gates, minimum=0.0099, most=0) == {("0-3", 0)}
+    # .0499 of 1 is below .05, and .0499 / .9501 = .0525 of the rest is not
+    gates = [[0.0499, 0.0499], [0.3, 0.2], [0.2, 0.2002]]
+    assert cut(three_inputs(), gates, most=9) == {("0-3", 0)}
+
+
+def test_goldnas_4_of_equal_shares_the_first_goes():
+    gates = [[0.5, 0.02], [0.02, 0.46], [0.02, 0.46]]
+    assert cut(three_inputs(), gates, most=1) == {("0-3", 1)}
+    assert cut(three_inputs(), gates, most=2) == {("0-3", 1), ("1-3", 0)}
+
+
+def test_goldnas_4_an_op_on_any_edge_can_be_chosen():
+    """Bug 1 of the public code: only edges from the first state were ever cut."""
+    cell = Cell(2, 4, complete_edges(2, 4, PAIR), keep=2)
+    for e, edge in enumerate(cell.edges):
+        for o in range(2):
+            gates = torch.full((14, 2), 0.9)
+            gates[e, o] = 0.004
+            assert cut(cell, gates.tolist(), most=1) == {(edge.name, o)}, edge
+
+
+def test_goldnas_4_the_smallest_of_all_cells_goes_first():
+    cells = {"a": three_inputs(), "b": three_inputs()}
+    gates = {
+        "a": torch.tensor([[0.03, 0.3], [0.3, 0.3], [0.3, 0.3]]),
+        "b": torch.tensor([[0.9, 0.9], [0.9, 0.9], [0.9, 0.08]]),
+    }
+    alive = {name: torch.ones(3, 2, dtype=torch.bool) for name in cells}
+    left = survive(cells, gates, alive, **LIMITS, most=1)
+    assert [int((~table).sum()) for table in left.values()] == [0, 1]
+    assert not left["b"][2, 1]
+
+
+def test_goldnas_4_what_is_dead_counts_for_nothing():
+    gates = torch.tensor([[0.9, 0.0], [0.05, 0.9], [0.0, 0.0]])
+    alive = {"g": torch.tensor([[True, False], [True, True], [False, False]])}
+    left = survive({"g": three_inputs()}, {"g": gates}, alive, **LIMITS, most=4)
+    assert torch.equal(left["g"], torch.tensor([[True, False], [False, True], [False, False]]))
+
+
+@pytest.mark.parametrize("gate", [0.5, 1e-30, 0.0])
+def test_goldnas_5_a_nodes_last_op_always_stays(gate: float):
+    cell = Cell(2, 4, complete_edges(2, 4, PAIR), keep=2)
+    gates = torch.rand(14, 2) * gate
+    left = survive(
+        {"g": cell},
+        {"g": gates},
+        {"g": torch.ones(14, 2, dtype=torch.bool)},
+        minimum=0.99,
+        maximum=0.99,
+        most=99,
+    )["g"]
+    assert [int(left[cell.incoming(node)].sum()) for node in cell.targets] == [1, 1, 1, 1]
+
+
+def test_a_share_outside_its_range_is_refused():
+    for wrong in (dict(minimum=0.06), dict(maximum=1.0), dict(minimum=-0.1), dict(most=-1)):
+        with pytest.raises(ValueError, match=r"strategy\.pruning: expected 0 <= minimum"):
+            ShareThreshold(**(LIMITS | dict(most=1.0) | wrong))
+
+
+def ready(*overrides: str, name: str = "goldnas") -> tuple[Network, Strategy]:
+    torch.manual_seed(0)
+    space = goldnas(
+        layers=3, nodes=2, channels=4, candidates=PAIR, input_shape=(3, 8, 8), classes=3
+    )
+    strategy = make(composed(f"strategy={name}", *overrides).strategy, space=space)
+    net = supernet(space, strategy.mixed_op)
+    strategy.setup(net, torch.device("cpu"))
+    return net, strategy
+
+
+def weaken(strategy: Strategy, group: str, edge: int, candidate: int) -> None:
+    with torch.no_grad():
+        strategy.alphas[group][edge, candidate] = -12.0
+
+
+def steps(net: Network, strategy: Strategy, count: int = 2) -> None:
+    batch = torch.randn(4, 3, 8, 8), torch.randint(3, (4,))
+    for _ in range(count):
+        strategy.step(net, batch, None, progress=0.1, move_alphas=True)
+
+
+def test_goldnas_7_output_stays_when_an_op_of_gate_0_goes():
+    mixed, x = MixedOp(list(CANDIDATES.values()), 4, 1), torch.randn(4, 4, 8, 8)
+    gates = torch.tensor([0.7, 0.0])
+    torch.testing.assert_close(mixed(x, gates, [0]), mixed(x, gates, [0, 1]), rtol=0, atol=1e-6)
+
+
+def test_goldnas_7_what_is_cut_leaves_the_optimiser_and_never_moves_again():
+    net, strategy = ready()
+    steps(net, strategy)
+    for e in (1, 4):
+        weaken(strategy, "00_normal", e, 1)
+    gone = [
+        weight
+        for name in ("1-2", "2-3")
+        for weight in net.layers[0].edges[name].ops[1].parameters()
+    ]
+    assert all(weight in strategy.weight_optimizer.state for weight in gone)
+
+    strategy.epoch_end(net, None, 0.01)
+
+    assert not strategy.alive["00_normal"][[1, 4], 1].any()
+    assert sum(int((~table).sum()) for table in strategy.alive.values()) == 2
+    assert [id(w) for w in dead_weights(net, strategy.alive)] == [id(w) for w in gone]
+    held = [p for group in strategy.weight_optimizer.param_groups for p in group["params"]]
+    assert {id(p) for p in held} == {id(p) for p in net.parameters()} - {id(w) for w in gone}
+    assert not any(weight in strategy.weight_optimizer.state for weight in gone)
+    before = [weight.detach().clone() for weight in gone]
+    alpha = strategy.alphas["00_normal"].detach().clone()
+    steps(net, strategy, 3)
+    assert all(torch.equal(a, b) for a, b in zip(before, gone, strict=True))
+    assert all(weight.grad is None for weight in gone)
+    moved = strategy.alphas["00_normal"].detach() != alpha
+    assert moved[strategy.alive["00_normal"]].all()
+    assert strategy.gates()["00_normal"][1, 1] == 0
+
+
+def test_goldnas_7_pruning_survives_a_checkpoint():
+    net, strategy = ready()
+    steps(net, strategy)
+    weaken(strategy, "01_reduce", 0, 1)
+    strategy.epoch_end(net, None, 0.01)
+    steps(net, strategy)
+    state, weights = copy.deepcopy((strategy.state_dict(), net.state_dict()))
+
+    other_net, other = ready()
+    other_net.load_state_dict(weights)
+    other.load_state_dict(state)
+    assert all(torch.equal(table, other.alive[n]) for n, table in strategy.alive.items())
+    torch.manual_seed(1)
+    steps(net, strategy)
+    strategy.epoch_end(net, None, 0.02)
+    torch.manual_seed(1)
+    steps(other_net, other)
+    other.epoch_end(other_net, None, 0.02)
+    for ours, theirs in zip(other_net.parameters(), net.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+    assert other.architecture() == strategy.architecture()
+    assert other.losses["gate_cost"].state_dict() == strategy.losses["gate_cost"].state_dict()
+
+
+def test_none_is_dead_from_the_start(toy_darts: Space):
+    strategy = make(composed("strategy=goldnas").strategy, space=toy_darts)
+    strategy.setup(supernet(toy_darts, strategy.mixed_op), torch.device("cpu"))
+    for name, cell in toy_darts.groups.items():
+        for edge, alive in zip(cell.edges, strategy.alive[name], strict=True):
+            assert [bool(on) for on in alive] == [n != "none" for n in edge.candidates]
+
+
+def test_what_the_second_order_unrolls_may_be_pruned():
+    net, strategy = ready("strategy/pruning=share_threshold", name="darts_second_order")
+    cell = strategy.space.groups["00_normal"]
+    weaken(strategy, "00_normal", 0, 1)
+    for e in cell.incoming(2):  # under softmax a share is that of its edge, over all edges
+        strategy.alphas["00_normal"].data[e, 0] = 3.0
+    strategy.epoch_end(net, None, 0.01)
+    assert not strategy.alive["00_normal"][0, 1]
+    batch: tuple[Tensor, Tensor] = torch.randn(4, 3, 8, 8), torch.randint(3, (4,))
+    assert torch.isfinite(
+        strategy.step(net, batch, batch, progress=0.1, move_alphas=True)["val_loss"]
+    )

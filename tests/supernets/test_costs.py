@@ -1,0 +1,77 @@
+"""Multiply-accumulates of candidates: the sheet goldnas.md, section 9, test 1."""
+
+from functools import partial
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from search_spaces.goldnas import CANDIDATES, goldnas
+from search_spaces.space import Space
+from supernets.costs import candidate_macs, macs
+from supernets.mixed_op import MixedOp, PartialMixedOp
+from supernets.mixture import GroupMixture, Mixture, everything_active
+from supernets.network import Network, supernet
+
+CIFAR = dict(nodes=4, candidates=list(CANDIDATES), input_shape=(3, 32, 32), classes=10)
+
+
+def counted(net: Network, mixture: Mixture) -> int:
+    """Multiply-accumulates by torch's own counter."""
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        net.eval()(torch.randn(1, *net.space.input_shape), mixture)
+    return counter.get_total_flops() // 2
+
+
+def alive_mixture(space: Space, share: float) -> tuple[Mixture, dict[str, torch.Tensor]]:
+    """A random part of the candidates runs."""
+    alive = {
+        name: torch.rand(len(cell.edges), cell.width) < share for name, cell in space.groups.items()
+    }
+    for name, cell in space.groups.items():
+        for e, edge in enumerate(cell.edges):
+            alive[name][e, len(edge.candidates) :] = False
+    groups = {n: GroupMixture(t.float(), None, everything_active(t)) for n, t in alive.items()}
+    return Mixture(groups), alive
+
+
+def test_goldnas_1_the_supernets_candidates_cost_613_45_million():
+    with torch.device("meta"):
+        net = supernet(goldnas(layers=14, channels=36, **CIFAR), MixedOp)
+    costs = candidate_macs(net)
+    total = sum(int(table.sum()) for table in costs.values())
+    assert total / 1e6 == pytest.approx(613.45, abs=5e-3)
+    everything, _ = alive_mixture(net.space, 2.0)
+    whole = macs(net, everything)
+    assert whole / 1e6 == pytest.approx(777.0, abs=0.05)
+    assert (whole - total) / 1e6 == pytest.approx(163.57, abs=5e-3)
+    per_stage = {
+        round(value / 1e6, 3) for table in costs.values() for value in table.unique().tolist()
+    }
+    assert per_stage == {0.0, 3.318, 2.986, 2.820, 1.327}
+
+
+@pytest.mark.parametrize("mixed_op", [MixedOp, partial(PartialMixedOp, k=2)])
+@pytest.mark.parametrize("shared", [False, True])
+def test_goldnas_1_less_each_cut_op_is_what_an_independent_counter_finds(
+    shared: bool, mixed_op, toy_darts: Space
+):
+    torch.manual_seed(0)
+    space = toy_darts if shared else goldnas(layers=4, channels=4, **(CIFAR | dict(nodes=2)))
+    net = supernet(space, mixed_op)
+    costs = candidate_macs(net)
+    everything, _ = alive_mixture(space, 2.0)
+    fixed = counted(net, everything) - sum(int(table.sum()) for table in costs.values())
+    for share in (0.9, 0.7):
+        mixture, alive = alive_mixture(space, share)
+        left = sum(int(costs[name][alive[name]].sum()) for name in costs)
+        assert fixed + left == counted(net, mixture) == macs(net, mixture)
+
+
+def test_counting_leaves_the_network_alone(toy_darts: Space):
+    net = supernet(toy_darts, MixedOp)
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    candidate_macs(net)
+    assert net.training
+    assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in net.modules())
