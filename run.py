@@ -22,7 +22,8 @@ from engine.benchmark import Benchmark
 from engine.cli import explain, list_choices, one_line, summary
 from engine.errors import ConfigError, Failure, configuring
 from engine.export import check_formats
-from engine.pipeline import Job, Pipeline
+from engine.job import Job
+from engine.pipeline import Pipeline
 from engine.search import SearchSettings
 from search_spaces.architecture import Architecture
 from search_spaces.genotype import published

@@ -1,59 +1,28 @@
 """The phases of a run, each skipped when its folder holds it: search, retrain, evaluate, export."""
 
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from engine.benchmark import Benchmark, look_up, rank_correlation
+from engine.benchmark import look_up, rank_correlation
 from engine.checkpoint import Checkpoints, write_atomically
-from engine.data import Data
 from engine.diagnosis import degenerate
 from engine.drawing import cell_svg
 from engine.errors import ConfigError, configuring
 from engine.evaluate import evaluate
 from engine.export import export
 from engine.final import digest_of, final_space, load_final, save_final
+from engine.job import Job
 from engine.record import Record, Results
-from engine.retrain import Recipe, retrain
+from engine.retrain import retrain
 from engine.run_folder import RunFolder
 from engine.runtime import describe_device, measured, seed_everything, versions
-from engine.search import SearchSettings, search
+from engine.search import search
 from search_spaces.architecture import Architecture
-from search_spaces.space import Space
 from supernets.costs import macs, parameters
 from supernets.network import Network, supernet
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Job:
-    """All a run needs, as plain objects.
-
-    `space` has the shapes of the data; `strategy` makes a strategy for a space; `settings` is the
-    resolved configuration, by which finished phases and checkpoints are recognised. `architecture`
-    is given where the run does not search, with the `weights` file that belongs to it, if any.
-    """
-
-    names: dict[str, str]  # strategy, space, data: the chosen names
-    settings: dict[str, Any]
-    folder: Path
-    resume: bool
-    seed: int
-    device: torch.device
-    data: Data
-    space: Space
-    strategy: Callable[[Space], Any]
-    search: SearchSettings
-    recipe: Recipe
-    formats: Sequence[str]
-    benchmark: Benchmark
-    architecture: Architecture | None = None
-    weights: Path | None = None
 
 
 class Pipeline:

@@ -10,16 +10,8 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from engine.drawing import (
-    LETTER,
-    LIGHT,
-    Layout,
-    alpha_image,
-    cell_image,
-    cell_layout,
-    cell_svg,
-    kind_of,
-)
+from engine.cell_layout import LETTER, Layout, cell_layout, kind_of
+from engine.drawing import LIGHT, alpha_image, cell_image, cell_svg
 from search_spaces.architecture import Architecture
 from search_spaces.darts import CANDIDATES, darts
 from search_spaces.genotype import PUBLISHED

@@ -65,6 +65,7 @@ def series(folder: Path) -> list[dict[str, Any]]:
     return json.loads((folder / "pareto.json").read_text())["points"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["goldnas", "darts"])
 def test_goldnas_8_a_search_falls_to_its_floor_and_leaves_a_series(name: str, tmp_path: Path):
     space = toy(name)
@@ -92,6 +93,7 @@ def test_goldnas_8_a_search_falls_to_its_floor_and_leaves_a_series(name: str, tm
     assert (tmp_path / "pareto.svg").read_bytes().startswith(b"<?xml")
 
 
+@pytest.mark.slow
 def test_goldnas_1_the_model_of_costs_agrees_with_the_counter_in_every_epoch(tmp_path: Path):
     space = toy("goldnas")
     strategy, _ = run(tmp_path, space)
@@ -108,6 +110,7 @@ def test_goldnas_1_the_model_of_costs_agrees_with_the_counter_in_every_epoch(tmp
         assert fixed + left == counted(space, found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("parts", [1, 3])
 def test_an_interrupted_search_leaves_the_same_series(parts: int, tmp_path: Path):
     space = toy("goldnas")
@@ -136,6 +139,7 @@ def test_an_interrupted_search_leaves_the_same_series(parts: int, tmp_path: Path
         assert torch.equal(ours, theirs)
 
 
+@pytest.mark.slow
 def test_a_search_that_has_stopped_by_itself_does_not_go_on(tmp_path: Path):
     space = toy("goldnas")
     strategy, found = run(tmp_path, space)

@@ -1,0 +1,260 @@
+"""Where the boxes and curves of a cell's drawing stand.
+
+A cell is laid out in layers, as by Sugiyama et al. 1981 (doi:10.1109/TSMC.1981.4308636): states at
+even layers by longest path, operations in the layer before their target; what a state sends further
+passes a layer in a lane of its own. Curves stay in the gaps between layers: none runs over a box.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+
+from search_spaces.space import Cell
+
+Kept = Mapping[str, tuple[str, ...]]
+
+MARGIN, TITLE_HEIGHT, GAP = 22.0, 36.0, 26.0  # pixels, as all lengths here
+LETTER = 7.3  # width of a letter of the 12 pixel monospaced font
+PORT = 10.0  # between two arrows into one box
+TIP = 7.0  # length of an arrow's tip
+HEIGHTS = {"input": 40.0, "node": 36.0, "output": 36.0, "label": 24.0, "lane": 8.0}
+SWEEPS = 24
+STIFFNESS = {True: 12.0, False: 1.0}  # of a link between lanes, of another
+
+
+@dataclass
+class Box:
+    """A state, an operation on the way to it, or a lane; `x` is the left side, `y` the middle."""
+
+    role: str  # a key of HEIGHTS
+    layer: int
+    text: str = ""
+    caption: str = ""
+    kind: str = "plain"  # a key of LIGHT
+    x: float = 0.0
+    y: float = 0.0
+    width: float = 0.0
+    height: float = 0.0
+
+
+class Curve(NamedTuple):
+    """From (x0, y0) to (x1, y1), level at both ends; `tip`: it ends in an arrow."""
+
+    kind: str
+    x0: float
+    y0: float
+    x1: float
+    y1: float
+    tip: bool
+
+
+@dataclass
+class Layout:
+    """Boxes with their places, and the curves that join boxes of neighbouring layers."""
+
+    boxes: list[Box] = field(default_factory=list)
+    links: list[tuple[int, int, str]] = field(default_factory=list)  # from, to, kind
+    width: float = 0.0
+    height: float = 0.0
+
+    def add(self, box: Box) -> int:
+        self.boxes.append(box)
+        return len(self.boxes) - 1
+
+    @property
+    def layers(self) -> list[list[int]]:
+        found: list[list[int]] = [[] for _ in range(1 + max(box.layer for box in self.boxes))]
+        for i, box in enumerate(self.boxes):
+            found[box.layer].append(i)
+        return found
+
+    def curves(self) -> list[Curve]:
+        """One per link; arrows into one box lie below each other in the order of their sources."""
+        found = []
+        for target, end in enumerate(self.boxes):
+            into = [(self.boxes[a], kind) for a, b, kind in self.links if b == target]
+            into.sort(key=lambda pair: pair[0].y)
+            tip = end.role in ("node", "output")
+            for port, (start, kind) in enumerate(into):
+                y = end.y + (PORT * (port - (len(into) - 1) / 2) if tip else 0.0)
+                found.append(Curve(kind, start.x + start.width, start.y, end.x, y, tip))
+        return found
+
+
+def cell_layout(cell: Cell, kept: Kept, title: str = "") -> Layout:
+    """Where everything stands. Raises ValueError where `kept` names an edge the cell has not."""
+    known = [edge.name for edge in cell.edges]
+    for name in kept:
+        if name not in known:
+            raise ValueError(
+                f"drawing: found edge '{name}', expected one of {', '.join(known)}; "
+                "give the cell of the space that the architecture was found in"
+            )
+    layout = _connect(cell, kept)
+    layers = _order(layout)
+    _place_rows(layout, layers)
+    _place_columns(layout, layers)
+    layout.width = max(layout.width, 2 * MARGIN + 1.3 * LETTER * len(title))
+    return layout
+
+
+def kind_of(operation: str) -> str:
+    """The kind of an operation, by its name: `conv`, `pool`, `skip` or `other`."""
+    return next((kind for kind in ("conv", "pool", "skip") if kind in operation), "other")
+
+
+def _connect(cell: Cell, kept: Kept) -> Layout:
+    """Boxes and links of a cell, without places."""
+    wires = [
+        (edge.source, edge.target, name)
+        for edge in cell.edges
+        for name in kept.get(edge.name, ())
+        if name != "none"
+    ]
+    column = [0] * cell.inputs
+    for node in cell.targets:
+        column.append(1 + max((column[j] for j, target, _ in wires if target == node), default=0))
+    entered = {*range(cell.inputs), *(target for _, target, _ in wires)}
+    outputs = cell.targets if cell.output == "concat" else [cell.targets[-1]]
+    last = 2 * max(column) + 1
+    layout = Layout()
+    at: dict[tuple[int, int], int] = {}  # (state, layer) -> the state, or its lane in that layer
+    for state, first in enumerate(2 * c for c in column):
+        kind = "plain" if state in entered else "faded"
+        role = "input" if state < cell.inputs else "node"
+        caption = f"cell k\u2212{cell.inputs - state}" if role == "input" else ""
+        at[state, first] = layout.add(Box(role, first, str(state), caption, kind))
+        leaves = [2 * column[target] - 2 for j, target, _ in wires if j == state]
+        leaves += [last - 1] if state in outputs else []
+        for layer in range(first + 1, max(leaves, default=0) + 1):
+            at[state, layer] = layout.add(Box("lane", layer, kind=kind))
+            layout.links.append((at[state, layer - 1], at[state, layer], kind))
+    for source, target, name in wires:
+        layer = 2 * column[target] - 1
+        label = layout.add(Box("label", layer, name, kind=kind_of(name)))
+        layout.links.append((at[source, layer - 1], label, kind_of(name)))
+        layout.links.append((label, at[target, layer + 1], kind_of(name)))
+    end = layout.add(Box("output", last, "concat" if cell.output == "concat" else "output"))
+    layout.links += [(at[j, last - 1], end, layout.boxes[at[j, last - 1]].kind) for j in outputs]
+    _grow(layout.boxes, layout.links)
+    return layout
+
+
+def _grow(boxes: list[Box], links: list[tuple[int, int, str]]) -> None:
+    """Heights, with room for every arrow into a box."""
+    for i, box in enumerate(boxes):
+        arrows = sum(b == i for _, b, _ in links) if box.role in ("node", "output") else 0
+        box.height = max(HEIGHTS[box.role], PORT * (arrows + 1) * (arrows > 0))
+
+
+def _order(layout: Layout) -> list[list[int]]:
+    """The boxes of each layer from top to bottom, few crossings; the inputs keep their order."""
+    layers = layout.layers
+    best, fewest = layers, _crossings(layout, layers)
+    near = _neighbours(layout)
+    for sweep in range(SWEEPS):
+        layers = [list(layer) for layer in layers]
+        forward = sweep % 2 == 1
+        for k in range(1, len(layers)) if forward else range(len(layers) - 2, 0, -1):
+            beside = layers[k - 1 if forward else k + 1]
+            rank = {i: float(place) for place, i in enumerate(beside)}
+            where = {}
+            for place, i in enumerate(layers[k]):
+                ranks = [rank[j] for j in near[i] if j in rank]
+                where[i] = sum(ranks) / len(ranks) if ranks else float(place)
+            layers[k].sort(key=where.__getitem__)
+        crossings = _crossings(layout, layers)
+        if crossings < fewest:
+            best, fewest = layers, crossings
+    return best
+
+
+def _neighbours(layout: Layout) -> list[list[int]]:
+    near: list[list[int]] = [[] for _ in layout.boxes]
+    for a, b, _ in layout.links:
+        near[a].append(b)
+        near[b].append(a)
+    return near
+
+
+def _crossings(layout: Layout, layers: list[list[int]]) -> int:
+    place = {i: p for layer in layers for p, i in enumerate(layer)}
+    gaps: list[list[tuple[int, int]]] = [[] for _ in layers]
+    for a, b, _ in layout.links:
+        gaps[layout.boxes[a].layer].append((place[a], place[b]))
+    return sum(
+        (a - c) * (b - d) < 0 for ends in gaps for i, (a, b) in enumerate(ends) for c, d in ends[:i]
+    )
+
+
+def _place_rows(layout: Layout, layers: list[list[int]]) -> None:
+    """Every box as near as its layer allows to the boxes it is joined to, lanes straight."""
+    boxes, near = layout.boxes, _neighbours(layout)
+    for sweep in range(4 * SWEEPS):
+        for layer in layers[:: 1 if sweep % 2 else -1]:
+            wanted, weights = [], []
+            for i in layer:
+                pull = [(boxes[j].y, STIFFNESS[_lanes(boxes[i], boxes[j])]) for j in near[i]]
+                pull = pull or [(boxes[i].y, 1e-3)]
+                weights.append(sum(weight for _, weight in pull))
+                wanted.append(sum(y * weight for y, weight in pull) / weights[-1])
+            apart = [_apart(boxes[i], boxes[j]) for i, j in pairwise(layer)]
+            for i, y in zip(layer, _spread(wanted, apart, weights), strict=True):
+                boxes[i].y = y
+    _straighten(layout, layers)
+    top = min(box.y - box.height / 2 for box in boxes)
+    for box in boxes:
+        box.y += MARGIN + TITLE_HEIGHT - top
+    layout.height = max(box.y + box.height / 2 for box in boxes) + MARGIN
+
+
+def _straighten(layout: Layout, layers: list[list[int]]) -> None:
+    """From right to left, every lane as level with its continuation as its layer allows."""
+    boxes = layout.boxes
+    after = {a: boxes[b] for a, b, _ in layout.links if _lanes(boxes[a], boxes[b])}
+    for layer in layers[::-1]:
+        for place, i in enumerate(layer):
+            if i in after:
+                above = [boxes[j].y + _apart(boxes[i], boxes[j]) for j in layer[:place][-1:]]
+                below = [boxes[j].y - _apart(boxes[i], boxes[j]) for j in layer[place + 1 :][:1]]
+                boxes[i].y = min([max([after[i].y, *above]), *below])
+
+
+def _lanes(a: Box, b: Box) -> bool:
+    return a.role == b.role == "lane"
+
+
+def _apart(a: Box, b: Box) -> float:
+    """The least distance of two neighbours of a layer, middle to middle."""
+    return (a.height + b.height) / 2 + 12
+
+
+def _spread(wanted: list[float], apart: list[float], weights: list[float]) -> list[float]:
+    """The places nearest to `wanted` (least squares) that are `apart`: pool adjacent violators."""
+    offsets = np.concatenate([[0.0], np.cumsum(apart)])
+    pools: list[tuple[float, float, int]] = []  # mean, weight, size
+    for y, weight in zip(wanted - offsets, weights, strict=True):
+        pools.append((float(y), weight, 1))
+        while len(pools) > 1 and pools[-2][0] > pools[-1][0]:
+            (y1, w1, n1), (y2, w2, n2) = pools[-2:]
+            pools[-2:] = [((y1 * w1 + y2 * w2) / (w1 + w2), w1 + w2, n1 + n2)]
+    means = [mean for mean, _, size in pools for _ in range(size)]
+    return [float(y) for y in means + offsets]
+
+
+def _place_columns(layout: Layout, layers: list[list[int]]) -> None:
+    """Layers from left to right; boxes of a layer are equally wide, steep gaps are wider."""
+    x = MARGIN
+    for k, layer in enumerate(layers):
+        boxes = [layout.boxes[i] for i in layer]
+        letters = max((len(text) for box in boxes for text in (box.text, box.caption)), default=0)
+        width = max(36.0, LETTER * letters + 18) if letters else 0.0
+        for box in boxes:
+            box.x, box.width = x, width
+        links = [(layout.boxes[a], layout.boxes[b]) for a, b, _ in layout.links]
+        rise = max((abs(a.y - b.y) for a, b in links if a.layer == k), default=0.0)
+        x += width + GAP + min(0.2 * rise, 50.0)
+    layout.width = x - GAP + MARGIN

@@ -1,0 +1,41 @@
+"""What a run is made of, as plain objects: the configuration's other side."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from engine.benchmark import Benchmark
+from engine.data import Data
+from engine.retrain import Recipe
+from engine.search import SearchSettings
+from search_spaces.architecture import Architecture
+from search_spaces.space import Space
+
+
+@dataclass(frozen=True)
+class Job:
+    """All a run needs, as plain objects.
+
+    `space` has the shapes of the data; `strategy` makes a strategy for a space; `settings` is the
+    resolved configuration, by which finished phases and checkpoints are recognised. `architecture`
+    is given where the run does not search, with the `weights` file that belongs to it, if any.
+    """
+
+    names: dict[str, str]  # strategy, space, data: the chosen names
+    settings: dict[str, Any]
+    folder: Path
+    resume: bool
+    seed: int
+    device: torch.device
+    data: Data
+    space: Space
+    strategy: Callable[[Space], Any]
+    search: SearchSettings
+    recipe: Recipe
+    formats: Sequence[str]
+    benchmark: Benchmark
+    architecture: Architecture | None = None
+    weights: Path | None = None
