@@ -60,7 +60,8 @@ def degenerate(space: Space, found: Architecture) -> str | None:
     if kept and all("skip" in name or "pool" in name for name in kept):
         what = "skip connections" if all("skip" in name for name in kept) else "skips and pools"
         return (
-            f"collapse: every kept candidate is parameter-free ({what}). It is a known failure of "
-            "plain DARTS; strategies that counter it: pcdarts, sddarts, drnas, gdas"
+            f"collapse: every kept candidate is parameter-free ({what}). Plain DARTS often ends "
+            "so, and a pruning search whose price is too high (strategy.losses.gate_cost.mu); "
+            "strategies that counter it: pcdarts, sddarts, drnas, gdas"
         )
     return None

@@ -1,10 +1,12 @@
 """The phases of a run, each skipped when its folder holds it: search, retrain, evaluate, export."""
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from engine.benchmark import look_up, rank_correlation
+from engine.budget import epochs_within
 from engine.checkpoint import Checkpoints, write_atomically
 from engine.diagnosis import degenerate
 from engine.drawing import cell_svg
@@ -101,13 +103,20 @@ class Pipeline:
         checkpoints = Checkpoints(job.folder / "checkpoints", "search", identity)
         if not job.resume:
             checkpoints.clear()
+        roles = job.data.loaders(
+            job.search.batch_size, one_level=not strategy.update.two_level, seed=job.seed
+        )
+        settings = job.search
+        if settings.seconds is not None:  # timed once: a resumed search keeps its epochs
+            epochs = self.results.fields["search_epochs"]
+            epochs = epochs or epochs_within(settings.seconds, net, strategy, roles)
+            settings = replace(settings, epochs=epochs)
+        self.results.update(search_epochs=settings.epochs)
         return search(
             net,
             strategy,
-            job.data.loaders(
-                job.search.batch_size, one_level=not strategy.update.two_level, seed=job.seed
-            ),
-            job.search,
+            roles,
+            settings,
             folder=job.folder,
             record=self.record,
             checkpoints=checkpoints,

@@ -20,6 +20,7 @@ RESULTS = (
     "space",
     "data",
     "seed",
+    "search_epochs",
     "supernet_accuracy",
     "discretised_accuracy",
     "test_accuracy",

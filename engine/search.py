@@ -31,10 +31,10 @@ class SearchSettings:
     """How long and in which portions.
 
     Args:
-        alpha_lr_scale: multiplies the strategy's alpha learning rate. The papers' rates are made
-            for some
-            20,000 alpha steps; a search of a few hundred needs larger ones for alphas to move at
-            all.
+        seconds: wall-clock time of the search; where it is given, `epochs` is what fits into it.
+        alpha_lr_scale: multiplies the learning rate of alphas that Adam moves. Adam's step is its
+            rate, whatever the gradient; the papers' are made for some 20,000 alpha steps, and in a
+            search of a few hundred alphas would hardly move.
 
     Raises:
         ValueError: a number that is not positive, or not whole where it must be.
@@ -43,6 +43,7 @@ class SearchSettings:
     epochs: int
     batch_size: int
     alpha_lr_scale: float
+    seconds: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size"):
@@ -51,6 +52,10 @@ class SearchSettings:
                 raise ValueError(
                     f"search.{name}: expected a whole number of at least 1, found {value!r}"
                 )
+        if self.seconds is not None and not self.seconds > 0:
+            raise ValueError(
+                f"search.seconds: expected a positive number or null, found {self.seconds!r}"
+            )
         if not isinstance(self.alpha_lr_scale, int | float) or self.alpha_lr_scale <= 0:
             raise ValueError(
                 f"search.alpha_lr_scale: expected a positive number, found {self.alpha_lr_scale!r}"
@@ -96,8 +101,9 @@ def search(
             "which alphas move; "
             "lower strategy.warmup or raise search.epochs"
         )
-    for group in strategy.alpha_optimizer.param_groups:
-        group["lr"] *= settings.alpha_lr_scale
+    if isinstance(strategy.alpha_optimizer, torch.optim.Adam):
+        for group in strategy.alpha_optimizer.param_groups:
+            group["lr"] *= settings.alpha_lr_scale
     start, stopped = 0, False
     found: Found | None = None
     state = checkpoints.load()

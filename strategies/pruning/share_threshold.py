@@ -61,8 +61,8 @@ class ShareThreshold:
     """Cuts candidates whose share of what enters their node is small, at the end of each epoch.
 
     `none` is dead from the start: under gates that do not compete it does nothing, and no node
-    shall be left with it alone. Weights of what is cut leave their optimiser. Where every node has
-    one candidate left, the search stops.
+    shall be left with it alone. Weights of what is cut leave their optimiser. The search stops
+    where every node has one candidate left, or, if the space wants one on every edge, no edge more.
 
     Args:
         minimum: shares up to this go at once (eta_min).
@@ -104,8 +104,7 @@ class ShareThreshold:
             most=max(1, round(self.most * self.candidates * epoch)) if self.most else 0,
         )
         self._prune(net, strategy, left)
-        nodes = sum(cell.nodes for cell in cells.values())
-        return sum(int(table.sum()) for table in left.values()) == nodes
+        return all(_decided(cell, left[name]) for name, cell in cells.items())
 
     def _prune(self, net: "Network", strategy: "Strategy", left: Tables) -> None:
         strategy.prune({n: table.to(strategy.alive[n].device) for n, table in left.items()})
@@ -116,3 +115,10 @@ class ShareThreshold:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.progress = state["progress"]
+
+
+def _decided(cell: Cell, left: Tensor) -> bool:
+    """Whether nothing is left to choose between in a cell; left (E, O) bool."""
+    if cell.keep is None:
+        return int(left.sum(1).max()) <= 1
+    return int(left.sum()) == cell.nodes

@@ -58,7 +58,8 @@ class MacsFloor:
         self, net: "Network", strategy: "Strategy", loaders: Any, progress: float
     ) -> bool:
         self.progress = progress
-        return self.left(strategy.architecture()) <= self.floor
+        alive = sum(int((self.macs[n] * on.cpu()).sum()) for n, on in strategy.alive.items())
+        return alive / self._total() <= self.floor
 
     def keep(self, found: Architecture, *, last: bool) -> list[Architecture]:
         """What is worth keeping after an epoch that ended with `found`, the largest first."""
@@ -97,6 +98,8 @@ def least_macs(space: Space, macs: Mapping[str, Tensor]) -> int:
     """What is left where every node keeps its cheapest candidate other than `none`."""
     least = 0
     for name, cell in space.groups.items():
+        if cell.keep is None:  # nodes may stay without inputs
+            continue
         priced = macs[name].masked_fill(~real_candidates(cell), macs[name].max() + 1)
         least += sum(int(priced[cell.incoming(node)].min()) for node in cell.targets)
     return least

@@ -24,3 +24,10 @@ def test_a_node_that_nothing_enters_is_an_error_that_names_the_pruning():
     alive = torch.tensor([[True, False, False], [True, False, False]])
     with pytest.raises(ValueError, match=r"strategy\.pruning: no candidate into node 2 is left"):
         survivors(cell, torch.rand(2, 3), alive)
+
+
+def test_where_the_space_wants_one_candidate_an_edge_the_strongest_survivor_is_kept():
+    cell = Cell(1, 2, complete_edges(1, 2, NAMES), keep=None, output="last")
+    alive = torch.tensor([[0, 1, 1], [0, 0, 0], [0, 1, 0]], dtype=torch.bool)
+    gates = torch.tensor([[0.9, 0.2, 0.3], [0.9, 0.9, 0.9], [0.1, 0.1, 0.9]])
+    assert survivors(cell, gates, alive) == {"0-1": ("sep_conv_3x3",), "1-2": ("skip_connect",)}
