@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from engine import naming
 from engine.benchmark import Benchmark
 from engine.cli import explain, list_choices, one_line, summary
+from engine.compare import compare
 from engine.errors import ConfigError, Failure, configuring
 from engine.export import check_formats
 from engine.job import Job
@@ -156,8 +157,14 @@ def app(config: DictConfig) -> float | None:
     if config.task == "list":
         print(list_choices(CONF))
         return None
+    if config.task == "compare":
+        with configuring():
+            print(compare(Path(config.runs), Benchmark(**config.benchmark)), end="")
+        return None
     if config.task not in TASKS:
-        raise ConfigError(f"task: unknown '{config.task}'; known: {', '.join(TASKS)}, list")
+        raise ConfigError(
+            f"task: unknown '{config.task}'; known: {', '.join(TASKS)}, compare, list"
+        )
     job = make_job(config)
     pipeline = Pipeline(job)
     phases = TASKS[config.task]

@@ -1,5 +1,6 @@
 """The phases of a run, each skipped when its folder holds it: search, retrain, evaluate, export."""
 
+import json
 import logging
 from dataclasses import replace
 from pathlib import Path
@@ -36,6 +37,9 @@ class Pipeline:
         if not job.resume:
             (job.folder / "results.json").unlink(missing_ok=True)
             (job.folder / "metrics.jsonl").unlink(missing_ok=True)
+        write_atomically(
+            job.folder / "config.json", (json.dumps(job.settings, indent=2) + "\n").encode()
+        )
         self.results = Results(job.folder)
         self.record = Record(job.folder)
         self.results.update(
