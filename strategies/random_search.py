@@ -4,12 +4,15 @@ Source: Li & Talwalkar 2019, arXiv:1902.07638, section 3; Yang et al. 2020, arXi
 section 3.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from search_spaces.architecture import Architecture, reachable
 from search_spaces.space import Cell, Space
+from strategies.shares import real_candidates
 
 
 def random_cell(cell: Cell, generator: torch.Generator) -> dict[str, tuple[str, ...]]:
@@ -35,6 +38,36 @@ def random_cell(cell: Cell, generator: torch.Generator) -> dict[str, tuple[str, 
                     kept[edge.name] = (name,)
         if reachable(cell, kept):
             return kept
+
+
+def pruned_at_random(
+    space: Space, costs: Mapping[str, Tensor], target: int, generator: torch.Generator
+) -> Architecture:
+    """What is left when candidates are cut in random order until their cost falls to `target`.
+
+    The control of a pruning search. costs: group -> (E, O) of each candidate, as `candidate_macs`
+    counts them. A cut that would fall below the target, or leave a node without an input, is not
+    made, so that the cost comes to lie just above the target or at it.
+    """
+    left = {name: real_candidates(cell) for name, cell in space.groups.items()}
+    total = sum(int(costs[name][table].sum()) for name, table in left.items())
+    places = [(n, e, o) for n, table in left.items() for e, o in table.nonzero().tolist()]
+    for i in torch.randperm(len(places), generator=generator).tolist():
+        name, e, o = places[i]
+        cell, cost = space.groups[name], int(costs[name][e, o])
+        into = cell.incoming(cell.edges[e].target)
+        if total > target and total - cost >= target and int(left[name][into].sum()) > 1:
+            left[name][e, o] = False
+            total -= cost
+    choices = {
+        name: {
+            edge.name: tuple(edge.candidates[o] for o in on.nonzero().flatten().tolist())
+            for edge, on in zip(cell.edges, left[name], strict=True)
+            if on.any()
+        }
+        for name, cell in space.groups.items()
+    }
+    return Architecture.of(space, choices)
 
 
 class RandomSearch:
