@@ -1,0 +1,90 @@
+"""A planted answer: sheet goldnas.md, section 9, test 6.
+
+Images are stripes, upright or lying, of any phase: their means are equal, so that the linear stem
+and head need a separable convolution between them. The cell's second input shows other images.
+"""
+
+import pytest
+import torch
+from test_every_config import composed, make
+from torch import Tensor, nn
+
+from search_spaces.goldnas import CANDIDATES
+from search_spaces.space import Cell, Layer, Space, complete_edges
+from supernets.network import supernet
+
+NAMES = ["skip_connect", "sep_conv_3x3"]
+EPOCHS, STEPS, SIDE = 40, 8, 8
+
+
+class OtherImages(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.roll(1, 0)
+
+
+def planted() -> Space:
+    cell = Cell(2, 2, complete_edges(2, 2, NAMES), keep=2, output="last")
+    return Space(
+        name="planted", family=planted, settings={}, cells={"cell": cell},
+        layers=(Layer("cell", "cell", 8, False),),
+        operations={name: CANDIDATES[name] for name in NAMES}, input_shape=(1, SIDE, SIDE),
+        classes=2, stem="plain", stem_channels=8, preprocess=False, head="pool_linear",
+    )  # fmt: skip
+
+
+def stripes(source: torch.Generator) -> tuple[Tensor, Tensor]:
+    """x (32, 1, 8, 8), y (32,)."""
+    y = torch.randint(2, (32,), generator=source)
+    wave = torch.arange(SIDE) * torch.pi / 2 + 2 * torch.pi * torch.rand(32, 1, generator=source)
+    lying = wave.sin()[:, :, None].expand(32, SIDE, SIDE)
+    x = torch.where(y[:, None, None] == 1, lying, lying.mT)
+    return (x + 0.3 * torch.randn(x.shape, generator=source))[:, None], y
+
+
+def cuts(seed: int, *, shuffled: bool) -> tuple[list[tuple[str, str]], dict[str, tuple[str, ...]]]:
+    """The candidates in the order in which they went, and those that are left."""
+    torch.manual_seed(seed)
+    source = torch.Generator().manual_seed(seed)
+    strategy = make(
+        composed(
+            "strategy=goldnas", "strategy/stopping=none", "strategy.weight_optimizer.lr=0.05",
+            "strategy.pruning.maximum=0.3", "strategy.losses.gate_cost.mu=0.0",
+            "strategy.losses.gate_cost.start=1e-3", "strategy.losses.gate_cost.ceiling=null",
+        ).strategy,
+        space=planted(),
+    )  # fmt: skip
+    net = supernet(strategy.space, strategy.mixed_op)
+    net.stem_second = OtherImages()
+    strategy.setup(net, torch.device("cpu"))
+    edges, gone = strategy.space.cells["cell"].edges, []
+    for epoch in range(EPOCHS):
+        before = strategy.alive["cell"]
+        strategy.epoch_start(epoch, EPOCHS)
+        for i in range(STEPS):
+            x, y = stripes(source)
+            y = y[torch.randperm(len(y), generator=source)] if shuffled else y
+            progress = (epoch + i / STEPS) / EPOCHS
+            strategy.step(net, (x, y), None, progress=progress, move_alphas=True)
+        done = strategy.epoch_end(net, None, (epoch + 1) / EPOCHS)
+        cut = (before & ~strategy.alive["cell"]).nonzero().tolist()
+        gone += [(edges[e].name, NAMES[o]) for e, o in cut]
+        if done:
+            break
+    return gone, dict(strategy.architecture().choices["cell"])
+
+
+@pytest.mark.parametrize("seed", [0, 3])
+def test_goldnas_6_distractors_go_first_and_the_planted_path_stays(seed: int):
+    gone, left = cuts(seed, shuffled=False)
+    distractors = [gone.index((edge, name)) for edge in ("1-2", "1-3") for name in NAMES]
+    signal = [i for i, (edge, name) in enumerate(gone) if edge[0] == "0" and "sep" in name]
+    assert max(distractors) < min(signal, default=len(gone))
+    assert left["0-2"] == ("sep_conv_3x3",)
+    assert left.keys() == {"0-2", "0-3"} or left.keys() == {"0-2", "2-3"}
+    assert len(gone) == 8, "one candidate a node is left"
+
+
+def test_goldnas_6_with_shuffled_labels_distractors_outlive_the_path():
+    gone, left = cuts(0, shuffled=True)
+    assert len(gone) == 8
+    assert set(left) & {"1-2", "1-3"}, "a node that reads other images"
