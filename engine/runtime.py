@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from supernets.forms import FORMS
+from supernets.forms import check_form
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ class Runtime:
     Args:
         deterministic: `auto` is on for the CPU, where it costs nothing, and off for CUDA.
         threads: CPU threads of torch; None leaves torch's choice.
-        form: how a supernet computes, one of `supernets.forms.FORMS`.
+        form: how a supernet computes, `auto` or one of `supernets.forms.FORMS`.
 
     Raises:
         ValueError: an unknown value of one of them.
@@ -48,10 +48,7 @@ class Runtime:
                 "runtime.threads: expected a whole number of at least 1 or null, found "
                 f"{self.threads!r}"
             )
-        if self.form not in FORMS:
-            raise ValueError(
-                f"runtime.form: expected one of {', '.join(FORMS)}, found {self.form!r}"
-            )
+        check_form(self.form)
 
     def start(self, device: str, seed: int) -> torch.device:
         """Sets threads and determinism, seeds all, returns the device. Raises ValueError."""

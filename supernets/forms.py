@@ -4,26 +4,40 @@ A form changes no parameter, no buffer and no name, so weights move between form
 strategy nor a space knows which one runs.
 """
 
-import logging
-
 import torch
 from torch import nn
 
 from supernets.fused import FusedCell
+from supernets.native.build import library
+from supernets.native.cell import NativeCell, twice_differentiable
 from supernets.network import CellModule
 
-log = logging.getLogger(__name__)
+__all__ = ["FORMS", "check_form", "twice_differentiable", "use_form"]
 
-FORMS = ("auto", "reference", "fused")
+FORMS = {"reference": None, "fused": FusedCell, "native": NativeCell}
+
+
+def check_form(form: str) -> None:
+    """Raises ValueError for an unknown form."""
+    if form not in ("auto", *FORMS):
+        raise ValueError(f"runtime.form: expected one of auto, {', '.join(FORMS)}, found {form!r}")
 
 
 def use_form(net: nn.Module, form: str, device: torch.device) -> None:
     """Chooses the form of every cell of a supernet, from now on.
 
-    `auto` takes the fastest that works on the device. Raises ValueError for an unknown form.
+    `auto` is `native` on a CPU with a C++ compiler, else `fused`. Raises ValueError for an unknown
+    form, or for `native` where it cannot be.
     """
-    if form not in FORMS:
-        raise ValueError(f"runtime.form: expected one of {', '.join(FORMS)}, found '{form}'")
+    check_form(form)
+    if form == "native" and (device.type != "cpu" or library() is None):
+        raise ValueError(
+            f"runtime.form: native needs a CPU, found {device.type}, and a C++ compiler; "
+            "set runtime=fused"
+        )
+    if form == "auto":
+        form = "native" if device.type == "cpu" and library() is not None else "fused"
+    chosen = FORMS[form]
     for cell in net.modules():
         if isinstance(cell, CellModule):
-            cell.form = None if form == "reference" else FusedCell(cell)
+            cell.form = None if chosen is None else chosen(cell)

@@ -20,7 +20,7 @@ from supernets.mixture import GroupMixture
 from supernets.network import CellModule
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Bundle:
     """Edges out of one source that run the same candidates, at the same stride.
 
@@ -29,6 +29,7 @@ class Bundle:
     """
 
     edges: Sequence[int]
+    stride: int
     columns: Sequence[Sequence[int]]
     chains: Sequence[Sequence[Chain]]
     bypass: nn.Module | None  # of partial channels
@@ -53,6 +54,9 @@ class FusedCell:
     def __init__(self, cell: CellModule):
         self.module = cell
         self.plans: dict[int, tuple[Active, list[Bundle], list[int]]] = {}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "FusedCell":
+        return type(self)(memo[id(self.module)])  # a form is copied with its cell
 
     def __call__(self, source: int, x: Tensor, mixture: GroupMixture) -> list[tuple[int, Tensor]]:
         bundles, alone = self.plan(source, mixture)
@@ -102,6 +106,7 @@ class FusedCell:
             bundles.append(
                 Bundle(
                     edges,
+                    2 if self.module.cell.edges[edges[0]].strided else 1,
                     list(zip(*columns_of, strict=True)),
                     list(zip(*chains_of, strict=True)),
                     partials[0].bypass if split else None,
