@@ -138,6 +138,7 @@ def make_job(config: DictConfig) -> Job:
         resume=config.resume == "auto",
         seed=config.seed,
         device=device,
+        form=runtime.form,
         data=data,
         space=space,
         strategy=strategy,

@@ -30,6 +30,7 @@ class Job:
     resume: bool
     seed: int
     device: torch.device
+    form: str  # how a supernet computes: supernets.forms
     data: Data
     space: Space
     strategy: Callable[[Space], Any]

@@ -23,6 +23,7 @@ from engine.runtime import describe_device, measured, seed_everything, versions
 from engine.search import search
 from search_spaces.architecture import Architecture
 from supernets.costs import macs, parameters
+from supernets.forms import use_form
 from supernets.network import Network, supernet
 
 log = logging.getLogger(__name__)
@@ -102,7 +103,7 @@ class Pipeline:
         job = self.job
         job.data.to(job.device)
         with configuring():
-            net = supernet(job.space, strategy.mixed_op).to(job.device)
+            net = self._supernet(strategy)
             strategy.setup(net, job.device)
         checkpoints = Checkpoints(job.folder / "checkpoints", "search", identity)
         if not job.resume:
@@ -127,6 +128,11 @@ class Pipeline:
             meta=meta,
         )
 
+    def _supernet(self, strategy: Any) -> Network:
+        net = supernet(self.job.space, strategy.mixed_op).to(self.job.device)
+        use_form(net, self.job.form, self.job.device)
+        return net
+
     def _keep(self, architecture: Architecture) -> None:
         architecture.save(self.job.folder / "architecture.json")
         for group, cell in self.job.space.groups.items():
@@ -145,7 +151,7 @@ class Pipeline:
                 f"task=rank: no searched supernet in {job.folder}; run task=search first with the "
                 "same settings (random trains none)"
             )
-        net = supernet(job.space, job.strategy(job.space).mixed_op).to(job.device)
+        net = self._supernet(job.strategy(job.space))
         net.load_state_dict(state["net"])
         job.data.to(job.device)
         roles = job.data.loaders(job.search.batch_size, one_level=False, seed=job.seed)

@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from supernets.forms import check_form
+
 log = logging.getLogger(__name__)
 
 
@@ -26,13 +28,15 @@ class Runtime:
     Args:
         deterministic: `auto` is on for the CPU, where it costs nothing, and off for CUDA.
         threads: CPU threads of torch; None leaves torch's choice.
+        form: how a supernet computes, `auto` or one of `supernets.forms.FORMS`.
 
     Raises:
-        ValueError: an unknown value of either.
+        ValueError: an unknown value of one of them.
     """
 
     deterministic: bool | str
     threads: int | None
+    form: str
 
     def __post_init__(self) -> None:
         if self.deterministic not in (True, False, "auto"):
@@ -44,6 +48,7 @@ class Runtime:
                 "runtime.threads: expected a whole number of at least 1 or null, found "
                 f"{self.threads!r}"
             )
+        check_form(self.form)
 
     def start(self, device: str, seed: int) -> torch.device:
         """Sets threads and determinism, seeds all, returns the device. Raises ValueError."""

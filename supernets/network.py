@@ -14,14 +14,19 @@ from supernets.skeleton import HEADS, STEMS, AuxiliaryHead, ResidualBlock
 
 # (group, edge position, channels, stride) -> what stands on the edge, None where nothing does
 FillEdge = Callable[[str, int, int, int], nn.Module | None]
+# (source, its state, the group's mixture) -> what its edges add: (target, (B, C, H/s, W/s)) each
+FromNode = Callable[[int, Tensor, GroupMixture], list[tuple[int, Tensor]]]
 
 
 class CellModule(nn.Module):
     """A cell at one layer: asks each state for what all its outgoing edges contribute.
 
     forward: inputs (B, C', H', W') each, the group's mixture (None in a final network)
-    -> (B, out_nodes * C, H/s, W/s).
+    -> (B, out_nodes * C, H/s, W/s). `form`, where there is one, stands in for `from_node` in a
+    supernet: see `supernets.forms`.
     """
+
+    form: FromNode | None = None
 
     def __init__(self, cell: Cell, layer: Layer, preprocess: Sequence[nn.Module], fill: FillEdge):
         super().__init__()
@@ -47,7 +52,11 @@ class CellModule(nn.Module):
                 x is None
             ):  # a node without inputs is zero, but the batch norms behind it still shift
                 x = self._zeros(last)
-            for target, y in self.from_node(source, x, mixture):
+            if self.form is None or mixture is None or x.is_meta:
+                found = self.from_node(source, x, mixture)
+            else:
+                found = self.form(source, x, mixture)
+            for target, y in found:
                 before = states[target]
                 states[target] = y if before is None else before + y
         outputs = states[self.cell.inputs :] if self.cell.output == "concat" else states[-1:]
@@ -60,20 +69,20 @@ class CellModule(nn.Module):
         self, source: int, x: Tensor, mixture: GroupMixture | None
     ) -> list[tuple[int, Tensor]]:
         """What the edges out of `source` add to their targets: (target, (B, C, H/s, W/s)) each."""
-        found = []
-        for e in self.cell.outgoing(source):
-            edge = self.cell.edges[e]
-            if edge.name not in self.edges:
-                continue
-            if mixture is None:
-                y = self.edges[edge.name](x)
-            else:
-                y = self.edges[edge.name](x, mixture.gates[e], mixture.active[e])
-                if y is not None and mixture.factors is not None:
-                    y = mixture.factors[e] * y
-            if y is not None:
-                found.append((edge.target, y))
-        return found
+        found = [
+            (self.cell.edges[e].target, self.from_edge(e, x, mixture))
+            for e in self.cell.outgoing(source)
+            if self.cell.edges[e].name in self.edges
+        ]
+        return [(target, y) for target, y in found if y is not None]
+
+    def from_edge(self, e: int, x: Tensor, mixture: GroupMixture | None) -> Tensor | None:
+        """What one edge adds to its target, None where no candidate of it runs."""
+        edge = self.edges[self.cell.edges[e].name]
+        if mixture is None:
+            return edge(x)
+        y = edge(x, mixture.gates[e], mixture.active[e])
+        return y if y is None or mixture.factors is None else mixture.factors[e] * y
 
     def _zeros(self, x: Tensor) -> Tensor:
         h, w = (-(-side // self.stride) for side in x.shape[2:])

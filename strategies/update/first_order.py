@@ -3,7 +3,7 @@
 Order: alphas descend on a validation batch, then weights on a training batch.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -26,6 +26,19 @@ def frozen_statistics(net: nn.Module) -> Iterator[None]:
     finally:
         for norm in norms:
             norm.track_running_stats = True
+
+
+@contextmanager
+def without_gradients(weights: Sequence[Tensor]) -> Iterator[None]:
+    """The weights are constants: nothing of their gradients is prepared or computed."""
+    wanted = [w for w in weights if w.requires_grad]
+    for w in wanted:
+        w.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for w in wanted:
+            w.requires_grad_(True)
 
 
 class FirstOrder:
@@ -56,8 +69,9 @@ class FirstOrder:
         self, strategy: "Strategy", net: nn.Module, train: "Batch", val: "Batch"
     ) -> Tensor:
         """Fills the gradients of the alphas; returns the validation loss."""
-        loss, _ = strategy.loss(net, val, "val")
-        loss.backward(inputs=strategy.arch_parameters())
+        with without_gradients(strategy.weights):
+            loss, _ = strategy.loss(net, val, "val")
+            loss.backward(inputs=strategy.arch_parameters())
         return loss
 
     def weight_step(

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from strategies.update.first_order import FirstOrder
+from supernets.forms import twice_differentiable
 
 if TYPE_CHECKING:
     from strategies.strategy import Batch, Strategy
@@ -108,7 +109,8 @@ def unrolled_gradient(
     # A Nesterov step goes (1 + momentum) times as far along the gradient.
     xi = group["lr"] * (1 + group["momentum"] * bool(group["nesterov"]))
 
-    loss = train_loss(weights)
+    with twice_differentiable(hessian == "exact"):
+        loss = train_loss(weights)
     gradients = torch.autograd.grad(
         loss, weights, create_graph=hessian == "exact", materialize_grads=True
     )

@@ -1,0 +1,53 @@
+"""Candidates as chains of elementary layers, which is what the fast forms can run together."""
+
+from collections.abc import Callable, Sequence
+
+from torch import nn
+
+from search_spaces import goldnas, nasbench201
+from search_spaces.darts import Pool, SepConv
+from search_spaces.ops import FactorizedReduce, ReLUConvBN, Zero
+
+Chain = list[nn.Module]
+
+# An elementary layer, and what must hold for it to be run beside its like.
+LAYERS: dict[type, Callable[..., bool]] = {
+    nn.ReLU: lambda layer: not layer.inplace,
+    nn.Conv2d: lambda layer: layer.padding_mode == "zeros" and layer.padding != "same",
+    nn.BatchNorm2d: lambda layer: not layer.affine and layer.running_mean is not None,
+    nn.MaxPool2d: lambda layer: not layer.return_indices,
+    nn.AvgPool2d: lambda layer: True,
+    FactorizedReduce: lambda layer: not layer.bn.affine,
+}
+PARTS: dict[type, Callable[..., Sequence[nn.Module]]] = {
+    nn.Identity: lambda op: [],
+    nn.Sequential: list,
+    ReLUConvBN: list,
+    Pool: list,
+    SepConv: lambda op: [op.first, op.second],
+    nasbench201.AvgPool: lambda op: [op.project, op.pool],
+    goldnas.Skip: lambda op: [op.norm],
+}
+
+
+def chain(op: nn.Module) -> Chain | None:
+    """The layers of a candidate in order, None where there is one that only it can run.
+
+    Types are compared exactly: a subclass may do anything. A factorised reduction is one layer, and
+    known at the start of a chain only. `Zero` has no chain; it adds nothing.
+    """
+    if type(op) in LAYERS:
+        return [op] if LAYERS[type(op)](op) else None
+    if type(op) not in PARTS:
+        return None
+    layers: Chain = []
+    for part in PARTS[type(op)](op):
+        inner = chain(part)
+        if inner is None or (layers and any(type(m) is FactorizedReduce for m in inner)):
+            return None
+        layers += inner
+    return layers
+
+
+def adds_nothing(op: nn.Module) -> bool:
+    return type(op) is Zero

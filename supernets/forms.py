@@ -1,0 +1,43 @@
+"""How a supernet computes: `reference` edge by edge, or a faster form that gives the same numbers.
+
+A form changes no parameter, no buffer and no name, so weights move between forms, and neither a
+strategy nor a space knows which one runs.
+"""
+
+import torch
+from torch import nn
+
+from supernets.fused import FusedCell
+from supernets.native.build import library
+from supernets.native.cell import NativeCell, twice_differentiable
+from supernets.network import CellModule
+
+__all__ = ["FORMS", "check_form", "twice_differentiable", "use_form"]
+
+FORMS = {"reference": None, "fused": FusedCell, "native": NativeCell}
+
+
+def check_form(form: str) -> None:
+    """Raises ValueError for an unknown form."""
+    if form not in ("auto", *FORMS):
+        raise ValueError(f"runtime.form: expected one of auto, {', '.join(FORMS)}, found {form!r}")
+
+
+def use_form(net: nn.Module, form: str, device: torch.device) -> None:
+    """Chooses the form of every cell of a supernet, from now on.
+
+    `auto` is `native` on a CPU with a C++ compiler, else `fused`. Raises ValueError for an unknown
+    form, or for `native` where it cannot be.
+    """
+    check_form(form)
+    if form == "native" and (device.type != "cpu" or library() is None):
+        raise ValueError(
+            f"runtime.form: native needs a CPU, found {device.type}, and a C++ compiler; "
+            "set runtime=fused"
+        )
+    if form == "auto":
+        form = "native" if device.type == "cpu" and library() is not None else "fused"
+    chosen = FORMS[form]
+    for cell in net.modules():
+        if isinstance(cell, CellModule):
+            cell.form = None if chosen is None else chosen(cell)

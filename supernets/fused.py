@@ -1,0 +1,245 @@
+"""The fused form: all edges that leave one state are evaluated together, in torch operations.
+
+They share their ReLU and their pools; convolutions of one kind become one grouped convolution,
+batch norms one over all channels with the gates as its scale. Equal to the reference but for
+rounding (tests/supernets/test_fused.py), and differentiable twice.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from search_spaces.ops import FactorizedReduce
+from supernets.chains import Chain, adds_nothing, chain
+from supernets.mixed_op import MixedOp, PartialMixedOp
+from supernets.mixture import GroupMixture
+from supernets.network import CellModule
+
+
+@dataclass(frozen=True, eq=False)
+class Bundle:
+    """Edges out of one source that run the same candidates, at the same stride.
+
+    `chains` holds, per candidate that adds something, the chain of every edge; `columns` where its
+    gate stands in the row of each edge.
+    """
+
+    edges: Sequence[int]
+    stride: int
+    columns: Sequence[Sequence[int]]
+    chains: Sequence[Sequence[Chain]]
+    bypass: nn.Module | None  # of partial channels
+    k: int
+
+    def gates(self, mixture: GroupMixture) -> tuple[Tensor, Tensor | None]:
+        """Gates times factors (edges, chains), and the factors (edges,) alone."""
+        rows = torch.tensor(self.edges)[:, None].to(mixture.gates.device)
+        gates = mixture.gates[rows, torch.tensor(self.columns).T.to(rows.device)]
+        if mixture.factors is None:
+            return gates, None
+        factors = mixture.factors[rows[:, 0]]
+        return gates * factors[:, None], factors
+
+
+Active = tuple[tuple[int, ...], ...]
+
+
+class FusedCell:
+    """Stands in for `CellModule.from_node`; edges it does not know run as in the reference."""
+
+    def __init__(self, cell: CellModule):
+        self.module = cell
+        self.plans: dict[int, tuple[Active, list[Bundle], list[int]]] = {}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "FusedCell":
+        return type(self)(memo[id(self.module)])  # a form is copied with its cell
+
+    def __call__(self, source: int, x: Tensor, mixture: GroupMixture) -> list[tuple[int, Tensor]]:
+        bundles, alone = self.plan(source, mixture)
+        found = {e: self.module.from_edge(e, x, mixture) for e in alone}
+        for bundle in bundles:
+            found |= zip(bundle.edges, self.run(bundle, x, mixture), strict=True)
+        edges = self.module.cell.edges
+        return [(edges[e].target, y) for e in sorted(found) if (y := found[e]) is not None]
+
+    def run(self, bundle: Bundle, x: Tensor, mixture: GroupMixture) -> Sequence[Tensor]:
+        """What each edge of a bundle adds to its target."""
+        gates, factors = bundle.gates(mixture)
+        head, tail = x.tensor_split([x.size(1) // bundle.k], dim=1)
+        y = mixed(bundle.chains, head, gates.to(x.dtype))
+        return y.unbind(1) if bundle.bypass is None else beside(y, bundle, tail, factors)
+
+    def plan(self, source: int, mixture: GroupMixture) -> tuple[list[Bundle], list[int]]:
+        """The bundles of a source, and the edges that must run alone; kept while they stay."""
+        cell = self.module.cell
+        outgoing = [e for e in cell.outgoing(source) if cell.edges[e].name in self.module.edges]
+        active = tuple(tuple(mixture.active[e]) for e in outgoing)
+        if source not in self.plans or self.plans[source][0] != active:
+            self.plans[source] = (active, *self._bundles(outgoing, active))
+        return self.plans[source][1:]
+
+    def _bundles(self, outgoing: list[int], active: Active) -> tuple[list[Bundle], list[int]]:
+        alike: dict[Any, list[tuple[int, list[int], list[Chain], PartialMixedOp | None]]] = {}
+        alone = []
+        for e, running in zip(outgoing, active, strict=True):
+            edge = self.module.cell.edges[e]
+            op = self.module.edges[edge.name]
+            partial = op if type(op) is PartialMixedOp else None
+            ops = cast(MixedOp, op if partial is None else partial.mixed).ops
+            known = partial is not None or type(op) is MixedOp
+            columns = [o for o in running if known and not adds_nothing(ops[o])]
+            chains = [chain(ops[o]) for o in columns]
+            if not columns or any(found is None for found in chains):
+                alone.append(e)
+                continue
+            names = tuple(edge.candidates[o] for o in columns)
+            key = names, edge.strided, partial and partial.k
+            alike.setdefault(key, []).append((e, columns, cast(list[Chain], chains), partial))
+        bundles = []
+        for members in alike.values():
+            edges, columns_of, chains_of, partials = zip(*members, strict=True)
+            split = partials[0] is not None and partials[0].k > 1
+            bundles.append(
+                Bundle(
+                    edges,
+                    2 if self.module.cell.edges[edges[0]].strided else 1,
+                    list(zip(*columns_of, strict=True)),
+                    list(zip(*chains_of, strict=True)),
+                    partials[0].bypass if split else None,
+                    partials[0].k if split else 1,
+                )
+            )
+        return bundles, alone
+
+
+def beside(y: Tensor, bundle: Bundle, tail: Tensor, factors: Tensor | None) -> Sequence[Tensor]:
+    """Puts the bypassed channels beside the mixed ones (B, E, C/k, H, W), and shuffles."""
+    assert bundle.bypass is not None
+    bypassed = bundle.bypass(tail)[:, None].expand(-1, len(bundle.edges), -1, -1, -1)
+    if factors is not None:
+        bypassed = factors.view(1, -1, 1, 1, 1) * bypassed
+    y = torch.cat([y, bypassed], 2)
+    return y.unflatten(2, (bundle.k, -1)).transpose(2, 3).flatten(2, 3).unbind(1)
+
+
+def mixed(chains: Sequence[Sequence[Chain]], x: Tensor, gates: Tensor) -> Tensor:
+    """Candidates summed by their gates (E, O), for all edges at once: (B, E, C, H/s, W/s)."""
+    total, shared = None, Shared(x, gates.size(0))
+    for chains_of_edges, column in zip(chains, gates.unbind(1), strict=True):
+        y = chained(list(zip(*chains_of_edges, strict=True)), shared, column)
+        total = y if total is None else total + y
+    assert total is not None
+    return total
+
+
+class Shared:
+    """What the chains of one source have in common, computed once."""
+
+    def __init__(self, x: Tensor, edges: int):
+        self.x, self.edges = x, edges
+        self._relu: Tensor | None = None
+        self._repeated: list[tuple[Tensor, Tensor]] = []
+
+    def relu(self) -> Tensor:
+        if self._relu is None:
+            self._relu = F.relu(self.x)
+        return self._relu
+
+    def repeated(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, E * C, H, W)."""
+        for known, y in self._repeated:
+            if known is x:
+                return y
+        self._repeated.append((x, x.repeat(1, self.edges, 1, 1)))
+        return self._repeated[-1][1]
+
+
+def chained(layers: Sequence[Sequence[nn.Module]], shared: Shared, gate: Tensor) -> Tensor:
+    """One candidate on all edges, times its gates (E,): (B, E, C, H/s, W/s).
+
+    `layers` holds the layers in order, each for every edge. Until the first that has weights the
+    edges have one tensor in common.
+    """
+    E, x, stacked, folded = shared.edges, shared.x, False, False
+    for i, alike in enumerate(layers):
+        layer = alike[0]
+        if type(layer) is nn.ReLU:
+            x = shared.relu() if x is shared.x else F.relu(x)
+        elif type(layer) is nn.Conv2d:
+            x, stacked = convolved(x, alike, shared, stacked), True
+        elif type(layer) is FactorizedReduce:
+            x, stacked, folded = factorised(x, alike, shared), True, i == len(layers) - 1
+            x = normalised(x, [m.bn for m in alike], gate if folded else None)
+        elif type(layer) is nn.BatchNorm2d:
+            if not stacked and not layer.training:  # the running statistics differ
+                x, stacked = shared.repeated(x), True
+            folded = stacked and i == len(layers) - 1
+            x = normalised(x, alike, gate if folded else None)
+        else:
+            x = layer(x)
+    y = x.unflatten(1, (E if stacked else 1, -1))
+    return y if folded else gate.view(1, E, 1, 1, 1) * y
+
+
+def joined(tensors: Sequence[Tensor]) -> Tensor:
+    return torch.cat(list(tensors)) if len(tensors) > 1 else tensors[0]
+
+
+def convolved(x: Tensor, convs: Sequence[Any], shared: Shared, stacked: bool) -> Tensor:
+    """The same convolution of every edge, each with its weights, as one: (B, E * C', H', W')."""
+    conv = convs[0]
+    groups = conv.groups
+    if stacked or groups > 1:
+        x, groups = x if stacked else shared.repeated(x), groups * len(convs)
+    weight = joined([m.weight for m in convs])
+    bias = None if conv.bias is None else joined([m.bias for m in convs])
+    return F.conv2d(x, weight, bias, conv.stride, conv.padding, conv.dilation, groups)
+
+
+def factorised(x: Tensor, layers: Sequence[Any], shared: Shared) -> Tensor:
+    """The convolutions of `FactorizedReduce` on every edge: (B, E * C', H/2, W/2)."""
+    x = shared.relu() if x is shared.x else F.relu(x)
+    shifted = F.pad(x, (0, x.size(3) % 2, 0, x.size(2) % 2))[:, :, 1:, 1:]
+    views = (x, shifted)[-len(layers[0].convs) :]
+    halves = [
+        convolved(view, [m.convs[i] for m in layers], shared, False).unflatten(1, (len(layers), -1))
+        for i, view in enumerate(views)
+    ]
+    return torch.cat(halves, 2).flatten(1, 2)
+
+
+def normalised(x: Tensor, norms: Sequence[Any], gate: Tensor | None) -> Tensor:
+    """The batch norms of all edges as one, times the gates: x is (B, E * C, H, W), or (B, C, H, W)
+    where the edges have it in common."""
+    norm, channels = norms[0], norms[0].num_features
+    scale = None if gate is None else gate.repeat_interleave(channels)
+    if not norm.training:
+        mean, variance = (
+            joined([getattr(m, name) for m in norms]) for name in ("running_mean", "running_var")
+        )
+        return F.batch_norm(x, mean, variance, scale, None, False, 0.0, norm.eps)
+    if not norm.track_running_stats:
+        return F.batch_norm(x, None, None, scale, None, True, 0.0, norm.eps)
+    mean, variance = x.new_zeros(x.size(1)), x.new_zeros(x.size(1))
+    y = F.batch_norm(x, mean, variance, scale, None, True, 1.0, norm.eps)
+    record(norms, mean.view(-1, channels), variance.view(-1, channels))
+    return y
+
+
+@torch.no_grad()
+def record(norms: Sequence[Any], means: Tensor, variances: Tensor) -> None:
+    """Moves running statistics as `nn.BatchNorm2d` does; (E, C) each, or (1, C) for all."""
+    counts = [m.num_batches_tracked for m in norms]
+    torch._foreach_add_(counts, 1)
+    for name, found in (("running_mean", means), ("running_var", variances)):
+        buffers = [getattr(m, name) for m in norms]
+        rows = list(found.expand(len(norms), -1).unbind())
+        if norms[0].momentum is not None:
+            torch._foreach_lerp_(buffers, rows, norms[0].momentum)
+            continue
+        for buffer, row, count in zip(buffers, rows, counts, strict=True):
+            buffer.lerp_(row, 1.0 / float(count))

@@ -1,0 +1,66 @@
+"""The native form: own CPU kernels for the candidates they know, torch operations for the rest."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor
+
+from supernets.fused import Bundle, FusedCell, beside, mixed
+from supernets.mixture import GroupMixture
+from supernets.native.build import library
+from supernets.native.source import Source, kind_of
+from supernets.network import CellModule
+
+Split = tuple[Source | None, list[int], list[int]]
+
+_twice = False
+
+
+@contextmanager
+def twice_differentiable(wanted: bool = True) -> Iterator[None]:
+    """Within, passes are built of torch operations only, whose gradients have gradients."""
+    global _twice
+    before, _twice = _twice, wanted
+    try:
+        yield
+    finally:
+        _twice = before
+
+
+class NativeCell(FusedCell):
+    """Stands in for `CellModule.from_node`; what the kernels cannot do runs in the fused form."""
+
+    def __init__(self, cell: CellModule):
+        super().__init__(cell)
+        self.splits: WeakKeyDictionary[Bundle, Split] = WeakKeyDictionary()
+
+    def run(self, bundle: Bundle, x: Tensor, mixture: GroupMixture) -> Sequence[Tensor]:
+        if bundle not in self.splits:
+            self.splits[bundle] = split(bundle)
+        source, own, others = self.splits[bundle]
+        few = x.size(0) * x.size(2) * x.size(3) <= bundle.stride**2  # no variance: torch says so
+        if _twice or source is None or few or x.dtype != torch.float32 or x.device.type != "cpu":
+            return super().run(bundle, x, mixture)
+        gates, factors = bundle.gates(mixture)
+        head, tail = x.tensor_split([x.size(1) // bundle.k], dim=1)
+        found = source(head, gates[:, own])
+        if others:
+            rest = mixed([bundle.chains[o] for o in others], head, gates[:, others])
+            found = [y + more for y, more in zip(found, rest.unbind(1), strict=True)]
+        if bundle.bypass is None:
+            return found
+        return beside(torch.stack(list(found), 1), bundle, tail, factors)
+
+
+def split(bundle: Bundle) -> Split:
+    """What the kernels run, and which candidates of the bundle these are and which are not."""
+    kernels = library()
+    kinds = [kind_of(chains, bundle.stride) for chains in bundle.chains]
+    own = [o for o, kind in enumerate(kinds) if kind is not None]
+    if kernels is None or not own:
+        return None, [], list(range(len(kinds)))
+    known = [kind for kind in kinds if kind is not None]
+    source = Source(kernels, known, len(bundle.edges), bundle.stride)
+    return source, own, [o for o, kind in enumerate(kinds) if kind is None]

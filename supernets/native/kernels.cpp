@@ -1,0 +1,846 @@
+// Candidates of the edges that leave one state, forward and backward, in float32 on the CPU.
+//
+// Layout: maps are channels last, in blocks of P lanes (a multiple of 16). A block holds one edge,
+// or, where an edge has fewer than 16 channels, several side by side; unused lanes are zero.
+// A thread takes whole images. Between batch norms every image is on its own, and sums over the
+// batch are added in the order of the images, so results do not depend on the number of threads.
+
+#include <omp.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <mutex>
+#include <new>
+#include <vector>
+
+namespace {
+
+constexpr int LANES = 16;
+typedef float vec __attribute__((vector_size(4 * LANES)));
+typedef int32_t ivec __attribute__((vector_size(4 * LANES)));
+
+inline vec load(const float* p) { return *reinterpret_cast<const vec*>(p); }
+inline void store(float* p, vec v) { *reinterpret_cast<vec*>(p) = v; }
+inline vec select(ivec mask, vec a, vec b) { return mask ? a : b; }
+inline vec positive(vec v) { return select(v > 0.0f, v, vec{}); }
+
+}  // namespace
+
+extern "C" {
+
+enum Type : int32_t { SEPARABLE, MAX_POOL, AVG_POOL, IDENTITY };
+
+// One candidate on all edges. `weights` has, per half, E depthwise and then E pointwise kernels.
+// `stats` has, per batch norm, mean, 1 / standard deviation and unbiased variance, E * C each.
+// `gradients` has, per half, depthwise (E, C, K, K) and then pointwise (E, C, C); it may be null.
+struct Kind {
+  int32_t type, halves, kernel, dilation, norm;
+  float eps;
+  const float* const* weights;
+  float* stats;
+  const float* gates;  // (E)
+  float* gate_gradients;
+  float* gradients;
+};
+
+struct Image {  // of all images: elements from one to the next, along B, C, H, W
+  float* data;
+  int64_t strides[4];
+};
+
+struct Source {
+  int32_t B, C, H, W, E, stride, kinds, training, threads;
+  const Kind* kind;
+  Image x, dx;
+  const Image* y;  // (E): outputs, or their gradients in the backward pass
+};
+}
+
+namespace {
+
+// Memory that stays between calls: fresh pages would cost more than the arithmetic.
+struct Arena {
+  char* memory = nullptr;
+  size_t size = 0, used = 0;
+  std::mutex busy;
+
+  void reserve(size_t bytes) {
+    used = 0;
+    if (bytes <= size) return;
+    std::free(memory);
+    size = (bytes + 4095) / 4096 * 4096;
+    memory = static_cast<char*>(std::aligned_alloc(4096, size));
+    if (!memory) {
+      size = 0;
+      throw std::bad_alloc();
+    }
+  }
+};
+Arena arena;
+
+struct Shape {
+  int h, w, pad, row;  // `row` pixels from one line to the next
+  Shape(int h, int w, int pad) : h(h), w(w), pad(pad), row(w + 2 * pad) {}
+  int pixels() const { return (h + 2 * pad) * row; }
+  int at(int y, int x) const { return (y + pad) * row + x + pad; }
+};
+
+// ---- elementary kernels: `in` and `out` point to the pixel (0, 0) ----------------------------
+
+template <int K>
+void depthwise(const float* in, int row, int dilation, int stride, const float* weight, int P,
+               float* out, int h, int w) {
+  const int reach = dilation * (K - 1) / 2;
+  in -= (int64_t(reach) * row + reach) * P;
+  for (int v = 0; v < P; v += LANES) {
+    vec k[K * K];
+    for (int t = 0; t < K * K; t++) k[t] = load(weight + t * P + v);
+    for (int y = 0; y < h; y++) {
+      const float* line = in + int64_t(y) * stride * row * P + v;
+      float* to = out + int64_t(y) * w * P + v;
+      for (int x = 0; x < w; x++) {
+        const float* pixel = line + int64_t(x) * stride * P;
+        vec sum = {}, second = {};
+#pragma GCC unroll 5
+        for (int i = 0; i < K; i++)
+#pragma GCC unroll 5
+          for (int j = 0; j < K; j++) {
+            vec value = load(pixel + (int64_t(i) * row + j) * dilation * P);
+            if ((i * K + j) % 2) second += value * k[i * K + j];
+            else sum += value * k[i * K + j];
+          }
+        store(to + int64_t(x) * P, sum + second);
+      }
+    }
+  }
+}
+
+// gradient[t] = sum over pixels of d(y, x) * in(y * stride + ..): d lies at steps of `step` pixels.
+template <int K>
+void depthwise_gradient(const float* in, int row, int dilation, int stride, const float* d,
+                        int d_row, int d_step, int P, int h, int w, float* gradient) {
+  const int reach = dilation * (K - 1) / 2;
+  in -= (int64_t(reach) * row + reach) * P;
+  for (int v = 0; v < P; v += LANES) {
+    vec sum[K * K];
+    for (int t = 0; t < K * K; t++) sum[t] = vec{};
+    for (int y = 0; y < h; y++)
+      for (int x = 0; x < w; x++) {
+        vec g = load(d + (int64_t(y) * d_row + x) * d_step * P + v);
+        const float* pixel = in + (int64_t(y) * row + x) * stride * P + v;
+#pragma GCC unroll 5
+        for (int i = 0; i < K; i++)
+#pragma GCC unroll 5
+          for (int j = 0; j < K; j++)
+            sum[i * K + j] += g * load(pixel + (int64_t(i) * row + j) * dilation * P);
+      }
+    for (int t = 0; t < K * K; t++) store(gradient + t * P + v, sum[t]);
+  }
+}
+
+template <int T, int V>
+inline void multiply(const float* in, const float* weight, int P, float* out, int64_t out_step) {
+  vec sum[T][V];
+  for (int t = 0; t < T; t++)
+    for (int v = 0; v < V; v++) sum[t][v] = vec{};
+  for (int i = 0; i < P; i++) {
+    vec k[V];
+    for (int v = 0; v < V; v++) k[v] = load(weight + int64_t(i) * P + v * LANES);
+#pragma GCC unroll 12
+    for (int t = 0; t < T; t++)
+      for (int v = 0; v < V; v++) sum[t][v] += k[v] * in[int64_t(t) * P + i];
+  }
+  for (int t = 0; t < T; t++)
+    for (int v = 0; v < V; v++) store(out + t * out_step + v * LANES, sum[t][v]);
+}
+
+// out(pixel) = weight^T in(pixel), weight (P in, P out), for pixels in a row.
+template <int T, int V>
+inline void multiply_row(const float* in, const float* weight, int P, float* out, int64_t out_step,
+                         int n) {
+  int x = 0;
+  for (; x + T <= n; x += T)
+    multiply<T, V>(in + int64_t(x) * P, weight, P, out + x * out_step, out_step);
+  for (; x < n; x++) multiply<1, V>(in + int64_t(x) * P, weight, P, out + x * out_step, out_step);
+}
+
+// `in` is dense; `out` has `out_row` pixels a line, and `out_step` from one to the next.
+void pointwise(const float* in, const float* weight, int P, float* out, int out_row, int out_step,
+               int h, int w) {
+  if (out_row == w && out_step == 1) w *= h, h = 1;
+  for (int y = 0; y < h; y++) {
+    const float* from = in + int64_t(y) * w * P;
+    float* to = out + int64_t(y) * out_row * out_step * P;
+    int v = 0;
+    for (; v + 2 * LANES <= P; v += 2 * LANES)
+      multiply_row<8, 2>(from, weight + v, P, to + v, int64_t(out_step) * P, w);
+    if (v < P) multiply_row<12, 1>(from, weight + v, P, to + v, int64_t(out_step) * P, w);
+  }
+}
+
+// gradient (P in, P out) = sum over pixels of in d^T.
+void pointwise_gradient(const float* in, const float* d, int P, int pixels, float* gradient) {
+  for (int v = 0; v < P; v += LANES)
+    for (int i = 0; i < P; i += LANES) {
+      vec sum[LANES];
+      for (int t = 0; t < LANES; t++) sum[t] = vec{};
+      for (int64_t n = 0; n < pixels; n++) {
+        vec g = load(d + n * P + v);
+        const float* value = in + n * P + i;
+#pragma GCC unroll 16
+        for (int t = 0; t < LANES; t++) sum[t] += g * value[t];
+      }
+      for (int t = 0; t < LANES; t++) store(gradient + (int64_t(i) + t) * P + v, sum[t]);
+    }
+}
+
+// Mean and sum of squared deviations of one image, per lane.
+void moments(const float* z, int P, int pixels, float* mean, float* squares) {
+  for (int v = 0; v < P; v += LANES) {
+    vec sum[4] = {}, square[4] = {};
+    int n = 0;
+    for (; n + 4 <= pixels; n += 4)
+      for (int t = 0; t < 4; t++) sum[t] += load(z + int64_t(n + t) * P + v);
+    for (; n < pixels; n++) sum[0] += load(z + int64_t(n) * P + v);
+    vec m = ((sum[0] + sum[1]) + (sum[2] + sum[3])) / float(pixels);
+    for (n = 0; n + 4 <= pixels; n += 4)
+      for (int t = 0; t < 4; t++) {
+        vec d = load(z + int64_t(n + t) * P + v) - m;
+        square[t] += d * d;
+      }
+    for (; n < pixels; n++) {
+      vec d = load(z + int64_t(n) * P + v) - m;
+      square[0] += d * d;
+    }
+    store(mean + v, m);
+    store(squares + v, (square[0] + square[1]) + (square[2] + square[3]));
+  }
+}
+
+// Sums of d and of d * (z - mean), per lane.
+void products(const float* d, const float* z, const float* mean, int P, int pixels, float* sums) {
+  for (int v = 0; v < P; v += LANES) {
+    vec m = load(mean + v), a[2] = {}, b[2] = {};
+    int n = 0;
+    for (; n + 2 <= pixels; n += 2)
+      for (int t = 0; t < 2; t++) {
+        vec g = load(d + int64_t(n + t) * P + v);
+        a[t] += g;
+        b[t] += g * (load(z + int64_t(n + t) * P + v) - m);
+      }
+    for (; n < pixels; n++) {
+      vec g = load(d + int64_t(n) * P + v);
+      a[0] += g;
+      b[0] += g * (load(z + int64_t(n) * P + v) - m);
+    }
+    store(sums + v, a[0] + a[1]);
+    store(sums + P + v, b[0] + b[1]);
+  }
+}
+
+// out = a * d + b * z + c, per lane.
+void combine(const float* d, const float* z, const float* abc, int64_t M, int P, int pixels,
+             float* out) {
+  for (int v = 0; v < P; v += LANES) {
+    vec a = load(abc + v), b = load(abc + M + v), c = load(abc + 2 * M + v);
+    for (int64_t n = 0; n < pixels; n++)
+      store(out + n * P + v, a * load(d + n * P + v) + b * load(z + n * P + v) + c);
+  }
+}
+
+// relu(scale * z + shift) into a padded map.
+void activate(const float* z, const float* scale, const float* shift, int P, const Shape& s,
+              float* out) {
+  for (int y = 0; y < s.h; y++)
+    for (int v = 0; v < P; v += LANES) {
+      vec a = load(scale + v), b = load(shift + v);
+      const float* from = z + int64_t(y) * s.w * P + v;
+      float* to = out + int64_t(s.at(y, 0)) * P + v;
+      for (int64_t x = 0; x < s.w; x++) store(to + x * P, positive(a * load(from + x * P) + b));
+    }
+}
+
+void pool_forward(const Kind& kind, const float* x, const Shape& in, int stride, int P, int h,
+                  int w, float* z) {
+  for (int oy = 0; oy < h; oy++)
+    for (int ox = 0; ox < w; ox++) {
+      int top = std::max(oy * stride - 1, 0), bottom = std::min(oy * stride + 2, in.h);
+      int left = std::max(ox * stride - 1, 0), right = std::min(ox * stride + 2, in.w);
+      float share = 1.0f / float((bottom - top) * (right - left));
+      for (int v = 0; v < P; v += LANES) {
+        vec found = load(x + (int64_t(top) * in.w + left) * P + v), sum = {};
+        for (int i = top; i < bottom; i++)
+          for (int j = left; j < right; j++) {
+            vec value = load(x + (int64_t(i) * in.w + j) * P + v);
+            found = select((value > found) | (value != value), value, found);
+            sum += value;
+          }
+        store(z + (int64_t(oy) * w + ox) * P + v, kind.type == MAX_POOL ? found : sum * share);
+      }
+    }
+}
+
+void pool_backward(const Kind& kind, const float* x, const Shape& in, int stride, int P, int h,
+                   int w, const float* z, const float* d, float* dx) {
+  for (int oy = 0; oy < h; oy++)
+    for (int ox = 0; ox < w; ox++) {
+      int top = std::max(oy * stride - 1, 0), bottom = std::min(oy * stride + 2, in.h);
+      int left = std::max(ox * stride - 1, 0), right = std::min(ox * stride + 2, in.w);
+      float share = 1.0f / float((bottom - top) * (right - left));
+      for (int v = 0; v < P; v += LANES) {
+        int64_t out = (int64_t(oy) * w + ox) * P + v;
+        vec g = load(d + out), found = load(z + out), zero = {};
+        if (kind.type == AVG_POOL) g *= share;
+        for (int i = top; i < bottom; i++)
+          for (int j = left; j < right; j++) {
+            int64_t at = (int64_t(i) * in.w + j) * P + v;
+            if (kind.type == AVG_POOL) {
+              store(dx + at, load(dx + at) + g);
+            } else {  // the first of equal values gets all
+              ivec first = load(x + at) == found;
+              store(dx + at, load(dx + at) + select(first, g, zero));
+              g = select(first, zero, g);
+            }
+          }
+      }
+    }
+}
+
+// ---- one source ------------------------------------------------------------------------------
+
+struct Runner {
+  const Source& s;
+  const int per_block, P, blocks, M, h, w;  // M lanes of all blocks; outputs are h x w
+  const int in_pixels, out_pixels;
+  bool backward;
+  float *X, *DX, *Y, *T1, *T2, *T3, *T4;  // maps of all images
+  float *lanes, *partial, *weight_partial, *packed;
+  std::vector<float*> thread;
+  int64_t scratch, weight_floats;
+
+  static int width(int C) { return (C + LANES - 1) / LANES * LANES; }
+
+  Runner(const Source& s, bool backward)
+      : s(s), per_block(s.C < LANES ? LANES / s.C : 1), P(width(s.C)),
+        blocks((s.E + per_block - 1) / per_block), M(blocks * P), h((s.H - 1) / s.stride + 1),
+        w((s.W - 1) / s.stride + 1), in_pixels(s.H * s.W), out_pixels(h * w), backward(backward) {
+    int pad = 0, taps = 0, halves = 1;
+    bool pooled = false;
+    for (int i = 0; i < s.kinds; i++) {
+      const Kind& kind = s.kind[i];
+      pad = std::max(pad, kind.dilation * (kind.kernel - 1) / 2);
+      taps = std::max(taps, kind.kernel * kind.kernel);
+      halves = std::max(halves, kind.halves);
+      pooled |= kind.type != SEPARABLE;
+    }
+    const bool weights = backward && std::any_of(s.kind, s.kind + s.kinds,
+                                                 [](const Kind& k) { return k.gradients; });
+    const int64_t all_in = int64_t(s.B) * in_pixels * P, all_out = int64_t(s.B) * out_pixels * M;
+    const int64_t padded = int64_t(Shape(s.H, s.W, pad).pixels()) * P;
+    weight_floats = int64_t(taps) * P + int64_t(P) * P;
+    scratch = 2 * padded + 2 * int64_t(in_pixels) * P;
+    const int64_t packed_floats = 2 * 2 * weight_floats * blocks;
+    const int64_t partials = weights ? int64_t(s.B) * blocks * weight_floats : 0;
+    struct Want { float** where; int64_t floats; } wants[] = {
+        {&X, all_in}, {&Y, all_out}, {&T1, all_out},
+        {&DX, backward ? all_in : 0},
+        {&T2, weights ? all_out : 0},
+        {&T3, backward && halves == 2 ? all_out : 0},
+        {&T4, weights && halves == 2 ? all_out : 0},
+        {&lanes, int64_t(LANE_ROWS) * M}, {&partial, int64_t(s.B) * 2 * M},
+        {&weight_partial, partials}, {&packed, packed_floats}};
+    int64_t total = 0;
+    auto rounded = [](int64_t floats) { return (floats + 2 * LANES + 15) / 16 * 16; };
+    for (auto& want : wants) total += rounded(want.floats);
+    total += rounded(scratch) * s.threads;
+    arena.reserve(size_t(total) * sizeof(float));
+    float* next = reinterpret_cast<float*>(arena.memory);
+    for (auto& want : wants) *want.where = next, next += rounded(want.floats);
+    for (int t = 0; t < s.threads; t++) thread.push_back(next), next += rounded(scratch);
+  }
+
+  // Rows of M lanes each.
+  enum { GATE, MEAN, RSTD, SHIFT, MEAN2, RSTD2, SHIFT2, A, B_, C_, SCALE, OFFSET, LANE_ROWS };
+  float* row(int which) const { return lanes + int64_t(which) * M; }
+  int edge_of(int b, int slot) const { return b * per_block + slot; }
+  float* map(float* all, int n, int b) const {
+    return all + (int64_t(n) * blocks + b) * out_pixels * P;
+  }
+  float* image(float* all, int n) const { return all + int64_t(n) * in_pixels * P; }
+
+  template <class F>
+  void each_lane(F f) const {  // f(lane, edge, channel)
+    for (int b = 0; b < blocks; b++)
+      for (int slot = 0; slot < per_block && edge_of(b, slot) < s.E; slot++)
+        for (int c = 0; c < s.C; c++) f(b * P + slot * s.C + c, edge_of(b, slot), c);
+  }
+
+  // ---- in and out of the block layout
+
+  void pack_input(int n) const {
+    float* to = image(X, n);
+    const float* from = s.x.data + n * s.x.strides[0];
+    std::memset(to, 0, sizeof(float) * in_pixels * P);
+    for (int y = 0; y < s.H; y++)
+      for (int x = 0; x < s.W; x++, to += P) {
+        const float* pixel = from + y * s.x.strides[2] + x * s.x.strides[3];
+        for (int slot = 0; slot < per_block; slot++)
+          for (int c = 0; c < s.C; c++) to[slot * s.C + c] = pixel[c * s.x.strides[1]];
+      }
+  }
+
+  void unpack_input_gradient(int n) const {
+    const float* from = image(DX, n);
+    float* to = s.dx.data + n * s.dx.strides[0];
+    for (int y = 0; y < s.H; y++)
+      for (int x = 0; x < s.W; x++, from += P) {
+        float* pixel = to + y * s.dx.strides[2] + x * s.dx.strides[3];
+        for (int c = 0; c < s.C; c++) {
+          float sum = from[c];
+          for (int slot = 1; slot < per_block; slot++) sum += from[slot * s.C + c];
+          pixel[c * s.dx.strides[1]] = sum;
+        }
+      }
+  }
+
+  template <bool IN>
+  void move_output(int n) const {  // the maps Y of all edges, to or from their tensors
+    for (int b = 0; b < blocks; b++) {
+      if (IN && per_block * s.C < P) std::memset(map(Y, n, b), 0, sizeof(float) * out_pixels * P);
+      for (int slot = 0; slot < per_block; slot++) {
+        const int e = edge_of(b, slot);
+        float* mine = map(Y, n, b) + slot * s.C;
+        if (e >= s.E) {
+          if (IN)
+            for (int64_t i = 0; i < out_pixels; i++)
+              std::memset(mine + i * P, 0, sizeof(float) * s.C);
+          continue;
+        }
+        const Image& image = s.y[e];
+        for (int y = 0; y < h; y++)
+          for (int x = 0; x < w; x++, mine += P) {
+            float* theirs = image.data + n * image.strides[0] + y * image.strides[2] +
+                            x * image.strides[3];
+            if (IN)
+              for (int c = 0; c < s.C; c++) mine[c] = theirs[c * image.strides[1]];
+            else
+              for (int c = 0; c < s.C; c++) theirs[c * image.strides[1]] = mine[c];
+          }
+      }
+    }
+  }
+
+  // Weights of a half: per block, depthwise (K * K, P) and pointwise (P in, P out), and for the
+  // backward pass the depthwise kernel turned round and the pointwise one transposed.
+  float* depthwise_of(int half, int b, bool turned) const {
+    return packed + ((half * 2 + turned) * int64_t(blocks) + b) * weight_floats;
+  }
+  float* pointwise_of(const Kind& kind, int half, int b, bool turned) const {
+    return depthwise_of(half, b, turned) + int64_t(kind.kernel) * kind.kernel * P;
+  }
+
+  void pack_weights(const Kind& kind) const {
+    const int taps = kind.kernel * kind.kernel;
+    std::memset(packed, 0, sizeof(float) * 4 * weight_floats * blocks);
+    for (int half = 0; half < kind.halves; half++)
+      for (int e = 0; e < s.E; e++) {
+        const int b = e / per_block, first = e % per_block * s.C;
+        const float* dw = kind.weights[(half * 2) * s.E + e];
+        const float* pw = kind.weights[(half * 2 + 1) * s.E + e];
+        for (int turned = 0; turned <= int(backward); turned++) {
+          float* d = depthwise_of(half, b, turned);
+          float* p = pointwise_of(kind, half, b, turned);
+          for (int c = 0; c < s.C; c++) {
+            for (int t = 0; t < taps; t++)
+              d[(turned ? taps - 1 - t : t) * P + first + c] = dw[c * taps + t];
+            for (int i = 0; i < s.C; i++)  // pw is (out, in)
+              p[(first + (turned ? c : i)) * int64_t(P) + first + (turned ? i : c)] =
+                  pw[c * s.C + i];
+          }
+        }
+      }
+  }
+
+  void convolve(const Kind& kind, const float* in, int row, int stride, const float* weight,
+                float* out, int h, int w) const {
+    (kind.kernel == 3 ? depthwise<3> : depthwise<5>)(in, row, kind.dilation, stride, weight, P,
+                                                     out, h, w);
+  }
+
+  // ---- batch norm
+
+  // Statistics of the last `partial` moments; also to `stats`, for the running averages.
+  void norm_from_moments(const Kind& kind, int half, bool shared) const {
+    float* out = kind.stats + int64_t(half) * 3 * s.E * s.C;
+    const int64_t EC = int64_t(s.E) * s.C;
+    each_lane([&](int lane, int e, int c) {
+      if (s.training && kind.norm) {
+        const int64_t step = 2 * (shared ? P : M), from = shared ? lane % P : lane;
+        double mean = 0, squares = 0, count = double(s.B) * out_pixels;
+        for (int n = 0; n < s.B; n++) mean += partial[n * step + from] / double(s.B);
+        for (int n = 0; n < s.B; n++) {
+          const double d = partial[n * step + from] - mean;
+          squares += partial[n * step + step / 2 + from] + d * d * out_pixels;
+        }
+        out[e * s.C + c] = float(mean);
+        out[EC + e * s.C + c] = float(1.0 / std::sqrt(squares / count + kind.eps));
+        out[2 * EC + e * s.C + c] = float(squares / (count - 1));
+      }
+    });
+    load_norm(kind, half);
+  }
+
+  void load_norm(const Kind& kind, int half) const {
+    const float* from = kind.stats + int64_t(half) * 3 * s.E * s.C;
+    const int base = half ? MEAN2 : MEAN;
+    std::memset(row(base), 0, sizeof(float) * 3 * M);
+    each_lane([&](int lane, int e, int c) {
+      const float mean = kind.norm ? from[e * s.C + c] : 0.0f;
+      const float rstd = kind.norm ? from[(int64_t(s.E) + e) * s.C + c] : 1.0f;
+      row(base)[lane] = mean;
+      row(base + 1)[lane] = rstd;
+      row(base + 2)[lane] = -mean * rstd;
+    });
+  }
+
+  void load_gates(const Kind& kind) const {
+    std::memset(row(GATE), 0, sizeof(float) * M);
+    each_lane([&](int lane, int e, int) { row(GATE)[lane] = kind.gates[e]; });
+  }
+
+  // dz = A d + B z + C, from the sums of d and d * (z - mean); d are gradients behind the norm,
+  // `gate` null where no gate multiplies it. Also the gradient of the gates.
+  void norm_gradient(const Kind& kind, int half, const float* gate) const {
+    const int base = half ? MEAN2 : MEAN;
+    const double count = double(s.B) * out_pixels;
+    std::memset(row(A), 0, sizeof(float) * 3 * M);
+    if (gate) std::fill(kind.gate_gradients, kind.gate_gradients + s.E, 0.0f);
+    std::vector<double> gate_sums(s.E, 0.0);
+    each_lane([&](int lane, int e, int) {
+      double sum = 0, product = 0;
+      for (int n = 0; n < s.B; n++) {
+        sum += partial[int64_t(n) * 2 * M + lane / P * 2 * P + lane % P];
+        product += partial[int64_t(n) * 2 * M + lane / P * 2 * P + P + lane % P];
+      }
+      const double mean = row(base)[lane], rstd = row(base + 1)[lane];
+      const double g = gate ? gate[lane] : 1.0;
+      gate_sums[e] += rstd * product;
+      double b = 0, c = 0;
+      if (s.training && kind.norm) {
+        b = -g * rstd * rstd * rstd * product / count;
+        c = -g * rstd * sum / count - b * mean;
+      }
+      row(A)[lane] = float(g * rstd);
+      row(B_)[lane] = float(b);
+      row(C_)[lane] = float(c);
+    });
+    if (gate)
+      for (int e = 0; e < s.E; e++) kind.gate_gradients[e] = float(gate_sums[e]);
+  }
+
+  // ---- separable convolutions
+
+  Shape padded(const Kind& kind, bool input) const {
+    const int pad = kind.dilation * (kind.kernel - 1) / 2;
+    return input ? Shape(s.H, s.W, pad) : Shape(h, w, pad);
+  }
+
+  struct Buffers { float *a, *b, *d, *e; };  // two padded maps, two dense ones
+  Buffers buffers() const {
+    float* base = thread[omp_get_thread_num()];
+    const int64_t padded = (scratch - 2 * int64_t(in_pixels) * P) / 2;
+    return {base, base + padded, base + 2 * padded, base + 2 * padded + int64_t(in_pixels) * P};
+  }
+  void clear(const Buffers& k) const {
+    std::memset(k.a, 0, sizeof(float) * (scratch - 2 * int64_t(in_pixels) * P));
+  }
+
+  void relu_input(int n, const Shape& in, float* to) const {
+    for (int y = 0; y < in.h; y++)
+      for (int64_t i = 0; i < int64_t(in.w) * P; i += LANES)
+        store(to + int64_t(in.at(y, 0)) * P + i,
+              positive(load(image(X, n) + int64_t(y) * in.w * P + i)));
+  }
+
+  // z of a half of one image and block; `in` is padded, `d` gets the depthwise result.
+  void half_forward(const Kind& kind, int half, int b, const float* in, const Shape& shape,
+                    float* d, float* z) const {
+    convolve(kind, in + int64_t(shape.at(0, 0)) * P, shape.row, half ? 1 : s.stride,
+             depthwise_of(half, b, false), d, h, w);
+    pointwise(d, pointwise_of(kind, half, b, false), P, z, w, 1, h, w);
+  }
+
+  void moments_of(int n, int b, const float* z) const {
+    float* to = partial + int64_t(n) * 2 * M + b * P;
+    moments(z, P, out_pixels, to, to + M);
+  }
+
+  void separable_forward(const Kind& kind) const {
+    const Shape in = padded(kind, true), middle = padded(kind, false);
+#pragma omp single
+    {
+      pack_weights(kind);
+      load_gates(kind);
+    }
+    const Buffers k = buffers();
+    clear(k);
+#pragma omp for schedule(static)
+    for (int n = 0; n < s.B; n++) {
+      relu_input(n, in, k.a);
+      for (int b = 0; b < blocks; b++) {
+        half_forward(kind, 0, b, k.a, in, k.d, map(T1, n, b));
+        if (s.training) moments_of(n, b, map(T1, n, b));
+      }
+    }
+#pragma omp single
+    norm_from_moments(kind, 0, false);
+    if (kind.halves == 2) {
+      clear(k);
+#pragma omp for schedule(static)
+      for (int n = 0; n < s.B; n++)
+        for (int b = 0; b < blocks; b++) {
+          activate(map(T1, n, b), row(RSTD) + b * P, row(SHIFT) + b * P, P, middle, k.a);
+          half_forward(kind, 1, b, k.a, middle, k.d, map(T1, n, b));
+          if (s.training) moments_of(n, b, map(T1, n, b));
+        }
+#pragma omp single
+      norm_from_moments(kind, 1, false);
+    }
+    add_to_output(kind.halves == 2, T1, false);
+  }
+
+  // Y += gate * norm(z)
+  void add_to_output(int half, const float* z, bool shared) const {
+    const int base = half ? MEAN2 : MEAN;
+#pragma omp for schedule(static)
+    for (int n = 0; n < s.B; n++)
+      for (int b = 0; b < blocks; b++) {
+        const float* from = z + (shared ? int64_t(n) : int64_t(n) * blocks + b) * out_pixels * P;
+        float* to = map(Y, n, b);
+        for (int v = 0; v < P; v += LANES) {
+          const int lane = b * P + v;
+          const vec gate = load(row(GATE) + lane);
+          const vec scale = gate * load(row(base + 1) + lane);
+          const vec shift = gate * load(row(base + 2) + lane);
+          for (int64_t i = 0; i < out_pixels; i++)
+            store(to + i * P + v, load(to + i * P + v) + scale * load(from + i * P + v) + shift);
+        }
+      }
+  }
+
+  float* weight_part(int n, int b) const {
+    return weight_partial + (int64_t(n) * blocks + b) * weight_floats;
+  }
+
+  // Adds the images' weight gradients, in order, into the tensors of the edges.
+  void reduce_weights(const Kind& kind, int half) const {
+    const int taps = kind.kernel * kind.kernel;
+    float* dw = kind.gradients + int64_t(half) * s.E * s.C * (taps + s.C);
+    float* pw = dw + int64_t(s.E) * s.C * taps;
+#pragma omp for schedule(static)
+    for (int b = 0; b < blocks; b++) {
+      float* total = weight_part(0, b);
+      const int64_t floats = int64_t(taps) * P + int64_t(P) * P;
+      for (int n = 1; n < s.B; n++)
+        for (int64_t i = 0; i < floats; i += LANES)
+          store(total + i, load(total + i) + load(weight_part(n, b) + i));
+      for (int slot = 0; slot < per_block && edge_of(b, slot) < s.E; slot++)
+        for (int c = 0; c < s.C; c++) {
+          const int64_t e = edge_of(b, slot), lane = slot * s.C + c;
+          for (int t = 0; t < taps; t++) dw[(e * s.C + c) * taps + t] = total[t * P + lane];
+          for (int i = 0; i < s.C; i++)
+            pw[(e * s.C + c) * s.C + i] = total[(taps + slot * s.C + i) * int64_t(P) + lane];
+        }
+    }
+  }
+
+  // From dz (dense) to the gradient of a half's input `in`: dense in `out`, h' x w'. `spread` is a
+  // zeroed padded map; its pixels lie `stride` apart.
+  void half_backward(const Kind& kind, int half, int n, int b, const float* dz, float* d,
+                     const float* in, const Shape& shape, float* spread, float* out) const {
+    const int stride = half ? 1 : s.stride;
+    float* origin = spread + int64_t(shape.at(0, 0)) * P;
+    pointwise(dz, pointwise_of(kind, half, b, true), P, origin, shape.row, stride, h, w);
+    convolve(kind, origin, shape.row, 1, depthwise_of(half, b, true), out, shape.h, shape.w);
+    if (!kind.gradients) return;
+    float* part = weight_part(n, b);
+    (kind.kernel == 3 ? depthwise_gradient<3> : depthwise_gradient<5>)(
+        in + int64_t(shape.at(0, 0)) * P, shape.row, kind.dilation, stride, origin, shape.row,
+        stride, P, h, w, part);
+    pointwise_gradient(d, dz, P, out_pixels, part + int64_t(kind.kernel) * kind.kernel * P);
+  }
+
+  void separable_backward(const Kind& kind) const {
+    const Shape in = padded(kind, true), middle = padded(kind, false);
+    const bool twice = kind.halves == 2, keep = kind.gradients;
+#pragma omp single
+    {
+      pack_weights(kind);
+      load_gates(kind);
+      load_norm(kind, 0);
+      if (twice) load_norm(kind, 1);
+    }
+    const Buffers k = buffers();
+    clear(k);
+#pragma omp for schedule(static)
+    for (int n = 0; n < s.B; n++) {
+      relu_input(n, in, k.a);
+      for (int b = 0; b < blocks; b++) {
+        float* z = map(T1, n, b);
+        half_forward(kind, 0, b, k.a, in, keep ? map(T2, n, b) : k.d, z);
+        if (twice) {
+          activate(z, row(RSTD) + b * P, row(SHIFT) + b * P, P, middle, k.b);
+          half_forward(kind, 1, b, k.b, middle, keep ? map(T4, n, b) : k.d, map(T3, n, b));
+        }
+        products(map(Y, n, b), twice ? map(T3, n, b) : z, row(twice ? MEAN2 : MEAN) + b * P, P,
+                 out_pixels, partial + (int64_t(n) * blocks + b) * 2 * P);
+      }
+    }
+#pragma omp single
+    norm_gradient(kind, twice, row(GATE));
+    if (twice) {
+      clear(k);
+#pragma omp for schedule(static)
+      for (int n = 0; n < s.B; n++)
+        for (int b = 0; b < blocks; b++) {
+          combine(map(Y, n, b), map(T3, n, b), row(A) + b * P, M, P, out_pixels, k.d);
+          activate(map(T1, n, b), row(RSTD) + b * P, row(SHIFT) + b * P, P, middle, k.b);
+          half_backward(kind, 1, n, b, k.d, map(T4, n, b), k.b, middle, k.a, map(T3, n, b));
+          float* d = map(T3, n, b);
+          for (int y = 0; y < h; y++)
+            for (int64_t i = 0; i < int64_t(w) * P; i += LANES) {
+              float* at = d + int64_t(y) * w * P + i;
+              const vec active = load(k.b + int64_t(middle.at(y, 0)) * P + i);
+              store(at, select(active > 0.0f, load(at), vec{}));
+            }
+          products(d, map(T1, n, b), row(MEAN) + b * P, P, out_pixels,
+                   partial + (int64_t(n) * blocks + b) * 2 * P);
+        }
+#pragma omp single
+      norm_gradient(kind, 0, nullptr);
+      if (keep) reduce_weights(kind, 1);
+    }
+    clear(k);
+#pragma omp for schedule(static)
+    for (int n = 0; n < s.B; n++) {
+      relu_input(n, in, k.b);
+      float *dx = image(DX, n), *x = image(X, n);
+      for (int b = 0; b < blocks; b++) {
+        combine(map(twice ? T3 : Y, n, b), map(T1, n, b), row(A) + b * P, M, P, out_pixels, k.d);
+        half_backward(kind, 0, n, b, k.d, keep ? map(T2, n, b) : nullptr, k.b, in, k.a, k.e);
+        for (int64_t i = 0; i < int64_t(in_pixels) * P; i += LANES)
+          store(dx + i, load(dx + i) + select(load(x + i) > 0.0f, load(k.e + i), vec{}));
+      }
+    }
+    if (keep) reduce_weights(kind, 0);
+  }
+
+  // ---- pools and identities, which all edges have in common
+
+  float* pooled(const Kind& kind, int n) const {
+    return kind.type == IDENTITY ? image(X, n) : T1 + int64_t(n) * out_pixels * P;
+  }
+
+  void pool(const Kind& kind, int n) const {
+    if (kind.type != IDENTITY)
+      pool_forward(kind, image(X, n), Shape(s.H, s.W, 0), s.stride, P, h, w, pooled(kind, n));
+  }
+
+  void shared_forward(const Kind& kind) const {
+#pragma omp single
+    load_gates(kind);
+#pragma omp for schedule(static)
+    for (int n = 0; n < s.B; n++) {
+      pool(kind, n);
+      float* to = partial + int64_t(n) * 2 * P;
+      if (s.training && kind.norm) moments(pooled(kind, n), P, out_pixels, to, to + P);
+    }
+#pragma omp single
+    norm_from_moments(kind, 0, true);
+    add_to_output(0, pooled(kind, 0), true);
+  }
+
+  void shared_backward(const Kind& kind) const {
+#pragma omp single
+    {
+      load_gates(kind);
+      load_norm(kind, 0);
+    }
+#pragma omp for schedule(static)
+    for (int n = 0; n < s.B; n++) {
+      pool(kind, n);
+      for (int b = 0; b < blocks; b++)
+        products(map(Y, n, b), pooled(kind, n), row(MEAN) + b * P, P, out_pixels,
+                 partial + (int64_t(n) * blocks + b) * 2 * P);
+    }
+#pragma omp single
+    norm_gradient(kind, 0, row(GATE));
+    const Buffers k = buffers();
+#pragma omp for schedule(static)
+    for (int n = 0; n < s.B; n++) {
+      for (int v = 0; v < P; v += LANES) {
+        vec b = {}, c = {};
+        for (int block = 0; block < blocks; block++) {
+          b += load(row(B_) + block * P + v);
+          c += load(row(C_) + block * P + v);
+        }
+        for (int64_t i = 0; i < out_pixels; i++) {
+          vec d = b * load(pooled(kind, n) + i * P + v) + c;
+          for (int block = 0; block < blocks; block++)
+            d += load(row(A) + block * P + v) * load(map(Y, n, block) + i * P + v);
+          store(k.d + i * P + v, d);
+        }
+      }
+      float* dx = image(DX, n);
+      if (kind.type == IDENTITY)
+        for (int64_t i = 0; i < int64_t(in_pixels) * P; i += LANES)
+          store(dx + i, load(dx + i) + load(k.d + i));
+      else
+        pool_backward(kind, image(X, n), Shape(s.H, s.W, 0), s.stride, P, h, w, pooled(kind, n),
+                      k.d, dx);
+    }
+  }
+
+  void run() {
+#pragma omp parallel num_threads(s.threads)
+    {
+#pragma omp for schedule(static)
+      for (int n = 0; n < s.B; n++) {
+        pack_input(n);
+        if (backward) {
+          move_output<true>(n);
+          std::memset(image(DX, n), 0, sizeof(float) * in_pixels * P);
+        } else {
+          for (int b = 0; b < blocks; b++)
+            std::memset(map(Y, n, b), 0, sizeof(float) * out_pixels * P);
+        }
+      }
+      for (int i = 0; i < s.kinds; i++) {
+        const Kind& kind = s.kind[i];
+        if (kind.type == SEPARABLE) backward ? separable_backward(kind) : separable_forward(kind);
+        else backward ? shared_backward(kind) : shared_forward(kind);
+      }
+#pragma omp for schedule(static)
+      for (int n = 0; n < s.B; n++) backward ? unpack_input_gradient(n) : move_output<false>(n);
+    }
+  }
+};
+
+int run(const Source& source, bool backward) {
+  std::lock_guard<std::mutex> lock(arena.busy);
+  try {
+    Runner(source, backward).run();
+  } catch (const std::bad_alloc&) {
+    return 1;
+  }
+  return 0;
+}
+
+}  // namespace
+
+// Both return 0, or 1 where there is no memory.
+extern "C" int source_forward(const Source* source) { return run(*source, false); }
+extern "C" int source_backward(const Source* source) { return run(*source, true); }

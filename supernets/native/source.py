@@ -1,0 +1,243 @@
+"""The edges that leave one state as one differentiable operation of the native kernels.
+
+Only the state itself and the batch norms' moments are kept for the backward pass, which computes
+everything between anew. Float32 on the CPU; first derivatives only.
+"""
+
+import ctypes
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from supernets.chains import Chain
+from supernets.fused import record
+
+SEPARABLE, MAX_POOL, AVG_POOL, IDENTITY = range(4)  # enum Type in kernels.cpp
+Pointers = ctypes.POINTER(ctypes.c_void_p)
+
+
+class CKind(ctypes.Structure):
+    _fields_ = [
+        *((name, ctypes.c_int32) for name in ("type", "halves", "kernel", "dilation", "norm")),
+        ("eps", ctypes.c_float),
+        ("weights", Pointers),
+        *((name, ctypes.c_void_p) for name in ("stats", "gates", "gate_gradients", "gradients")),
+    ]
+
+
+class CImage(ctypes.Structure):
+    _fields_ = [("data", ctypes.c_void_p), ("strides", ctypes.c_int64 * 4)]
+
+    @classmethod
+    def of(cls, x: Tensor) -> "CImage":
+        return cls(x.data_ptr(), x.stride())
+
+
+class CSource(ctypes.Structure):
+    _fields_ = [
+        *((name, ctypes.c_int32) for name in ("B", "C", "H", "W", "E", "stride", "kinds")),
+        *((name, ctypes.c_int32) for name in ("training", "threads")),
+        ("kind", ctypes.POINTER(CKind)),
+        ("x", CImage),
+        ("dx", CImage),
+        ("y", ctypes.POINTER(CImage)),
+    ]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One candidate on all edges; `convs` per half the depthwise and the pointwise of every edge,
+    `norms` per batch norm that of every edge."""
+
+    type: int
+    convs: Sequence[Sequence[nn.Conv2d]]
+    norms: Sequence[Sequence[nn.BatchNorm2d]]
+
+    @property
+    def halves(self) -> int:
+        return len(self.convs) // 2
+
+
+def separable_half(layers: Sequence[nn.Module], stride: int) -> bool:
+    """Whether the layers are ReLU, depthwise and pointwise convolution and batch norm, of a kind
+    that the kernels know."""
+    if [type(m) for m in layers] != [nn.ReLU, nn.Conv2d, nn.Conv2d, nn.BatchNorm2d]:
+        return False
+    d, p = cast(nn.Conv2d, layers[1]), cast(nn.Conv2d, layers[2])
+    C, K, dilation = d.in_channels, d.kernel_size[0], d.dilation[0]
+    pad = dilation * (K - 1) // 2
+    depthwise = (C, C, C, (K, K), (stride, stride), (pad, pad), (dilation, dilation), None)
+    pointwise = (C, C, 1, (1, 1), (1, 1), (0, 0), (1, 1), None)
+    return K in (3, 5) and (settings(d), settings(p)) == (depthwise, pointwise)
+
+
+def settings(conv: nn.Conv2d) -> tuple[Any, ...]:
+    sizes = conv.in_channels, conv.out_channels, conv.groups
+    return *sizes, conv.kernel_size, conv.stride, conv.padding, conv.dilation, conv.bias
+
+
+def pool_type(layer: nn.Module, stride: int) -> int | None:
+    """MAX_POOL or AVG_POOL for 3x3 pools of a kind that the kernels know."""
+    window = [(3, (3, 3)), (stride, (stride, stride)), (1, (1, 1))]
+    if type(layer) is nn.MaxPool2d:
+        found = (layer.kernel_size, layer.stride, layer.padding)
+        plain = layer.dilation in (1, (1, 1)) and not layer.ceil_mode
+        kind = MAX_POOL
+    elif type(layer) is nn.AvgPool2d:
+        found = (layer.kernel_size, layer.stride, layer.padding)
+        plain = not (layer.ceil_mode or layer.count_include_pad or layer.divisor_override)
+        kind = AVG_POOL
+    else:
+        return None
+    return kind if plain and all(f in w for f, w in zip(found, window, strict=True)) else None
+
+
+def kind_of(chains: Sequence[Chain], stride: int) -> Kind | None:
+    """A candidate's chains, one an edge, as the kernels see it; None where they cannot."""
+    one = chains[0]
+    layers = list(zip(*chains, strict=True))
+    if one and type(one[0]) is nn.ReLU:
+        halves = [(one[i : i + 4], 1 if i else stride) for i in range(0, len(one), 4)]
+        if len(halves) > 2 or not all(separable_half(*half) for half in halves):
+            return None
+        if len({(m.kernel_size, m.dilation) for m in cast(Any, one[1::4])}) > 1:
+            return None
+        convs = [layers[i + j] for i in range(0, len(one), 4) for j in (1, 2)]
+        return Kind(SEPARABLE, cast(Any, convs), cast(Any, layers[3::4]))
+    pool = pool_type(one[0], stride) if one else None
+    norms = layers if pool is None else layers[1:]
+    if [type(alike[0]) for alike in norms] not in ([], [nn.BatchNorm2d]):
+        return None
+    if pool is None and stride > 1:
+        return None
+    return Kind(IDENTITY if pool is None else pool, [], cast(Any, norms))
+
+
+class Source:
+    """Candidates that run on the same edges out of one state, and the library that runs them."""
+
+    def __init__(self, library: ctypes.CDLL, kinds: Sequence[Kind], edges: int, stride: int):
+        self.library, self.kinds, self.edges, self.stride = library, kinds, edges, stride
+        self.convs = [m for kind in kinds for alike in kind.convs for m in alike]
+
+    def __call__(self, x: Tensor, gates: Tensor) -> Sequence[Tensor]:
+        """x (B, C, H, W), gates (E, kinds) -> what each edge adds, (B, C, H/s, W/s)."""
+        weights = [
+            m.weight if m.weight.is_contiguous() else m.weight.contiguous() for m in self.convs
+        ]
+        return Run.apply(x, gates.T.contiguous(), self, *weights)
+
+    def moments(self, x: Tensor) -> list[Tensor]:
+        """Per kind (norms, 3, E, C): mean, 1 / deviation, variance; of eval mode filled in."""
+        found = []
+        for kind in self.kinds:
+            stats = x.new_empty(len(kind.norms), 3, self.edges, x.size(1))
+            for row, norms in zip(stats, kind.norms, strict=True):
+                if not norms[0].training:
+                    torch.stack([cast(Tensor, m.running_mean) for m in norms], out=row[0])
+                    variance = torch.stack([cast(Tensor, m.running_var) for m in norms])
+                    torch.rsqrt(variance + norms[0].eps, out=row[1])
+            found.append(stats)
+        return found
+
+    def record(self, moments: Sequence[Tensor]) -> None:
+        for kind, stats in zip(self.kinds, moments, strict=True):
+            for row, norms in zip(stats, kind.norms, strict=True):
+                if norms[0].training and norms[0].track_running_stats:
+                    record(norms, row[0], row[2])
+
+    def call(
+        self,
+        name: str,
+        x: Tensor,
+        y: Sequence[Tensor],
+        gates: Tensor,
+        moments: Sequence[Tensor],
+        weights: Sequence[Tensor],
+        dx: Tensor | None = None,
+        gate_gradients: Tensor | None = None,
+        gradients: Sequence[Tensor | None] = (),
+    ) -> None:
+        """Calls `source_forward` or `source_backward`. Raises MemoryError."""
+        kinds, pointers, first = (CKind * len(self.kinds))(), [], 0
+        row = self.edges * gates.element_size()
+        for i, (kind, stats) in enumerate(zip(self.kinds, moments, strict=True)):
+            last = first + len(kind.convs) * self.edges
+            pointers.append(
+                (ctypes.c_void_p * (last - first))(*[w.data_ptr() for w in weights[first:last]])
+            )
+            first = last
+            kernel, dilation = (1, 1)
+            if kind.convs:
+                kernel, dilation = kind.convs[0][0].kernel_size[0], kind.convs[0][0].dilation[0]
+            gradient = gradients[i] if gradients else None
+            kinds[i] = CKind(
+                kind.type, kind.halves, kernel, dilation, len(kind.norms) > 0,
+                kind.norms[0][0].eps if kind.norms else 0.0,
+                ctypes.cast(pointers[-1], Pointers), stats.data_ptr(), gates.data_ptr() + i * row,
+                None if gate_gradients is None else gate_gradients.data_ptr() + i * row,
+                None if gradient is None else gradient.data_ptr(),
+            )  # fmt: skip
+        training = any(norms[0].training for kind in self.kinds for norms in kind.norms)
+        source = CSource(
+            *x.shape, self.edges, self.stride, len(self.kinds), training, torch.get_num_threads(),
+            kinds, CImage.of(x), CImage.of(x if dx is None else dx),
+            (CImage * len(y))(*map(CImage.of, y)),
+        )  # fmt: skip
+        if getattr(self.library, name)(ctypes.byref(source)):
+            raise MemoryError("no memory for the maps of a cell; lower search.batch_size")
+
+
+class Run(torch.autograd.Function):
+    """y_e = sum_o g_eo op_eo(x) for every edge e."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, gates: Tensor, source: Source, *weights: Tensor) -> Any:
+        B, C, H, W = x.shape
+        h, w = (-(-side // source.stride) for side in (H, W))
+        y = [x.new_empty(B, h, w, C).permute(0, 3, 1, 2) for _ in range(source.edges)]
+        moments = source.moments(x)
+        source.call("source_forward", x, y, gates, moments, weights)
+        source.record(moments)
+        ctx.save_for_backward(x, gates, *moments, *weights)
+        ctx.source = source
+        return tuple(y)
+
+    @staticmethod
+    def backward(ctx: Any, *dy: Tensor) -> Any:
+        if torch.is_grad_enabled():
+            raise RuntimeError(
+                "runtime.form: the native kernels have no second derivatives; compute the pass "
+                "within supernets.forms.twice_differentiable(), or set runtime=fused"
+            )
+        source: Source = ctx.source
+        x, gates, *rest = ctx.saved_tensors
+        moments, weights = rest[: len(source.kinds)], rest[len(source.kinds) :]
+        dx, d_gates = torch.empty_like(x), torch.empty_like(gates)
+        needed = any(ctx.needs_input_grad[3:])
+        gradients: list[Tensor | None] = []
+        parts: Sequence[Tensor | None] = [None] * len(weights)
+        if needed:
+            gradients, parts = source_gradients(source, x, weights)
+        source.call("source_backward", x, dy, gates, moments, weights, dx, d_gates, gradients)
+        return dx, d_gates, None, *parts
+
+
+def source_gradients(
+    source: Source, x: Tensor, weights: Sequence[Tensor]
+) -> tuple[list[Tensor | None], list[Tensor]]:
+    """Per kind the memory for its weights' gradients, and per weight its part of it."""
+    whole: list[Tensor | None] = []
+    parts: list[Tensor] = []
+    first = 0
+    for kind in source.kinds:
+        shapes = [w.shape for w in weights[first : first + len(kind.convs) * source.edges]]
+        first += len(shapes)
+        memory = x.new_empty(sum(shape.numel() for shape in shapes))
+        split = memory.split([shape.numel() for shape in shapes])
+        parts += [part.view(shape) for part, shape in zip(split, shapes, strict=True)]
+        whole.append(memory if shapes else None)
+    return whole, parts

@@ -1,0 +1,87 @@
+"""Runs one net in the reference form and in another: everything that comes out of a pass."""
+
+import copy
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from search_spaces.space import Cell, Space
+from supernets.forms import use_form
+from supernets.mixture import GroupMixture, Mixture
+from supernets.network import Network, supernet
+
+CPU = torch.device("cpu")
+Choose = Callable[[Cell], Sequence[Sequence[int]]]
+
+
+def everything(cell: Cell) -> Sequence[Sequence[int]]:
+    return [range(len(edge.candidates)) for edge in cell.edges]
+
+
+def pruned(cell: Cell) -> Sequence[Sequence[int]]:
+    """Another subset on every edge, one of them empty, many equal."""
+    sizes = [len(edge.candidates) for edge in cell.edges]
+    return [[o for o in range(n) if (e + o) % 4 != 1][: e % 3 * n] for e, n in enumerate(sizes)]
+
+
+def drawn(cell: Cell) -> Sequence[Sequence[int]]:
+    """One candidate an edge."""
+    return [[(3 * e + 1) % len(edge.candidates)] for e, edge in enumerate(cell.edges)]
+
+
+def outcome(
+    net: Network, x: Tensor, choose: Choose, *, factors: bool, training: bool
+) -> dict[str, Tensor]:
+    """Logits, gradients by input, gates, factors and weights, and buffers after one pass."""
+    net.train(training)
+    found, leaves, groups = {}, {"x": x.clone().requires_grad_()}, {}
+    generator = torch.Generator().manual_seed(1)
+
+    def leaf(name: str, *shape: int) -> Tensor:
+        values = torch.rand(*shape, generator=generator, dtype=torch.float64)
+        leaves[name] = values.to(x.dtype).requires_grad_()
+        return leaves[name]
+
+    for name, cell in net.space.groups.items():
+        gates = leaf(f"gates.{name}", len(cell.edges), cell.width)
+        factor = leaf(f"factors.{name}", len(cell.edges)) if factors else None
+        groups[name] = GroupMixture(gates, factor, choose(cell))
+    logits = net(leaves["x"], Mixture(groups))
+    leaves |= dict(net.named_parameters())
+    weight = torch.randn(logits.shape, generator=generator, dtype=torch.float64).to(x.dtype)
+    gradients = torch.autograd.grad(
+        (weight * logits).sum(), list(leaves.values()), materialize_grads=True
+    )
+    found = {"logits": logits.detach()} | dict(zip(leaves, gradients, strict=True))
+    return found | {name: buffer.clone() for name, buffer in net.named_buffers()}
+
+
+def differences(
+    space: Space,
+    mixed_op: Callable[..., nn.Module],
+    form: str,
+    dtype: torch.dtype,
+    *,
+    choose: Choose = everything,
+    factors: bool = True,
+    training: bool = True,
+    batch: int = 3,
+) -> dict[str, float]:
+    """Largest difference of each tensor to the reference in float64, relative to its largest
+    value (gates and factors of all edges of a group count as one tensor)."""
+    torch.manual_seed(0)
+    reference = supernet(space, mixed_op).double()
+    other = copy.deepcopy(reference).to(dtype)
+    use_form(other, form, CPU)
+    x = torch.randn(batch, *space.input_shape, dtype=torch.float64)
+    expected = outcome(reference, x, choose, factors=factors, training=training)
+    found = outcome(other, x.to(dtype), choose, factors=factors, training=training)
+    assert list(found) == list(expected)
+    assert all(found[name].shape == expected[name].shape for name in found)
+    largest = max(float(expected[name].abs().max()) for name in dict(reference.named_parameters()))
+    scales = {name: max(float(t.abs().max()), 1e-3 * largest) for name, t in expected.items()}
+    return {
+        name: float((found[name].double() - t).abs().max()) / scales[name]
+        for name, t in expected.items()
+    }

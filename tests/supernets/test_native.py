@@ -1,0 +1,201 @@
+"""The native kernels equal the reference: outputs, every gradient, every buffer.
+
+Float32 is compared with the reference in float64. What a pass of several cells makes of rounding
+depends on the net, so the reference in float32 is the measure: the kernels may be off by a small
+multiple of its error, or by 2e-5 of the largest value.
+"""
+
+import copy
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+import torch
+from equal_forms import CPU, Choose, differences, drawn, everything, pruned
+from torch import nn
+from torch.func import functional_call
+
+from search_spaces import darts, goldnas
+from search_spaces.darts import CANDIDATES
+from search_spaces.space import Space
+from supernets.forms import twice_differentiable, use_form
+from supernets.mixed_op import MixedOp, PartialMixedOp
+from supernets.mixture import GroupMixture, Mixture
+from supernets.native import build
+from supernets.network import supernet
+
+pytestmark = pytest.mark.skipif(build.compiler() is None, reason="no C++ compiler on this machine")
+
+
+def space_of(channels: int, candidates: list[str] | None = None, size: tuple[int, int] = (9, 11)):
+    return darts.darts(
+        layers=3,
+        nodes=2,
+        channels=channels,
+        candidates=candidates or list(CANDIDATES),
+        input_shape=(3, *size),
+        classes=4,
+    )
+
+
+def assert_equal(space: Space, mixed_op: Callable[..., nn.Module], **how: object) -> None:
+    found = differences(space, mixed_op, "native", torch.float32, **how)
+    measure = differences(space, mixed_op, "reference", torch.float32, **how)
+    rounding = max(measure.values())
+    assert {n: d for n, d in found.items() if not d <= max(2e-5, 4 * rounding)} == {}
+
+
+@pytest.mark.parametrize("candidate", [name for name in CANDIDATES if name != "none"])
+@pytest.mark.parametrize("k", [1, 2])
+def test_each_candidate(candidate: str, k: int):
+    assert_equal(space_of(6, [candidate]), partial(PartialMixedOp, k=k))
+
+
+@pytest.mark.parametrize("channels", [1, 3, 5, 8, 12, 16, 20])
+def test_any_number_of_channels(channels: int):
+    assert_equal(space_of(channels), MixedOp)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 5), (8, 8), (13, 6)])
+def test_any_size(size: tuple[int, int]):
+    assert_equal(space_of(4, size=size), MixedOp, batch=4)
+
+
+@pytest.mark.parametrize("choose", [everything, pruned, drawn])
+@pytest.mark.parametrize("training", [True, False])
+def test_pruned_and_drawn_candidates_in_training_and_in_evaluation(choose: Choose, training: bool):
+    assert_equal(space_of(8), MixedOp, choose=choose, training=training)
+
+
+@pytest.mark.parametrize("choose", [everything, pruned])
+@pytest.mark.parametrize("factors", [True, False])
+def test_partial_channels(choose: Choose, factors: bool):
+    mixed_op = partial(PartialMixedOp, k=4)
+    assert_equal(space_of(8), mixed_op, choose=choose, factors=factors)
+
+
+def test_normalised_identities():
+    space = goldnas.goldnas(
+        layers=3, nodes=2, channels=6, candidates=list(goldnas.CANDIDATES),
+        input_shape=(3, 7, 8), classes=4,
+    )  # fmt: skip
+    assert_equal(space, MixedOp)
+
+
+def mixture_of(space: Space) -> Mixture:
+    groups = {}
+    for name, cell in space.groups.items():
+        gates = torch.linspace(0.1, 0.9, len(cell.edges) * cell.width).view(-1, cell.width)
+        active = [range(len(edge.candidates)) for edge in cell.edges]
+        groups[name] = GroupMixture(gates.requires_grad_(), None, active)
+    return Mixture(groups)
+
+
+def native(space: Space):
+    net = supernet(space, MixedOp)
+    use_form(net, "native", CPU)
+    return net
+
+
+def gradients(net: nn.Module, x: torch.Tensor, mixture: Mixture) -> list[torch.Tensor]:
+    leaves = [part.gates for part in mixture.groups.values()] + list(net.parameters())
+    return list(torch.autograd.grad(net(x, mixture).pow(2).sum(), leaves))
+
+
+def test_results_do_not_depend_on_threads():
+    space, found = space_of(5), []
+    for threads in (1, 2, 3):
+        torch.manual_seed(0)
+        net, x = native(space), torch.randn(5, 3, 9, 11)
+        cell = net.layers[0]
+        mixture = mixture_of(space)
+        torch.set_num_threads(1)
+        inputs = [pre(x) for pre, x in zip(cell.preprocess, (net.stem(x),) * 2, strict=True)]
+        torch.set_num_threads(threads)
+        part = mixture.groups["normal"]
+        y = [y for _, y in cell.form(0, inputs[0], part)]
+        leaves = [part.gates, *cell.edges["0-2"].parameters()]
+        found.append([*y, *torch.autograd.grad(sum(t.pow(2).sum() for t in y), leaves)])
+    assert all(
+        torch.equal(a, b) for other in found[1:] for a, b in zip(found[0], other, strict=True)
+    )
+
+
+def test_alpha_gradients_are_the_same_without_weight_gradients():
+    space = space_of(4)
+    net, x, mixture = native(space), torch.randn(3, 3, 9, 11), mixture_of(space)
+    gates = [part.gates for part in mixture.groups.values()]
+    expected = torch.autograd.grad(net(x, mixture).pow(2).sum(), gates)
+    net.requires_grad_(False)
+    found = torch.autograd.grad(net(x, mixture).pow(2).sum(), gates)
+    assert all(torch.equal(a, b) for a, b in zip(expected, found, strict=True))
+
+
+def test_replaced_weights_are_the_ones_that_run():
+    space = space_of(4)
+    net, x = native(space), torch.randn(3, 3, 9, 11)
+    reference = copy.deepcopy(net)
+    use_form(reference, "reference", CPU)
+    weights = {name: 0.3 * torch.randn_like(p) for name, p in net.named_parameters()}
+    expected = functional_call(reference, weights, (x, mixture_of(space)))
+    found = functional_call(net, weights, (x, mixture_of(space)))
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_a_copied_net_runs_on_its_own_weights():
+    space = space_of(4)
+    net, x = native(space).eval(), torch.randn(3, 3, 9, 11)
+    before = net(x, mixture_of(space))
+    copied = copy.deepcopy(net)
+    for p in copied.parameters():
+        p.data.zero_()
+    assert torch.equal(net(x, mixture_of(space)), before)
+    assert not torch.equal(copied(x, mixture_of(space)), before)
+
+
+def test_second_derivatives_come_from_torch_operations():
+    space = space_of(4)
+    net, x, mixture = native(space), torch.randn(3, 3, 9, 11), mixture_of(space)
+    weights = list(net.parameters())
+    gates = [part.gates for part in mixture.groups.values()]
+
+    def twice() -> list[torch.Tensor]:
+        loss = net(x, mixture).pow(2).sum()
+        first = torch.autograd.grad(loss, weights, create_graph=True, materialize_grads=True)
+        return list(torch.autograd.grad(sum(g.sum() for g in first), gates))
+
+    with pytest.raises(RuntimeError, match=r"within supernets\.forms\.twice_differentiable"):
+        twice()
+    with twice_differentiable():
+        assert all(g.isfinite().all() for g in twice())
+
+
+def test_without_a_compiler_torch_operations_run_and_it_is_said_once(
+    monkeypatch, caplog, toy_darts: Space
+):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    build.library.cache_clear()
+    try:
+        for _ in range(2):
+            net = supernet(toy_darts, MixedOp)
+            use_form(net, "auto", CPU)
+        assert type(net.layers[0].form).__name__ == "FusedCell"
+        assert [record.message.count("no C++ compiler") for record in caplog.records] == [1]
+        with pytest.raises(ValueError, match=r"runtime\.form: native needs .* set runtime=fused"):
+            use_form(net, "native", CPU)
+    finally:
+        build.library.cache_clear()
+
+
+def test_a_compiler_that_fails_is_named_and_torch_operations_run(monkeypatch, caplog, tmp_path):
+    broken = tmp_path / "broken"
+    broken.write_text("#!/bin/sh\necho out of order >&2\nexit 1\n")
+    broken.chmod(0o755)
+    monkeypatch.setenv("CXX", str(broken))
+    build.library.cache_clear()
+    try:
+        assert build.library() is None
+        assert "broken cannot build the kernels" in caplog.text
+        assert "out of order" in caplog.text
+    finally:
+        build.library.cache_clear()
