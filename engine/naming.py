@@ -10,7 +10,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
-NOT_IDENTITY = ("hydra", "task", "resume", "device", "benchmark")
+NOT_IDENTITY = ("hydra", "task", "resume", "device", "benchmark", "checkpoint")
 NAME = "{strategy}-{space}-{data}-s{seed}-{digest}"
 
 
