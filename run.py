@@ -17,14 +17,16 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from engine import naming
+from engine import interrupt, naming
 from engine.benchmark import Benchmark
+from engine.checkpoint import checkpoint_seconds
 from engine.cli import explain, list_choices, one_line, summary
 from engine.compare import compare
 from engine.errors import ConfigError, Failure, configuring
 from engine.export import check_formats
 from engine.job import Job
 from engine.pipeline import Pipeline
+from engine.run_folder import RESUME, locked
 from engine.search import SearchSettings
 from search_spaces.architecture import Architecture
 from search_spaces.genotype import published
@@ -109,8 +111,8 @@ def build_space(
 def make_job(config: DictConfig) -> Job:
     """Every object of a run; a wrong setting is refused before memory is taken."""
     choices = HydraConfig.get().runtime.choices
-    if config.resume not in ("auto", "never"):
-        raise ConfigError(f"resume: expected auto or never, found '{config.resume}'")
+    if config.resume not in RESUME:
+        raise ConfigError(f"resume: expected {', '.join(RESUME)}, found '{config.resume}'")
     if not isinstance(config.seed, int) or isinstance(config.seed, bool) or config.seed < 0:
         raise ConfigError(f"seed: expected a whole number of at least 0, found {config.seed!r}")
     with configuring():
@@ -123,6 +125,7 @@ def make_job(config: DictConfig) -> Job:
         device = runtime.start(config.device, config.seed)
         check_formats(config.export.formats)
         benchmark = Benchmark(**config.benchmark)
+        seconds = checkpoint_seconds(**config.checkpoint)
         data = build(config.data)
         space = build_space(
             config,
@@ -135,7 +138,8 @@ def make_job(config: DictConfig) -> Job:
         names={name: choices[name] for name in ("strategy", "space", "data")},
         settings=naming.identity(config),
         folder=Path(HydraConfig.get().runtime.output_dir),
-        resume=config.resume == "auto",
+        resume=config.resume,
+        checkpoint_seconds=seconds,
         seed=config.seed,
         device=device,
         form=runtime.form,
@@ -166,13 +170,15 @@ def app(config: DictConfig) -> float | None:
         raise ConfigError(
             f"task: unknown '{config.task}'; known: {', '.join(TASKS)}, compare, list"
         )
-    job = make_job(config)
-    pipeline = Pipeline(job)
-    phases = TASKS[config.task]
-    if job.architecture is not None and config.task == "all":
-        phases = phases[1:]
-    for phase in phases:
-        getattr(pipeline, phase)()
+    with locked(Path(HydraConfig.get().runtime.output_dir)):
+        job = make_job(config)
+        pipeline = Pipeline(job)
+        phases = TASKS[config.task]
+        if job.architecture is not None and config.task == "all":
+            phases = phases[1:]
+        for phase in phases:
+            interrupt.check(phase)
+            getattr(pipeline, phase)()
     print(summary(pipeline.results.fields, job.folder))
     accuracy = pipeline.results.fields["test_accuracy"]
     return accuracy if accuracy is not None else pipeline.results.fields["discretised_accuracy"]
@@ -182,7 +188,8 @@ def main() -> None:
     """The command line: one clear line and a documented exit code for whatever goes wrong."""
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
-        app()
+        with interrupt.listening():
+            app()
     except Exception as error:  # the outermost frame: every failure ends here
         code, line = explain(
             error, CONF, lambda: naming.known_settings(CONF), composed=bool(composed)

@@ -231,16 +231,21 @@ class Loader:
         if not self.training:
             self.batch = 0
         epoch, normalise = self.epoch, self.normalise.to(self.images.device)
-        for images, y in self.images.batches(self._order()[self.batch :]):
+        for images, y in self.images.batches(self._order(epoch)[self.batch :]):
             x = self._augmented(images, normalise)
             self.batch += 1  # before handing over: a state saved in this step does not repeat it
             yield x, y
         self.epoch, self.batch = epoch + 1, 0
 
-    def _order(self) -> list[Tensor]:
+    def drawn(self, epoch: int, batch: int) -> list[int]:
+        """Positions of the images in a batch of an epoch; none for a batch that there is not."""
+        order = self._order(epoch)
+        return order[batch].tolist() if 0 <= batch < len(order) else []
+
+    def _order(self, epoch: int) -> list[Tensor]:
         index = self.index
         if self.training:
-            source = generator(self.seed, self.role, self.epoch)
+            source = generator(self.seed, self.role, epoch)
             index = index[torch.randperm(len(index), generator=source)]
         return list(index.split(self.batch_size))[: len(self)]
 

@@ -1,12 +1,15 @@
 """What the command line says: errors as one line with an exit code, and what can be chosen."""
 
 import difflib
+import errno
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from engine.errors import Failure
+from engine.errors import CheckpointError, Failure, OutOfMemory, is_out_of_memory
+
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)  # nothing more can be written
 
 LISTED = {
     "strategy": "Strategies (strategy=...)",
@@ -52,6 +55,16 @@ def explain(
     for cause in _chain(error):
         if isinstance(cause, Failure):
             return cause.exit_code, str(cause)
+        if isinstance(cause, OSError) and cause.errno in DISK and composed:
+            return CheckpointError.exit_code, (
+                f"{cause.filename or 'the run directory'}: {cause.strerror}; what was saved is "
+                "kept; free space or mend the disk, then run the same command"
+            )
+        if is_out_of_memory(cause):
+            return OutOfMemory.exit_code, (
+                f"out of memory ({one_line(cause)[:200]}); lower search.batch_size, "
+                "retrain.batch_size or the network's channels and layers"
+            )
     kind = type(error).__module__.partition(".")[0]
     if kind in ("hydra", "omegaconf") or not composed:
         return 2, _configuration_line(error, conf, known_settings)

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from engine import interrupt
 from engine.augment import Images, Loader, Normalise, generator
 from engine.errors import DataError
 from engine.image_file import first_line, height_width, infer_shape
@@ -232,6 +233,7 @@ def _download(dataset: str, place: Path) -> None:
     Raises DataError when the last one fails.
     """
     for attempt in range(1, 4):
+        interrupt.check("data")
         try:
             place.mkdir(parents=True, exist_ok=True)
             with TemporaryDirectory(dir=place) as fresh:

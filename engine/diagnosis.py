@@ -65,3 +65,17 @@ def degenerate(space: Space, found: Architecture) -> str | None:
             "strategies that counter it: pcdarts, sddarts, drnas, gdas"
         )
     return None
+
+
+def not_learning(loss: float, classes: int, rate: str) -> str | None:
+    """A warning where the mean loss of an epoch is that of guessing, ln(classes), or worse.
+
+    `rate` names the learning rate's setting.
+    """
+    if loss < 0.99 * math.log(classes):
+        return None
+    return (
+        f"not learning: the mean train loss of the first epoch is {loss:.3f}, and guessing among "
+        f"{classes} classes gives {math.log(classes):.3f}; causes are a learning rate too high or "
+        f"too low ({rate}), too few steps, or labels that do not belong to their images"
+    )

@@ -6,6 +6,8 @@ A `ValueError` raised while configuration becomes objects is a configuration err
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
+
 
 class Failure(Exception):  # noqa: N818 - the family, not one error
     """Says in one line what went wrong, where, what was expected, and which setting to change."""
@@ -56,3 +58,13 @@ def configuring() -> Iterator[None]:
         yield
     except (ValueError, TypeError) as error:
         raise ConfigError(" ".join(str(error).split())) from error
+
+
+NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an allocation failed, on the device or on the host."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in NO_MEMORY)

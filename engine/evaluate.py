@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from engine import interrupt
 from engine.errors import NumbersError
 from supernets.mixture import Mixture
 
@@ -23,11 +24,13 @@ def evaluate(net: nn.Module, loader: Batches, mixture: Mixture | None = None) ->
 
     Raises:
         NumbersError: the loss is not finite, so that an accuracy would mean nothing.
+        Interrupted: the run was asked to stop.
     """
     sums: dict[str, Tensor] = {}
     images = 0
     with _eval_mode(net):
         for x, y in loader:
+            interrupt.check("evaluation")
             logits = net(x, mixture).float()
             images += len(y)
             for name, value in _measures(logits, y).items():
@@ -61,17 +64,20 @@ def restore_statistics(net: nn.Module, loader: Batches, mixture: Mixture | None 
     """
     norms = [m for m in net.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
     before = [({name: b.clone() for name, b in m.named_buffers()}, m.momentum) for m in norms]
-    with _eval_mode(net):
-        for norm in norms:
-            norm.train()
-            norm.reset_running_stats()
-            norm.momentum = None  # torch then averages over all batches since the reset
-        for x, _ in loader:
-            net(x, mixture)
-    for norm, (buffers, momentum) in zip(norms, before, strict=True):
-        norm.momentum = momentum
-        if not norm.num_batches_tracked:
-            norm.load_state_dict(buffers, strict=False)
+    try:
+        with _eval_mode(net):
+            for norm in norms:
+                norm.train()
+                norm.reset_running_stats()
+                norm.momentum = None  # torch then averages over all batches since the reset
+            for x, _ in loader:
+                interrupt.check("evaluation")
+                net(x, mixture)
+    finally:
+        for norm, (buffers, momentum) in zip(norms, before, strict=True):
+            norm.momentum = momentum
+            if not norm.num_batches_tracked:
+                norm.load_state_dict(buffers, strict=False)
 
 
 @contextmanager

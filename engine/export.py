@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from engine import reload
+from engine import interrupt, reload
 from engine.checkpoint import write_atomically
 from engine.errors import Failure
 from engine.formats import FORMATS, Job, SkippedError, importable
@@ -130,6 +130,7 @@ def _job(
 
 def _write(name: str, job: Job, staging: Path) -> dict[str, Any]:
     """What is said of a form in `export.json`: its file, or why there is none."""
+    interrupt.check("export")
     file, write = FORMATS[name]
     try:
         write(job, staging / file)
@@ -215,6 +216,7 @@ def _load_back(
         capture_output=True,
         text=True,
     )
+    interrupt.check("export")  # a signal to the whole group has ended that process, too
     if done.returncode:
         said = done.stderr.strip().splitlines()[-1:] or ["it said nothing"]
         raise Failure(

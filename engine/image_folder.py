@@ -10,15 +10,17 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from engine import interrupt
 from engine.augment import Images, histogram
-from engine.errors import DataError
-from engine.image_file import attempt
+from engine.errors import DataError, OutOfMemory
+from engine.image_file import attempt, first_line
 
 log = logging.getLogger(__name__)
 
@@ -160,7 +162,7 @@ class ImageFiles(Images):
 
     def batches(self, indices: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
         decoded = _decoded(self.part, self.shape, indices, self.workers, _stacked)
-        for index, images in zip(indices, decoded, strict=True):
+        for index, images in zip(indices, _living(decoded), strict=True):
             if isinstance(images, str):
                 raise DataError(
                     f"{images}: readable before, expected it still is; repair it, resume"
@@ -196,7 +198,21 @@ def _decoded(
         num_workers=workers,
         collate_fn=collate,
         generator=torch.Generator(),  # or it would draw from the global stream
+        worker_init_fn=interrupt.ignore_signals,
     )
+
+
+def _living(batches: DataLoader) -> Iterator[Any]:
+    """The batches. Raises OutOfMemory where a worker process died: mostly for lack of memory."""
+    try:
+        yield from batches
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise OutOfMemory(
+            f"data: {first_line(error)}; expected enough memory and shared memory (/dev/shm) for "
+            "the worker processes; lower data.workers (0 decodes without), or raise either"
+        ) from error
 
 
 def _stacked(attempts: list[np.ndarray | str]) -> Tensor | str:
@@ -233,6 +249,7 @@ def load(
     if count * math.prod(shape) <= memory_mb * 1e6:
         pixels, failed = np.zeros((count, *shape), np.uint8), [""] * count
         for i, path in enumerate(part.paths()):
+            interrupt.check("data")
             found = attempt(path, shape)
             if isinstance(found, str):
                 failed[i] = found
@@ -243,7 +260,8 @@ def load(
         return Images(every if len(kept) == count else every[kept], part.labels[kept]), kept
     counts, failed = torch.zeros(shape[0], 256, dtype=torch.int64), []
     order = torch.arange(count).split(64)
-    for batch_counts, reasons in _decoded(part, shape, order, workers, _counted):
+    for batch_counts, reasons in _living(_decoded(part, shape, order, workers, _counted)):
+        interrupt.check("data")
         counts += batch_counts
         failed += reasons
     kept = _kept(part, failed, on_error)
@@ -251,15 +269,16 @@ def load(
 
 
 def _kept(part: Part, failed: Sequence[str], on_error: str) -> Tensor:
-    """Positions without a failure; logs what is skipped. Raises DataError where it may not be."""
+    """Positions without a failure; logs every other. Raises DataError where none may be skipped."""
     reasons, count = [reason for reason in failed if reason], len(failed)
-    if reasons and (on_error == "abort" or len(reasons) > SKIPPED * count):
+    refused = on_error == "abort" or len(reasons) > SKIPPED * count
+    for reason in reasons:
+        log.warning("data: %s %s", "cannot read" if refused else "skipped", reason)
+    if reasons and refused:
         more = ", ..." if len(reasons) > 10 else ""
         raise DataError(
             f"{part.root}: {len(reasons)} of {count} images cannot be read: "
             f"{', '.join(reasons[:10])}{more}; expected all readable; repair or delete them"
             + (", or set data.on_error=skip" if on_error == "abort" else " (skip allows 1%)")
         )
-    for reason in reasons:
-        log.warning("data: skipped %s", reason)
     return torch.tensor([i for i, reason in enumerate(failed) if not reason], dtype=torch.int64)

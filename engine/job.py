@@ -27,7 +27,8 @@ class Job:
     names: dict[str, str]  # strategy, space, data: the chosen names
     settings: dict[str, Any]
     folder: Path
-    resume: bool
+    resume: str  # auto, never or force
+    checkpoint_seconds: float
     seed: int
     device: torch.device
     form: str  # how a supernet computes: supernets.forms

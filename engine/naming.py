@@ -10,7 +10,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
-NOT_IDENTITY = ("hydra", "task", "resume", "device", "benchmark", "runs")
+NOT_IDENTITY = ("hydra", "task", "resume", "device", "benchmark", "checkpoint", "runs")
 NAME = "{strategy}-{space}-{data}-s{seed}-{digest}"
 
 

@@ -35,9 +35,6 @@ class Pipeline:
     def __init__(self, job: Job):
         self.job = job
         self.run = RunFolder(job.folder, resume=job.resume)
-        if not job.resume:
-            (job.folder / "results.json").unlink(missing_ok=True)
-            (job.folder / "metrics.jsonl").unlink(missing_ok=True)
         write_atomically(
             job.folder / "config.json", (json.dumps(job.settings, indent=2) + "\n").encode()
         )
@@ -105,9 +102,6 @@ class Pipeline:
         with configuring():
             net = self._supernet(strategy)
             strategy.setup(net, job.device)
-        checkpoints = Checkpoints(job.folder / "checkpoints", "search", identity)
-        if not job.resume:
-            checkpoints.clear()
         roles = job.data.loaders(
             job.search.batch_size, one_level=not strategy.update.two_level, seed=job.seed
         )
@@ -124,7 +118,7 @@ class Pipeline:
             settings,
             folder=job.folder,
             record=self.record,
-            checkpoints=checkpoints,
+            checkpoints=self._checkpoints("search", identity),
             meta=meta,
         )
 
@@ -145,7 +139,7 @@ class Pipeline:
         identity = self._identity("space", "strategy", "search")
         if not job.benchmark.table:
             raise ConfigError("benchmark.table: task=rank compares with one; set it to a CSV file")
-        state = Checkpoints(job.folder / "checkpoints", "search", identity).load()
+        state = self._checkpoints("search", identity).load()
         if state is None:
             raise ConfigError(
                 f"task=rank: no searched supernet in {job.folder}; run task=search first with the "
@@ -185,9 +179,6 @@ class Pipeline:
         space = final_space(job.space, job.recipe)
         seed_everything(job.seed)
         job.data.to(job.device)
-        checkpoints = Checkpoints(job.folder / "checkpoints", "retrain", identity)
-        if not job.resume:
-            checkpoints.clear()
         with measured(job.device) as cost:
             net = retrain(
                 space,
@@ -198,7 +189,7 @@ class Pipeline:
                 device=job.device,
                 seed=job.seed,
                 record=self.record,
-                checkpoints=checkpoints,
+                checkpoints=self._checkpoints("retrain", identity),
             )
         save_final(net, job.folder / "weights.safetensors", architecture, job.data, job.recipe)
         self.results.update(
@@ -282,6 +273,20 @@ class Pipeline:
 
     # -- helpers
     # ------------------------------------------------------------------------------------------
+
+    def _checkpoints(self, phase: str, identity: dict[str, Any]) -> Checkpoints:
+        """Of a phase; with resume=never those of an earlier run are gone."""
+        job = self.job
+        found = Checkpoints(
+            job.folder / "checkpoints",
+            phase,
+            identity,
+            every_seconds=job.checkpoint_seconds,
+            force=job.resume == "force",
+        )
+        if job.resume == "never" and phase not in self.run.phases:
+            found.clear()
+        return found
 
     def _identity(self, *parts: str) -> dict[str, Any]:
         chosen = {part: self.job.settings[part] for part in (*parts, "data", "seed")}

@@ -65,6 +65,7 @@ RULES: dict[str, Rule] = {
     "stem": ("a name", lambda v: isinstance(v, str)),
     "epochs": _whole(1),
     "batch_size": _whole(2),
+    "micro_batches": _whole(1),
     "lr": _positive,
     "min_lr": _at_least_0,
     "schedule": _one_of(SCHEDULES),
@@ -100,6 +101,8 @@ class Recipe:
         crop, flip, cutout: augmentation; `null` is the data's.
         ema: decay a step of a moving average of the weights, then the result; `null` for none.
         precision: `float32`, or `bfloat16` autocast of the forward pass.
+        micro_batches: parts of a batch whose gradients are summed, to save memory; batch norms
+            see the parts.
 
     Raises:
         ValueError: a setting out of its range, named `retrain.<setting>`.
@@ -126,6 +129,7 @@ class Recipe:
     cutout: int | None
     ema: float | None
     precision: str
+    micro_batches: int = 1
 
     def __post_init__(self) -> None:
         for name, (expected, test) in RULES.items():

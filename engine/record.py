@@ -3,7 +3,9 @@
 import json
 import logging
 import sys
+import time
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,11 @@ import torch
 from tqdm import tqdm
 
 from engine.checkpoint import write_atomically
+from engine.run_folder import read_object
 
 log = logging.getLogger(__name__)
+
+SLOW = 0.3  # share of an epoch spent waiting for data that is worth a warning
 
 RESULTS = (
     "strategy",
@@ -41,48 +46,76 @@ RESULTS = (
 
 
 class Record:
-    """Writes one run's metrics; `resume` forgets what was logged after a checkpoint."""
+    """Writes one run's metrics; `resume` forgets what was logged after a checkpoint.
+
+    Training is worth more than its log: where nothing can be written, that is said once.
+    """
 
     def __init__(self, folder: Path):
         self.folder = folder
         self.path = folder / "metrics.jsonl"
-        self._writer: Any = None
-        self._purge_step: int | None = None
+        self._writers: dict[str, Any] = {}
+        self._purge_steps: dict[str, int] = {}
+        self._told = False
 
-    @property
-    def tensorboard(self) -> Any:
-        """The TensorBoard writer, made on first use: its import is slow."""
-        if self._writer is None:
+    def _tensorboard(self, phase: str) -> Any:
+        """The phase's TensorBoard writer, made on first use: its import is slow."""
+        if phase not in self._writers:
             from torch.utils.tensorboard import SummaryWriter
 
-            self._writer = SummaryWriter(self.folder / "tensorboard", purge_step=self._purge_step)
-        return self._writer
+            self._writers[phase] = SummaryWriter(
+                self.folder / "tensorboard" / phase, purge_step=self._purge_steps.get(phase)
+            )
+        return self._writers[phase]
 
     def resume(self, phase: str, step: int) -> None:
         """Drops lines of `phase` from `step` on: they are about to be written again."""
         if self.path.is_file():
-            lines = [json.loads(line) for line in self.path.read_text().splitlines()]
-            kept = [entry for entry in lines if entry["phase"] != phase or entry["step"] < step]
-            text = "".join(json.dumps(entry) + "\n" for entry in kept)
-            write_atomically(self.path, text.encode())
-        self._purge_step = step
+            kept = [
+                line for line in self.path.read_text().splitlines() if _before(line, phase, step)
+            ]
+            with self._surviving():
+                write_atomically(self.path, "".join(f"{line}\n" for line in kept).encode())
+        self._purge_steps[phase] = step
 
     def log(self, phase: str, step: int, metrics: Mapping[str, float | None]) -> None:
         """A line of metrics.jsonl, and a point per metric in TensorBoard as `<phase>/<name>`."""
         entry = {"phase": phase, "step": step, **metrics}
-        with open(self.path, "a", encoding="utf-8") as file:
+        with self._surviving(), open(self.path, "a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")
         for name, value in metrics.items():
             if value is not None:
-                self.tensorboard.add_scalar(f"{phase}/{name}", value, step)
+                with self._surviving():
+                    self._tensorboard(phase).add_scalar(f"{phase}/{name}", value, step)
 
-    def image(self, name: str, image: np.ndarray, step: int) -> None:
+    def image(self, phase: str, name: str, image: np.ndarray, step: int) -> None:
         """A picture (H, W, 3) uint8 in TensorBoard."""
-        self.tensorboard.add_image(name, image, step, dataformats="HWC")
+        with self._surviving():
+            self._tensorboard(phase).add_image(name, image, step, dataformats="HWC")
+
+    @contextmanager
+    def _surviving(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if not self._told:
+                log.warning("%s: the log cannot be written (%s); going on", self.folder, error)
+            self._told = True
 
     def close(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
+        for writer in self._writers.values():
+            with self._surviving():
+                writer.close()
+        self._writers.clear()
+
+
+def _before(line: str, phase: str, step: int) -> bool:
+    """Whether a line of metrics.jsonl is whole and not of `phase` from `step` on."""
+    try:
+        entry = json.loads(line)
+        return entry["phase"] != phase or entry["step"] < step
+    except (ValueError, KeyError, TypeError):
+        return False
 
 
 class Results:
@@ -93,7 +126,7 @@ class Results:
         self.fields: dict[str, Any] = dict.fromkeys(RESULTS)
         self.fields |= {"seconds": {}, "peak_memory_bytes": {}, "test_reads": 0}
         if self.path.is_file():
-            self.fields |= json.loads(self.path.read_text())
+            self.fields |= read_object(self.path)
 
     def update(self, **fields: Any) -> None:
         """Merges and saves; a mapping is merged into the mapping that is there."""
@@ -109,6 +142,7 @@ class Progress:
     """A bar with loss, accuracy and time left on a terminal; elsewhere nothing."""
 
     def __init__(self, phase: str, steps: int, done: int = 0):
+        self.told = False
         self.bar = tqdm(
             total=steps,
             initial=done,
@@ -126,10 +160,21 @@ class Progress:
         self.bar.close()
 
     def batches(self, loader: Iterable[Any]) -> Iterator[Any]:
-        """Passes batches through, advancing the bar."""
+        """Passes batches through, advancing the bar; says once where the data is what holds up."""
+        began, waited, asked = time.perf_counter(), 0.0, time.perf_counter()
         for batch in loader:
+            waited += time.perf_counter() - asked
             yield batch
             self.bar.update()
+            asked = time.perf_counter()
+        whole = time.perf_counter() - began
+        if waited > SLOW * whole and waited > 10 and not self.told:
+            self.told = True
+            log.warning(
+                "%s: %.0f%% of the epoch was spent waiting for images; raise data.workers or "
+                "data.memory_mb, or move the images to a faster disk",
+                self.bar.desc, 100 * waited / whole,
+            )  # fmt: skip
 
     def note(self, **values: float | str) -> None:
         """What stands behind the bar."""
@@ -153,3 +198,10 @@ class Averages:
     def read(self) -> dict[str, float]:
         """The means so far. Waits for the device."""
         return {name: float(total) / self.counts[name] for name, total in self.sums.items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"sums": dict(self.sums), "counts": dict(self.counts)}
+
+    def load_state_dict(self, state: Mapping[str, Any], device: torch.device) -> None:
+        self.sums = {name: total.to(device) for name, total in state["sums"].items()}
+        self.counts = dict(state["counts"])

@@ -2,9 +2,8 @@
 
 import copy
 import logging
-import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +13,16 @@ from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from engine import interrupt
 from engine.augment import Loader
-from engine.checkpoint import Checkpoints
+from engine.checkpoint import Checkpoints, fitting
 from engine.data import Data
-from engine.errors import ConfigError, Interrupted, NumbersError
+from engine.diagnosis import not_learning
+from engine.errors import ConfigError, Interrupted
 from engine.evaluate import restore_statistics
+from engine.finite import Watch
+from engine.memory import sparing
+from engine.random_state import random_state, set_random_state
 from engine.recipe import PRECISIONS, Recipe
 from engine.record import Averages, Progress, Record
 from engine.runtime import seed_everything
@@ -28,8 +32,6 @@ from supernets.network import Network, final_network
 
 __all__ = ["Recipe", "retrain"]
 log = logging.getLogger(__name__)
-
-READ_EVERY = 10  # steps between two looks at the losses: each waits for the device
 
 
 def retrain(
@@ -43,41 +45,75 @@ def retrain(
     seed: int,
     record: Record,
     checkpoints: Checkpoints,
-    stop: Callable[[], bool] = lambda: False,
+    stop: Callable[[], bool] = interrupt.requested,
 ) -> Network:
     """Trains (or goes on training) the network to the last epoch; returns it in eval mode.
 
-    `space` has the recipe's size. `stop` is asked after every epoch. The test images are not read.
+    `space` has the recipe's size. `stop` is asked after every step. The test images are not read.
 
     Raises:
         ConfigError: the recipe's augmentation does not fit the images.
         NumbersError: a loss or a weight is no longer finite.
-        Interrupted: `stop` said so; the epoch is saved.
+        OutOfMemory: also with batches in twice as many parts.
+        CheckpointError: no checkpoint can be written, or what is there cannot be used.
+        Interrupted: `stop` said so; what was done is saved.
     """
     seed_everything(seed)
     net = final_network(space, architecture, auxiliary=recipe.auxiliary_weight > 0).to(device)
     training = Training(net, _loader(data.to(device), recipe, seed), recipe)
-    start = 0
-    state = checkpoints.load()
-    if state is not None:
-        start = training.load_state_dict(state)
-        record.resume("retrain", start)
-        log.info("retrain: continued after epoch %d of %d", start, recipe.epochs)
-    steps = len(training.loader)
-    with Progress("retrain", recipe.epochs * steps, start * steps) as progress:
-        for epoch in range(start, recipe.epochs):
-            began = time.perf_counter()
-            metrics = training.epoch(epoch, progress)
-            metrics["seconds"] = round(time.perf_counter() - began, 3)
-            record.log("retrain", epoch, metrics)
-            log.info(
-                "retrain epoch %d/%d: train loss %.3f, train accuracy %.3f",
-                epoch + 1, recipe.epochs, metrics["train_loss"], metrics["train_accuracy"],
-            )  # fmt: skip
-            checkpoints.save(epoch + 1, training.state_dict(epoch + 1))
-            if stop() and epoch + 1 < recipe.epochs:
-                raise Interrupted("retrain: stopped and saved; run the same command to continue")
-    return training.result()
+    watch = Watch("retrain", _remedy(recipe), folder, {"training": training.loader})
+
+    def save() -> None:
+        watch.check(training.finished + 1, net.state_dict())
+        checkpoints.save(training.state_dict())
+
+    def pause() -> None:
+        if stop():
+            save()
+            raise Interrupted("retrain: stopped and saved; run the same command to continue")
+
+    def run() -> Network:
+        saved = checkpoints.load()
+        if saved is not None:
+            training.load_state_dict(saved)
+            record.resume("retrain", training.finished)
+            log.info("retrain: continued after epoch %d of %d", training.finished, recipe.epochs)
+        else:
+            save()  # what cannot be written is found out now
+        steps = len(training.loader)
+        done = training.finished * steps + training.steps
+        with Progress("retrain", recipe.epochs * steps, done) as progress:
+            while training.finished < recipe.epochs:
+                epoch, began = training.finished, time.perf_counter()
+                for _ in training.epoch(watch, progress):
+                    pause()
+                    if checkpoints.due():
+                        save()
+                metrics = training.next_epoch()
+                metrics["seconds"] = round(time.perf_counter() - began, 3)
+                record.log("retrain", epoch, metrics)
+                _tell(epoch, recipe.epochs, metrics, net.space.classes)
+                if training.finished == recipe.epochs or checkpoints.due(epoch_over=True):
+                    save()
+                if training.finished < recipe.epochs:
+                    pause()
+        return training.result()
+
+    return sparing("retrain", run, training.halve, device)
+
+
+def _tell(epoch: int, epochs: int, metrics: dict[str, float], classes: int) -> None:
+    log.info(
+        "retrain epoch %d/%d: train loss %.3f, train accuracy %.3f",
+        epoch + 1, epochs, metrics["train_loss"], metrics["train_accuracy"],
+    )  # fmt: skip
+    warning = not_learning(metrics["train_loss"], classes, "retrain.lr")
+    if epoch == 0 and warning:
+        log.warning("retrain: %s", warning)
+
+
+def _remedy(recipe: Recipe) -> str:
+    return f"lower retrain.lr ({recipe.lr}), or set retrain.clip or retrain.precision=float32"
 
 
 def _loader(data: Data, recipe: Recipe, seed: int) -> Loader:
@@ -92,6 +128,9 @@ class Training:
 
     def __init__(self, net: Network, loader: Loader, recipe: Recipe):
         self.net, self.loader, self.recipe = net, loader, recipe
+        self.finished, self.steps = 0, 0  # epochs, and steps of the present one
+        self.averages = Averages()
+        self.micro_batches, self.halved = recipe.micro_batches, False
         self.average = MovingAverage(net, recipe.ema) if recipe.ema is not None else None
         self.optimizer = torch.optim.SGD(
             net.parameters(),
@@ -109,30 +148,67 @@ class Training:
         restore_statistics(self.average.net, self.loader)
         return self.average.net.eval()
 
-    def epoch(self, epoch: int, progress: Progress) -> dict[str, float]:
-        """One pass over the images, epochs from 0. Raises NumbersError."""
-        lr = self.recipe.lr_at(epoch)
+    def epoch(self, watch: Watch, progress: Progress) -> Iterator[None]:
+        """The rest of the present epoch; hands over after every step, and once more at its end.
+
+        Raises NumbersError.
+        """
         for group in self.optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = self.recipe.lr_at(self.finished)
         self.net.train()
-        self.net.set_drop_path(self.recipe.drop_path_at(epoch))
-        averages, losses, steps = Averages(), list[Tensor](), len(self.loader)
-        for step, (x, y) in enumerate(progress.batches(self.loader), 1):
+        self.net.set_drop_path(self.recipe.drop_path_at(self.finished))
+        steps = len(self.loader)
+        for x, y in progress.batches(self.loader) if self.steps < steps else ():
             loss, metrics = self.step(x, y)
-            averages.add(metrics)
-            losses.append(loss)
-            if step % READ_EVERY == 0 or step == steps:
-                self._check_losses(losses, epoch, step)
-                losses.clear()
-                means = averages.read()
+            self.steps += 1
+            self.averages.add(metrics)
+            watch.see(self.finished + 1, self.steps, {"loss": loss})
+            if self.steps % 10 == 0:
+                means = self.averages.read()
                 progress.note(
-                    epoch=str(epoch + 1), loss=means["train_loss"], accuracy=means["train_accuracy"]
+                    epoch=str(self.finished + 1),
+                    loss=means["train_loss"],
+                    accuracy=means["train_accuracy"],
                 )
-        self._check_weights(epoch)
-        return averages.read() | {"lr": lr}
+            if self.steps < steps:
+                yield
+        watch.read()
+        yield  # the loader stands at the next epoch, as a state of this moment must say
+
+    def next_epoch(self) -> dict[str, float]:
+        """Counts the epoch as finished; returns what it measured."""
+        metrics = self.averages.read() | {"lr": self.recipe.lr_at(self.finished)}
+        self.finished, self.steps, self.averages = self.finished + 1, 0, Averages()
+        return metrics
 
     def step(self, x: Tensor, y: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """One update: the loss it descended, and what is logged of the main classifier; 0-dim."""
+        """One update: the loss it descended, and what is logged of the main classifier; 0-dim.
+
+        In parts, gradients are summed, each part's weighted by its share of the images.
+        """
+        self.optimizer.zero_grad()
+        parts = max(1, min(self.micro_batches, len(x) // 2))
+        losses, mains, right = [], [], []
+        for x_part, y_part in zip(x.tensor_split(parts), y.tensor_split(parts), strict=True):
+            loss, main, logits = self._losses(x_part, y_part)
+            share = len(x_part) / len(x)
+            (loss * share if parts > 1 else loss).backward()
+            losses.append(loss.detach() * share)
+            mains.append(main.detach() * share)
+            right.append((logits.detach().argmax(1) == y_part).float())
+        if self.recipe.clip is not None:
+            clip_grad_norm_(self.net.parameters(), self.recipe.clip, foreach=True)
+        self.optimizer.step()
+        if self.average is not None:
+            self.average.update()
+        metrics = {
+            "train_loss": torch.stack(mains).sum(),
+            "train_accuracy": torch.cat(right).mean(),
+        }
+        return torch.stack(losses).sum(), metrics
+
+    def _losses(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The whole loss, that of the main classifier, and its logits (B, classes)."""
         dtype = PRECISIONS[self.recipe.precision]
         with torch.autocast(x.device.type, dtype, enabled=dtype is not None):
             output = self.net(x)
@@ -140,60 +216,45 @@ class Training:
         main = loss = self._cross_entropy(logits, y)
         for other in auxiliary:
             loss = loss + self.recipe.auxiliary_weight * self._cross_entropy(other, y)
-        self.optimizer.zero_grad()
-        loss.backward()
-        if self.recipe.clip is not None:
-            clip_grad_norm_(self.net.parameters(), self.recipe.clip, foreach=True)
-        self.optimizer.step()
-        if self.average is not None:
-            self.average.update()
-        accuracy = (logits.detach().argmax(1) == y).float().mean()
-        return loss.detach(), {"train_loss": main.detach(), "train_accuracy": accuracy}
+        return loss, main, logits
 
     def _cross_entropy(self, logits: Tensor, y: Tensor) -> Tensor:
         return F.cross_entropy(logits.float(), y, label_smoothing=self.recipe.label_smoothing)
 
-    def _check_losses(self, losses: list[Tensor], epoch: int, last: int) -> None:
-        for step, loss in enumerate(torch.stack(losses).tolist(), last - len(losses) + 1):
-            if not math.isfinite(loss):
-                raise self._not_finite(f"epoch {epoch + 1}, step {step}: the loss is {loss}")
+    def halve(self) -> int:
+        """Twice as many parts of a batch from now on; returns their number."""
+        self.halved = True
+        self.micro_batches *= 2
+        return self.micro_batches
 
-    def _check_weights(self, epoch: int) -> None:
-        state = [(name, t) for name, t in self.net.state_dict().items() if t.is_floating_point()]
-        finite = torch.stack([t.isfinite().all() for _, t in state]).tolist()
-        if not all(finite):
-            name = state[finite.index(False)][0]
-            raise self._not_finite(f"epoch {epoch + 1}: '{name}' is no longer finite")
-
-    def _not_finite(self, what: str) -> NumbersError:
-        return NumbersError(
-            f"retrain {what}; lower retrain.lr ({self.recipe.lr}), or set retrain.clip or "
-            "retrain.precision=float32. The checkpoint of the epoch before is kept"
-        )
-
-    def state_dict(self, epoch: int) -> dict[str, Any]:
-        """Everything that changes, after so many epochs."""
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that changes, between any two steps."""
         return {
-            "epoch": epoch,
+            "epoch": self.finished,
+            "step": self.steps,
+            "averages": self.averages.state_dict(),
+            "micro_batches": self.micro_batches,
             "net": self.net.state_dict(),
             "average": self.average.net.state_dict() if self.average is not None else None,
             "optimizer": self.optimizer.state_dict(),
             "loader": self.loader.state_dict(),
-            "rng": torch.get_rng_state(),
-            "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+            "random": random_state(),
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> int:
-        """The inverse of `state_dict`; returns the number of finished epochs."""
-        self.net.load_state_dict(state["net"])
-        if self.average is not None:
-            self.average.net.load_state_dict(state["average"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.loader.load_state_dict(state["loader"])
-        torch.set_rng_state(state["rng"])
-        if state["cuda_rng"] and torch.cuda.is_available():
-            torch.cuda.set_rng_state_all(state["cuda_rng"])
-        return int(state["epoch"])
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The inverse of `state_dict`. Raises CheckpointError for what does not fit."""
+        with fitting("retrain"):
+            self.net.load_state_dict(state["net"])
+            if self.average is not None:
+                self.average.net.load_state_dict(state["average"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.loader.load_state_dict(state["loader"])
+            device = next(self.net.parameters()).device
+            self.averages.load_state_dict(state["averages"], device)
+            self.finished, self.steps = int(state["epoch"]), int(state["step"])
+            if not self.halved:
+                self.micro_batches = int(state["micro_batches"])
+            set_random_state(state["random"])
 
 
 class MovingAverage:

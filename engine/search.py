@@ -10,20 +10,29 @@ from typing import Any
 
 import torch
 
+from engine import interrupt
 from engine.checkpoint import Checkpoints
 from engine.data import Loader, Roles
-from engine.diagnosis import diagnose
+from engine.diagnosis import diagnose, not_learning
 from engine.drawing import alpha_image, cell_image
-from engine.errors import ConfigError, Interrupted, NumbersError
+from engine.errors import ConfigError, Interrupted
 from engine.evaluate import evaluate, restore_statistics
+from engine.finite import Watch, largest
+from engine.memory import sparing
 from engine.pareto import Pareto
-from engine.record import Averages, Progress, Record
+from engine.record import Progress, Record
+from engine.search_state import SearchState
 from search_spaces.architecture import Architecture
 from strategies.strategy import Batch, Strategy
 from supernets.mixture import Mixture
 from supernets.network import Network
 
 log = logging.getLogger(__name__)
+
+REMEDY = (
+    "lower strategy.weight_optimizer.lr, or set strategy.clip; if it is the alphas', lower "
+    "strategy.alpha_optimizer.lr"
+)
 
 
 @dataclass(frozen=True)
@@ -44,9 +53,10 @@ class SearchSettings:
     batch_size: int
     alpha_lr_scale: float
     seconds: float | None = None
+    micro_batches: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size"):
+        for name in ("epochs", "batch_size", "micro_batches"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(
@@ -82,17 +92,19 @@ def search(
     record: Record,
     checkpoints: Checkpoints,
     meta: dict[str, Any],
-    stop: Callable[[], bool] = lambda: False,
+    stop: Callable[[], bool] = interrupt.requested,
 ) -> Found:
     """Runs (or continues) the search and returns the architecture of the last epoch.
 
     Writes `architectures/epoch_NNN.json`, metrics and pictures into `folder`. `net` and `strategy`
-    are set up on their device. `stop` is asked after every epoch.
+    are set up on their device. `stop` is asked after every step.
 
     Raises:
         ConfigError: the alphas would never move.
-        NumbersError: a loss or an alpha is no longer finite.
-        Interrupted: `stop` said so; the epoch is saved.
+        NumbersError: a loss, a weight or an alpha is no longer finite.
+        OutOfMemory: also with batches in twice as many parts.
+        CheckpointError: no checkpoint can be written, or what is there cannot be used.
+        Interrupted: `stop` said so; what was done is saved.
     """
     epochs = settings.epochs
     if not strategy.alphas_move(epochs - 1, epochs):
@@ -104,39 +116,104 @@ def search(
     if isinstance(strategy.alpha_optimizer, torch.optim.Adam):
         for group in strategy.alpha_optimizer.param_groups:
             group["lr"] *= settings.alpha_lr_scale
-    start, stopped = 0, False
-    found: Found | None = None
-    state = checkpoints.load()
-    if state is not None:
-        start, stopped = _restore(state, net, strategy, roles)
-        record.resume("search", start)
-        log.info("search: continued after epoch %d of %d", start, epochs)
-    pareto = Pareto(folder, strategy.space, start)
-    with Progress("search", epochs * len(roles.train), start * len(roles.train)) as progress:
-        for epoch in range(start, start if stopped else epochs):
-            began = time.perf_counter()
-            metrics = _epoch(net, strategy, roles, epoch, epochs, progress)
-            done = strategy.epoch_end(net, roles, (epoch + 1) / epochs)
-            found = _measure(net, strategy, roles, {**meta, "epoch": epoch})
-            found.architecture.save(folder / "architectures" / f"epoch_{epoch:03d}.json")
-            metrics |= found.metrics | {"seconds": round(time.perf_counter() - began, 3)}
-            record.log("search", epoch, metrics)
-            _pictures(record, strategy, found.architecture, epoch)
-            for kept in strategy.keep(found.architecture, last=done or epoch + 1 == epochs):
-                accuracy = discretised_accuracy(net, kept, roles)
-                pareto.add(kept, epoch=epoch, accuracy=accuracy, meta=meta)
-            log.info(
-                "search epoch %d/%d: train loss %.3f, train accuracy %.3f; "
-                "on held-out images supernet %.3f, discretised %.3f",
-                epoch + 1, epochs, metrics["train_loss"], metrics["train_accuracy"],
-                found.supernet_accuracy, found.discretised_accuracy,
-            )  # fmt: skip
-            checkpoints.save(epoch + 1, _state(epoch + 1, done, net, strategy, roles))
-            if stop() and epoch + 1 < epochs:
-                raise Interrupted("search: stopped and saved; run the same command to continue")
-            if done:
-                break
-    return found or _measure(net, strategy, roles, {**meta, "epoch": start - 1})
+    strategy.micro_batches = settings.micro_batches
+    state = SearchState(net, strategy, roles)
+    watch = Watch("search", REMEDY, folder, {"train": roles.train, "val": roles.val})
+
+    def save() -> None:
+        watch.check(state.epoch + 1, net.state_dict() | strategy.named_arch_parameters())
+        checkpoints.save(state.state_dict())
+
+    def pause() -> None:
+        if stop():
+            save()
+            raise Interrupted("search: stopped and saved; run the same command to continue")
+
+    def run() -> Found:
+        found = None
+        saved = checkpoints.load()
+        if saved is not None:
+            state.load_state_dict(saved)
+            record.resume("search", state.epoch)
+            log.info("search: continued in epoch %d of %d", state.epoch + 1, epochs)
+        else:
+            save()  # what cannot be written is found out now
+        pareto = Pareto(folder, strategy.space, state.epoch)
+        steps, done = len(roles.train), state.epoch * len(roles.train) + state.step
+        with Progress("search", epochs * steps, done) as progress:
+            while not state.stopped and state.epoch < epochs:
+                epoch, began = state.epoch, time.perf_counter()
+                for _ in _steps(state, watch, epochs, progress):
+                    pause()
+                    if checkpoints.due():
+                        save()
+                metrics = state.averages.read()
+                done = strategy.epoch_end(net, roles, (epoch + 1) / epochs)
+                found = _measure(net, strategy, roles, {**meta, "epoch": epoch})
+                found.architecture.save(folder / "architectures" / f"epoch_{epoch:03d}.json")
+                metrics |= found.metrics | {"seconds": round(time.perf_counter() - began, 3)}
+                record.log("search", epoch, metrics)
+                _pictures(record, strategy, found.architecture, epoch)
+                for kept in strategy.keep(found.architecture, last=done or epoch + 1 == epochs):
+                    accuracy = discretised_accuracy(net, kept, roles)
+                    pareto.add(kept, epoch=epoch, accuracy=accuracy, meta=meta)
+                _tell(epoch, epochs, metrics, found, net.space.classes)
+                state.next_epoch(stopped=done)
+                if done or state.epoch == epochs or checkpoints.due(epoch_over=True):
+                    save()
+                if not done and state.epoch < epochs:
+                    pause()
+        return found or _measure(net, strategy, roles, {**meta, "epoch": state.epoch - 1})
+
+    return sparing("search", run, state.halve, next(net.parameters()).device)
+
+
+def _steps(state: SearchState, watch: Watch, epochs: int, progress: Progress) -> Iterator[None]:
+    """The rest of an epoch; hands over after every step, and once more when the data is through."""
+    net, strategy, roles, epoch = state.net, state.strategy, state.roles, state.epoch
+    net.train()
+    strategy.epoch_start(epoch, epochs)
+    move_alphas = strategy.alphas_move(epoch, epochs)
+    val = _forever(roles.val) if move_alphas and roles.val is not None else None
+    steps = len(roles.train)
+    for train in progress.batches(roles.train) if state.step < steps else ():
+        metrics = strategy.step(
+            net,
+            train,
+            next(val) if val is not None else None,
+            progress=(epoch + state.step / steps) / epochs,
+            move_alphas=move_alphas,
+        )
+        state.step += 1
+        state.averages.add(metrics)
+        arch = strategy.arch_parameters()
+        gradients = [p.grad for p in arch if p.grad is not None]
+        watch.see(
+            epoch + 1,
+            state.step,
+            metrics | {"gradient of the alphas": largest(gradients), "alphas": largest(arch)},
+        )
+        if state.step % 10 == 0:
+            means = state.averages.read()
+            progress.note(
+                epoch=str(epoch + 1), loss=means["train_loss"], accuracy=means["train_accuracy"]
+            )
+        if state.step < steps:
+            yield
+    watch.read()
+    yield  # the loader stands at the next epoch, as a state of this moment must say
+
+
+def _tell(epoch: int, epochs: int, metrics: dict[str, float], found: Found, classes: int) -> None:
+    log.info(
+        "search epoch %d/%d: train loss %.3f, train accuracy %.3f; "
+        "on held-out images supernet %.3f, discretised %.3f",
+        epoch + 1, epochs, metrics["train_loss"], metrics["train_accuracy"],
+        found.supernet_accuracy, found.discretised_accuracy,
+    )  # fmt: skip
+    warning = not_learning(metrics["train_loss"], classes, "strategy.weight_optimizer.lr")
+    if epoch == 0 and warning:
+        log.warning("search: %s", warning)
 
 
 def _measure(net: Network, strategy: Strategy, roles: Roles, meta: dict[str, Any]) -> Found:
@@ -167,84 +244,9 @@ def discretised_accuracy(net: Network, architecture: Architecture, roles: Roles)
     return evaluate(discrete, roles.select, mixture)["accuracy"]
 
 
-def _epoch(
-    net: Network, strategy: Strategy, roles: Roles, epoch: int, epochs: int, progress: Progress
-) -> dict[str, float]:
-    """One pass over the training images; returns the means of what the steps measured."""
-    net.train()
-    strategy.epoch_start(epoch, epochs)
-    move_alphas = strategy.alphas_move(epoch, epochs)
-    val = _forever(roles.val) if move_alphas and roles.val is not None else None
-    averages = Averages()
-    steps = len(roles.train)
-    for i, train in enumerate(progress.batches(roles.train)):
-        averages.add(
-            strategy.step(
-                net,
-                train,
-                next(val) if val is not None else None,
-                progress=(epoch + i / steps) / epochs,
-                move_alphas=move_alphas,
-            )
-        )
-        if i % 10 == 9:
-            means = averages.read()
-            progress.note(
-                epoch=str(epoch + 1), loss=means["train_loss"], accuracy=means["train_accuracy"]
-            )
-    means = averages.read()
-    _check_finite(means, strategy, epoch)
-    return means
-
-
-def _check_finite(means: dict[str, float], strategy: Strategy, epoch: int) -> None:
-    for name, value in means.items():
-        if not torch.isfinite(torch.tensor(value)):
-            raise NumbersError(
-                f"search epoch {epoch}: {name} is {value}; lower strategy.weight_optimizer.lr, "
-                "or set strategy.clip. The checkpoint of the epoch before is kept"
-            )
-    for name, parameter in strategy.named_arch_parameters().items():
-        if not torch.isfinite(parameter).all():
-            raise NumbersError(
-                f"search epoch {epoch}: {name} is no longer finite; lower "
-                "strategy.alpha_optimizer.lr. "
-                "The checkpoint of the epoch before is kept"
-            )
-
-
 def _forever(loader: Loader) -> Iterator[Batch]:
     while True:
         yield from loader
-
-
-def _state(
-    epoch: int, stopped: bool, net: Network, strategy: Strategy, roles: Roles
-) -> dict[str, Any]:
-    loaders = {"train": roles.train, "val": roles.val}
-    return {
-        "epoch": epoch,
-        "stopped": stopped,
-        "net": net.state_dict(),
-        "strategy": strategy.state_dict(),
-        "loaders": {name: one.state_dict() for name, one in loaders.items() if one is not None},
-        "rng": torch.get_rng_state(),
-        "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-    }
-
-
-def _restore(
-    state: dict[str, Any], net: Network, strategy: Strategy, roles: Roles
-) -> tuple[int, bool]:
-    """The epoch to go on with, and whether the search had stopped by itself."""
-    net.load_state_dict(state["net"])
-    strategy.load_state_dict(state["strategy"])
-    for name, saved in state["loaders"].items():
-        getattr(roles, name).load_state_dict(saved)
-    torch.set_rng_state(state["rng"])
-    if state["cuda_rng"] and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(state["cuda_rng"])
-    return int(state["epoch"]), bool(state["stopped"])
 
 
 def _pictures(record: Record, strategy: Strategy, found: Architecture, epoch: int) -> None:
@@ -254,5 +256,7 @@ def _pictures(record: Record, strategy: Strategy, found: Architecture, epoch: in
     ):
         names = [edge.name for edge in cell.edges]
         candidates = [edge.candidates for edge in cell.edges]
-        record.image(f"gates/{name}", alpha_image(gates.numpy(), names, candidates), epoch)
-        record.image(f"cell/{name}", cell_image(cell, found.choices[name], name), epoch)
+        record.image(
+            "search", f"gates/{name}", alpha_image(gates.numpy(), names, candidates), epoch
+        )
+        record.image("search", f"cell/{name}", cell_image(cell, found.choices[name], name), epoch)

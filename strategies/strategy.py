@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from search_spaces.architecture import Architecture
 from search_spaces.space import Space
+from strategies.micro_batches import in_parts
 from strategies.optimizer_state import load_named_state, named_state
 from supernets.mixture import Active, GroupMixture, Mixture, everything_active
 
@@ -38,6 +39,7 @@ class Strategy:
     """
 
     searches = True  # whether epochs are spent on a supernet at all
+    micro_batches = 1  # parts in which a batch is computed
 
     def __init__(
         self,
@@ -105,6 +107,7 @@ class Strategy:
         for ingredient in self.ingredients():
             if isinstance(ingredient, nn.Module):
                 ingredient.to(device)
+        self.net = net
         self.weights = list(net.parameters())
         self._weight_names = {id(p): name for name, p in net.named_parameters()}
         self.weight_optimizer = self._make_weight_optimizer(self.weights)
@@ -154,7 +157,7 @@ class Strategy:
         """
         x, y = batch
         mixture = self.mixture()
-        logits = net(x, mixture)
+        logits = in_parts(lambda part: net(part, mixture), x, self.micro_batches, self.net)
         loss = F.cross_entropy(logits, y)
         for term in self.losses.values():
             if role in getattr(term, "roles", (role,)):
@@ -239,6 +242,7 @@ class Strategy:
         return {
             "arch": {name: p.detach() for name, p in self.named_arch_parameters().items()},
             "alive": self.alive,
+            "weights": [self._weight_names[id(p)] for p in self.weights],
             "weight_optimizer": named_state(self.weight_optimizer, self._weight_names),
             "alpha_optimizer": named_state(
                 self.alpha_optimizer, {id(p): n for n, p in self.named_arch_parameters().items()}
@@ -254,6 +258,9 @@ class Strategy:
                 named[name].copy_(value)
         self.alive = {n: value.to(self.alive[n].device) for n, value in state["alive"].items()}
         self._refresh_active()
+        weights = dict(self.net.named_parameters())
+        self.weights = [weights[name] for name in state["weights"]]
+        self.weight_optimizer.param_groups[0]["params"] = list(self.weights)
         load_named_state(self.weight_optimizer, self._weight_names, state["weight_optimizer"])
         load_named_state(
             self.alpha_optimizer, {id(p): n for n, p in named.items()}, state["alpha_optimizer"]

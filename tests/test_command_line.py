@@ -70,7 +70,7 @@ WRONG = [
     (["space.candidates=[sep_conv3x3]"], "space.candidates: unknown 'sep_conv3x3'; known: none"),
     (["task=serch"], "task: unknown 'serch'; known: all, search"),
     (["device=cuda:99"], "device: 'cuda:99' is not on this machine"),
-    (["resume=maybe"], "resume: expected auto or never, found 'maybe'"),
+    (["resume=maybe"], "resume: expected auto, never, force, found 'maybe'"),
     (["seed=-1"], "seed: expected a whole number of at least 0"),
     (["task=export", "architecture=DARTS_V2"], "weights: this task needs a trained network"),
     (["task=retrain"], "architecture: this task needs one"),

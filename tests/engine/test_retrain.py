@@ -59,7 +59,7 @@ def run(toy_darts, tmp_path):
             device=CPU,
             seed=seed,
             record=Record(place),
-            checkpoints=Checkpoints(place / "checkpoints", "retrain", {}),
+            checkpoints=Checkpoints(place / "checkpoints", "retrain", {}, every_seconds=0),
             **options,
         )
 
@@ -185,18 +185,25 @@ def test_a_loss_that_is_not_finite_is_named_by_its_step(monkeypatch, run, tmp_pa
     with pytest.raises(NumbersError, match=r"epoch 2, step 2: the loss is nan; lower retrain.lr"):
         run(TOY, "a")
     state = Checkpoints(tmp_path / "a" / "checkpoints", "retrain", {}).load()
-    assert state["epoch"] == 1
+    assert (state["epoch"], state["step"]) == (1, 1)
     assert all(t.isfinite().all() for t in state["net"].values())
 
 
-def test_a_weight_that_is_not_finite_is_not_saved():
-    net = Fixed()
-    training = Training(net, [], replace(TOY, ema=None))
-    training._check_weights(4)
-    with torch.no_grad():
-        net.other[1] = math.inf
-    with pytest.raises(NumbersError, match="epoch 5: 'other' is no longer finite"):
-        training._check_weights(4)
+def test_a_weight_that_is_not_finite_is_not_saved(monkeypatch, run, tmp_path):
+    step = Training.step
+
+    def poisoned(self, x, y):
+        found = step(self, x, y)
+        if self.finished == 1:
+            with torch.no_grad():
+                self.net.stem[0].weight[0] = math.inf
+        return found
+
+    monkeypatch.setattr(Training, "step", poisoned)
+    with pytest.raises(NumbersError, match=r"epoch 2: 'stem.0.weight' is no longer finite"):
+        run(TOY, "a")
+    state = Checkpoints(tmp_path / "a" / "checkpoints", "retrain", {}).load()
+    assert (state["epoch"], state["step"]) == (1, 0)
 
 
 def test_an_augmentation_that_does_not_fit_names_the_recipe(run):

@@ -52,7 +52,7 @@ def run(net: Network, strategy: Strategy, folder: Path, epochs: int = 3, **more:
         SearchSettings(epochs=epochs, batch_size=8, alpha_lr_scale=10.0),
         folder=folder,
         record=Record(folder),
-        checkpoints=Checkpoints(folder / "checkpoints", "search", {}),
+        checkpoints=Checkpoints(folder / "checkpoints", "search", {}, every_seconds=60),
         meta={},
         **more,
     )
@@ -109,9 +109,10 @@ def test_alphas_stand_still_during_warmup_and_adam_stays_empty(toy_darts: Space,
         return False
 
     run(net, strategy, tmp_path, epochs=4, stop=stop)
-    assert seen[:2] == [(True, 0), (True, 0)]
-    assert not seen[2][0]
-    assert seen[2][1] == 4
+    asked = 4  # times an epoch: after each of 3 steps, and at its end
+    assert seen[: 2 * asked] == [(True, 0)] * 2 * asked
+    assert not seen[2 * asked][0]
+    assert seen[2 * asked][1] == 4
 
 
 def test_a_warmup_that_leaves_no_epoch_is_refused(toy_darts: Space, tmp_path: Path):

@@ -1,0 +1,31 @@
+"""The states of all random generators a run draws from, as tensors and plain values."""
+
+import random
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+
+def random_state() -> dict[str, Any]:
+    """Of torch on every device in use, of numpy and of Python."""
+    version, words, gauss = random.getstate()
+    numpy: Any = np.random.get_state(legacy=False)
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
+        "numpy": {**numpy, "state": {**numpy["state"], "key": numpy["state"]["key"].tolist()}},
+        "python": [version, list(words), gauss],
+    }
+
+
+def set_random_state(state: Mapping[str, Any]) -> None:
+    """The inverse of `random_state`; device generators only where there are as many devices."""
+    torch.set_rng_state(state["torch"])
+    if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(state["cuda"])
+    numpy = dict(state["numpy"])
+    np.random.set_state({**numpy, "state": {**numpy["state"]}})
+    version, words, gauss = state["python"]
+    random.setstate((version, tuple(words), gauss))
