@@ -12,6 +12,7 @@ import torch
 
 from engine import interrupt
 from engine.checkpoint import Checkpoints
+from engine.curvature import alpha_eigenvalue, weight_sharpness
 from engine.data import Loader, Roles
 from engine.diagnosis import diagnose, not_learning
 from engine.drawing import alpha_image, cell_image
@@ -41,6 +42,8 @@ class SearchSettings:
 
     Args:
         seconds: wall-clock time of the search; where it is given, `epochs` is what fits into it.
+        curvature: each epoch also measures the dominant eigenvalue in alpha and the sharpness in
+            the weights, on one batch of `select`; it takes about 25 steps' time.
         alpha_lr_scale: multiplies the learning rate of alphas that Adam moves. Adam's step is its
             rate, whatever the gradient; the papers' are made for some 20,000 alpha steps, and in a
             search of a few hundred alphas would hardly move.
@@ -53,6 +56,7 @@ class SearchSettings:
     batch_size: int
     alpha_lr_scale: float
     seconds: float | None = None
+    curvature: bool = False
     micro_batches: int = 1
 
     def __post_init__(self) -> None:
@@ -129,6 +133,10 @@ def search(
             save()
             raise Interrupted("search: stopped and saved; run the same command to continue")
 
+    def measure(epoch: int) -> Found:
+        about = {**meta, "epoch": epoch}
+        return _measure(net, strategy, roles, about, curvature=settings.curvature)
+
     def run() -> Found:
         found = None
         saved = checkpoints.load()
@@ -149,7 +157,7 @@ def search(
                         save()
                 metrics = state.averages.read()
                 done = strategy.epoch_end(net, roles, (epoch + 1) / epochs)
-                found = _measure(net, strategy, roles, {**meta, "epoch": epoch})
+                found = measure(epoch)
                 found.architecture.save(folder / "architectures" / f"epoch_{epoch:03d}.json")
                 metrics |= found.metrics | {"seconds": round(time.perf_counter() - began, 3)}
                 record.log("search", epoch, metrics)
@@ -163,7 +171,7 @@ def search(
                     save()
                 if not done and state.epoch < epochs:
                     pause()
-        return found or _measure(net, strategy, roles, {**meta, "epoch": state.epoch - 1})
+        return found or measure(state.epoch - 1)
 
     return sparing("search", run, state.halve, next(net.parameters()).device)
 
@@ -216,7 +224,9 @@ def _tell(epoch: int, epochs: int, metrics: dict[str, float], found: Found, clas
         log.warning("search: %s", warning)
 
 
-def _measure(net: Network, strategy: Strategy, roles: Roles, meta: dict[str, Any]) -> Found:
+def _measure(
+    net: Network, strategy: Strategy, roles: Roles, meta: dict[str, Any], *, curvature: bool
+) -> Found:
     """The present architecture, and the diagnosis of it and of the supernet."""
     mixture = strategy.mixture(noise=False)
     # Running averages lag behind a net that learns fast; training never reads them.
@@ -232,6 +242,10 @@ def _measure(net: Network, strategy: Strategy, roles: Roles, meta: dict[str, Any
         **diagnose(strategy.space, strategy.gates(), strategy.alive, architecture),
         "lr": strategy.weight_optimizer.param_groups[0]["lr"],
     }
+    if curvature:
+        batch = next(iter(roles.select))
+        metrics["alpha_eigenvalue"] = alpha_eigenvalue(net, strategy, batch)
+        metrics["weight_sharpness"] = weight_sharpness(net, strategy, batch)
     return Found(architecture, selected["accuracy"], discretised, metrics)
 
 

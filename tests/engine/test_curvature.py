@@ -1,0 +1,64 @@
+"""Curvature against a full Hessian and a Taylor expansion, in float64."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from test_every_config import composed, make
+
+from engine.curvature import alpha_eigenvalue, weight_sharpness
+from search_spaces.space import Space
+from strategies.losses.snapshot import lent
+from strategies.strategy import Batch, Strategy
+from supernets.network import Network, supernet
+
+
+@pytest.fixture
+def parts(toy_darts: Space) -> tuple[Network, Strategy, Batch]:
+    torch.manual_seed(0)
+    strategy = make(composed("strategy=pcdarts", "strategy.mixed_op.k=2").strategy, space=toy_darts)
+    net = supernet(toy_darts, strategy.mixed_op).double()
+    for tensors in (strategy.alphas, strategy.betas):
+        for name, tensor in tensors.items():
+            tensors[name] = torch.nn.Parameter(torch.randn_like(tensor).double())
+    strategy.setup(net, torch.device("cpu"))
+    x = torch.randn(4, *toy_darts.input_shape, dtype=torch.float64)
+    return net, strategy, (x, torch.randint(toy_darts.classes, (4,)))
+
+
+def test_the_eigenvalue_is_that_of_the_full_hessian(parts: tuple[Network, Strategy, Batch]):
+    net, strategy, batch = parts
+    arch = strategy.arch_parameters()
+    with lent(net):
+        loss = F.cross_entropy(net(batch[0], strategy.mixture(noise=False)), batch[1])
+        gradients = torch.autograd.grad(loss, arch, create_graph=True)
+    flat = torch.cat([g.flatten() for g in gradients])
+    rows = [torch.autograd.grad(g, arch, retain_graph=True, materialize_grads=True) for g in flat]
+    hessian = torch.stack([torch.cat([part.flatten() for part in row]) for row in rows])
+    eigenvalues = torch.linalg.eigvalsh((hessian + hessian.T) / 2)
+    largest = eigenvalues[eigenvalues.abs().argmax()]
+    assert alpha_eigenvalue(net, strategy, batch) == pytest.approx(float(largest), rel=0.05)
+
+
+def test_sharpness_at_a_small_radius_is_the_gradients_norm(
+    parts: tuple[Network, Strategy, Batch],
+):
+    net, strategy, batch = parts
+    weights = list(net.parameters())
+    with lent(net):
+        loss = F.cross_entropy(net(batch[0], strategy.mixture(noise=False)), batch[1])
+    gradients = torch.autograd.grad(loss, weights, materialize_grads=True)
+    norm = float(torch.cat([g.flatten() for g in gradients]).norm())
+    found = weight_sharpness(net, strategy, batch, radius=1e-6)
+    assert found == pytest.approx(1e-6 * norm, rel=1e-3)
+
+
+def test_nothing_is_changed(parts: tuple[Network, Strategy, Batch]):
+    net, strategy, batch = parts
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    state = torch.get_rng_state()
+    alpha_eigenvalue(net, strategy, batch)
+    weight_sharpness(net, strategy, batch)
+    for name, value in net.state_dict().items():
+        assert torch.equal(value, before[name])
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(p.grad is None and p.requires_grad for p in net.parameters())
