@@ -28,6 +28,8 @@ COLUMNS: dict[str, Callable[[Mapping[str, Any]], float | None]] = {
     "supernet accuracy": lambda run: _percent(run["supernet_accuracy"]),
     "discretised accuracy": lambda run: _percent(run["discretised_accuracy"]),
     "discretisation gap": lambda run: _percent((run["diagnosis"] or {}).get("discretisation_gap")),
+    "alpha eigenvalue": lambda run: (run["diagnosis"] or {}).get("alpha_eigenvalue"),
+    "weight sharpness": lambda run: (run["diagnosis"] or {}).get("weight_sharpness"),
     "parameters": lambda run: run["parameters"],
     "macs": lambda run: run["macs"],
     "search epochs": lambda run: run.get("search_epochs"),

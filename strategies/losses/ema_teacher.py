@@ -1,0 +1,73 @@
+"""Distillation from a moving average of the supernet's weights."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from strategies.losses.distillation import distillation, softened
+from strategies.losses.snapshot import Snapshot, Weights, copy_mixture, copy_weights, lent
+
+if TYPE_CHECKING:
+    from strategies.strategy import Batch, Logits, Strategy
+    from supernets.mixture import Mixture
+
+
+class EMATeacher:
+    """weight * T^2 KL(q || softmax(z / T)) on training images, q the average supernet's answer.
+
+    The average w' <- decay w' + (1 - decay) w is taken after every step; it answers with the
+    student's gates. Source: Tarvainen & Valpola 2017, arXiv:1703.01780; as a term beside the
+    cross-entropy (MESA): Du et al. 2022, arXiv:2205.14083.
+
+    Raises:
+        ValueError: a setting out of its range.
+    """
+
+    roles = ("train",)
+
+    def __init__(self, *, weight: float, temperature: float, decay: float, start: float):
+        for name, holds, expected, found in (
+            ("weight", weight >= 0, "at least 0", weight),
+            ("temperature", temperature > 0, "a positive number", temperature),
+            ("decay", 0 <= decay < 1, "a number in [0, 1)", decay),
+            ("start", 0 <= start < 1, "a share of the search in [0, 1)", start),
+        ):
+            if not holds:
+                raise ValueError(
+                    f"strategy.losses.ema_teacher.{name}: expected {expected}, found {found!r}"
+                )
+        self.weight, self.temperature = weight, temperature
+        self.decay, self.start = decay, start
+        self.teaching = False
+
+    def setup(self, net: nn.Module, strategy: "Strategy") -> None:
+        self.net = net
+        self.average: Weights = copy_weights(net)
+
+    def before_step(self, progress: float) -> None:
+        self.teaching = self.weight > 0 and progress >= self.start
+
+    def __call__(self, net: "Logits", batch: "Batch", logits: Tensor, mixture: "Mixture") -> Tensor:
+        """The term, 0-dim, for the student's logits (B, classes)."""
+        if not self.teaching:
+            return logits.new_zeros(())
+        with lent(self.net):
+            taught = Snapshot(self.average, copy_mixture(mixture)).logits(self.net, batch[0])
+        return self.weight * distillation(
+            logits, softened(taught, self.temperature), self.temperature
+        )
+
+    @torch.no_grad()
+    def after_step(self, net: nn.Module, strategy: "Strategy") -> None:
+        for name, weight in net.named_parameters():
+            self.average[name].lerp_(weight, 1 - self.decay)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"average": self.average}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        with torch.no_grad():
+            for name, value in state["average"].items():
+                self.average[name].copy_(value)

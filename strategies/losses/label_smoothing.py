@@ -1,0 +1,33 @@
+"""Label smoothing as a term of the loss: a control for every teacher that smooths labels."""
+
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from strategies.strategy import Batch, Logits
+    from supernets.mixture import Mixture
+
+
+class LabelSmoothing:
+    """weight * CE(uniform, p), mean over the batch, on training images.
+
+    Beside the cross-entropy it has the same gradient as labels smoothed by weight / (1 + weight),
+    times 1 + weight. Source: Szegedy et al. 2016, arXiv:1512.00567, section 7.
+
+    Raises:
+        ValueError: a negative weight.
+    """
+
+    roles = ("train",)
+
+    def __init__(self, *, weight: float):
+        if weight < 0:
+            raise ValueError(
+                f"strategy.losses.label_smoothing.weight: expected at least 0, found {weight}"
+            )
+        self.weight = weight
+
+    def __call__(self, net: "Logits", batch: "Batch", logits: Tensor, mixture: "Mixture") -> Tensor:
+        """The term, 0-dim; logits (B, classes)."""
+        return -self.weight * logits.log_softmax(1).mean()
