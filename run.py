@@ -8,6 +8,7 @@ objects.
 import logging
 import os
 import re
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from engine.errors import ConfigError, Failure, configuring
 from engine.export import check_formats
 from engine.job import Job
 from engine.pipeline import Pipeline
+from engine.report import write_report
 from engine.run_folder import RESUME, locked
 from engine.search import SearchSettings
 from search_spaces.architecture import Architecture
@@ -179,9 +181,16 @@ def app(config: DictConfig) -> float | None:
         for phase in phases:
             interrupt.check(phase)
             getattr(pipeline, phase)()
+        write_report(job.folder, _command())
     print(summary(pipeline.results.fields, job.folder))
     accuracy = pipeline.results.fields["test_accuracy"]
     return accuracy if accuracy is not None else pipeline.results.fields["discretised_accuracy"]
+
+
+def _command() -> str:
+    """The command line that repeats this run."""
+    hydra_config = HydraConfig.get()
+    return " ".join(["python run.py", *map(shlex.quote, hydra_config.overrides.task)])
 
 
 def main() -> None:

@@ -134,10 +134,12 @@ def summary(results: Mapping[str, Any], folder: Path) -> str:
             f"  everything is in {here}: architecture.json, cell_*.svg, metrics.jsonl, "
             "results.json, export/",
             "Next:",
+            f"  open {here}/report.html",
             f"  tensorboard --logdir {here}",
             f"  python run.py task=retrain retrain=cifar architecture={here} "
             f"data={results['data']}",
             "  python run.py -m strategy=darts,pcdarts,random seed=0,1,2",
+            "  python run.py task=compare",
         ]
     )
 

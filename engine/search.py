@@ -1,6 +1,7 @@
 """The search loop, the only one: alpha and weight steps, an architecture file after each epoch."""
 
 import copy
+import json
 import logging
 import time
 from collections.abc import Callable, Iterator
@@ -11,7 +12,7 @@ from typing import Any
 import torch
 
 from engine import interrupt
-from engine.checkpoint import Checkpoints
+from engine.checkpoint import Checkpoints, write_atomically
 from engine.curvature import alpha_eigenvalue, weight_sharpness
 from engine.data import Loader, Roles
 from engine.diagnosis import diagnose, not_learning
@@ -161,7 +162,7 @@ def search(
                 found.architecture.save(folder / "architectures" / f"epoch_{epoch:03d}.json")
                 metrics |= found.metrics | {"seconds": round(time.perf_counter() - began, 3)}
                 record.log("search", epoch, metrics)
-                _pictures(record, strategy, found.architecture, epoch)
+                _pictures(record, folder, strategy, found.architecture, epoch)
                 for kept in strategy.keep(found.architecture, last=done or epoch + 1 == epochs):
                     accuracy = discretised_accuracy(net, kept, roles)
                     pareto.add(kept, epoch=epoch, accuracy=accuracy, meta=meta)
@@ -263,14 +264,28 @@ def _forever(loader: Loader) -> Iterator[Batch]:
         yield from loader
 
 
-def _pictures(record: Record, strategy: Strategy, found: Architecture, epoch: int) -> None:
-    """Alphas as a heat map and the cell of this epoch, per group."""
+def _pictures(
+    record: Record, folder: Path, strategy: Strategy, found: Architecture, epoch: int
+) -> None:
+    """Gates as `gates/epoch_NNN.json` and as a heat map, and the cell of this epoch, per group."""
+    tables = {}
     for (name, cell), gates in zip(
         strategy.space.groups.items(), strategy.gates().values(), strict=True
     ):
         names = [edge.name for edge in cell.edges]
         candidates = [edge.candidates for edge in cell.edges]
+        tables[name] = {
+            edge.name: dict(zip(edge.candidates, map(_rounded, row), strict=False))
+            for edge, row in zip(cell.edges, gates.tolist(), strict=True)
+        }
         record.image(
             "search", f"gates/{name}", alpha_image(gates.numpy(), names, candidates), epoch
         )
         record.image("search", f"cell/{name}", cell_image(cell, found.choices[name], name), epoch)
+    path = folder / "gates" / f"epoch_{epoch:03d}.json"
+    path.parent.mkdir(exist_ok=True)
+    write_atomically(path, json.dumps(tables).encode())
+
+
+def _rounded(gate: float) -> float:
+    return round(gate, 6)

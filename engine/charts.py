@@ -1,0 +1,102 @@
+"""Line charts as SVG that follows the reader's light or dark scheme. No script, no network."""
+
+import math
+from collections.abc import Mapping, Sequence
+from html import escape
+
+Series = Mapping[str, Sequence[float | None]]  # name -> a value per step, None where there is none
+
+COLOURS = (
+    "#4c8dd6", "#e0823d", "#4cab6b", "#c7576b", "#9a78d0", "#a8894f", "#d078b4", "#7f8790",
+)  # fmt: skip
+LEFT, RIGHT, TOP, BOTTOM = 46.0, 12.0, 28.0, 24.0  # margins, in pixels
+TICKS = 4
+
+
+def line_chart(
+    title: str,
+    series: Series,
+    *,
+    width: int = 420,
+    height: int = 220,
+    percent: bool = False,
+    limits: tuple[float, float] | None = None,
+) -> str:
+    """An SVG of values over epochs; a series of one value is a dot. Its legend is `legend`.
+
+    Args:
+        limits: of the vertical axis; None takes what the values need.
+    """
+    known = [v for values in series.values() for v in values if v is not None and math.isfinite(v)]
+    steps = max((len(values) for values in series.values()), default=0)
+    low, high = limits or _round_limits(known)
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" class="chart" role="img" '
+        f'viewBox="0 0 {width} {height}"><title>{escape(title)}</title>',
+        f'<text class="title" x="{LEFT:g}" y="16">{escape(title)}</text>',
+    ]
+    right, bottom = width - RIGHT, height - BOTTOM
+
+    def place(step: int, value: float) -> tuple[float, float]:
+        x = LEFT + (right - LEFT) * step / max(1, steps - 1)
+        return x, bottom - (bottom - TOP) * (value - low) / (high - low)
+
+    for i in range(TICKS + 1):
+        value = low + (high - low) * i / TICKS
+        y = place(0, value)[1]
+        label = f"{100 * value:.0f}%" if percent else f"{value:.3g}"
+        parts.append(f'<path class="grid" d="M{LEFT:g} {y:.1f}H{right:g}"/>')
+        parts.append(f'<text class="tick end" x="{LEFT - 6:g}" y="{y + 4:.1f}">{label}</text>')
+    for step in sorted({0, max(0, steps - 1)}):
+        x = place(step, low)[0]
+        parts.append(f'<text class="tick" x="{x:.1f}" y="{height - 6}">{step + 1}</text>')
+    for (name, values), colour in zip(series.items(), _colours(len(series)), strict=True):
+        points = [
+            None if value is None or not math.isfinite(value) else place(step, value)
+            for step, value in enumerate(values)
+        ]
+        parts.append(_line(name, points, colour))
+    return "".join([*parts, "</svg>"])
+
+
+def legend(names: Sequence[str]) -> str:
+    """The names with their colours, as HTML."""
+    items = [
+        f'<span><i style="background:{colour}"></i>{escape(name)}</span>'
+        for name, colour in zip(names, _colours(len(names)), strict=True)
+    ]
+    return f'<p class="legend">{"".join(items)}</p>'
+
+
+def _colours(count: int) -> list[str]:
+    return [COLOURS[i % len(COLOURS)] for i in range(count)]
+
+
+def _line(name: str, points: Sequence[tuple[float, float] | None], colour: str) -> str:
+    """A path with gaps where values are missing, and a dot at the last value."""
+    commands, before = [], None
+    for point in points:
+        if point is not None:
+            commands.append(f"{'M' if before is None else 'L'}{point[0]:.1f} {point[1]:.1f}")
+        before = point
+    last = next((point for point in reversed(points) if point is not None), None)
+    if last is None:
+        return ""
+    return (
+        f'<path class="line" d="{"".join(commands)}" style="stroke:{colour}">'
+        f"<title>{escape(name)}</title></path>"
+        f'<circle cx="{last[0]:.1f}" cy="{last[1]:.1f}" r="2.6" style="fill:{colour}"/>'
+    )
+
+
+def _round_limits(values: Sequence[float]) -> tuple[float, float]:
+    """Limits that hold all values, at multiples of a round step."""
+    if not values:
+        return 0.0, 1.0
+    low, high = min(values), max(values)
+    if low == high:
+        low, high = low - 0.5, high + 0.5
+    step = 10 ** math.floor(math.log10((high - low) / TICKS))
+    step *= next(m for m in (1, 2, 5, 10) if TICKS * m * step >= high - low)
+    low = math.floor(low / step) * step
+    return low, max(low + TICKS * step, math.ceil(high / step) * step)
