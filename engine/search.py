@@ -168,7 +168,9 @@ def _steps(state: SearchState, watch: Watch, epochs: int, progress: Progress) ->
     move_alphas = strategy.alphas_move(epoch, epochs)
     val = _forever(roles.val) if move_alphas and roles.val is not None else None
     steps = len(roles.train)
-    for train in progress.batches(roles.train) if state.step < steps else ():
+    if state.step == steps:
+        return  # saved so, with the loader at the next epoch
+    for train in progress.batches(roles.train):
         metrics = strategy.step(
             net,
             train,
@@ -193,7 +195,7 @@ def _steps(state: SearchState, watch: Watch, epochs: int, progress: Progress) ->
         if state.step < steps:
             yield
     watch.read()
-    yield  # the loader stands at the next epoch, as a state of this moment must say
+    yield
 
 
 def _tell(epoch: int, epochs: int, metrics: dict[str, float], found: Found, classes: int) -> None:
