@@ -9,11 +9,14 @@ import logging
 import os
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
@@ -153,6 +156,17 @@ def make_job(config: DictConfig) -> Job:
     )
 
 
+@contextmanager
+def told_in_a_sweep(folder: Path) -> Iterator[None]:
+    """A job of a sweep says at once why it fails: Hydra tells only when all have ended."""
+    try:
+        yield
+    except Exception as error:
+        if HydraConfig.get().mode == RunMode.MULTIRUN:
+            log.error("%s failed: %s", folder, one_line(error))
+        raise
+
+
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def app(config: DictConfig) -> float | None:
     """Runs the task; returns the accuracy that a sweep may optimise."""
@@ -162,7 +176,8 @@ def app(config: DictConfig) -> float | None:
         return None
     if config.task not in TASKS:
         raise ConfigError(f"task: unknown '{config.task}'; known: {', '.join(TASKS)}, list")
-    with locked(Path(HydraConfig.get().runtime.output_dir)):
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    with locked(folder), told_in_a_sweep(folder):
         job = make_job(config)
         pipeline = Pipeline(job)
         phases = TASKS[config.task]

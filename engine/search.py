@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from engine import interrupt
 from engine.checkpoint import Checkpoints
 from engine.data import Loader, Roles
@@ -180,13 +182,7 @@ def _steps(state: SearchState, watch: Watch, epochs: int, progress: Progress) ->
         )
         state.step += 1
         state.averages.add(metrics)
-        arch = strategy.arch_parameters()
-        gradients = [p.grad for p in arch if p.grad is not None]
-        watch.see(
-            epoch + 1,
-            state.step,
-            metrics | {"gradient of the alphas": largest(gradients), "alphas": largest(arch)},
-        )
+        watch.see(epoch + 1, state.step, _measured(metrics, strategy))
         if state.step % 10 == 0:
             means = state.averages.read()
             progress.note(
@@ -196,6 +192,15 @@ def _steps(state: SearchState, watch: Watch, epochs: int, progress: Progress) ->
             yield
     watch.read()
     yield
+
+
+def _measured(metrics: dict[str, Tensor], strategy: Strategy) -> dict[str, Tensor]:
+    """What a step says of its numbers, causes before effects; 0-dim."""
+    arch = strategy.arch_parameters()
+    gradients = [p.grad for p in arch if p.grad is not None]
+    alphas = {"gradient of the alphas": largest(gradients), "alphas": largest(arch)}
+    val = {"val_loss": metrics["val_loss"]} if "val_loss" in metrics else metrics
+    return val | alphas | metrics
 
 
 def _tell(epoch: int, epochs: int, metrics: dict[str, float], found: Found, classes: int) -> None:
