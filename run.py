@@ -28,8 +28,10 @@ from engine.errors import ConfigError, Failure, configuring
 from engine.export import check_formats
 from engine.job import Job
 from engine.pipeline import Pipeline
+from engine.preflight import preflight
 from engine.run_folder import RESUME, locked
 from engine.search import SearchSettings
+from engine.settings import check_types
 from search_spaces.architecture import Architecture
 from search_spaces.genotype import published
 from search_spaces.space import Space
@@ -56,9 +58,10 @@ def build(node: DictConfig, **live: Any) -> Any:
         made = instantiate(node, _convert_="all")
     except hydra.errors.InstantiationException as error:
         cause = error.__cause__
-        raise (
-            cause if isinstance(cause, Failure) else ConfigError(one_line(cause or error))
-        ) from error
+        if isinstance(cause, Failure):
+            raise cause from error
+        said, key = one_line(cause or error), node._get_full_key("")
+        raise ConfigError(said if key in said else f"{key}: {said}") from error
     return made(**live) if live else made
 
 
@@ -118,6 +121,8 @@ def make_job(config: DictConfig) -> Job:
     if not isinstance(config.seed, int) or isinstance(config.seed, bool) or config.seed < 0:
         raise ConfigError(f"seed: expected a whole number of at least 0, found {config.seed!r}")
     with configuring():
+        plain = OmegaConf.to_container(config, resolve=True)
+        check_types(plain, naming.defaults_of(HydraConfig.get().overrides.task))  # type: ignore[arg-type]
         search, recipe, runtime = (
             SearchSettings(**config.search),
             build(config.retrain),
@@ -179,10 +184,11 @@ def app(config: DictConfig) -> float | None:
     folder = Path(HydraConfig.get().runtime.output_dir)
     with locked(folder), told_in_a_sweep(folder):
         job = make_job(config)
-        pipeline = Pipeline(job)
         phases = TASKS[config.task]
         if job.architecture is not None and config.task == "all":
             phases = phases[1:]
+        preflight(job, phases)
+        pipeline = Pipeline(job)
         for phase in phases:
             interrupt.check(phase)
             getattr(pipeline, phase)()
