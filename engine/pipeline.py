@@ -178,6 +178,7 @@ class Pipeline:
             macs=macs(net),
             architecture=architecture.identity,
             test_accuracy=None,
+            test_balanced_accuracy=None,
         )
         self._cost("retrain", cost)
         self.run.finish("retrain", identity)
@@ -224,6 +225,7 @@ class Pipeline:
             measures = evaluate(net, job.data.test(job.recipe.batch_size))
         self.results.update(
             test_accuracy=measures["accuracy"],
+            test_balanced_accuracy=measures["balanced_accuracy"],
             test_reads=self.results.fields["test_reads"] + job.data.test_reads,
             parameters=parameters(net),
             macs=macs(net),

@@ -28,6 +28,7 @@ RESULTS = (
     "supernet_accuracy",
     "discretised_accuracy",
     "test_accuracy",
+    "test_balanced_accuracy",
     "diagnosis",
     "degenerate",
     "benchmark",
