@@ -182,7 +182,7 @@ def _steps(state: SearchState, watch: Watch, epochs: int, progress: Progress) ->
         )
         state.step += 1
         state.averages.add(metrics)
-        watch.see(epoch + 1, state.step, _measured(metrics, strategy))
+        watch.see(epoch + 1, state.step, measured_numbers(metrics, strategy))
         if state.step % 10 == 0:
             means = state.averages.read()
             progress.note(
@@ -194,7 +194,7 @@ def _steps(state: SearchState, watch: Watch, epochs: int, progress: Progress) ->
     yield
 
 
-def _measured(metrics: dict[str, Tensor], strategy: Strategy) -> dict[str, Tensor]:
+def measured_numbers(metrics: dict[str, Tensor], strategy: Strategy) -> dict[str, Tensor]:
     """What a step says of its numbers, causes before effects; 0-dim."""
     arch = strategy.arch_parameters()
     gradients = [p.grad for p in arch if p.grad is not None]
