@@ -10,11 +10,14 @@ import os
 import re
 import shlex
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
@@ -27,9 +30,14 @@ from engine.errors import ConfigError, Failure, configuring
 from engine.export import check_formats
 from engine.job import Job
 from engine.pipeline import Pipeline
+<<<<<<< HEAD
 from engine.report import write_report
+=======
+from engine.preflight import preflight
+>>>>>>> a90c45b4b77357d18b447f108563ebd21ffa2dbb
 from engine.run_folder import RESUME, locked
 from engine.search import SearchSettings
+from engine.settings import check_types
 from search_spaces.architecture import Architecture
 from search_spaces.genotype import published
 from search_spaces.space import Space
@@ -56,9 +64,10 @@ def build(node: DictConfig, **live: Any) -> Any:
         made = instantiate(node, _convert_="all")
     except hydra.errors.InstantiationException as error:
         cause = error.__cause__
-        raise (
-            cause if isinstance(cause, Failure) else ConfigError(one_line(cause or error))
-        ) from error
+        if isinstance(cause, Failure):
+            raise cause from error
+        said, key = one_line(cause or error), node._get_full_key("")
+        raise ConfigError(said if key in said else f"{key}: {said}") from error
     return made(**live) if live else made
 
 
@@ -118,6 +127,8 @@ def make_job(config: DictConfig) -> Job:
     if not isinstance(config.seed, int) or isinstance(config.seed, bool) or config.seed < 0:
         raise ConfigError(f"seed: expected a whole number of at least 0, found {config.seed!r}")
     with configuring():
+        plain = OmegaConf.to_container(config, resolve=True)
+        check_types(plain, naming.defaults_of(HydraConfig.get().overrides.task))  # type: ignore[arg-type]
         search, recipe, runtime = (
             SearchSettings(**config.search),
             build(config.retrain),
@@ -157,6 +168,17 @@ def make_job(config: DictConfig) -> Job:
     )
 
 
+@contextmanager
+def told_in_a_sweep(folder: Path) -> Iterator[None]:
+    """A job of a sweep says at once why it fails: Hydra tells only when all have ended."""
+    try:
+        yield
+    except Exception as error:
+        if HydraConfig.get().mode == RunMode.MULTIRUN:
+            log.error("%s failed: %s", folder, one_line(error))
+        raise
+
+
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def app(config: DictConfig) -> float | None:
     """Runs the task; returns the accuracy that a sweep may optimise."""
@@ -169,15 +191,22 @@ def app(config: DictConfig) -> float | None:
             print(compare(Path(config.runs), Benchmark(**config.benchmark)), end="")
         return None
     if config.task not in TASKS:
+<<<<<<< HEAD
         raise ConfigError(
             f"task: unknown '{config.task}'; known: {', '.join(TASKS)}, compare, list"
         )
     with locked(Path(HydraConfig.get().runtime.output_dir)):
+=======
+        raise ConfigError(f"task: unknown '{config.task}'; known: {', '.join(TASKS)}, list")
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    with locked(folder), told_in_a_sweep(folder):
+>>>>>>> a90c45b4b77357d18b447f108563ebd21ffa2dbb
         job = make_job(config)
-        pipeline = Pipeline(job)
         phases = TASKS[config.task]
         if job.architecture is not None and config.task == "all":
             phases = phases[1:]
+        preflight(job, phases)
+        pipeline = Pipeline(job)
         for phase in phases:
             interrupt.check(phase)
             getattr(pipeline, phase)()

@@ -20,6 +20,8 @@ Batches = Iterable[tuple[Tensor, Tensor]]  # images (B, C, H, W), labels (B,)
 def evaluate(net: nn.Module, loader: Batches, mixture: Mixture | None = None) -> dict[str, float]:
     """`accuracy` as a fraction, mean cross-entropy `loss`; over 5 classes also `top5_accuracy`.
 
+    `balanced_accuracy` is the mean of the accuracies of the classes that occur.
+
     Runs in eval mode and waits for the device only at the end.
 
     Raises:
@@ -36,7 +38,9 @@ def evaluate(net: nn.Module, loader: Batches, mixture: Mixture | None = None) ->
             for name, value in _measures(logits, y).items():
                 sums[name] = sums[name] + value if name in sums else value
     assert images, "a loader without images"
+    right, counts = sums.pop("right"), sums.pop("counts")
     means = {name: float(total) / images for name, total in sums.items()}
+    means["balanced_accuracy"] = float((right / counts)[counts > 0].mean())
     if not math.isfinite(means["loss"]):
         raise NumbersError(
             f"evaluation: the mean loss over {images} images is {means['loss']}, expected a finite "
@@ -46,9 +50,12 @@ def evaluate(net: nn.Module, loader: Batches, mixture: Mixture | None = None) ->
 
 
 def _measures(logits: Tensor, y: Tensor) -> dict[str, Tensor]:
-    """Sums over the batch, 0-dim."""
+    """Sums over the batch, 0-dim; `right` and `counts` (classes,) of images."""
+    hits, classes = logits.argmax(1) == y, F.one_hot(y, logits.size(1))
     sums = {
-        "accuracy": (logits.argmax(1) == y).sum(),
+        "accuracy": hits.sum(),
+        "right": (classes * hits[:, None]).sum(0).double(),
+        "counts": classes.sum(0),
         "loss": F.cross_entropy(logits, y, reduction="sum").double(),
     }
     if logits.size(1) > 5:

@@ -60,10 +60,12 @@ def load_final(
         ConfigError: not a file of `save_final`, damaged, or of another architecture.
     """
     with configuring():
-        about = json.loads(read_metadata(path).get(KEY, "{}"))
-        if "network" not in about:
+        about = _about(path)
+        unknown = sorted(set(about["network"]) - set(space.settings))
+        if unknown:
             raise ConfigError(
-                f"{path}: not weights of a final network; expected a file written by task=retrain"
+                f"{path}: space '{space.name}' has no setting '{unknown[0]}'; expected a file "
+                "written by task=retrain"
             )
         if Architecture.parse(about["architecture"], str(path)) != architecture:
             raise ConfigError(
@@ -72,6 +74,27 @@ def load_final(
         net = final_network(space.resize(**about["network"]), architecture)
         load_weights(net, path)
     return net, about
+
+
+def _about(path: Path) -> dict[str, Any]:
+    """What a weights file says of itself. Raises ConfigError unless it is all there."""
+    try:
+        about = json.loads(read_metadata(path).get(KEY, "{}"))
+        data = about["data"]
+        fits = (
+            isinstance(about["network"], dict)
+            and isinstance(about["architecture"], dict)
+            and isinstance(data["name"], str)
+            and all(isinstance(name, str) for name in data["classes"])
+            and all(isinstance(x, int | float) for x in [*data["mean"], *data["std"]])
+        )
+    except (KeyError, TypeError, RecursionError):
+        fits = False
+    if not fits:
+        raise ConfigError(
+            f"{path}: not weights of a final network; expected a file written by task=retrain"
+        )
+    return about
 
 
 def digest_of(path: Path) -> str:

@@ -134,6 +134,10 @@ def _part(root: Path, part: str, names: Sequence[str], classes: Sequence[str]) -
         files += [f"{part}/{name}/{entry.name}" for entry in found]
         sizes += [entry.stat().st_size for entry in found]
         labels += [classes.index(name)] * len(found)
+    if part == "test":  # not opened before the end of a run, so what their size says is said now
+        for file, size in zip(files, sizes, strict=True):
+            if size == 0:
+                log.warning("data: %s is empty; the final evaluation will not read it", root / file)
     return Part(root, tuple(files), torch.tensor(labels), tuple(sizes))
 
 

@@ -2,12 +2,13 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 NOT_IDENTITY = ("hydra", "task", "resume", "device", "benchmark", "checkpoint", "runs")
@@ -51,6 +52,24 @@ def identity(config: DictConfig) -> dict[str, Any]:
 def digest(plain: Any) -> str:
     """Eight hexadecimal digits of a nested value."""
     return hashlib.sha256(json.dumps(plain, sort_keys=True, default=str).encode()).hexdigest()[:8]
+
+
+def defaults_of(overrides: Sequence[str]) -> dict[str, Any]:
+    """The configuration that a run's choices of groups alone make, before any setting is changed.
+
+    Called within Hydra's main; overrides are those of its command line.
+    """
+    loader = GlobalHydra.instance().config_loader()
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    groups = [
+        one.input_line
+        for one in parsed
+        if one.input_line is not None
+        and loader.get_group_options(one.key_or_group.partition("@")[0])
+    ]
+    plain = OmegaConf.to_container(compose("config", overrides=groups), resolve=False)
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}
 
 
 def known_settings(conf: Path) -> list[str]:

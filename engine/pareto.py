@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from typing import Any
 import torch
 
 from engine.checkpoint import write_atomically
+from engine.errors import CheckpointError
+from engine.run_folder import read_object
 from search_spaces.architecture import Architecture
 from search_spaces.space import Space
 from supernets.costs import macs, parameters
@@ -29,12 +32,27 @@ class Pareto:
     def __init__(self, folder: Path, space: Space, start: int):
         self.folder, self.space = folder, space
         self.path = folder / "pareto.json"
-        before = json.loads(self.path.read_text())["points"] if self.path.is_file() else []
+        before = self._before()
         self.points = [point for point in before if point["epoch"] < start]
         for point in before[len(self.points) :]:
             (folder / point["architecture"]).unlink(missing_ok=True)
         if before:
             self._write()
+
+    def _before(self) -> list[dict[str, Any]]:
+        """What an interrupted search kept. Raises CheckpointError for what we did not write."""
+        if not self.path.is_file():
+            return []
+        points = read_object(self.path).get("points")
+        ours = isinstance(points, list) and all(
+            isinstance(point, dict)
+            and re.fullmatch(r"pareto/\d+\.json", str(point.get("architecture")))
+            and isinstance(point.get("epoch"), int)
+            for point in points
+        )
+        if not ours:
+            raise CheckpointError(f"{self.path}: not readable; delete it, or set resume=never")
+        return points or []
 
     def add(self, kept: Architecture, *, epoch: int, accuracy: float, meta: dict[str, Any]) -> None:
         """Saves an architecture of this epoch, ready to be retrained, and the series anew.

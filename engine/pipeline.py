@@ -197,6 +197,7 @@ class Pipeline:
             macs=macs(net),
             architecture=architecture.identity,
             test_accuracy=None,
+            test_balanced_accuracy=None,
         )
         self._cost("retrain", cost)
         self.run.finish("retrain", identity)
@@ -243,6 +244,7 @@ class Pipeline:
             measures = evaluate(net, job.data.test(job.recipe.batch_size))
         self.results.update(
             test_accuracy=measures["accuracy"],
+            test_balanced_accuracy=measures["balanced_accuracy"],
             test_reads=self.results.fields["test_reads"] + job.data.test_reads,
             parameters=parameters(net),
             macs=macs(net),

@@ -29,6 +29,7 @@ RESULTS = (
     "supernet_accuracy",
     "discretised_accuracy",
     "test_accuracy",
+    "test_balanced_accuracy",
     "diagnosis",
     "degenerate",
     "benchmark",
@@ -142,7 +143,7 @@ class Progress:
     """A bar with loss, accuracy and time left on a terminal; elsewhere nothing."""
 
     def __init__(self, phase: str, steps: int, done: int = 0):
-        self.told = False
+        self.phase, self.told = phase, False
         self.bar = tqdm(
             total=steps,
             initial=done,
@@ -173,7 +174,7 @@ class Progress:
             log.warning(
                 "%s: %.0f%% of the epoch was spent waiting for images; raise data.workers or "
                 "data.memory_mb, or move the images to a faster disk",
-                self.bar.desc, 100 * waited / whole,
+                self.phase, 100 * waited / whole,
             )  # fmt: skip
 
     def note(self, **values: float | str) -> None:

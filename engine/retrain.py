@@ -158,7 +158,9 @@ class Training:
         self.net.train()
         self.net.set_drop_path(self.recipe.drop_path_at(self.finished))
         steps = len(self.loader)
-        for x, y in progress.batches(self.loader) if self.steps < steps else ():
+        if self.steps == steps:
+            return  # saved so, with the loader at the next epoch
+        for x, y in progress.batches(self.loader):
             loss, metrics = self.step(x, y)
             self.steps += 1
             self.averages.add(metrics)
@@ -173,7 +175,7 @@ class Training:
             if self.steps < steps:
                 yield
         watch.read()
-        yield  # the loader stands at the next epoch, as a state of this moment must say
+        yield
 
     def next_epoch(self) -> dict[str, float]:
         """Counts the epoch as finished; returns what it measured."""

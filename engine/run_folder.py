@@ -71,9 +71,10 @@ class RunFolder:
             self.phases = read_object(self.file)
 
     def _forget(self) -> None:
-        for name in ("phases.json", "results.json", "metrics.jsonl", "not_finite.json"):
-            (self.path / name).unlink(missing_ok=True)
-        for name in ("tensorboard", "architectures"):
+        for name in ("phases", "results", "pareto", "not_finite"):
+            (self.path / f"{name}.json").unlink(missing_ok=True)
+        (self.path / "metrics.jsonl").unlink(missing_ok=True)
+        for name in ("tensorboard", "architectures", "pareto"):
             shutil.rmtree(self.path / name, ignore_errors=True)
 
     def done(self, phase: str, identity: Mapping[str, Any]) -> bool:

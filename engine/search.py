@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from engine import interrupt
 from engine.checkpoint import Checkpoints, write_atomically
@@ -185,7 +186,9 @@ def _steps(state: SearchState, watch: Watch, epochs: int, progress: Progress) ->
     move_alphas = strategy.alphas_move(epoch, epochs)
     val = _forever(roles.val) if move_alphas and roles.val is not None else None
     steps = len(roles.train)
-    for train in progress.batches(roles.train) if state.step < steps else ():
+    if state.step == steps:
+        return  # saved so, with the loader at the next epoch
+    for train in progress.batches(roles.train):
         metrics = strategy.step(
             net,
             train,
@@ -195,13 +198,7 @@ def _steps(state: SearchState, watch: Watch, epochs: int, progress: Progress) ->
         )
         state.step += 1
         state.averages.add(metrics)
-        arch = strategy.arch_parameters()
-        gradients = [p.grad for p in arch if p.grad is not None]
-        watch.see(
-            epoch + 1,
-            state.step,
-            metrics | {"gradient of the alphas": largest(gradients), "alphas": largest(arch)},
-        )
+        watch.see(epoch + 1, state.step, measured_numbers(metrics, strategy))
         if state.step % 10 == 0:
             means = state.averages.read()
             progress.note(
@@ -210,7 +207,16 @@ def _steps(state: SearchState, watch: Watch, epochs: int, progress: Progress) ->
         if state.step < steps:
             yield
     watch.read()
-    yield  # the loader stands at the next epoch, as a state of this moment must say
+    yield
+
+
+def measured_numbers(metrics: dict[str, Tensor], strategy: Strategy) -> dict[str, Tensor]:
+    """What a step says of its numbers, causes before effects; 0-dim."""
+    arch = strategy.arch_parameters()
+    gradients = [p.grad for p in arch if p.grad is not None]
+    alphas = {"gradient of the alphas": largest(gradients), "alphas": largest(arch)}
+    val = {"val_loss": metrics["val_loss"]} if "val_loss" in metrics else metrics
+    return val | alphas | metrics
 
 
 def _tell(epoch: int, epochs: int, metrics: dict[str, float], found: Found, classes: int) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 from search_spaces.space import Cell, Space
 
 FORMAT = "archsmith.architecture/1"
+LARGEST = 10_000_000  # bytes of a file
 Choices = Mapping[str, Mapping[str, tuple[str, ...]]]
 
 
@@ -90,12 +91,15 @@ class Architecture:
     def load(cls, path: Path) -> "Architecture":
         """Reads a file and validates its form, not yet against a space. Raises ValueError."""
         try:
+            size = Path(path).stat().st_size
+            if size > LARGEST:
+                raise ValueError(f"{size} bytes, expected at most {LARGEST}")
             content = json.loads(Path(path).read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise ValueError(
                 f"architecture: no file '{path}'; give a file or a run directory"
             ) from None
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise ValueError(f"{path}: not a readable JSON file ({error})") from None
         return cls.parse(content, str(path))
 

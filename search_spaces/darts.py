@@ -125,6 +125,8 @@ def darts(
         width = width * 2 if i in reductions else width
         group = kind if share_alphas else f"{i:02d}_{kind}"
         places.append(Layer(kind, group, width, reduction=i in reductions))
+    if stem_multiplier is not None:
+        check_at_least(1, stem_multiplier=stem_multiplier)
     multiplier = STEM_MULTIPLIERS[stem] if stem_multiplier is None else stem_multiplier
     return Space(
         name="darts",

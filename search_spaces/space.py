@@ -126,13 +126,22 @@ def complete_edges(
     )
 
 
+LARGEST = {"nodes": 64, "layers": 1000}
+
+
 def check_at_least(minimum: int, **settings: int) -> None:
-    """Raises ValueError for a size of the space that is no whole number or too small."""
+    """Raises ValueError for a size of the space that is no whole number, too small or absurd.
+
+    A file from somebody else names sizes, too, and shall not keep this machine busy.
+    """
     for name, value in settings.items():
         if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
             raise ValueError(
                 f"space.{name}: expected a whole number of at least {minimum}, found {value!r}"
             )
+        most = LARGEST.get(name, 10_000)
+        if value > most:
+            raise ValueError(f"space.{name}: expected at most {most}, found {value}")
 
 
 def known_operations(
@@ -150,6 +159,11 @@ def known_operations(
     for edge in edges:
         if not edge.candidates:
             raise ValueError(f"space.candidates: edge {edge.name} has none; name at least one")
+        if set(edge.candidates) == {"none"}:
+            raise ValueError(
+                f"space.candidates: edge {edge.name} has only 'none', which passes nothing on; "
+                f"add one of {', '.join(name for name in operations if name != 'none')}"
+            )
         if len(set(edge.candidates)) < len(edge.candidates):
             raise ValueError(
                 f"space.candidates: named twice on edge {edge.name}: {list(edge.candidates)}"

@@ -5,8 +5,8 @@ that of the whole batch, whatever its terms, and a step takes a third longer. Ba
 parts: their statistics are those of smaller batches, and that is the one difference.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +21,7 @@ def in_parts(net: Callable[[Tensor], Tensor], x: Tensor, parts: int, module: nn.
         return net(x)
 
     def contexts() -> tuple[AbstractContextManager, AbstractContextManager]:
-        return nullcontext(), still_statistics(module)
+        return nullcontext(), StillStatistics(module)
 
     return torch.cat(
         [
@@ -31,17 +31,19 @@ def in_parts(net: Callable[[Tensor], Tensor], x: Tensor, parts: int, module: nn.
     )
 
 
-@contextmanager
-def still_statistics(module: nn.Module) -> Iterator[None]:
-    """The second computation of a part saves what the first did, but records no statistics."""
-    norms = [m for m in module.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
-    before = [(m.momentum, m.num_batches_tracked) for m in norms]
-    for norm in norms:
-        norm.momentum = 0.0
-        if norm.num_batches_tracked is not None:
-            norm.num_batches_tracked = norm.num_batches_tracked.clone()
-    try:
-        yield
-    finally:
-        for norm, (momentum, tracked) in zip(norms, before, strict=True):
+class StillStatistics:
+    """A part computed again saves what it did the first time, but records no statistics."""
+
+    def __init__(self, module: nn.Module):
+        norms = [m for m in module.modules() if isinstance(m, _BatchNorm)]
+        self.norms = [m for m in norms if m.track_running_stats and m.running_mean is not None]
+
+    def __enter__(self) -> None:
+        self.before = [(norm.momentum, norm.num_batches_tracked) for norm in self.norms]
+        for norm, (_, tracked) in zip(self.norms, self.before, strict=True):
+            norm.momentum = 0.0
+            norm.num_batches_tracked = None if tracked is None else tracked.clone()
+
+    def __exit__(self, *_: object) -> None:
+        for norm, (momentum, tracked) in zip(self.norms, self.before, strict=True):
             norm.momentum, norm.num_batches_tracked = momentum, tracked

@@ -69,6 +69,11 @@ class Strategy:
             raise ValueError(f"strategy.min_lr: expected at least 0, found {min_lr}")
         if clip is not None and clip <= 0:
             raise ValueError(f"strategy.clip: expected a positive norm or null, found {clip}")
+        for name, make in (("alpha", alpha_optimizer), ("weight", weight_optimizer)):
+            try:
+                make([nn.Parameter(torch.zeros(1))])
+            except (ValueError, TypeError) as error:
+                raise ValueError(f"strategy.{name}_optimizer: {error}") from error
         self.space = space
         self.relaxation, self.edge_normalisation = relaxation, edge_normalisation
         self.mixed_op, self.update, self.losses = mixed_op, update, dict(losses)

@@ -1,8 +1,15 @@
 """One thread and a seed for every test; toy spaces with 8 channels and 16 x 16 images."""
 
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
 import pytest
 import torch
+from hydra.core.global_hydra import GlobalHydra
 
+import run
 from search_spaces.darts import CANDIDATES, darts
 from search_spaces.nasbench201 import CANDIDATES as NASBENCH201
 from search_spaces.nasbench201 import nasbench201
@@ -37,3 +44,28 @@ def toy_nasbench201() -> Space:
         input_shape=(3, 16, 16),
         classes=10,
     )
+
+
+class Said(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def archsmith(monkeypatch, capfd, tmp_path: Path) -> Callable[..., Said]:
+    """`archsmith(*overrides)` runs `python run.py ...` here, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*overrides: str) -> Said:
+        GlobalHydra.instance().clear()
+        run.composed.clear()
+        monkeypatch.setattr(sys, "argv", [run.__file__, *overrides])
+        code = 0
+        try:
+            run.main()
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        return Said(code, *capfd.readouterr())
+
+    return call

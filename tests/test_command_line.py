@@ -4,13 +4,11 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pytest
-from hydra.core.global_hydra import GlobalHydra
+from conftest import Said
 from PIL import Image
 
 import run
@@ -21,31 +19,6 @@ TINY = [
     "search.epochs=1", "search.batch_size=16", "runtime.threads=1",
     "retrain.layers=3", "retrain.channels=4", "retrain.epochs=1", "retrain.batch_size=16",
 ]  # fmt: skip
-
-
-class Said(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-@pytest.fixture
-def archsmith(monkeypatch, capfd, tmp_path: Path) -> Callable[..., Said]:
-    """`archsmith(*overrides)` runs `python run.py ...` here, in an empty folder."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*overrides: str) -> Said:
-        GlobalHydra.instance().clear()
-        run.composed.clear()
-        monkeypatch.setattr(sys, "argv", [run.__file__, *overrides])
-        code = 0
-        try:
-            run.main()
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        return Said(code, *capfd.readouterr())
-
-    return call
 
 
 def line_of(said: Said) -> str:

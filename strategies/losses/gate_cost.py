@@ -113,7 +113,8 @@ class GateCost:
         return sum(int((alive[name] & real).sum()) for name, real in self.real.items())
 
     def state_dict(self) -> dict[str, Any]:
-        return self.pressure.state_dict()
+        return {"pressure": self.pressure.state_dict(), "sums": self.sums.clone()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.pressure.load_state_dict(state)
+        self.pressure.load_state_dict(state["pressure"])
+        self.sums.copy_(state["sums"])

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from engine.augment import Images
 from engine.checkpoint import Checkpoints
 from engine.data import Data
-from engine.errors import ConfigError, Interrupted, NumbersError
+from engine.errors import ConfigError, Interrupted, NumbersError, OutOfMemory
 from engine.recipe import Recipe
 from engine.record import Record
 from engine.retrain import MovingAverage, Training, retrain
@@ -111,6 +111,17 @@ def test_step_without_momentum_descends_the_clipped_gradient():
     torch.testing.assert_close(training.net.logits.detach(), expected, atol=1e-6, rtol=1e-5)
 
 
+def test_retraining_sums_gradients_weighted_by_share():
+    x, y = torch.zeros(5, 1), torch.tensor([0, 1, 1, 0, 1])
+    found = {}
+    for parts in (1, 2):
+        training = Training(Fixed(), [], replace(TOY, ema=None, clip=None, micro_batches=parts))
+        loss, metrics = training.step(x, y)
+        found[parts] = [training.net.logits.detach(), loss, *metrics.values()]
+    for a, b in zip(found[1], found[2], strict=True):
+        torch.testing.assert_close(a, b)
+
+
 def test_moving_average_of_weights():
     net = nn.Linear(1, 1, bias=False)
     nn.init.zeros_(net.weight)
@@ -209,3 +220,37 @@ def test_a_weight_that_is_not_finite_is_not_saved(monkeypatch, run, tmp_path):
 def test_an_augmentation_that_does_not_fit_names_the_recipe(run):
     with pytest.raises(ConfigError, match=r"cutout: 16 could blank.*retrain.crop, flip and cutout"):
         run(replace(TOY, cutout=16), "a")
+
+
+def test_stopped_after_every_step_equals_uninterrupted(run, tmp_path):
+    recipe = replace(TOY, epochs=2)
+    whole, stops = run(recipe, "whole"), 0
+    while stops < 20:
+        try:
+            parts = run(recipe, "parts", stop=lambda: True)
+            break
+        except Interrupted:
+            stops += 1
+            torch.randn(stops)
+    assert 6 <= stops < 20
+    assert same(whole, parts)
+    assert metrics(tmp_path / "whole") == metrics(tmp_path / "parts")
+
+
+def test_out_of_memory_once_goes_on_in_parts_as_if_from_the_start(run, monkeypatch):
+    expected = run(replace(TOY, epochs=1, micro_batches=2), "parts")
+    real, made = Training.step, []
+
+    def failing(self, x, y):
+        made.append(1)
+        found = real(self, x, y)
+        if len(made) == 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return found
+
+    monkeypatch.setattr(Training, "step", failing)
+    assert same(run(replace(TOY, epochs=1), "fails"), expected)
+    made.clear()
+    monkeypatch.setattr(Training, "step", lambda *_: (_ for _ in ()).throw(MemoryError()))
+    with pytest.raises(OutOfMemory, match=r"retrain: out of memory.*retrain.micro_batches=4"):
+        run(replace(TOY, epochs=1), "never")

@@ -1,0 +1,268 @@
+"""F33 to F47: images and folders as they come."""
+
+import json
+import logging
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from faults.toys import image_tree
+from PIL import Image
+
+from engine.augment import Images
+from engine.data import folder
+from engine.errors import DataError
+from engine.evaluate import evaluate
+from engine.record import Progress
+from engine.roles import Data
+from engine.split import Settings
+
+QUICK = [
+    "data=folder", "search.epochs=1", "search.batch_size=4", "retrain.epochs=1",
+    "retrain.batch_size=4", "space.layers=3", "space.nodes=1", "space.channels=4",
+    "retrain.layers=3", "retrain.channels=4", "runtime.threads=1", "export.formats=[genotype]",
+    "hydra.run.dir=d", "space.candidates=[skip_connect,sep_conv_3x3]",
+]  # fmt: skip
+
+
+def opened(root: Path, **changes: object) -> Data:
+    settings = dict(
+        image_size=None, channels=None, on_error="abort", workers=0, memory_mb=200, limit=None,
+        split=0.5, select=0.1, augment={"crop": 0, "flip": False, "cutout": 0}, seed=0,
+    )  # fmt: skip
+    return folder(root=str(root), **settings | changes)  # type: ignore[arg-type]
+
+
+def damage(root: Path) -> list[Path]:
+    """One of each kind of file that cannot be read."""
+    place = root / "train" / "class_0"
+    good = (place / "0.png").read_bytes()
+    contents = {
+        "truncated.png": good[: len(good) // 2],
+        "empty.jpg": b"",
+        "text.jpg": b"this is no image",
+        "garbage.png": b"\xff" * 300,
+        "page.png": b"<html></html>",
+        "pickled.npy": b"\x93NUMPY\x01\x00v\x00{'descr': '|O', 'shape': ()}",
+    }
+    for name, content in contents.items():
+        (place / name).write_bytes(content)
+    return [place / name for name in contents]
+
+
+def test_f33_f34_every_bad_file_is_listed_before_training(archsmith, tmp_path: Path):
+    image_tree(tmp_path / "i")
+    bad = damage(tmp_path / "i")
+    said = archsmith(*QUICK, f"data.root={tmp_path / 'i'}")
+    assert said.code == 3
+    assert f"{len(bad)} of 18 images cannot be read" in said.err
+    for path in bad:
+        assert f"data: cannot read {path} (" in said.out
+    assert not Path("d/checkpoints").exists()
+
+
+def test_f33_skipping_is_capped_at_one_in_a_hundred_and_counted(tmp_path: Path, caplog):
+    image_tree(tmp_path / "i", images=60)
+    (tmp_path / "i" / "train" / "class_1" / "7.png").write_bytes(b"")
+    data = opened(tmp_path / "i", on_error="skip")
+    assert data.describe(one_level=False)["skipped"] == 1
+    assert caplog.text.count("data: skipped") == 1
+    (tmp_path / "i" / "train" / "class_1" / "8.png").write_bytes(b"")
+    with pytest.raises(DataError, match=r"2 of 120 images cannot be read.*skip allows 1%"):
+        opened(tmp_path / "i", on_error="skip")
+
+
+def test_f34_a_bomb_is_refused_by_its_header(tmp_path: Path):
+    image_tree(tmp_path / "i")
+    Image.new("1", (10_000, 10_000)).save(tmp_path / "i" / "train" / "class_0" / "bomb.png")
+    with pytest.raises(DataError, match=r"bomb.png \(.*decompression bomb"):
+        opened(tmp_path / "i")
+
+
+def test_an_empty_test_image_is_said_at_the_start(tmp_path: Path, caplog):
+    image_tree(tmp_path / "i")
+    (tmp_path / "i" / "test" / "class_0" / "0.png").write_bytes(b"")
+    opened(tmp_path / "i")
+    assert "test/class_0/0.png is empty" in caplog.text
+
+
+def test_f35_f36_a_folder_of_every_mode_and_size_runs(archsmith, tmp_path: Path):
+    root = tmp_path / "i"
+    image_tree(root, images=8)
+    place = root / "train" / "class_0"
+    for mode in ("L", "LA", "P", "RGBA", "CMYK", "I;16", "1"):
+        Image.new(mode, (8, 8)).save(place / f"{mode.replace(';', '')}.tif")
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    Image.new("RGB", (33, 47)).save(place / "turned.jpg", exif=turned)
+    Image.new("RGB", (4000, 3000)).save(place / "huge.jpg")
+    Image.new("RGB", (1, 1)).save(place / "dot.png")
+    said = archsmith(*QUICK, f"data.root={root}")
+    assert said.code == 0, said.err
+    assert opened(root).input_shape == (3, 8, 8)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 4, 13])
+def test_f37_any_number_of_channels_runs(channels: int, archsmith, tmp_path: Path):
+    source = np.random.default_rng(0)
+    for part in ("train", "test"):
+        for c in range(2):
+            (tmp_path / "i" / part / str(c)).mkdir(parents=True)
+            for i in range(5):
+                pixels = source.integers(256, size=(9, 7, channels), dtype=np.uint8)
+                np.save(tmp_path / "i" / part / str(c) / f"{i}.npy", pixels)
+    said = archsmith(*QUICK, f"data.root={tmp_path / 'i'}")
+    assert said.code == 0, said.err
+    assert opened(tmp_path / "i").input_shape == (channels, 9, 7)
+
+
+@pytest.mark.parametrize(("classes", "size"), [(2, 16), (6, 36), (1000, 4000)])
+def test_f38_few_and_many_classes_and_the_top_five(classes: int, size: int):
+    y = torch.arange(size) % classes
+    logits = torch.nn.functional.one_hot(y, classes).float()
+
+    class Echo(torch.nn.Module):
+        def forward(self, x: torch.Tensor, mixture: object) -> torch.Tensor:
+            return x
+
+    found = evaluate(Echo(), [(logits, y)])
+    assert found["accuracy"] == found["balanced_accuracy"] == 1.0
+    assert ("top5_accuracy" in found) == (classes > 5)
+
+
+STRUCTURES = {
+    "f38_one_class": (lambda r: shutil.rmtree(r / "train" / "class_1"), "expected at least 2"),
+    "f39_empty_class": (lambda r: (r / "train" / "new").mkdir(), "train/new: no images"),
+    "f39_class_only_in_val": (
+        lambda r: shutil.copytree(r / "train" / "class_0", r / "val" / "other"),
+        "class unknown in train/",
+    ),
+    "f39_class_missing_in_val": (
+        lambda r: shutil.copytree(r / "train" / "class_0", r / "val" / "class_0"),
+        "no class folder 'class_1'",
+    ),
+    "f39_no_test": (lambda r: shutil.rmtree(r / "test"), "no test/ folder"),
+}
+
+
+@pytest.mark.parametrize("name", STRUCTURES)
+def test_f38_f39_a_folder_that_cannot_be_used_is_named(name: str, archsmith, tmp_path: Path):
+    change, message = STRUCTURES[name]
+    image_tree(tmp_path / "i")
+    change(tmp_path / "i")
+    said = archsmith(*QUICK, f"data.root={tmp_path / 'i'}")
+    assert said.code == 3
+    assert message in said.err
+
+
+def test_f40_what_is_no_image_is_passed_over(tmp_path: Path):
+    image_tree(tmp_path / "i")
+    place = tmp_path / "i" / "train" / "class_0"
+    (place / ".DS_Store").write_bytes(b"x")
+    (place / "notes.txt").write_text("x")
+    (place / "nested").mkdir()
+    shutil.copy(place / "0.png", place / "nested" / "0.png")
+    (place / "loop").symlink_to(place.parent)
+    long = "größe_" + "n" * 200 + ".png"
+    shutil.copy(place / "0.png", place / long)
+    assert len(opened(tmp_path / "i").images.labels) == 13
+
+
+def test_f42_copies_across_the_parts_are_counted(tmp_path: Path, caplog):
+    image_tree(tmp_path / "i")
+    for i in range(3):
+        shutil.copy(
+            tmp_path / "i" / "train" / "class_0" / f"{i}.png",
+            tmp_path / "i" / "test" / "class_0" / f"copy_{i}.png",
+        )
+    opened(tmp_path / "i").test(4)
+    copies = int(caplog.text.split(" images of 'test' are exact copies")[0].rsplit(" ", 1)[1])
+    assert copies == 3
+
+
+def test_f43_three_images_and_a_batch_that_is_larger(tmp_path: Path):
+    image_tree(tmp_path / "i", images=2)
+    (tmp_path / "i" / "train" / "class_1" / "1.png").unlink()
+    with pytest.raises(DataError, match=r"1 of 3 images for role 'val', expected 2 or more"):
+        opened(tmp_path / "i").loaders(64, one_level=False, seed=0)
+    batches = [len(y) for _, y in opened(tmp_path / "i").training(64, 0)]
+    assert batches == [3]
+    assert [len(y) for _, y in opened(tmp_path / "i").training(2, 0)] == [2]  # no batch of one
+
+
+def test_f44_a_rare_class_is_in_every_part_and_counts_alike():
+    labels = torch.tensor([0] * 1000 + [1] * 2)
+    pixels = torch.randint(256, (1002, 1, 4, 4), dtype=torch.uint8)
+    settings = Settings(None, 0.5, 0.1, {"crop": 0, "flip": False, "cutout": 0}, 0)
+    data = Data("x", ["a", "b"], Images(pixels, labels), lambda: pytest.fail("test"), settings)
+    train, val = data.split(one_level=False)
+    assert int(labels[train].sum()) == int(labels[val].sum()) == 1
+
+    class Majority(torch.nn.Module):
+        def forward(self, x: torch.Tensor, mixture: object) -> torch.Tensor:
+            return torch.tensor([[1.0, 0.0]]).expand(len(x), 2)
+
+    found = evaluate(Majority(), data.plain("select", val, 64))
+    assert found["accuracy"] > 0.99
+    assert found["balanced_accuracy"] == 0.5
+
+
+@pytest.mark.parametrize("change", ["added", "changed"])
+def test_f45_data_that_changed_since_is_refused_by_name(change: str, archsmith, tmp_path: Path):
+    root = tmp_path / "i"
+    image_tree(root)
+    assert archsmith(*QUICK, f"data.root={root}", "task=search").code == 0
+    place = root / "train" / "class_0"
+    if change == "added":
+        shutil.copy(place / "0.png", place / "more.png")
+    else:
+        Image.new("RGB", (8, 8)).save(place / "0.png")
+    said = archsmith(*QUICK, f"data.root={root}", "task=search")
+    assert said.code == 6
+    assert "differing in data_fingerprint" in said.err
+    assert archsmith(*QUICK, f"data.root={root}", "task=search", "resume=never").code == 0
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_f47_a_folder_that_cannot_be_written_is_read(tmp_path: Path):
+    image_tree(tmp_path / "i")
+    for place, _, _ in os.walk(tmp_path / "i"):
+        os.chmod(place, 0o555)
+    assert len(opened(tmp_path / "i").images.labels) == 12
+
+
+def test_f47_slow_data_is_said_once_with_its_share(monkeypatch, caplog):
+    now = [0.0]
+    monkeypatch.setattr("engine.record.time.perf_counter", lambda: now[0])
+
+    def slow():
+        for _ in range(20):
+            now[0] += 3.0
+            yield None
+
+    with caplog.at_level(logging.WARNING), Progress("search", 40) as progress:
+        for _ in range(2):
+            for _ in progress.batches(slow()):
+                now[0] += 1.0
+    assert caplog.text.count("75% of the epoch was spent waiting for images") == 1
+
+
+def test_f63_the_test_images_are_read_by_the_final_evaluation_alone(archsmith, tmp_path: Path):
+    root = tmp_path / "i"
+    image_tree(root)
+    for path in (root / "test").rglob("*.png"):
+        path.write_bytes(b"not read yet")
+    said = archsmith(*QUICK, f"data.root={root}")
+    assert said.code == 3
+    assert "test/class_0/0.png" in said.err
+    results = json.loads(Path("d/results.json").read_text())
+    assert set(results["seconds"]) == {"search", "retrain"}
+    image_tree(tmp_path / "fresh")
+    shutil.rmtree(root / "test")
+    shutil.copytree(tmp_path / "fresh" / "test", root / "test")
+    again = archsmith(*QUICK, f"data.root={root}")
+    assert again.code == 6  # other test images than the run began with
+    assert archsmith(*QUICK, f"data.root={root}", "resume=force").code == 0

@@ -1,0 +1,172 @@
+"""F48, F49, F53, F66: settings that cannot be meant, or cannot work, and a property of all."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from engine.errors import ConfigError, Interrupted
+from engine.settings import check_types
+
+SMALL = [
+    "data=synthetic", "data.size=48", "data.image_size=8", "data.classes=3", "task=all",
+    "space.layers=3", "space.nodes=1", "space.channels=4", "search.epochs=1",
+    "search.batch_size=12", "retrain=quick", "retrain.layers=3", "retrain.channels=4",
+    "runtime.threads=1", "hydra.run.dir=d",
+]  # fmt: skip
+
+
+@pytest.fixture
+def prepared(archsmith, monkeypatch):
+    """Runs the command line up to the first phase: exit code 75 stands for all is well."""
+
+    def stop(job: object) -> None:
+        raise Interrupted("prepared")
+
+    monkeypatch.setattr("run.Pipeline", stop)
+    return lambda *overrides: archsmith(*SMALL, *overrides)
+
+
+WRONG = {
+    "search=3": "search: expected settings in {}",
+    "search.alpha_lr_scale=nan": "search.alpha_lr_scale: expected a finite number (as 30.0)",
+    "search.alpha_lr_scale=true": "search.alpha_lr_scale: expected a finite number",
+    "search.batch_size=1": "batch_size: 1 for 'train', expected at least 2",
+    "search.micro_batches=0": "search.micro_batches: expected a whole number of at least 1",
+    "checkpoint=3": "checkpoint: expected settings in {}",
+    "checkpoint.every_seconds=-1": "checkpoint.every_seconds: expected a number of at least 0",
+    "export=null": "export: expected settings in {}",
+    "export.formats=onnx": "export.formats: expected a list",
+    "export.formats=[7]": "export.formats: unknown '7'",
+    "device=3": "device: expected a word (as 'auto'), found 3",
+    "device=tpu": "device: expected auto, cpu, cuda or cuda:N",
+    "data.size=x": "data.size: expected a finite number",
+    "data.split=null": "data: ",
+    "data.augment=3": "data.augment: expected settings in {}",
+    "data.batch=3": "unknown setting 'data.batch'",
+    "space.candidates=5": "space.candidates: expected a list",
+    "space.candidates=[none]": "has only 'none'",
+    "space.candidates=[]": "space.candidates: expected a list of names",
+    "space.nodes=1000000": "space.nodes: expected at most 64",
+    "space.stem_multiplier=0": "space.stem_multiplier: expected a whole number of at least 1",
+    "strategy.clip=x": "strategy.clip: expected a finite number",
+    "strategy.alpha_optimizer.lr=-1": "strategy.alpha_optimizer: Invalid learning rate: -1",
+    "strategy.weight_optimizer.momentum=-1": "strategy.weight_optimizer: Invalid momentum",
+    "retrain.cutout=100": "retrain.crop, flip and cutout go before the data's",
+    "retrain.stem=foo": "space.stem: unknown 'foo'",
+    "retrain.layers=1": "space.layers: expected a whole number of at least 3",
+    "retrain.precision=float16": "retrain.precision: expected one of float32, bfloat16",
+    "resume=yes": "resume: expected auto, never, force, found 'yes'",
+    "architecture=5": "expected str",
+}
+
+
+@pytest.mark.parametrize("override", WRONG)
+def test_f48_a_wrong_setting_is_refused_by_its_key(prepared, override: str):
+    said = prepared(override)
+    assert said.code == 2
+    assert WRONG[override] in said.err
+    assert "Traceback" not in said.err
+
+
+CONFLICTS = {
+    "f49_partial_channels": (
+        ["strategy=pcdarts", "strategy.mixed_op.k=3"],
+        "4 channels cannot be split into k=3",
+    ),
+    "f49_second_order_drawn_gates": (
+        ["strategy=annealed", "strategy/update=second_order",
+         "strategy.update.hessian=finite_difference", "task=search"],
+        "finite_difference compares passes of equal gates",
+    ),
+    "f49_warmup_leaves_no_epoch": (
+        ["strategy.warmup=0.9", "task=search"],
+        "leaves no epoch in which alphas move",
+    ),
+    "f49_one_layer_too_few": (["space=nasbench201"], "space.layers: expected a whole number"),
+    "f66_floor_below_the_smallest_network": (
+        ["strategy=goldnas", "strategy.stopping.floor=0.01", "task=search",
+         "space.candidates=[sep_conv_3x3,dil_conv_3x3]"],
+        "cannot be reached, every node keeps an input; set it to",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CONFLICTS)
+def test_f49_f66_conflicts_are_refused_with_the_reason(archsmith, name: str):
+    overrides, message = CONFLICTS[name]
+    said = archsmith(*SMALL, *overrides)
+    assert said.code == 2, said.err
+    assert message in said.err
+    assert not list(Path("d").glob("checkpoints/*.pt"))
+
+
+def test_f53_a_device_that_is_not_there_is_no_silent_fallback(prepared):
+    said = prepared("device=cuda:99")
+    assert said.code == 2
+    assert "set device=cpu or device=auto" in said.err
+
+
+def test_types_are_those_of_the_defaults():
+    defaults = {"a": 1, "b": {"c": 2.0, "d": None, "e": "auto", "f": True, "g": [1]}}
+    check_types({"a": [2], "b": {"c": 3, "d": "x", "e": True, "f": False, "g": []}}, defaults)
+    check_types({"a": None, "other": object()}, defaults)
+    for wrong in (
+        {"a": "x"}, {"a": True}, {"b": 1}, {"b": {"c": float("inf")}}, {"b": {"e": 1}},
+        {"b": {"f": 1}}, {"b": {"g": "x"}},
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match="expected"):
+            check_types(wrong, defaults)
+
+
+VALUES = st.sampled_from(
+    ["0", "1", "2", "3", "4", "-1", "0.5", "1.5", "1e30", "nan", "inf", "x", "null", "true", "[]",
+     "[1]", "[a,b]", "{}", "{a: 1}", "''", "99999999999999999999"]
+)  # fmt: skip
+KEYS = st.sampled_from(
+    ["search.epochs", "search.batch_size", "search.alpha_lr_scale", "search.micro_batches",
+     "checkpoint.every_seconds", "data.size", "data.classes", "data.channels", "data.image_size",
+     "data.noise", "data.limit", "data.split", "data.select", "data.augment", "data.augment.crop",
+     "data.augment.flip", "data.seed", "space.layers", "space.nodes", "space.channels",
+     "space.candidates", "space.stem", "space.share_alphas", "strategy.warmup", "strategy.clip",
+     "strategy.min_lr", "strategy.alpha_init", "strategy.alpha_optimizer.lr",
+     "strategy.alpha_optimizer.betas", "strategy.weight_optimizer.lr",
+     "strategy.weight_optimizer.nesterov", "strategy.relaxation.start", "retrain.layers",
+     "retrain.stem", "retrain.batch_size", "retrain.lr", "retrain.cutout", "retrain.ema",
+     "retrain.auxiliary_weight", "runtime.threads", "runtime.deterministic", "seed", "device",
+     "resume", "architecture", "weights", "export.formats", "benchmark.table", "strategy",
+     "space", "data", "nothing.at.all"]
+)  # fmt: skip
+
+
+@settings(
+    max_examples=6,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(changes=st.dictionaries(KEYS, VALUES, min_size=1, max_size=2))
+def test_f48_any_configuration_is_prepared_or_refused_in_one_line(prepared, changes: dict):
+    said = prepared(*[f"{key}={value}" for key, value in changes.items()])
+    assert said.code in (2, 3, 75), (changes, said.err)
+    assert "Traceback" not in said.err
+
+
+@pytest.mark.slow
+@settings(
+    max_examples=300,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(changes=st.dictionaries(KEYS, VALUES, min_size=1, max_size=3))
+def test_f48_many_configurations(prepared, changes: dict):
+    said = prepared(*[f"{key}={value}" for key, value in changes.items()])
+    assert said.code in (2, 3, 75), (changes, said.err)
+    assert "Traceback" not in said.err
+
+
+def test_configuration_errors_come_before_any_file(archsmith):
+    archsmith(*SMALL, "strategy.clip=x")
+    assert not Path("d/results.json").exists()
+    assert ConfigError.exit_code == 2
