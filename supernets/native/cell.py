@@ -10,6 +10,7 @@ from torch import Tensor
 from supernets.fused import Bundle, FusedCell, beside, mixed
 from supernets.mixture import GroupMixture
 from supernets.native.build import library
+from supernets.native.projection import Projection
 from supernets.native.source import Source, kind_of
 from supernets.network import CellModule
 
@@ -29,19 +30,34 @@ def twice_differentiable(wanted: bool = True) -> Iterator[None]:
         _twice = before
 
 
+def native(x: Tensor, stride: int) -> bool:
+    """Whether the kernels can run on this state; a single value has no variance, as torch says."""
+    several = x.size(0) * -(-x.size(2) // stride) * -(-x.size(3) // stride) > 1
+    return not _twice and several and x.dtype == torch.float32 and x.device.type == "cpu"
+
+
 class NativeCell(FusedCell):
-    """Stands in for `CellModule.from_node`; what the kernels cannot do runs in the fused form."""
+    """A `Form` of a cell; what the kernels cannot do runs in the fused form."""
 
     def __init__(self, cell: CellModule):
         super().__init__(cell)
         self.splits: WeakKeyDictionary[Bundle, Split] = WeakKeyDictionary()
+        kernels = library()
+        self.projections = [
+            None if kernels is None else Projection.of(pre, kernels) for pre in cell.preprocess
+        ]
+
+    def preprocessed(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+        return [
+            pre(x) if own is None or not native(x, 2) else own(x)
+            for x, pre, own in zip(inputs, self.module.preprocess, self.projections, strict=True)
+        ]
 
     def run(self, bundle: Bundle, x: Tensor, mixture: GroupMixture) -> Sequence[Tensor]:
         if bundle not in self.splits:
             self.splits[bundle] = split(bundle)
         source, own, others = self.splits[bundle]
-        few = x.size(0) * x.size(2) * x.size(3) <= bundle.stride**2  # no variance: torch says so
-        if _twice or source is None or few or x.dtype != torch.float32 or x.device.type != "cpu":
+        if source is None or not native(x, bundle.stride):
             return super().run(bundle, x, mixture)
         gates, factors = bundle.gates(mixture)
         head, tail = x.tensor_split([x.size(1) // bundle.k], dim=1)

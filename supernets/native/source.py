@@ -14,37 +14,9 @@ from torch import Tensor, nn
 
 from supernets.chains import Chain
 from supernets.fused import record
+from supernets.native.interface import CImage, CKind, CSource, Pointers, first_derivative_only, ran
 
 SEPARABLE, MAX_POOL, AVG_POOL, IDENTITY = range(4)  # enum Type in kernels.cpp
-Pointers = ctypes.POINTER(ctypes.c_void_p)
-
-
-class CKind(ctypes.Structure):
-    _fields_ = [
-        *((name, ctypes.c_int32) for name in ("type", "halves", "kernel", "dilation", "norm")),
-        ("eps", ctypes.c_float),
-        ("weights", Pointers),
-        *((name, ctypes.c_void_p) for name in ("stats", "gates", "gate_gradients", "gradients")),
-    ]
-
-
-class CImage(ctypes.Structure):
-    _fields_ = [("data", ctypes.c_void_p), ("strides", ctypes.c_int64 * 4)]
-
-    @classmethod
-    def of(cls, x: Tensor) -> "CImage":
-        return cls(x.data_ptr(), x.stride())
-
-
-class CSource(ctypes.Structure):
-    _fields_ = [
-        *((name, ctypes.c_int32) for name in ("B", "C", "H", "W", "E", "stride", "kinds")),
-        *((name, ctypes.c_int32) for name in ("training", "threads")),
-        ("kind", ctypes.POINTER(CKind)),
-        ("x", CImage),
-        ("dx", CImage),
-        ("y", ctypes.POINTER(CImage)),
-    ]
 
 
 @dataclass(frozen=True)
@@ -187,8 +159,7 @@ class Source:
             kinds, CImage.of(x), CImage.of(x if dx is None else dx),
             (CImage * len(y))(*map(CImage.of, y)),
         )  # fmt: skip
-        if getattr(self.library, name)(ctypes.byref(source)):
-            raise MemoryError("no memory for the maps of a cell; lower search.batch_size")
+        ran(getattr(self.library, name)(ctypes.byref(source)))
 
 
 class Run(torch.autograd.Function):
@@ -208,11 +179,7 @@ class Run(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *dy: Tensor) -> Any:
-        if torch.is_grad_enabled():
-            raise RuntimeError(
-                "runtime.form: the native kernels have no second derivatives; compute the pass "
-                "within supernets.forms.twice_differentiable(), or set runtime=fused"
-            )
+        first_derivative_only()
         source: Source = ctx.source
         x, gates, *rest = ctx.saved_tensors
         moments, weights = rest[: len(source.kinds)], rest[len(source.kinds) :]
