@@ -5,9 +5,10 @@ from contextlib import contextmanager
 from weakref import WeakKeyDictionary
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from supernets.fused import Bundle, FusedCell, beside, mixed
+from supernets.fused import Bundle, FusedCell, mixed
 from supernets.mixture import GroupMixture
 from supernets.native.build import library
 from supernets.native.projection import Projection
@@ -59,15 +60,16 @@ class NativeCell(FusedCell):
         source, own, others = self.splits[bundle]
         if source is None or not native(x, bundle.stride):
             return super().run(bundle, x, mixture)
-        gates, factors = bundle.gates(mixture)
-        head, tail = x.tensor_split([x.size(1) // bundle.k], dim=1)
-        found = source(head, gates[:, own])
-        if others:
-            rest = mixed([bundle.chains[o] for o in others], head, gates[:, others])
-            found = [y + more for y, more in zip(found, rest.unbind(1), strict=True)]
-        if bundle.bypass is None:
+        gates, factors = (t if t is None else t.to(x.dtype) for t in bundle.gates(mixture))
+        assert gates is not None
+        found = source(x, gates[:, own], None if bundle.k == 1 else factors)
+        if not others:
             return found
-        return beside(torch.stack(list(found), 1), bundle, tail, factors)
+        chains = [bundle.chains[o] for o in others]
+        rest = mixed(chains, x[:, : x.size(1) // bundle.k], gates[:, others])
+        if bundle.k > 1:  # a mixed channel is the first of every k after the shuffle
+            rest = F.pad(rest[:, :, :, None], (0, 0, 0, 0, 0, bundle.k - 1)).flatten(2, 3)
+        return [y + more for y, more in zip(found, rest.unbind(1), strict=True)]
 
 
 def split(bundle: Bundle) -> Split:
@@ -78,5 +80,5 @@ def split(bundle: Bundle) -> Split:
     if kernels is None or not own:
         return None, [], list(range(len(kinds)))
     known = [kind for kind in kinds if kind is not None]
-    source = Source(kernels, known, len(bundle.edges), bundle.stride)
+    source = Source(kernels, known, len(bundle.edges), stride=bundle.stride, k=bundle.k)
     return source, own, [o for o, kind in enumerate(kinds) if kind is None]

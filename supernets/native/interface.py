@@ -31,8 +31,9 @@ class CKind(ctypes.Structure):
 
 class CSource(ctypes.Structure):
     _fields_ = [
-        *fields(ctypes.c_int32, "B C H W E stride kinds training threads"),
+        *fields(ctypes.c_int32, "B C H W E stride kinds training threads k"),
         ("kind", ctypes.POINTER(CKind)),
+        *fields(ctypes.c_void_p, "factors factor_gradients"),
         *fields(CImage, "x dx"),
         ("y", ctypes.POINTER(CImage)),
     ]

@@ -31,11 +31,12 @@ inline vec positive(vec v) { return select(v > 0.0f, v, vec{}); }
 
 extern "C" {
 
-enum Type : int32_t { SEPARABLE, MAX_POOL, AVG_POOL, IDENTITY };
+enum Type : int32_t { SEPARABLE, MAX_POOL, AVG_POOL, IDENTITY, FACTORISED };
 
 // One candidate on all edges. `weights` has, per half, E depthwise and then E pointwise kernels.
 // `stats` has, per batch norm, mean, 1 / standard deviation and unbiased variance, E * C each.
 // `gradients` has, per half, depthwise (E, C, K, K) and then pointwise (E, C, C); it may be null.
+// A factorised reduction has its two convolutions, (E, C / 2, C) and (E, C - C / 2, C), instead.
 struct Kind {
   int32_t type, halves, kernel, dilation, norm;
   float eps;
@@ -51,9 +52,12 @@ struct Image {  // of all images: elements from one to the next, along B, C, H, 
   int64_t strides[4];
 };
 
+// With k > 1, C are the mixed channels out of k C; the others bypass, times the factors (E).
 struct Source {
-  int32_t B, C, H, W, E, stride, kinds, training, threads;
+  int32_t B, C, H, W, E, stride, kinds, training, threads, k;
   const Kind* kind;
+  const float* factors;
+  float* factor_gradients;
   Image x, dx;
   const Image* y;  // (E): outputs, or their gradients in the backward pass
 };
@@ -334,11 +338,12 @@ void pool_backward(const Kind& kind, const Shape& in, int stride, int P, int h, 
 struct Runner {
   const Source& s;
   const int per_block, P, blocks, M, h, w;  // M lanes of all blocks; outputs are h x w
-  const int in_pixels, out_pixels;
+  const int in_pixels, out_pixels, all;  // `all` channels, those that bypass included
   bool backward;
   float *X, *DX, *Y, *T1, *T2, *T3, *T4;  // maps of all images
   float *lanes, *partial, *weight_partial, *packed;
   std::vector<float*> thread;
+  std::vector<float> factor_parts;
   int64_t scratch, weight_floats;
 
   static int width(int C) { return (C + LANES - 1) / LANES * LANES; }
@@ -346,22 +351,26 @@ struct Runner {
   Runner(const Source& s, bool backward)
       : s(s), per_block(s.C < LANES ? LANES / s.C : 1), P(width(s.C)),
         blocks((s.E + per_block - 1) / per_block), M(blocks * P), h((s.H - 1) / s.stride + 1),
-        w((s.W - 1) / s.stride + 1), in_pixels(s.H * s.W), out_pixels(h * w), backward(backward) {
+        w((s.W - 1) / s.stride + 1), in_pixels(s.H * s.W), out_pixels(h * w), all(s.C * s.k),
+        backward(backward) {
     int pad = 0, taps = 0, halves = 1;
-    bool pooled = false;
+    bool pooled = false, factorised = false;
     for (int i = 0; i < s.kinds; i++) {
       const Kind& kind = s.kind[i];
       pad = std::max(pad, kind.dilation * (kind.kernel - 1) / 2);
       taps = std::max(taps, kind.kernel * kind.kernel);
       halves = std::max(halves, kind.halves);
-      pooled |= kind.type != SEPARABLE;
+      pooled |= kind.type == MAX_POOL || kind.type == AVG_POOL;
+      factorised |= kind.type == FACTORISED;
     }
     const bool weights = backward && std::any_of(s.kind, s.kind + s.kinds,
                                                  [](const Kind& k) { return k.gradients; });
     const int64_t all_in = int64_t(s.B) * in_pixels * P, all_out = int64_t(s.B) * out_pixels * M;
-    const int64_t padded = int64_t(Shape(s.H, s.W, pad).pixels()) * P;
-    weight_floats = int64_t(taps) * P + int64_t(P) * P;
-    scratch = 2 * padded + 2 * int64_t(in_pixels) * P;
+    const int64_t dense = int64_t(in_pixels) * P, bypass = int64_t(out_pixels) * width(s.C * s.k);
+    const int64_t padded = std::max({int64_t(Shape(s.H, s.W, pad).pixels()) * P,
+                                     2 * int64_t(out_pixels) * P, bypass});
+    weight_floats = std::max(int64_t(taps) * P, factorised * int64_t(P) * P) + int64_t(P) * P;
+    scratch = 2 * padded + 2 * dense;
     const int64_t packed_floats = 2 * 2 * weight_floats * blocks;
     const int64_t partials = weights ? int64_t(s.B) * blocks * weight_floats : 0;
     struct Want { float** where; int64_t floats; } wants[] = {
@@ -380,6 +389,7 @@ struct Runner {
     float* next = reinterpret_cast<float*>(arena.memory);
     for (auto& want : wants) *want.where = next, next += rounded(want.floats);
     for (int t = 0; t < s.threads; t++) thread.push_back(next), next += rounded(scratch);
+    factor_parts.assign(int64_t(s.B) * s.E, 0.0f);
   }
 
   // Rows of M lanes each.
@@ -401,7 +411,7 @@ struct Runner {
   // ---- in and out of the block layout
 
   bool dense(const int64_t* strides, int w) const {  // whether an image lies as a block does
-    return strides[1] == 1 && strides[3] == s.C && strides[2] == int64_t(w) * s.C;
+    return strides[1] == 1 && strides[3] == P && strides[2] == int64_t(w) * P;
   }
 
   void pack_input(int n) const {
@@ -441,6 +451,7 @@ struct Runner {
       for (int slot = 0; slot < per_block; slot++) {
         const int e = edge_of(b, slot);
         float* mine = map(Y, n, b) + slot * s.C;
+        const bool whole = s.C == P && s.k == 1;
         if (e >= s.E) {
           if (IN)
             for (int64_t i = 0; i < out_pixels; i++)
@@ -452,15 +463,111 @@ struct Runner {
           for (int x = 0; x < w; x++, mine += P) {
             float* theirs = image.data + n * image.strides[0] + y * image.strides[2] +
                             x * image.strides[3];
-            if (s.C == P && image.strides[1] == 1)
+            if (whole && image.strides[1] == 1)
               std::memcpy(IN ? mine : theirs, IN ? theirs : mine, sizeof(float) * P);
             else if (IN)
-              for (int c = 0; c < s.C; c++) mine[c] = theirs[c * image.strides[1]];
+              for (int c = 0; c < s.C; c++) mine[c] = theirs[c * s.k * image.strides[1]];
             else
-              for (int c = 0; c < s.C; c++) theirs[c * image.strides[1]] = mine[c];
+              for (int c = 0; c < s.C; c++) theirs[c * s.k * image.strides[1]] = mine[c];
           }
       }
     }
+  }
+
+  // ---- the channels that bypass, where only C of k C are mixed
+
+  // Where in a channel's 2x2 window (clipped) the maximum is: 0 to 3.
+  int largest(const float* window, int rows, int columns) const {
+    const int64_t* step = s.x.strides;
+    int found = 0;
+    float most = *window;
+    for (int i = 0; i < rows; i++)
+      for (int j = 0; j < columns; j++) {
+        const float value = window[i * step[2] + j * step[3]];
+        if (value > most || value != value) most = value, found = 2 * i + j;
+      }
+    return found;
+  }
+
+  // f(place in the shuffled pixel, channel, row and column of the input) of all that bypasses an
+  // output pixel: the pixel itself, or the maximum of the window of stride 2.
+  template <class F>
+  void each_bypassed(int n, int y, int x, F f) const {
+    const int64_t* step = s.x.strides;
+    const float* image = s.x.data + n * step[0] + y * s.stride * step[2] + x * s.stride * step[3];
+    const int rows = std::min(2, s.H - 2 * y), columns = std::min(2, s.W - 2 * x);
+    for (int g = 1; g < s.k; g++)
+      for (int i = 0; i < s.C; i++) {
+        const int channel = g * s.C + i;
+        const int at = s.stride == 1 ? 0 : largest(image + channel * step[1], rows, columns);
+        f(i * s.k + g, channel, y * s.stride + at / 2, x * s.stride + at % 2);
+      }
+  }
+
+  void bypass(int n, float* to) const {  // shuffled, zero where mixed channels go: (pixels, k C)
+    const int64_t* step = s.x.strides;
+    const float* image = s.x.data + n * step[0];
+    for (int y = 0; y < h; y++)
+      for (int x = 0; x < w; x++, to += all) {
+        for (int i = 0; i < s.C; i++) to[i * s.k] = 0.0f;
+        each_bypassed(n, y, x, [&](int place, int channel, int i, int j) {
+          to[place] = image[i * step[2] + j * step[3] + channel * step[1]];
+        });
+      }
+  }
+
+  void bypass_forward(int n) const {
+    float* shuffled = buffers().a;
+    bypass(n, shuffled);
+    for (int e = 0; e < s.E; e++) {
+      const Image& image = s.y[e];
+      for (int y = 0; y < h; y++)
+        for (int x = 0; x < w; x++) {
+          float* to = image.data + n * image.strides[0] + y * image.strides[2] + x * image.strides[3];
+          const float* from = shuffled + (int64_t(y) * w + x) * all;
+          for (int c = 0; c < all; c++) to[c * image.strides[1]] = s.factors[e] * from[c];
+        }
+    }
+  }
+
+  void bypass_backward(int n) {
+    float *shuffled = buffers().a, *d = buffers().b;
+    bypass(n, shuffled);
+    std::memset(d, 0, sizeof(float) * out_pixels * all);
+    for (int e = 0; e < s.E; e++) {
+      const Image& image = s.y[e];
+      const int64_t* step = image.strides;
+      float total = 0.0f;
+      for (int y = 0; y < h; y++)
+        for (int x = 0; x < w; x++) {
+          const float* dy = image.data + n * step[0] + y * step[2] + x * step[3];
+          const int64_t at = (int64_t(y) * w + x) * all;
+          float dot = 0.0f;
+          if (step[1] == 1) {
+            for (int c = 0; c < all; c++) d[at + c] += s.factors[e] * dy[c];
+#pragma omp simd reduction(+ : dot)
+            for (int c = 0; c < all; c++) dot += shuffled[at + c] * dy[c];
+          } else {
+            for (int c = 0; c < all; c++) {
+              d[at + c] += s.factors[e] * dy[c * step[1]];
+              dot += shuffled[at + c] * dy[c * step[1]];
+            }
+          }
+          total += dot;
+        }
+      factor_parts[int64_t(n) * s.E + e] = total;
+    }
+    const int64_t* step = s.dx.strides;
+    float* to = s.dx.data + n * step[0];
+    if (s.stride > 1)
+      for (int y = 0; y < s.H; y++)
+        for (int x = 0; x < s.W; x++)
+          for (int c = s.C; c < all; c++) to[y * step[2] + x * step[3] + c * step[1]] = 0.0f;
+    for (int y = 0; y < h; y++)
+      for (int x = 0; x < w; x++)
+        each_bypassed(n, y, x, [&](int place, int channel, int i, int j) {
+          to[i * step[2] + j * step[3] + channel * step[1]] = d[(int64_t(y) * w + x) * all + place];
+        });
   }
 
   // Weights of a half: per block, depthwise (K * K, P) and pointwise (P in, P out), and for the
@@ -768,6 +875,114 @@ struct Runner {
     if (keep) reduce_weights(kind, 0);
   }
 
+  // ---- factorised reduction: two 1x1 convolutions, on the pixels (2y, 2x) and (2y + 1, 2x + 1)
+
+  void gather(int n, float* to) const {  // relu of both, side by side: (pixels, 2 P)
+    for (int y = 0; y < h; y++)
+      for (int x = 0; x < w; x++)
+        for (int part = 0; part < 2; part++, to += P) {
+          const int i = 2 * y + part, j = 2 * x + part;
+          for (int v = 0; v < P; v += LANES)
+            store(to + v, i < s.H && j < s.W
+                              ? positive(load(image(X, n) + (int64_t(i) * s.W + j) * P + v))
+                              : vec{});
+        }
+  }
+
+  void scatter(const float* from, const float* active, float* dx) const {
+    for (int y = 0; y < h; y++)
+      for (int x = 0; x < w; x++)
+        for (int part = 0; part < 2; part++, from += P, active += P) {
+          const int i = 2 * y + part, j = 2 * x + part;
+          if (i >= s.H || j >= s.W) continue;
+          float* to = dx + (int64_t(i) * s.W + j) * P;
+          for (int v = 0; v < P; v += LANES)
+            store(to + v, load(to + v) + select(load(active + v) > 0.0f, load(from + v), vec{}));
+        }
+  }
+
+  // f(block, input lane, output lane, part, position in the tensors of the part)
+  template <class F>
+  void each_factorised(F f) const {
+    for (int part = 0; part < 2; part++) {
+      const int outputs = part ? s.C - s.C / 2 : s.C / 2, first = part ? s.C / 2 : 0;
+      for (int e = 0; e < s.E; e++)
+        for (int o = 0; o < outputs; o++)
+          for (int i = 0; i < s.C; i++)
+            f(e / per_block, part * P + e % per_block * s.C + i, e % per_block * s.C + first + o,
+              part, (int64_t(e) * outputs + o) * s.C + i);
+    }
+  }
+  float* factorised_of(int b, bool turned) const { return depthwise_of(0, b, turned); }
+
+  void pack_factorised(const Kind& kind) const {
+    std::memset(packed, 0, sizeof(float) * 4 * weight_floats * blocks);
+    each_factorised([&](int b, int64_t i, int64_t o, int part, int64_t position) {
+      const int64_t each = int64_t(part ? s.C - s.C / 2 : s.C / 2) * s.C;
+      const float value = kind.weights[part * s.E + position / each][position % each];
+      factorised_of(b, false)[i * P + o] = factorised_of(b, true)[o * 2 * P + i] = value;
+    });
+  }
+
+  void factorised_forward(const Kind& kind) const {
+#pragma omp single
+    {
+      pack_factorised(kind);
+      load_gates(kind);
+    }
+    const Buffers k = buffers();
+#pragma omp for schedule(static)
+    for (int n = 0; n < s.B; n++) {
+      gather(n, k.a);
+      for (int b = 0; b < blocks; b++) {
+        pointwise(k.a, 2 * P, factorised_of(b, false), P, map(T1, n, b), w, 1, h, w);
+        if (s.training) moments_of(n, b, map(T1, n, b));
+      }
+    }
+#pragma omp single
+    norm_from_moments(kind, 0, false);
+    add_to_output(0, T1, false);
+  }
+
+  void factorised_backward(const Kind& kind) const {
+#pragma omp single
+    {
+      pack_factorised(kind);
+      load_gates(kind);
+      load_norm(kind, 0);
+    }
+    const Buffers k = buffers();
+#pragma omp for schedule(static)
+    for (int n = 0; n < s.B; n++) {
+      gather(n, k.a);
+      for (int b = 0; b < blocks; b++) {
+        pointwise(k.a, 2 * P, factorised_of(b, false), P, map(T1, n, b), w, 1, h, w);
+        products(map(Y, n, b), map(T1, n, b), row(MEAN) + b * P, P, out_pixels,
+                 partial + (int64_t(n) * blocks + b) * 2 * P);
+      }
+    }
+#pragma omp single
+    norm_gradient(kind, 0, row(GATE));
+#pragma omp for schedule(static)
+    for (int n = 0; n < s.B; n++) {
+      gather(n, k.a);
+      for (int b = 0; b < blocks; b++) {
+        combine(map(Y, n, b), map(T1, n, b), row(A) + b * P, M, P, out_pixels, k.d);
+        if (kind.gradients)
+          pointwise_gradient(k.a, 2 * P, k.d, P, out_pixels, weight_part(n, b));
+        pointwise(k.d, P, factorised_of(b, true), 2 * P, k.b, w, 1, h, w);
+        scatter(k.b, k.a, image(DX, n));
+      }
+    }
+    if (!kind.gradients) return;
+#pragma omp single
+    each_factorised([&](int b, int64_t i, int64_t o, int part, int64_t position) {
+      float sum = 0.0f;
+      for (int n = 0; n < s.B; n++) sum += weight_part(n, b)[i * P + o];
+      kind.gradients[part * int64_t(s.E) * (s.C / 2) * s.C + position] = sum;
+    });
+  }
+
   // ---- pools and identities, which all edges have in common
 
   float* pooled(const Kind& kind, int n) const {
@@ -854,10 +1069,20 @@ struct Runner {
       for (int i = 0; i < s.kinds; i++) {
         const Kind& kind = s.kind[i];
         if (kind.type == SEPARABLE) backward ? separable_backward(kind) : separable_forward(kind);
+        else if (kind.type == FACTORISED)
+          backward ? factorised_backward(kind) : factorised_forward(kind);
         else backward ? shared_backward(kind) : shared_forward(kind);
       }
 #pragma omp for schedule(static)
-      for (int n = 0; n < s.B; n++) backward ? unpack_input_gradient(n) : move_output<false>(n);
+      for (int n = 0; n < s.B; n++) {
+        if (s.k > 1) backward ? bypass_backward(n) : bypass_forward(n);
+        backward ? unpack_input_gradient(n) : move_output<false>(n);
+      }
+    }
+    if (!backward || s.k == 1) return;
+    for (int e = 0; e < s.E; e++) {
+      s.factor_gradients[e] = 0.0f;
+      for (int n = 0; n < s.B; n++) s.factor_gradients[e] += factor_parts[int64_t(n) * s.E + e];
     }
   }
 };
@@ -962,7 +1187,9 @@ struct Projector {
     for (int y = 0; y < h; y++)
       for (int x = 0; x < w; x++, mine += P) {
         float* at = theirs.data + n * step[0] + y * step[2] + x * step[3];
-        if (in)
+        if (step[1] == 1 && s.C == P)
+          std::memcpy(in ? mine : at, in ? at : mine, sizeof(float) * P);
+        else if (in)
           for (int c = 0; c < P; c++) mine[c] = c < s.C ? at[c * step[1]] : 0.0f;
         else
           for (int c = 0; c < s.C; c++) at[c * step[1]] = mine[c];
