@@ -43,12 +43,12 @@ class NativeCell(FusedCell):
     def __init__(self, cell: CellModule):
         super().__init__(cell)
         self.splits: WeakKeyDictionary[Bundle, Split] = WeakKeyDictionary()
-        kernels = library()
-        self.projections = [
-            None if kernels is None else Projection.of(pre, kernels) for pre in cell.preprocess
-        ]
+        self.projections: list[Projection | None] = []
 
     def preprocessed(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+        kernels = library()
+        if not self.projections and kernels is not None:
+            self.projections = [Projection.of(pre, kernels) for pre in self.module.preprocess]
         return [
             pre(x) if own is None or not native(x, 2) else own(x)
             for x, pre, own in zip(inputs, self.module.preprocess, self.projections, strict=True)
