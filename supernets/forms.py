@@ -5,12 +5,11 @@ strategy nor a space knows which one runs.
 """
 
 import torch
-from torch import nn
 
 from supernets.fused import FusedCell
 from supernets.native.build import library
 from supernets.native.cell import NativeCell, twice_differentiable
-from supernets.network import CellModule
+from supernets.network import CellModule, Network
 
 __all__ = ["FORMS", "check_form", "twice_differentiable", "use_form"]
 
@@ -23,7 +22,7 @@ def check_form(form: str) -> None:
         raise ValueError(f"runtime.form: expected one of auto, {', '.join(FORMS)}, found {form!r}")
 
 
-def use_form(net: nn.Module, form: str, device: torch.device) -> None:
+def use_form(net: Network, form: str, device: torch.device) -> None:
     """Chooses the form of every cell of a supernet, from now on.
 
     `auto` is `native` on a CPU with a C++ compiler, else `fused`. Raises ValueError for an unknown
@@ -38,6 +37,7 @@ def use_form(net: nn.Module, form: str, device: torch.device) -> None:
     if form == "auto":
         form = "native" if device.type == "cpu" and library() is not None else "fused"
     chosen = FORMS[form]
+    net.memory_format = torch.channels_last if form == "native" else torch.contiguous_format
     for cell in net.modules():
         if isinstance(cell, CellModule):
             cell.form = None if chosen is None else chosen(cell)

@@ -49,7 +49,7 @@ Active = tuple[tuple[int, ...], ...]
 
 
 class FusedCell:
-    """Stands in for `CellModule.from_node`; edges it does not know run as in the reference."""
+    """A `Form` of a cell; edges that it does not know run as in the reference."""
 
     def __init__(self, cell: CellModule):
         self.module = cell
@@ -58,7 +58,14 @@ class FusedCell:
     def __deepcopy__(self, memo: dict[int, Any]) -> "FusedCell":
         return type(self)(memo[id(self.module)])  # a form is copied with its cell
 
-    def __call__(self, source: int, x: Tensor, mixture: GroupMixture) -> list[tuple[int, Tensor]]:
+    def preprocessed(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+        return self.module.preprocessed(inputs)
+
+    def from_node(
+        self, source: int, x: Tensor, mixture: GroupMixture | None
+    ) -> list[tuple[int, Tensor]]:
+        """As `CellModule.from_node`."""
+        assert mixture is not None
         bundles, alone = self.plan(source, mixture)
         found = {e: self.module.from_edge(e, x, mixture) for e in alone}
         for bundle in bundles:

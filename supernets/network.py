@@ -1,6 +1,7 @@
 """One skeleton (stem, cells, head), two fillings: mixed ops (supernet) or chosen ops (final)."""
 
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -14,19 +15,27 @@ from supernets.skeleton import HEADS, STEMS, AuxiliaryHead, ResidualBlock
 
 # (group, edge position, channels, stride) -> what stands on the edge, None where nothing does
 FillEdge = Callable[[str, int, int, int], nn.Module | None]
-# (source, its state, the group's mixture) -> what its edges add: (target, (B, C, H/s, W/s)) each
-FromNode = Callable[[int, Tensor, GroupMixture], list[tuple[int, Tensor]]]
+
+
+class Form(Protocol):
+    """How a cell computes: the methods of `CellModule` by these names, or a faster form of them."""
+
+    def preprocessed(self, inputs: Sequence[Tensor]) -> list[Tensor]: ...
+
+    def from_node(
+        self, source: int, x: Tensor, mixture: GroupMixture | None
+    ) -> list[tuple[int, Tensor]]: ...
 
 
 class CellModule(nn.Module):
     """A cell at one layer: asks each state for what all its outgoing edges contribute.
 
     forward: inputs (B, C', H', W') each, the group's mixture (None in a final network)
-    -> (B, out_nodes * C, H/s, W/s). `form`, where there is one, stands in for `from_node` in a
-    supernet: see `supernets.forms`.
+    -> (B, out_nodes * C, H/s, W/s). In a supernet a `form` may stand in for `preprocessed` and
+    `from_node`: see `supernets.forms`.
     """
 
-    form: FromNode | None = None
+    form: "Form | None" = None
 
     def __init__(self, cell: Cell, layer: Layer, preprocess: Sequence[nn.Module], fill: FillEdge):
         super().__init__()
@@ -40,9 +49,10 @@ class CellModule(nn.Module):
                 self.edges[edge.name] = filled
 
     def forward(self, inputs: Sequence[Tensor], mixture: GroupMixture | None) -> Tensor:
-        states: list[Tensor | None] = [
-            pre(x) for pre, x in zip(self.preprocess, inputs, strict=True)
-        ]
+        form: Form = self
+        if self.form is not None and mixture is not None and not inputs[0].is_meta:
+            form = self.form
+        states: list[Tensor | None] = list(form.preprocessed(inputs))
         last = states[-1]
         assert last is not None
         states += [None] * self.cell.nodes
@@ -52,11 +62,7 @@ class CellModule(nn.Module):
                 x is None
             ):  # a node without inputs is zero, but the batch norms behind it still shift
                 x = self._zeros(last)
-            if self.form is None or mixture is None or x.is_meta:
-                found = self.from_node(source, x, mixture)
-            else:
-                found = self.form(source, x, mixture)
-            for target, y in found:
+            for target, y in form.from_node(source, x, mixture):
                 before = states[target]
                 states[target] = y if before is None else before + y
         outputs = states[self.cell.inputs :] if self.cell.output == "concat" else states[-1:]
@@ -64,6 +70,10 @@ class CellModule(nn.Module):
             zeros = self._zeros(last)
             outputs = [zeros if y is None else y for y in outputs]
         return torch.cat(outputs, 1) if len(outputs) > 1 else outputs[0]  # type: ignore[arg-type, return-value]
+
+    def preprocessed(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+        """The cell's inputs as its first states, (B, C, H, W) each."""
+        return [pre(x) for pre, x in zip(self.preprocess, inputs, strict=True)]
 
     def from_node(
         self, source: int, x: Tensor, mixture: GroupMixture | None
@@ -101,6 +111,7 @@ class Network(nn.Module):
     def __init__(self, space: Space, fill: FillEdge, *, affine: bool, auxiliary: bool = False):
         super().__init__()
         self.space = space
+        self.memory_format = torch.contiguous_format  # of the images; layers keep what they get
         self.stem, self.stem_second, scale = STEMS[space.stem](
             space.input_shape[0], space.stem_channels
         )
@@ -133,7 +144,7 @@ class Network(nn.Module):
         return ReLUConvBN(c_in, channels, 1, affine=affine)
 
     def forward(self, x: Tensor, mixture: Mixture | None = None) -> Tensor | tuple[Tensor, Tensor]:
-        before = self.stem(x)
+        before = self.stem(x.contiguous(memory_format=self.memory_format))
         last = self.stem_second(before)
         auxiliary = None
         for i, (layer, group) in enumerate(zip(self.layers, self.groups, strict=True)):

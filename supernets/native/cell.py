@@ -5,11 +5,13 @@ from contextlib import contextmanager
 from weakref import WeakKeyDictionary
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from supernets.fused import Bundle, FusedCell, beside, mixed
+from supernets.fused import Bundle, FusedCell, mixed
 from supernets.mixture import GroupMixture
 from supernets.native.build import library
+from supernets.native.projection import Projection
 from supernets.native.source import Source, kind_of
 from supernets.network import CellModule
 
@@ -29,29 +31,45 @@ def twice_differentiable(wanted: bool = True) -> Iterator[None]:
         _twice = before
 
 
+def native(x: Tensor, stride: int) -> bool:
+    """Whether the kernels can run on this state; a single value has no variance, as torch says."""
+    several = x.size(0) * -(-x.size(2) // stride) * -(-x.size(3) // stride) > 1
+    return not _twice and several and x.dtype == torch.float32 and x.device.type == "cpu"
+
+
 class NativeCell(FusedCell):
-    """Stands in for `CellModule.from_node`; what the kernels cannot do runs in the fused form."""
+    """A `Form` of a cell; what the kernels cannot do runs in the fused form."""
 
     def __init__(self, cell: CellModule):
         super().__init__(cell)
         self.splits: WeakKeyDictionary[Bundle, Split] = WeakKeyDictionary()
+        self.projections: list[Projection | None] = []
+
+    def preprocessed(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+        kernels = library()
+        if not self.projections and kernels is not None:
+            self.projections = [Projection.of(pre, kernels) for pre in self.module.preprocess]
+        return [
+            pre(x) if own is None or not native(x, 2) else own(x)
+            for x, pre, own in zip(inputs, self.module.preprocess, self.projections, strict=True)
+        ]
 
     def run(self, bundle: Bundle, x: Tensor, mixture: GroupMixture) -> Sequence[Tensor]:
         if bundle not in self.splits:
             self.splits[bundle] = split(bundle)
         source, own, others = self.splits[bundle]
-        few = x.size(0) * x.size(2) * x.size(3) <= bundle.stride**2  # no variance: torch says so
-        if _twice or source is None or few or x.dtype != torch.float32 or x.device.type != "cpu":
+        if source is None or not native(x, bundle.stride):
             return super().run(bundle, x, mixture)
-        gates, factors = bundle.gates(mixture)
-        head, tail = x.tensor_split([x.size(1) // bundle.k], dim=1)
-        found = source(head, gates[:, own])
-        if others:
-            rest = mixed([bundle.chains[o] for o in others], head, gates[:, others])
-            found = [y + more for y, more in zip(found, rest.unbind(1), strict=True)]
-        if bundle.bypass is None:
+        gates, factors = (t if t is None else t.to(x.dtype) for t in bundle.gates(mixture))
+        assert gates is not None
+        found = source(x, gates[:, own], None if bundle.k == 1 else factors)
+        if not others:
             return found
-        return beside(torch.stack(list(found), 1), bundle, tail, factors)
+        chains = [bundle.chains[o] for o in others]
+        rest = mixed(chains, x[:, : x.size(1) // bundle.k], gates[:, others])
+        if bundle.k > 1:  # a mixed channel is the first of every k after the shuffle
+            rest = F.pad(rest[:, :, :, None], (0, 0, 0, 0, 0, bundle.k - 1)).flatten(2, 3)
+        return [y + more for y, more in zip(found, rest.unbind(1), strict=True)]
 
 
 def split(bundle: Bundle) -> Split:
@@ -62,5 +80,5 @@ def split(bundle: Bundle) -> Split:
     if kernels is None or not own:
         return None, [], list(range(len(kinds)))
     known = [kind for kind in kinds if kind is not None]
-    source = Source(kernels, known, len(bundle.edges), bundle.stride)
+    source = Source(kernels, known, len(bundle.edges), stride=bundle.stride, k=bundle.k)
     return source, own, [o for o, kind in enumerate(kinds) if kind is None]

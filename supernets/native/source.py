@@ -12,45 +12,18 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from search_spaces.ops import FactorizedReduce
 from supernets.chains import Chain
 from supernets.fused import record
+from supernets.native.interface import CImage, CKind, CSource, Pointers, first_derivative_only, ran
 
-SEPARABLE, MAX_POOL, AVG_POOL, IDENTITY = range(4)  # enum Type in kernels.cpp
-Pointers = ctypes.POINTER(ctypes.c_void_p)
-
-
-class CKind(ctypes.Structure):
-    _fields_ = [
-        *((name, ctypes.c_int32) for name in ("type", "halves", "kernel", "dilation", "norm")),
-        ("eps", ctypes.c_float),
-        ("weights", Pointers),
-        *((name, ctypes.c_void_p) for name in ("stats", "gates", "gate_gradients", "gradients")),
-    ]
-
-
-class CImage(ctypes.Structure):
-    _fields_ = [("data", ctypes.c_void_p), ("strides", ctypes.c_int64 * 4)]
-
-    @classmethod
-    def of(cls, x: Tensor) -> "CImage":
-        return cls(x.data_ptr(), x.stride())
-
-
-class CSource(ctypes.Structure):
-    _fields_ = [
-        *((name, ctypes.c_int32) for name in ("B", "C", "H", "W", "E", "stride", "kinds")),
-        *((name, ctypes.c_int32) for name in ("training", "threads")),
-        ("kind", ctypes.POINTER(CKind)),
-        ("x", CImage),
-        ("dx", CImage),
-        ("y", ctypes.POINTER(CImage)),
-    ]
+SEPARABLE, MAX_POOL, AVG_POOL, IDENTITY, FACTORISED = range(5)  # enum Type in kernels.cpp
 
 
 @dataclass(frozen=True)
 class Kind:
-    """One candidate on all edges; `convs` per half the depthwise and the pointwise of every edge,
-    `norms` per batch norm that of every edge."""
+    """One candidate on all edges; `convs` per half the depthwise and the pointwise of every edge
+    (of a factorised reduction its two), `norms` per batch norm that of every edge."""
 
     type: int
     convs: Sequence[Sequence[nn.Conv2d]]
@@ -107,6 +80,8 @@ def kind_of(chains: Sequence[Chain], stride: int) -> Kind | None:
             return None
         convs = [layers[i + j] for i in range(0, len(one), 4) for j in (1, 2)]
         return Kind(SEPARABLE, cast(Any, convs), cast(Any, layers[3::4]))
+    if one and type(one[0]) is FactorizedReduce:
+        return factorised_kind(cast(Any, layers[0])) if len(one) == 1 and stride == 2 else None
     pool = pool_type(one[0], stride) if one else None
     norms = layers if pool is None else layers[1:]
     if [type(alike[0]) for alike in norms] not in ([], [nn.BatchNorm2d]):
@@ -116,25 +91,43 @@ def kind_of(chains: Sequence[Chain], stride: int) -> Kind | None:
     return Kind(IDENTITY if pool is None else pool, [], cast(Any, norms))
 
 
-class Source:
-    """Candidates that run on the same edges out of one state, and the library that runs them."""
+def factorised_kind(ops: Sequence[FactorizedReduce]) -> Kind | None:
+    convs = [cast(nn.Conv2d, m) for m in ops[0].convs]
+    C = convs[0].in_channels
+    shape = (1, (1, 1), (2, 2), (0, 0), (1, 1), None)
+    expected = [(C, outputs, *shape) for outputs in (C // 2, C - C // 2)]
+    if [settings(m) for m in convs] != expected:
+        return None
+    halves = [[op.convs[part] for op in ops] for part in (0, 1)]
+    return Kind(FACTORISED, cast(Any, halves), [[op.bn for op in ops]])
 
-    def __init__(self, library: ctypes.CDLL, kinds: Sequence[Kind], edges: int, stride: int):
+
+class Source:
+    """Candidates that run on the same edges out of one state, and the library that runs them.
+
+    With k > 1 they run on the first C/k channels, and the others bypass them.
+    """
+
+    def __init__(
+        self, library: ctypes.CDLL, kinds: Sequence[Kind], edges: int, *, stride: int, k: int
+    ):
         self.library, self.kinds, self.edges, self.stride = library, kinds, edges, stride
+        self.k = k
         self.convs = [m for kind in kinds for alike in kind.convs for m in alike]
 
-    def __call__(self, x: Tensor, gates: Tensor) -> Sequence[Tensor]:
-        """x (B, C, H, W), gates (E, kinds) -> what each edge adds, (B, C, H/s, W/s)."""
+    def __call__(self, x: Tensor, gates: Tensor, factors: Tensor | None) -> Sequence[Tensor]:
+        """x (B, C, H, W), gates (E, kinds), factors (E,) of what bypasses -> what each edge adds,
+        (B, C, H/s, W/s)."""
         weights = [
             m.weight if m.weight.is_contiguous() else m.weight.contiguous() for m in self.convs
         ]
-        return Run.apply(x, gates.T.contiguous(), self, *weights)
+        return Run.apply(x, gates.T.contiguous(), factors, self, *weights)
 
     def moments(self, x: Tensor) -> list[Tensor]:
         """Per kind (norms, 3, E, C): mean, 1 / deviation, variance; of eval mode filled in."""
         found = []
         for kind in self.kinds:
-            stats = x.new_empty(len(kind.norms), 3, self.edges, x.size(1))
+            stats = x.new_empty(len(kind.norms), 3, self.edges, x.size(1) // self.k)
             for row, norms in zip(stats, kind.norms, strict=True):
                 if not norms[0].training:
                     torch.stack([cast(Tensor, m.running_mean) for m in norms], out=row[0])
@@ -155,10 +148,12 @@ class Source:
         x: Tensor,
         y: Sequence[Tensor],
         gates: Tensor,
+        factors: Tensor,
         moments: Sequence[Tensor],
         weights: Sequence[Tensor],
         dx: Tensor | None = None,
         gate_gradients: Tensor | None = None,
+        factor_gradients: Tensor | None = None,
         gradients: Sequence[Tensor | None] = (),
     ) -> None:
         """Calls `source_forward` or `source_backward`. Raises MemoryError."""
@@ -183,47 +178,49 @@ class Source:
             )  # fmt: skip
         training = any(norms[0].training for kind in self.kinds for norms in kind.norms)
         source = CSource(
-            *x.shape, self.edges, self.stride, len(self.kinds), training, torch.get_num_threads(),
-            kinds, CImage.of(x), CImage.of(x if dx is None else dx),
+            x.size(0), x.size(1) // self.k, *x.shape[2:], self.edges, self.stride,
+            len(self.kinds), training, torch.get_num_threads(), self.k, kinds, factors.data_ptr(),
+            None if factor_gradients is None else factor_gradients.data_ptr(),
+            CImage.of(x), CImage.of(x if dx is None else dx),
             (CImage * len(y))(*map(CImage.of, y)),
         )  # fmt: skip
-        if getattr(self.library, name)(ctypes.byref(source)):
-            raise MemoryError("no memory for the maps of a cell; lower search.batch_size")
+        ran(getattr(self.library, name)(ctypes.byref(source)))
 
 
 class Run(torch.autograd.Function):
     """y_e = sum_o g_eo op_eo(x) for every edge e."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, gates: Tensor, source: Source, *weights: Tensor) -> Any:
+    def forward(
+        ctx: Any, x: Tensor, gates: Tensor, given: Tensor | None, source: Source, *weights: Tensor
+    ) -> Any:
         B, C, H, W = x.shape
         h, w = (-(-side // source.stride) for side in (H, W))
         y = [x.new_empty(B, h, w, C).permute(0, 3, 1, 2) for _ in range(source.edges)]
+        factors = x.new_ones(source.edges) if given is None else given.contiguous()
         moments = source.moments(x)
-        source.call("source_forward", x, y, gates, moments, weights)
+        source.call("source_forward", x, y, gates, factors, moments, weights)
         source.record(moments)
-        ctx.save_for_backward(x, gates, *moments, *weights)
+        ctx.save_for_backward(x, gates, factors, *moments, *weights)
         ctx.source = source
         return tuple(y)
 
     @staticmethod
     def backward(ctx: Any, *dy: Tensor) -> Any:
-        if torch.is_grad_enabled():
-            raise RuntimeError(
-                "runtime.form: the native kernels have no second derivatives; compute the pass "
-                "within supernets.forms.twice_differentiable(), or set runtime=fused"
-            )
+        first_derivative_only()
         source: Source = ctx.source
-        x, gates, *rest = ctx.saved_tensors
+        x, gates, factors, *rest = ctx.saved_tensors
         moments, weights = rest[: len(source.kinds)], rest[len(source.kinds) :]
-        dx, d_gates = torch.empty_like(x), torch.empty_like(gates)
-        needed = any(ctx.needs_input_grad[3:])
+        dx, d_gates, d_factors = (torch.empty_like(t) for t in (x, gates, factors))
         gradients: list[Tensor | None] = []
         parts: Sequence[Tensor | None] = [None] * len(weights)
-        if needed:
+        if any(ctx.needs_input_grad[4:]):
             gradients, parts = source_gradients(source, x, weights)
-        source.call("source_backward", x, dy, gates, moments, weights, dx, d_gates, gradients)
-        return dx, d_gates, None, *parts
+        source.call(
+            "source_backward", x, dy, gates, factors, moments, weights,
+            dx, d_gates, d_factors, gradients,
+        )  # fmt: skip
+        return dx, d_gates, d_factors if ctx.needs_input_grad[2] else None, None, *parts
 
 
 def source_gradients(

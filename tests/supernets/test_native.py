@@ -113,7 +113,7 @@ def test_results_do_not_depend_on_threads():
         inputs = [pre(x) for pre, x in zip(cell.preprocess, (net.stem(x),) * 2, strict=True)]
         torch.set_num_threads(threads)
         part = mixture.groups["normal"]
-        y = [y for _, y in cell.form(0, inputs[0], part)]
+        y = [y for _, y in cell.form.from_node(0, inputs[0], part)]
         leaves = [part.gates, *cell.edges["0-2"].parameters()]
         found.append([*y, *torch.autograd.grad(sum(t.pow(2).sum() for t in y), leaves)])
     assert all(

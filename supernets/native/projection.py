@@ -1,0 +1,100 @@
+"""ReLU, 1x1 convolution and batch norm, or a factorised reduction, by the native kernels.
+
+Only the input and the batch norm's moments are kept for the backward pass.
+"""
+
+import ctypes
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from search_spaces.ops import FactorizedReduce, ReLUConvBN
+from supernets.fused import record
+from supernets.native.interface import CImage, CProjection, first_derivative_only, ran
+
+
+@dataclass(frozen=True)
+class Projection:
+    """x (B, C, H, W) -> (B, C', H/s, W/s) as the module it was read from."""
+
+    library: ctypes.CDLL
+    convs: Sequence[nn.Conv2d]
+    norm: nn.BatchNorm2d
+
+    @classmethod
+    def of(cls, op: nn.Module, library: ctypes.CDLL) -> "Projection | None":
+        """None where the kernels do not know the module."""
+        if type(op) is ReLUConvBN:
+            convs, norm, stride = [cast(nn.Conv2d, op[1])], cast(nn.BatchNorm2d, op[2]), 1
+        elif type(op) is FactorizedReduce and len(op.convs) == 2:
+            convs, norm, stride = [cast(nn.Conv2d, m) for m in op.convs], op.bn, 2
+        else:
+            return None
+        plain = all(
+            (m.kernel_size, m.stride, m.padding, m.groups, m.bias)
+            == ((1, 1), (stride, stride), (0, 0), 1, None)
+            for m in convs
+        )
+        return cls(library, convs, norm) if plain and not norm.affine else None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return Project.apply(x, self, *(m.weight.contiguous() for m in self.convs))
+
+    def moments(self, x: Tensor) -> Tensor:
+        """(3, C'): mean, 1 / deviation, variance; filled in where they are not the batch's."""
+        found, norm = x.new_empty(3, self.norm.num_features), self.norm
+        if not norm.training:
+            found[0] = cast(Tensor, norm.running_mean)
+            found[1] = (cast(Tensor, norm.running_var) + norm.eps).rsqrt()
+        return found
+
+    def call(
+        self,
+        name: str,
+        x: Tensor,
+        y: Tensor,
+        moments: Tensor,
+        weights: Sequence[Tensor],
+        dx: Tensor | None = None,
+        gradients: Tensor | None = None,
+    ) -> None:
+        """Calls `projection_forward` or `projection_backward`. Raises MemoryError."""
+        what = CProjection(
+            *x.shape, moments.size(1), self.convs[0].stride[0], len(weights),
+            self.norm.training, torch.get_num_threads(), self.norm.eps,
+            (ctypes.c_void_p * 2)(*(w.data_ptr() for w in weights)), moments.data_ptr(),
+            None if gradients is None else gradients.data_ptr(),
+            CImage.of(x), CImage.of(x if dx is None else dx), CImage.of(y),
+        )  # fmt: skip
+        ran(getattr(self.library, name)(ctypes.byref(what)))
+
+
+class Project(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, what: Projection, *weights: Tensor) -> Tensor:
+        B, _, H, W = x.shape
+        stride = what.convs[0].stride[0]
+        y = x.new_empty(B, -(-H // stride), -(-W // stride), what.norm.num_features)
+        y, moments = y.permute(0, 3, 1, 2), what.moments(x)
+        what.call("projection_forward", x, y, moments, weights)
+        if what.norm.training and what.norm.track_running_stats:
+            record([what.norm], moments[None, 0], moments[None, 2])
+        ctx.save_for_backward(x, moments, *weights)
+        ctx.what = what
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> Any:
+        first_derivative_only()
+        x, moments, *weights = ctx.saved_tensors
+        dx, gradients = torch.empty_like(x), None
+        parts: Sequence[Tensor | None] = [None] * len(weights)
+        if any(ctx.needs_input_grad[2:]):
+            gradients = x.new_empty(sum(w.numel() for w in weights))
+            split = gradients.split([w.numel() for w in weights])
+            parts = [part.view(w.shape) for part, w in zip(split, weights, strict=True)]
+        ctx.what.call("projection_backward", x, dy, moments, weights, dx, gradients)
+        return dx, None, *parts
