@@ -30,11 +30,8 @@ from engine.errors import ConfigError, Failure, configuring
 from engine.export import check_formats
 from engine.job import Job
 from engine.pipeline import Pipeline
-<<<<<<< HEAD
-from engine.report import write_report
-=======
 from engine.preflight import preflight
->>>>>>> a90c45b4b77357d18b447f108563ebd21ffa2dbb
+from engine.report import write_report
 from engine.run_folder import RESUME, locked
 from engine.search import SearchSettings
 from engine.settings import check_types
@@ -191,16 +188,11 @@ def app(config: DictConfig) -> float | None:
             print(compare(Path(config.runs), Benchmark(**config.benchmark)), end="")
         return None
     if config.task not in TASKS:
-<<<<<<< HEAD
         raise ConfigError(
             f"task: unknown '{config.task}'; known: {', '.join(TASKS)}, compare, list"
         )
-    with locked(Path(HydraConfig.get().runtime.output_dir)):
-=======
-        raise ConfigError(f"task: unknown '{config.task}'; known: {', '.join(TASKS)}, list")
     folder = Path(HydraConfig.get().runtime.output_dir)
     with locked(folder), told_in_a_sweep(folder):
->>>>>>> a90c45b4b77357d18b447f108563ebd21ffa2dbb
         job = make_job(config)
         phases = TASKS[config.task]
         if job.architecture is not None and config.task == "all":
