@@ -21,7 +21,7 @@ from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from engine import interrupt, naming
+from engine import interrupt, naming, nni_trial
 from engine.benchmark import Benchmark
 from engine.checkpoint import checkpoint_seconds
 from engine.cli import explain, list_choices, one_line, summary
@@ -205,7 +205,10 @@ def app(config: DictConfig) -> float | None:
         write_report(job.folder, _command())
     print(summary(pipeline.results.fields, job.folder))
     accuracy = pipeline.results.fields["test_accuracy"]
-    return accuracy if accuracy is not None else pipeline.results.fields["discretised_accuracy"]
+    if accuracy is None:
+        accuracy = pipeline.results.fields["discretised_accuracy"]
+    nni_trial.final(accuracy)
+    return accuracy
 
 
 def _command() -> str:
@@ -217,6 +220,7 @@ def _command() -> str:
 def main() -> None:
     """The command line: one clear line and a documented exit code for whatever goes wrong."""
     os.environ["HYDRA_FULL_ERROR"] = "1"
+    sys.argv += nni_trial.overrides()
     try:
         with interrupt.listening():
             app()

@@ -19,7 +19,7 @@ from engine.module_source import UnportableError
 from engine.standalone import standalone
 from engine.weights import weights_of
 from search_spaces.architecture import Architecture
-from search_spaces.genotype import to_genotype, to_nasbench201
+from search_spaces.genotype import to_genotype, to_nasbench201, to_nni
 from supernets.network import Network
 
 OPSET = 18  # the lowest that torch really writes
@@ -104,12 +104,21 @@ def write_genotype(job: Job, path: Path) -> None:
         raise SkippedError(str(error)) from error
 
 
+def write_nni(job: Job, path: Path) -> None:
+    try:
+        found = to_nni(job.architecture)
+    except ValueError as error:
+        raise SkippedError(str(error)) from error
+    path.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+
+
 # format -> its file and what writes it
 FORMATS: dict[str, tuple[str, Callable[[Job, Path], None]]] = {
     "standalone": ("model.py", write_standalone),
     "onnx": ("model.onnx", write_onnx),
     "pt2": ("model.pt2", write_pt2),
     "genotype": ("genotype.txt", write_genotype),
+    "nni": ("nni.json", write_nni),
 }
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from engine import nni_trial
 from engine.checkpoint import write_atomically
 from engine.run_folder import read_object
 
@@ -82,6 +83,9 @@ class Record:
     def log(self, phase: str, step: int, metrics: Mapping[str, float | None]) -> None:
         """A line of metrics.jsonl, and a point per metric in TensorBoard as `<phase>/<name>`."""
         entry = {"phase": phase, "step": step, **metrics}
+        watched = metrics.get("supernet_accuracy")
+        if watched is not None:
+            nni_trial.intermediate(watched)
         with self._surviving(), open(self.path, "a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")
         for name, value in metrics.items():

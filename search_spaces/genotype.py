@@ -91,6 +91,38 @@ def to_nasbench201(architecture: Architecture) -> str:
     return "+".join(rows)
 
 
+def to_nni(architecture: Architecture) -> dict[str, Any]:
+    """The choices as `freeze` of NNI's model spaces takes them (nni 3.0, `nni.nas.hub.pytorch`).
+
+    `DARTS`: `{normal,reduce}/op_{node}_{slot}` and `.../input_{node}_{slot}`, a list of one input;
+    `NasBench201`: `cell/{source}_{target}`, convolutions without their `nor_`.
+
+    Raises ValueError for what those spaces do not hold.
+    """
+    name, nodes = architecture.space["name"], architecture.space["nodes"]
+    if name == "nasbench201" and nodes == 3:
+        rows = [row.strip("|").split("|") for row in to_nasbench201(architecture).split("+")]
+        pairs = [(pair.split("~"), target) for target, row in enumerate(rows, 1) for pair in row]
+        return {f"cell/{j}_{i}": op.removeprefix("nor_") for (op, j), i in pairs}
+    if name != "darts" or nodes != 4:
+        raise ValueError(
+            f"NNI form: there is one for the spaces darts with 4 nodes and nasbench201 with 3, "
+            f"found {name} with {nodes}"
+        )
+    _expect_cells(architecture.choices)
+    found: dict[str, Any] = {}
+    for kind in CELLS:
+        for node in range(2, 2 + nodes):
+            for slot, (op, j) in enumerate(_inputs(architecture.choices, kind, node)):
+                if op == "none":
+                    raise ValueError(
+                        f"NNI form: node {node} of '{kind}' has fewer than two inputs, and "
+                        "nni.nas.hub has no 'none'"
+                    )
+                found |= {f"{kind}/op_{node}_{slot}": op, f"{kind}/input_{node}_{slot}": [j]}
+    return found
+
+
 def from_nasbench201(text: str, space: Space) -> Architecture:
     """The architecture of this space that a NAS-Bench-201 string names; `none` drops its edge.
 
