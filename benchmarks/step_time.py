@@ -1,6 +1,7 @@
 """Seconds and memory of one search step (alpha step, then weight step) in each form.
 
-`python benchmarks/step_time.py [--quick] [--threads 2] [--batch 16] [--n 5] [W1 ...]` prints tables:
+`python benchmarks/step_time.py [--quick] [--threads 2] [--batch 16] [--n 5] [W1 ...]` prints
+tables:
 medians of n steps with minimum and maximum, the forms interleaved in one process; the ratio to
 `public`, the reference form as the public implementations write it, which compute the gradients of
 all weights in the alpha step; the peak memory of two steps in a fresh process, above one in which
