@@ -1,8 +1,8 @@
 """How the cost of a step grows with batch, cells and channels; draws `scaling.svg`.
 
 `python benchmarks/scaling.py [--form auto] [--threads 1] [--n 3]` prints, per size, the median
-seconds and peak MiB above base of a DARTS step (W1 with that one size changed), and the time for each unit
-of the size relative to the smallest: 1 or less is linear or better.
+seconds and peak MiB above base of a DARTS step (W1 with that one size changed), and the time for
+each unit of the size relative to the smallest: 1 or less is linear or better.
 """
 
 import argparse

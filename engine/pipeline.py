@@ -47,6 +47,7 @@ class Job:
     seed: int
     device: torch.device
     form: str  # how a supernet computes: supernets.forms
+    checkpoint_cells: bool
     data: Data
     space: Space
     strategy: Callable[[Space], Any]
@@ -150,6 +151,7 @@ class Pipeline:
     def _supernet(self, strategy: Any) -> Network:
         net = supernet(self.job.space, strategy.mixed_op).to(self.job.device)
         use_form(net, self.job.form, self.job.device)
+        net.checkpoint_cells = self.job.checkpoint_cells
         return net
 
     def _keep(self, architecture: Architecture) -> None:
