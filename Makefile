@@ -29,7 +29,7 @@ lint: $(READY)
 types: $(READY)
 	$(BIN)/mypy
 
-bench: $(READY)  ## seconds of a search step per strategy
+bench: $(READY)  ## seconds and memory of a search step in each form, under 10 minutes on 2 cores
 	$(BIN)/python benchmarks/step_time.py
 
 clean:

@@ -153,6 +153,7 @@ def make_job(config: DictConfig) -> Job:
         seed=config.seed,
         device=device,
         form=runtime.form,
+        checkpoint_cells=runtime.checkpoint_cells,
         data=data,
         space=space,
         strategy=strategy,

@@ -1,69 +1,87 @@
-"""Seconds of one search step (alpha step, then weight step) per strategy, in one process,
-interleaved.
+"""Seconds and memory of one search step (alpha step, then weight step) in each form.
 
-`python benchmarks/step_time.py [n]` prints median, minimum and maximum of n steps, as ratios to
-`darts` too.
-Workload: DARTS space, 5 cells, 3 nodes, 8 channels, batches of 16 random 3x32x32 images, one
-thread.
+`python benchmarks/step_time.py [--quick] [--threads 2] [--batch 16] [--n 5] [W1 ...]` prints
+tables:
+medians of n steps with minimum and maximum, the forms interleaved in one process; the ratio to
+`public`, the reference form as the public implementations write it, which compute the gradients of
+all weights in the alpha step; the peak memory of two steps in a fresh process, above one in which
+everything is imported.
 """
 
+import argparse
+import platform
 import statistics
-import sys
 import time
-from pathlib import Path
+from collections.abc import Callable
+from typing import Any
 
 import torch
-from hydra import compose, initialize_config_dir
-from hydra.utils import instantiate
+from workloads import FORMS, WORKLOADS, memory, operations, prepared
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from search_spaces.darts import CANDIDATES, darts  # noqa: E402
-from supernets.network import supernet  # noqa: E402
-
-STRATEGIES = ["darts", "darts_second_order", "pcdarts", "annealed", "gdas", "drnas", "snas"]
+from supernets.native import build
 
 
-def prepared(name: str, batch: tuple[torch.Tensor, torch.Tensor]):
-    """A function that takes one step of a strategy."""
-    torch.manual_seed(0)
-    with initialize_config_dir(version_base="1.3", config_dir=str(ROOT / "conf")):
-        config = compose("config", overrides=[f"strategy={name}"])
-    space = darts(
-        layers=5,
-        nodes=3,
-        channels=8,
-        candidates=list(CANDIDATES),
-        input_shape=(3, 32, 32),
-        classes=10,
-    )
-    strategy = instantiate(config.strategy, _convert_="all")(space=space)
-    net = supernet(space, strategy.mixed_op).train()
-    strategy.setup(net, torch.device("cpu"))
-    return lambda: strategy.step(net, batch, batch, progress=0.5, move_alphas=True)
-
-
-def main(n: int) -> None:
-    torch.set_num_threads(1)
-    batch = torch.randn(16, 3, 32, 32), torch.randint(10, (16,))
-    steps = {name: prepared(name, batch) for name in STRATEGIES}
-    seconds: dict[str, list[float]] = {name: [] for name in steps}
+def seconds(steps: dict[str, Callable[[], Any]], n: int) -> dict[str, list[float]]:
+    """n timed rounds of all steps, after one that is not counted."""
+    found: dict[str, list[float]] = {form: [] for form in steps}
     for repeat in range(n + 1):
-        for name, step in steps.items():
+        for form, step in steps.items():
             start = time.perf_counter()
             step()
-            if repeat:  # the first is a warm-up
-                seconds[name].append(time.perf_counter() - start)
-    print(f"torch {torch.__version__}, CPU, 1 thread, n = {n}")
-    reference = statistics.median(seconds["darts"])
-    for name, found in seconds.items():
-        median = statistics.median(found)
+            if repeat:
+                found[form].append(time.perf_counter() - start)
+    return found
+
+
+def processor() -> str:
+    try:
+        with open("/proc/cpuinfo") as file:
+            return next(line.split(":")[1].strip() for line in file if "model name" in line)
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def measure(workload: str, forms: list[str], args: argparse.Namespace) -> None:
+    about, overrides = WORKLOADS[workload]
+    if workload == "W1b":  # public implementations differ from the reference in first order only
+        forms = [form for form in forms if form != "public"]
+    steps = {form: prepared(overrides, form, args.batch) for form in forms}
+    found = seconds(steps, args.n)
+    used = {form: memory(overrides, form, args.batch, args.threads) for form in forms}
+    base, base_memory = statistics.median(found[forms[0]]), used[forms[0]]
+    print(f"\n{workload}: {about}, batch {args.batch}\n")
+    print("| form | s a step, median (min to max) | times faster | MiB | share | operations |")
+    print("|---|---|---|---|---|---|")
+    for form in forms:
+        times, median = found[form], statistics.median(found[form])
         print(
-            f"{name:<20} {median:.3f} s ({min(found):.3f} to {max(found):.3f}), "
-            f"{median / reference:.2f} times darts"
+            f"| {form} | {median:.3f} ({min(times):.3f} to {max(times):.3f}) "
+            f"| {base / median:.2f} | {used[form]:.0f} | {used[form] / base_memory:.2f} "
+            f"| {operations(steps[form]):,} |",
+            flush=True,
         )
 
 
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("workloads", nargs="*", default=[], help=", ".join(WORKLOADS))
+    parser.add_argument("--quick", action="store_true", help="W1 and W2, two rounds")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--n", type=int, default=3)
+    args = parser.parse_args()
+    if args.quick:
+        args.n = 2
+    torch.set_num_threads(args.threads)
+    forms = FORMS if build.library() else FORMS[:-1]
+    print(
+        f"torch {torch.__version__}, Python {platform.python_version()}, {processor()}, "
+        f"{args.threads} threads, float32, random 3x32x32 images, n = {args.n}; "
+        f"compiler {build.compiler()}"
+    )
+    for workload in args.workloads or (["W1", "W2"] if args.quick else list(WORKLOADS)):
+        measure(workload, forms, args)
+
+
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 5)
+    main()

@@ -32,6 +32,7 @@ class Job:
     seed: int
     device: torch.device
     form: str  # how a supernet computes: supernets.forms
+    checkpoint_cells: bool
     data: Data
     space: Space
     strategy: Callable[[Space], Any]

@@ -125,6 +125,7 @@ class Pipeline:
     def _supernet(self, strategy: Any) -> Network:
         net = supernet(self.job.space, strategy.mixed_op).to(self.job.device)
         use_form(net, self.job.form, self.job.device)
+        net.checkpoint_cells = self.job.checkpoint_cells
         return net
 
     def _keep(self, architecture: Architecture) -> None:

@@ -28,6 +28,8 @@ class Runtime:
     Args:
         deterministic: `auto` is on for the CPU, where it costs nothing, and off for CUDA.
         threads: CPU threads of torch; None leaves torch's choice.
+        checkpoint_cells: cells of a supernet compute their activations again in the backward pass,
+            which takes less memory and more time.
         form: how a supernet computes, `auto` or one of `supernets.forms.FORMS`.
 
     Raises:
@@ -37,6 +39,7 @@ class Runtime:
     deterministic: bool | str
     threads: int | None
     form: str
+    checkpoint_cells: bool
 
     def __post_init__(self) -> None:
         if self.deterministic not in (True, False, "auto"):
@@ -49,6 +52,10 @@ class Runtime:
                 f"{self.threads!r}"
             )
         check_form(self.form)
+        if not isinstance(self.checkpoint_cells, bool):
+            raise ValueError(
+                f"runtime.checkpoint_cells: expected true or false, found {self.checkpoint_cells!r}"
+            )
 
     def start(self, device: str, seed: int) -> torch.device:
         """Sets threads and determinism, seeds all, returns the device. Raises ValueError."""

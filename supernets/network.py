@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from search_spaces.architecture import Architecture
 from search_spaces.ops import FactorizedReduce, ReLUConvBN
 from search_spaces.space import Cell, Layer, Space
+from supernets.checkpointing import checkpointed
 from supernets.mixed_op import Candidate, ChosenOps
 from supernets.mixture import GroupMixture, Mixture
 from supernets.skeleton import HEADS, STEMS, AuxiliaryHead, ResidualBlock
@@ -112,6 +113,7 @@ class Network(nn.Module):
         super().__init__()
         self.space = space
         self.memory_format = torch.contiguous_format  # of the images; layers keep what they get
+        self.checkpoint_cells = False  # less memory, a second forward pass: checkpointing.py
         self.stem, self.stem_second, scale = STEMS[space.stem](
             space.input_shape[0], space.stem_channels
         )
@@ -151,7 +153,9 @@ class Network(nn.Module):
             if isinstance(layer, CellModule):
                 inputs = (before, last)[-layer.cell.inputs :]
                 part = None if mixture is None or group is None else mixture.groups[group]
-                before, last = last, layer(inputs, part)
+                keep = not (self.checkpoint_cells and self.training and torch.is_grad_enabled())
+                y = layer(inputs, part) if keep else checkpointed(layer, inputs, part)
+                before, last = last, y
             else:
                 before, last = last, layer(last)
             if i == self.auxiliary_after and self.auxiliary is not None and self.training:

@@ -20,6 +20,7 @@ from pathlib import Path
 log = logging.getLogger(__name__)
 
 SOURCE = Path(__file__).with_name("kernels.cpp")
+HEADERS = ("interface.h", "lanes.h", "projection.h", "source.h")
 COMPILERS = ("c++", "g++", "clang++")
 FLAGS = ["-O3", "-march=native", "-std=c++17", "-fno-math-errno", "-fno-trapping-math"]
 FLAGS += ["-ffp-contract=fast", "-Wno-psabi", "-fopenmp", "-fPIC", "-shared"]
@@ -58,10 +59,9 @@ def library() -> ctypes.CDLL | None:
 def _built(found: str) -> Path:
     """The shared library of this source, compiler and processor."""
     version = subprocess.run([found, "--version"], capture_output=True, text=True, check=True)
-    key = hashlib.sha256(
-        "\n".join([version.stdout, *FLAGS, _processor()]).encode() + SOURCE.read_bytes()
-    ).hexdigest()[:16]
-    path = _cache() / f"kernels-{key}.so"
+    code = [path.read_text() for path in (SOURCE, *map(SOURCE.with_name, HEADERS))]
+    key = hashlib.sha256("\n".join([version.stdout, *FLAGS, _processor(), *code]).encode())
+    path = _cache() / f"kernels-{key.hexdigest()[:16]}.so"
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:

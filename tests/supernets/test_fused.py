@@ -6,9 +6,13 @@ from functools import partial
 import pytest
 import torch
 from equal_forms import CPU, Choose, differences, drawn, everything, pruned
+from test_every_config import composed, make
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from engine.checkpoint import Checkpoints
+from engine.record import Record
+from engine.search import SearchSettings, search
 from search_spaces import darts, goldnas, nasbench201
 from search_spaces.space import Space
 from supernets.forms import use_form
@@ -171,3 +175,36 @@ def test_names_shapes_and_modules_stay(toy_darts: Space):
 def test_an_unknown_form_is_refused(toy_darts: Space):
     with pytest.raises(ValueError, match=r"runtime\.form: expected one of auto, reference, fused"):
         use_form(supernet(toy_darts, MixedOp), "quick", CPU)
+
+
+@pytest.mark.slow
+def test_a_search_in_float64_finds_the_architecture_of_the_reference(toy_darts, tmp_path):
+    found = {}
+    for form in ("reference", "fused"):
+        torch.manual_seed(0)
+        torch.set_default_dtype(torch.float64)
+        try:
+            strategy = make(composed("strategy=darts").strategy, space=digits(toy_darts))
+            net = supernet(strategy.space, strategy.mixed_op)
+        finally:
+            torch.set_default_dtype(torch.float32)
+        net.register_forward_pre_hook(lambda module, given: (given[0].double(), *given[1:]))
+        use_form(net, form, CPU)
+        strategy.setup(net, CPU)
+        found[form] = search(
+            net,
+            strategy,
+            make(composed("data=digits").data).loaders(64, one_level=False, seed=0),
+            SearchSettings(epochs=2, batch_size=64, alpha_lr_scale=30.0),
+            folder=tmp_path / form,
+            record=Record(tmp_path / form),
+            checkpoints=Checkpoints(tmp_path / form, "search", {}),
+            meta={},
+        )
+    reference, fused = found["reference"], found["fused"]
+    assert fused.architecture.choices == reference.architecture.choices
+    assert fused.metrics == pytest.approx(reference.metrics, rel=1e-6)
+
+
+def digits(space: Space) -> Space:
+    return space.resize(input_shape=(1, 8, 8))

@@ -1,0 +1,106 @@
+"""The workloads and forms of the benchmarks, and how a step is timed and its memory measured."""
+
+import resource
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+from torch import Tensor, nn
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from strategies.update import first_order  # noqa: E402
+from supernets.forms import use_form  # noqa: E402
+from supernets.network import supernet  # noqa: E402
+
+CPU = torch.device("cpu")
+STILL = "strategy.warmup=0"
+# name -> what it is, and the settings that make it, at the papers' sizes
+WORKLOADS: dict[str, tuple[str, list[str]]] = {
+    "W1": ("DARTS, 8 cells, C = 16", ["strategy=darts"]),
+    "W1b": (
+        "the same, second order by finite differences",
+        ["strategy=darts_second_order", "strategy.update.hessian=finite_difference"],
+    ),
+    "W2": ("PC-DARTS, K = 4, the same sizes", ["strategy=pcdarts", STILL]),
+    "W3": ("NAS-Bench-201, C = 16, N = 5", ["strategy=darts", "space=nasbench201"]),
+}
+# "public": the reference form, as the public implementations write it, which compute the
+# gradients of all weights in the alpha step too
+FORMS = ["public", "reference", "fused", "native"]
+
+
+def all_gradients(self: Any, strategy: Any, net: nn.Module, train: Any, val: Any) -> Tensor:
+    loss, _ = strategy.loss(net, val, "val")
+    loss.backward(inputs=[*strategy.arch_parameters(), *strategy.weights])
+    return loss
+
+
+def prepared(overrides: list[str], form: str, batch: int, size: int = 32) -> Callable[[], Any]:
+    """A function that takes one search step: alphas on one batch, weights on another."""
+    torch.manual_seed(0)
+    with initialize_config_dir(version_base="1.3", config_dir=str(ROOT / "conf")):
+        config = compose("config", overrides=["experiment=paper", *overrides])
+    space = instantiate(config.space, _convert_="all")(input_shape=(3, size, size), classes=10)
+    strategy = instantiate(config.strategy, _convert_="all")(space=space)
+    net = supernet(space, strategy.mixed_op).train()
+    use_form(net, "reference" if form == "public" else form, CPU)
+    strategy.setup(net, CPU)
+    train, val = (
+        (torch.randn(batch, 3, size, size), torch.randint(10, (batch,))) for _ in range(2)
+    )
+    public = form == "public" and type(strategy.update) is first_order.FirstOrder
+
+    def step() -> Any:
+        how: AbstractContextManager[Any] = nullcontext()
+        if public:
+            how = patch.object(first_order.FirstOrder, "alpha_gradients", all_gradients)
+        with how:
+            return strategy.step(net, train, val, progress=0.5, move_alphas=True)
+
+    return step
+
+
+def resident() -> float:
+    """The largest resident set of this process so far, in MiB.
+
+    Linux hands `ru_maxrss` on from parent to child, so there it is read from /proc.
+    """
+    status = Path("/proc/self/status")
+    if status.is_file():
+        peak = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(peak.split()[1]) / 2**10
+    unit = 2**20 if sys.platform == "darwin" else 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+
+
+def memory(overrides: list[str], form: str, batch: int, threads: int) -> float:
+    """Peak of two steps above a process in which everything is imported, in MiB."""
+    command = [sys.executable, __file__, form, str(batch), str(threads), *overrides]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return float(done.stdout.splitlines()[-1])
+
+
+def operations(step: Callable[[], Any]) -> int:
+    """torch operations in a step, views included."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        step()
+    return sum(event.count for event in profile.key_averages() if event.key.startswith("aten::"))
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(int(sys.argv[3]))
+    prepared(["strategy=darts", "space.layers=3", "space.nodes=1"], sys.argv[1], 2, 8)()
+    before = resident()
+    step = prepared(sys.argv[4:], sys.argv[1], int(sys.argv[2]))
+    for _ in range(2):
+        step()
+    print(resident() - before)

@@ -1,0 +1,49 @@
+// What Python passes; supernets/native/interface.py has the same structures.
+
+#pragma once
+
+#include <cstdint>
+
+extern "C" {
+
+enum Type : int32_t { SEPARABLE, MAX_POOL, AVG_POOL, IDENTITY, FACTORISED };
+
+// One candidate on all edges. `weights` has, per half, E depthwise and then E pointwise kernels.
+// `stats` has, per batch norm, mean, 1 / standard deviation and unbiased variance, E * C each.
+// `gradients` has, per half, depthwise (E, C, K, K) and then pointwise (E, C, C); it may be null.
+// A factorised reduction has its two convolutions, (E, C / 2, C) and (E, C - C / 2, C), instead.
+struct Kind {
+  int32_t type, halves, kernel, dilation, norm;
+  float eps;
+  const float* const* weights;
+  float* stats;
+  const float* gates;  // (E)
+  float* gate_gradients;
+  float* gradients;
+};
+
+struct Image {  // of all images: elements from one to the next, along B, C, H, W
+  float* data;
+  int64_t strides[4];
+};
+
+// With k > 1, C are the mixed channels out of k C; the others bypass, times the factors (E).
+struct Source {
+  int32_t B, C, H, W, E, stride, kinds, training, threads, k;
+  const Kind* kind;
+  const float* factors;
+  float* factor_gradients;
+  Image x, dx;
+  const Image* y;  // (E): outputs, or their gradients in the backward pass
+};
+
+// `parts` is 2 for a factorised reduction. `stats` has mean, 1 / standard deviation and unbiased
+// variance, C each; `gradients` has those of the weights (C / parts, inputs), or is null.
+struct Projection {
+  int32_t B, inputs, H, W, C, stride, parts, training, threads;
+  float eps;
+  const float* weights[2];
+  float *stats, *gradients;
+  Image x, dx, y;
+};
+}

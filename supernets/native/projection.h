@@ -1,0 +1,201 @@
+// ReLU, 1x1 convolution and batch norm; a factorised reduction has two, on shifted pixels.
+
+#pragma once
+
+#include <omp.h>
+
+#include <vector>
+
+#include "lanes.h"
+
+namespace {
+
+struct Projector {
+  const Projection& s;
+  const int h, w, pixels, P, inner, Q;  // Q lanes in, P lanes out
+  bool backward;
+  float *z, *lanes, *partial, *weight, *turned, *weight_partial;
+  std::vector<float*> thread;
+
+  static int width(int C) { return (C + LANES - 1) / LANES * LANES; }
+
+  Projector(const Projection& s, bool backward)
+      : s(s), h((s.H - 1) / s.stride + 1), w((s.W - 1) / s.stride + 1), pixels(h * w),
+        P(width(s.C)), inner(width(s.inputs)), Q(inner * s.parts), backward(backward) {
+    const int64_t each = int64_t(pixels) * (2 * Q + P);
+    const int64_t all = int64_t(s.B) * pixels * P, matrix = int64_t(P) * Q;
+    struct Want { float** where; int64_t floats; } wants[] = {
+        {&z, all}, {&lanes, int64_t(ROWS) * P}, {&partial, int64_t(s.B) * 2 * P},
+        {&weight, matrix}, {&turned, matrix},
+        {&weight_partial, backward && s.gradients ? s.B * matrix : 0}};
+    int64_t total = each * s.threads;
+    for (auto& want : wants) total += want.floats;
+    arena.reserve(size_t(total) * sizeof(float));
+    float* next = reinterpret_cast<float*>(arena.memory);
+    for (auto& want : wants) *want.where = next, next += want.floats;
+    for (int t = 0; t < s.threads; t++) thread.push_back(next), next += each;
+  }
+
+  enum { MEAN, RSTD, SHIFT, A, B_, C_, ROWS };
+  float* row(int which) const { return lanes + int64_t(which) * P; }
+  int outputs(int part) const { return s.parts == 1 ? s.C : part ? s.C - s.C / 2 : s.C / 2; }
+  float* map(int n) const { return z + int64_t(n) * pixels * P; }
+
+  template <class F>
+  void each_weight(F f) const {  // f(input lane, output lane, position in the tensors)
+    int64_t position = 0;
+    for (int part = 0, first = 0; part < s.parts; first += outputs(part++))
+      for (int o = 0; o < outputs(part); o++)
+        for (int i = 0; i < s.inputs; i++)
+          f(part * inner + i, first + o, position++);
+  }
+
+  void pack_weights() const {
+    std::memset(weight, 0, sizeof(float) * P * Q);
+    std::memset(turned, 0, sizeof(float) * P * Q);
+    each_weight([&](int i, int o, int64_t position) {
+      const int64_t first = int64_t(outputs(0)) * s.inputs;
+      const float value = position < first ? s.weights[0][position] : s.weights[1][position - first];
+      weight[int64_t(i) * P + o] = turned[int64_t(o) * Q + i] = value;
+    });
+  }
+
+  // relu(x) of the pixels each part sees, side by side: (pixels, Q).
+  void gather(int n, float* to) const {
+    const int64_t* step = s.x.strides;
+    for (int y = 0; y < h; y++)
+      for (int x = 0; x < w; x++)
+        for (int part = 0; part < s.parts; part++, to += inner) {
+          const int i = y * s.stride + part, j = x * s.stride + part;
+          if (i >= s.H || j >= s.W) {
+            std::memset(to, 0, sizeof(float) * inner);
+            continue;
+          }
+          const float* from = s.x.data + n * step[0] + i * step[2] + j * step[3];
+          if (step[1] == 1 && s.inputs == inner)
+            for (int c = 0; c < inner; c++) to[c] = from[c] <= 0.0f ? 0.0f : from[c];
+          else
+            for (int c = 0; c < inner; c++)
+              to[c] = c >= s.inputs || from[c * step[1]] <= 0.0f ? 0.0f : from[c * step[1]];
+        }
+  }
+
+  // The inverse of `gather` for gradients; `active` holds what it gathered.
+  void scatter(int n, const float* from, const float* active) const {
+    const int64_t* step = s.dx.strides;
+    float* image = s.dx.data + n * step[0];
+    if (s.stride > 1)
+      for (int y = 0; y < s.H; y++)
+        for (int x = 0; x < s.W; x++)
+          for (int c = 0; c < s.inputs; c++)
+            image[y * step[2] + x * step[3] + c * step[1]] = 0.0f;
+    for (int y = 0; y < h; y++)
+      for (int x = 0; x < w; x++)
+        for (int part = 0; part < s.parts; part++, from += inner, active += inner) {
+          const int i = y * s.stride + part, j = x * s.stride + part;
+          if (i >= s.H || j >= s.W) continue;
+          float* to = image + i * step[2] + j * step[3];
+          if (step[1] == 1)
+            for (int c = 0; c < s.inputs; c++) to[c] = active[c] <= 0.0f ? 0.0f : from[c];
+          else
+            for (int c = 0; c < s.inputs; c++)
+              to[c * step[1]] = active[c] <= 0.0f ? 0.0f : from[c];
+        }
+  }
+
+  void exchange(int n, const Image& theirs, float* mine, bool in) const {
+    const int64_t* step = theirs.strides;
+    for (int y = 0; y < h; y++)
+      for (int x = 0; x < w; x++, mine += P) {
+        float* at = theirs.data + n * step[0] + y * step[2] + x * step[3];
+        if (step[1] == 1 && s.C == P)
+          std::memcpy(in ? mine : at, in ? at : mine, sizeof(float) * P);
+        else if (in)
+          for (int c = 0; c < P; c++) mine[c] = c < s.C ? at[c * step[1]] : 0.0f;
+        else
+          for (int c = 0; c < s.C; c++) at[c * step[1]] = mine[c];
+      }
+  }
+
+  void statistics() const {
+    const double count = double(s.B) * pixels;
+    std::memset(lanes, 0, sizeof(float) * ROWS * P);
+    for (int c = 0; c < s.C; c++) {
+      if (s.training && !backward) {
+        double mean = 0, squares = 0;
+        for (int n = 0; n < s.B; n++) mean += partial[n * 2 * P + c] / double(s.B);
+        for (int n = 0; n < s.B; n++) {
+          const double d = partial[n * 2 * P + c] - mean;
+          squares += partial[n * 2 * P + P + c] + d * d * pixels;
+        }
+        s.stats[c] = float(mean);
+        s.stats[s.C + c] = float(1.0 / std::sqrt(squares / count + s.eps));
+        s.stats[2 * s.C + c] = float(squares / (count - 1));
+      }
+      row(MEAN)[c] = s.stats[c];
+      row(A)[c] = row(RSTD)[c] = s.stats[s.C + c];
+      row(C_)[c] = row(SHIFT)[c] = -s.stats[c] * s.stats[s.C + c];
+    }
+  }
+
+  void gradient_coefficients() const {
+    const double count = double(s.B) * pixels;
+    for (int c = 0; c < s.C; c++) {
+      double sum = 0, product = 0;
+      for (int n = 0; n < s.B; n++) {
+        sum += partial[n * 2 * P + c];
+        product += partial[n * 2 * P + P + c];
+      }
+      const double mean = row(MEAN)[c], rstd = row(RSTD)[c];
+      const double b = s.training ? -rstd * rstd * rstd * product / count : 0.0;
+      row(B_)[c] = float(b);
+      row(C_)[c] = float(s.training ? -rstd * sum / count - b * mean : 0.0);
+    }
+  }
+
+  void run() {
+    pack_weights();
+    if (backward) statistics();
+#pragma omp parallel num_threads(s.threads)
+    {
+      float* a = thread[omp_get_thread_num()];
+      float *b = a + int64_t(pixels) * Q, *d = b + int64_t(pixels) * Q;
+#pragma omp for schedule(static)
+      for (int n = 0; n < s.B; n++) {
+        gather(n, a);
+        pointwise(a, Q, weight, P, map(n), w, 1, h, w);
+        float* to = partial + int64_t(n) * 2 * P;
+        if (backward) {
+          exchange(n, s.y, d, true);
+          products(d, map(n), row(MEAN), P, pixels, to);
+        } else if (s.training) {
+          moments(map(n), P, pixels, to, to + P);
+        }
+      }
+#pragma omp single
+      backward ? gradient_coefficients() : statistics();
+#pragma omp for schedule(static)
+      for (int n = 0; n < s.B; n++) {
+        if (backward) exchange(n, s.y, d, true);
+        // forward: B and C are zero, A z + C is the norm
+        combine(backward ? d : map(n), map(n), row(A), P, P, pixels, d);
+        if (!backward) {
+          exchange(n, s.y, d, false);
+          continue;
+        }
+        gather(n, a);
+        if (s.gradients) pointwise_gradient(a, Q, d, P, pixels, weight_partial + n * int64_t(P) * Q);
+        pointwise(d, P, turned, Q, b, w, 1, h, w);
+        scatter(n, b, a);
+      }
+    }
+    if (backward && s.gradients)
+      each_weight([&](int i, int o, int64_t position) {
+        float sum = 0.0f;
+        for (int n = 0; n < s.B; n++) sum += weight_partial[n * int64_t(P) * Q + int64_t(i) * P + o];
+        s.gradients[position] = sum;
+      });
+  }
+};
+
+}  // namespace
