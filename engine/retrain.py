@@ -90,6 +90,7 @@ class _Retraining:
             self.record.resume("retrain", training.finished)
             log.info("retrain: continued in epoch %d of %d", training.finished + 1, epochs)
         else:
+            self.record.resume("retrain", 0)
             self.save()  # what cannot be written is found out now
         steps = len(training.loader)
         done = training.finished * steps + training.steps

@@ -143,6 +143,7 @@ class _Search:
             self.record.resume("search", state.epoch)
             log.info("search: continued in epoch %d of %d", state.epoch + 1, self.epochs)
         else:
+            self.record.resume("search", 0)
             self.save()  # what cannot be written is found out now
         pareto = Pareto(self.folder, state.strategy.space, state.epoch)
         steps = len(state.roles.train)
