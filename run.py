@@ -111,8 +111,14 @@ def build_space(
             f"architecture: space '{name}' has no setting '{unknown[0]}'; known: "
             f"{', '.join(chosen.settings)}"
         )
-    space = chosen.resize(**settings | shapes)
-    architecture.check(space)
+    try:
+        space = chosen.resize(**settings | shapes)
+        architecture.check(space)
+    except (KeyError, IndexError, AttributeError, OverflowError) as error:
+        raise ConfigError(
+            f"architecture: its space '{name}' cannot be built ({type(error).__name__}: "
+            f"{one_line(error)}); expected a file that a search wrote"
+        ) from error
     return space
 
 

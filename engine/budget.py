@@ -22,9 +22,12 @@ def epochs_within(seconds: float, net: Network, strategy: Strategy, roles: Roles
     """The epochs of a search that take about so many seconds on this machine, at least 1.
 
     Steps, with alphas moving and standing still, and one evaluation are timed on a copy; what a
-    pruning search saves as it shrinks is not foreseen. Random state and loaders are left alone.
+    pruning search saves as it shrinks is not foreseen. Random state and loaders are left alone. On
+    the CPU it is the processor time of this thread that is measured, which is the wall-clock time
+    of a machine that does nothing else, whatever this one does.
     """
     device = next(net.parameters()).device
+    clock = time.thread_time if device.type == "cpu" else time.perf_counter
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         net, strategy = copy.deepcopy((net, strategy))
@@ -36,14 +39,14 @@ def epochs_within(seconds: float, net: Network, strategy: Strategy, roles: Roles
                 net, train, val if move_alphas else None, progress=1.0, move_alphas=move_alphas
             )
 
-        moving = _median(lambda: step(True), device)
-        still = _median(lambda: step(False), device) if strategy.warmup else moving
+        moving = _median(lambda: step(True), device, clock)
+        still = _median(lambda: step(False), device, clock) if strategy.warmup else moving
         mixture = strategy.mixture(noise=False)
-        began = time.perf_counter()
+        began = clock()
         restore_statistics(net, roles.statistics, mixture)
         evaluate(net, roles.select, mixture)
         synchronize(device)
-        measuring = 2 * (time.perf_counter() - began)  # the supernet, then the discrete network
+        measuring = 2 * (clock() - began)  # the supernet, then the discrete network
     per_step = strategy.warmup * still + (1 - strategy.warmup) * moving
     epoch = len(roles.train) * per_step + measuring
     found = max(1, round(seconds / epoch))
@@ -63,13 +66,13 @@ def _batch(roles: Roles, net: Network) -> Batch:
     return x, torch.randint(net.space.classes, (size,), device=device).to(labels.dtype)
 
 
-def _median(step: Callable[[], None], device: torch.device) -> float:
+def _median(step: Callable[[], None], device: torch.device, clock: Callable[[], float]) -> float:
     step()
     seconds = []
     for _ in range(STEPS):
         synchronize(device)
-        began = time.perf_counter()
+        began = clock()
         step()
         synchronize(device)
-        seconds.append(time.perf_counter() - began)
+        seconds.append(clock() - began)
     return statistics.median(seconds)

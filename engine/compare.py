@@ -33,6 +33,9 @@ COLUMNS: dict[str, Callable[[Mapping[str, Any]], float | None]] = {
     "parameters": lambda run: run["parameters"],
     "macs": lambda run: run["macs"],
     "search epochs": lambda run: run.get("search_epochs"),
+    "search seconds, this thread's processor time": lambda run: (run.get("cpu_seconds") or {}).get(
+        "search"
+    ),
     "search seconds": lambda run: run["seconds"].get("search"),
 }
 

@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -70,6 +71,8 @@ def export(
     check_formats(formats)
     job = _job(net, architecture, normalisation, classes)
     folder.mkdir(parents=True, exist_ok=True)
+    for killed in folder.glob(".unchecked-*"):
+        shutil.rmtree(killed, ignore_errors=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".unchecked-") as name:
         staging = Path(name)
         save_weights(job.net, staging / WEIGHTS, {"archsmith.network": job.about})

@@ -38,6 +38,7 @@ RESULTS = (
     "parameters",
     "macs",
     "seconds",
+    "cpu_seconds",
     "peak_memory_bytes",
     "test_reads",
     "device",
@@ -129,7 +130,7 @@ class Results:
     def __init__(self, folder: Path):
         self.path = folder / "results.json"
         self.fields: dict[str, Any] = dict.fromkeys(RESULTS)
-        self.fields |= {"seconds": {}, "peak_memory_bytes": {}, "test_reads": 0}
+        self.fields |= {"seconds": {}, "cpu_seconds": {}, "peak_memory_bytes": {}, "test_reads": 0}
         if self.path.is_file():
             self.fields |= read_object(self.path)
 

@@ -61,45 +61,66 @@ def retrain(
     seed_everything(seed)
     net = final_network(space, architecture, auxiliary=recipe.auxiliary_weight > 0).to(device)
     training = Training(net, _loader(data.to(device), recipe, seed), recipe)
-    watch = Watch("retrain", _remedy(recipe), folder, {"training": training.loader})
+    task = _Retraining(training, folder, record, checkpoints, stop)
+    return sparing("retrain", task.run, training.halve, device)
 
-    def save() -> None:
-        watch.check(training.finished + 1, net.state_dict())
-        checkpoints.save(training.state_dict())
 
-    def pause() -> None:
-        if stop():
-            save()
-            raise Interrupted("retrain: stopped and saved; run the same command to continue")
+class _Retraining:
+    """A retraining on its way: what it writes, and when it saves."""
 
-    def run() -> Network:
-        saved = checkpoints.load()
+    def __init__(
+        self,
+        training: "Training",
+        folder: Path,
+        record: Record,
+        checkpoints: Checkpoints,
+        stop: Callable[[], bool],
+    ):
+        self.training, self.record = training, record
+        self.checkpoints, self.stop = checkpoints, stop
+        remedy = _remedy(training.recipe)
+        self.watch = Watch("retrain", remedy, folder, {"training": training.loader})
+
+    def run(self) -> Network:
+        """From the last checkpoint to the end."""
+        training, epochs = self.training, self.training.recipe.epochs
+        saved = self.checkpoints.load()
         if saved is not None:
             training.load_state_dict(saved)
-            record.resume("retrain", training.finished)
-            log.info("retrain: continued after epoch %d of %d", training.finished, recipe.epochs)
+            self.record.resume("retrain", training.finished)
+            log.info("retrain: continued in epoch %d of %d", training.finished + 1, epochs)
         else:
-            save()  # what cannot be written is found out now
+            self.record.resume("retrain", 0)
+            self.save()  # what cannot be written is found out now
         steps = len(training.loader)
         done = training.finished * steps + training.steps
-        with Progress("retrain", recipe.epochs * steps, done) as progress:
-            while training.finished < recipe.epochs:
+        with Progress("retrain", epochs * steps, done) as progress:
+            while training.finished < epochs:
                 epoch, began = training.finished, time.perf_counter()
-                for _ in training.epoch(watch, progress):
-                    pause()
-                    if checkpoints.due():
-                        save()
+                for _ in training.epoch(self.watch, progress):
+                    self.pause()
+                    if self.checkpoints.due():
+                        self.save()
                 metrics = training.next_epoch()
                 metrics["seconds"] = round(time.perf_counter() - began, 3)
-                record.log("retrain", epoch, metrics)
-                _tell(epoch, recipe.epochs, metrics, net.space.classes)
-                if training.finished == recipe.epochs or checkpoints.due(epoch_over=True):
-                    save()
-                if training.finished < recipe.epochs:
-                    pause()
+                self.record.log("retrain", epoch, metrics)
+                _tell(epoch, epochs, metrics, training.net.space.classes)
+                if training.finished == epochs or self.checkpoints.due(epoch_over=True):
+                    self.save()
+                if training.finished < epochs:
+                    self.pause()
         return training.result()
 
-    return sparing("retrain", run, training.halve, device)
+    def save(self) -> None:
+        """Raises NumbersError, before anything is written, and CheckpointError."""
+        self.watch.check(self.training.finished + 1, self.training.net.state_dict())
+        self.checkpoints.save(self.training.state_dict())
+
+    def pause(self) -> None:
+        """Raises Interrupted, all saved, if the run was asked to stop."""
+        if self.stop():
+            self.save()
+            raise Interrupted("retrain: stopped and saved; run the same command to continue")
 
 
 def _tell(epoch: int, epochs: int, metrics: dict[str, float], classes: int) -> None:

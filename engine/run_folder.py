@@ -3,7 +3,6 @@
 import fcntl
 import json
 import os
-import shutil
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -52,7 +51,7 @@ class RunFolder:
     """Remembers finished phases in `phases.json`, each with the settings it depended on.
 
     Args:
-        resume: `auto`, `never` (forgets all that an earlier run left), or `force` (goes on from
+        resume: `auto`, `never` (forgets what an earlier run finished), or `force` (goes on from
             what was done under other settings).
 
     Raises:
@@ -71,11 +70,8 @@ class RunFolder:
             self.phases = read_object(self.file)
 
     def _forget(self) -> None:
-        for name in ("phases", "results", "pareto", "not_finite"):
-            (self.path / f"{name}.json").unlink(missing_ok=True)
-        (self.path / "metrics.jsonl").unlink(missing_ok=True)
-        for name in ("tensorboard", "architectures", "pareto"):
-            shutil.rmtree(self.path / name, ignore_errors=True)
+        for name in ("phases.json", "results.json", "metrics.jsonl", "not_finite.json"):
+            (self.path / name).unlink(missing_ok=True)
 
     def done(self, phase: str, identity: Mapping[str, Any]) -> bool:
         """Whether the phase is finished under just these settings."""

@@ -100,7 +100,7 @@ def synchronize(device: torch.device) -> None:
 
 @contextmanager
 def measured(device: torch.device) -> Iterator[dict[str, Any]]:
-    """Fills `seconds` and `peak_memory_bytes` of the block.
+    """Fills `seconds`, `cpu_seconds` of this thread, and `peak_memory_bytes` of the block.
 
     On CUDA the peak of allocated device memory; on the CPU the process's largest resident set so
     far, which includes torch itself and never falls again.
@@ -108,12 +108,13 @@ def measured(device: torch.device) -> Iterator[dict[str, Any]]:
     found: dict[str, Any] = {}
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    start = time.perf_counter()
+    start, busy = time.perf_counter(), time.thread_time()
     try:
         yield found
     finally:
         synchronize(device)
         found["seconds"] = round(time.perf_counter() - start, 3)
+        found["cpu_seconds"] = round(time.thread_time() - busy, 3)
         found["peak_memory_bytes"] = peak_memory(device)
 
 

@@ -1,7 +1,6 @@
 """The search loop, the only one: alpha and weight steps, an architecture file after each epoch."""
 
 import copy
-import json
 import logging
 import time
 from collections.abc import Callable, Iterator
@@ -13,16 +12,16 @@ import torch
 from torch import Tensor
 
 from engine import interrupt
-from engine.checkpoint import Checkpoints, write_atomically
+from engine.checkpoint import Checkpoints
 from engine.curvature import alpha_eigenvalue, weight_sharpness
 from engine.data import Loader, Roles
 from engine.diagnosis import diagnose, not_learning
-from engine.drawing import alpha_image, cell_image
 from engine.errors import ConfigError, Interrupted
 from engine.evaluate import evaluate, restore_statistics
 from engine.finite import Watch, largest
 from engine.memory import sparing
 from engine.pareto import Pareto
+from engine.pictures import pictures
 from engine.record import Progress, Record
 from engine.search_state import SearchState
 from search_spaces.architecture import Architecture
@@ -124,58 +123,93 @@ def search(
             group["lr"] *= settings.alpha_lr_scale
     strategy.micro_batches = settings.micro_batches
     state = SearchState(net, strategy, roles)
-    watch = Watch("search", REMEDY, folder, {"train": roles.train, "val": roles.val})
+    task = _Search(state, settings, folder, record, checkpoints, meta, stop)
+    return sparing("search", task.run, state.halve, next(net.parameters()).device)
 
-    def save() -> None:
-        watch.check(state.epoch + 1, net.state_dict() | strategy.named_arch_parameters())
-        checkpoints.save(state.state_dict())
 
-    def pause() -> None:
-        if stop():
-            save()
-            raise Interrupted("search: stopped and saved; run the same command to continue")
+class _Search:
+    """A search on its way: what it writes, and when it saves."""
 
-    def measure(epoch: int) -> Found:
-        about = {**meta, "epoch": epoch}
-        return _measure(net, strategy, roles, about, curvature=settings.curvature)
+    def __init__(
+        self,
+        state: SearchState,
+        settings: SearchSettings,
+        folder: Path,
+        record: Record,
+        checkpoints: Checkpoints,
+        meta: dict[str, Any],
+        stop: Callable[[], bool],
+    ):
+        self.state, self.epochs, self.folder = state, settings.epochs, folder
+        self.curvature = settings.curvature
+        self.record, self.checkpoints, self.meta, self.stop = record, checkpoints, meta, stop
+        loaders = {"train": state.roles.train, "val": state.roles.val}
+        self.watch = Watch("search", REMEDY, folder, loaders)
 
-    def run() -> Found:
-        found = None
-        saved = checkpoints.load()
+    def run(self) -> Found:
+        """From the last checkpoint to the end."""
+        state, found = self.state, None
+        saved = self.checkpoints.load()
         if saved is not None:
             state.load_state_dict(saved)
-            record.resume("search", state.epoch)
-            log.info("search: continued in epoch %d of %d", state.epoch + 1, epochs)
+            self.record.resume("search", state.epoch)
+            log.info("search: continued in epoch %d of %d", state.epoch + 1, self.epochs)
         else:
-            save()  # what cannot be written is found out now
-        pareto = Pareto(folder, strategy.space, state.epoch)
-        steps, done = len(roles.train), state.epoch * len(roles.train) + state.step
-        with Progress("search", epochs * steps, done) as progress:
-            while not state.stopped and state.epoch < epochs:
-                epoch, began = state.epoch, time.perf_counter()
-                for _ in _steps(state, watch, epochs, progress):
-                    pause()
-                    if checkpoints.due():
-                        save()
-                metrics = state.averages.read()
-                done = strategy.epoch_end(net, roles, (epoch + 1) / epochs)
-                found = measure(epoch)
-                found.architecture.save(folder / "architectures" / f"epoch_{epoch:03d}.json")
-                metrics |= found.metrics | {"seconds": round(time.perf_counter() - began, 3)}
-                record.log("search", epoch, metrics)
-                _pictures(record, folder, strategy, found.architecture, epoch)
-                for kept in strategy.keep(found.architecture, last=done or epoch + 1 == epochs):
-                    accuracy = discretised_accuracy(net, kept, roles)
-                    pareto.add(kept, epoch=epoch, accuracy=accuracy, meta=meta)
-                _tell(epoch, epochs, metrics, found, net.space.classes)
-                state.next_epoch(stopped=done)
-                if done or state.epoch == epochs or checkpoints.due(epoch_over=True):
-                    save()
-                if not done and state.epoch < epochs:
-                    pause()
-        return found or measure(state.epoch - 1)
+            self.record.resume("search", 0)
+            self.save()  # what cannot be written is found out now
+        pareto = Pareto(self.folder, state.strategy.space, state.epoch)
+        steps = len(state.roles.train)
+        done = state.epoch * steps + state.step
+        with Progress("search", self.epochs * steps, done) as progress:
+            while not state.stopped and state.epoch < self.epochs:
+                began = time.perf_counter()
+                for _ in _steps(state, self.watch, self.epochs, progress):
+                    self.pause()
+                    if self.checkpoints.due():
+                        self.save()
+                found = self.end_epoch(pareto, began)
+                over = state.stopped or state.epoch == self.epochs
+                if over or self.checkpoints.due(epoch_over=True):
+                    self.save()
+                if not over:
+                    self.pause()
+        return found or self.measure(state.epoch - 1)
 
-    return sparing("search", run, state.halve, next(net.parameters()).device)
+    def save(self) -> None:
+        """Raises NumbersError, before anything is written, and CheckpointError."""
+        state = self.state
+        tensors = state.net.state_dict() | state.strategy.named_arch_parameters()
+        self.watch.check(state.epoch + 1, tensors)
+        self.checkpoints.save(state.state_dict())
+
+    def pause(self) -> None:
+        """Raises Interrupted, all saved, if the run was asked to stop."""
+        if self.stop():
+            self.save()
+            raise Interrupted("search: stopped and saved; run the same command to continue")
+
+    def end_epoch(self, pareto: Pareto, began: float) -> Found:
+        """Prunes, measures, writes; the state is then that of the next epoch."""
+        state, epoch = self.state, self.state.epoch
+        metrics = state.averages.read()
+        done = state.strategy.epoch_end(state.net, state.roles, (epoch + 1) / self.epochs)
+        found = self.measure(epoch)
+        found.architecture.save(self.folder / "architectures" / f"epoch_{epoch:03d}.json")
+        metrics |= found.metrics | {"seconds": round(time.perf_counter() - began, 3)}
+        self.record.log("search", epoch, metrics)
+        pictures(self.record, self.folder, state.strategy, found.architecture, epoch)
+        last = done or epoch + 1 == self.epochs
+        for kept in state.strategy.keep(found.architecture, last=last):
+            accuracy = discretised_accuracy(state.net, kept, state.roles)
+            pareto.add(kept, epoch=epoch, accuracy=accuracy, meta=self.meta)
+        _tell(epoch, self.epochs, metrics, found, state.net.space.classes)
+        state.next_epoch(stopped=done)
+        return found
+
+    def measure(self, epoch: int) -> Found:
+        state = self.state
+        about = {**self.meta, "epoch": epoch}
+        return _measure(state.net, state.strategy, state.roles, about, curvature=self.curvature)
 
 
 def _steps(state: SearchState, watch: Watch, epochs: int, progress: Progress) -> Iterator[None]:
@@ -268,30 +302,3 @@ def discretised_accuracy(net: Network, architecture: Architecture, roles: Roles)
 def _forever(loader: Loader) -> Iterator[Batch]:
     while True:
         yield from loader
-
-
-def _pictures(
-    record: Record, folder: Path, strategy: Strategy, found: Architecture, epoch: int
-) -> None:
-    """Gates as `gates/epoch_NNN.json` and as a heat map, and the cell of this epoch, per group."""
-    tables = {}
-    for (name, cell), gates in zip(
-        strategy.space.groups.items(), strategy.gates().values(), strict=True
-    ):
-        names = [edge.name for edge in cell.edges]
-        candidates = [edge.candidates for edge in cell.edges]
-        tables[name] = {
-            edge.name: dict(zip(edge.candidates, map(_rounded, row), strict=False))
-            for edge, row in zip(cell.edges, gates.tolist(), strict=True)
-        }
-        record.image(
-            "search", f"gates/{name}", alpha_image(gates.numpy(), names, candidates), epoch
-        )
-        record.image("search", f"cell/{name}", cell_image(cell, found.choices[name], name), epoch)
-    path = folder / "gates" / f"epoch_{epoch:03d}.json"
-    path.parent.mkdir(exist_ok=True)
-    write_atomically(path, json.dumps(tables).encode())
-
-
-def _rounded(gate: float) -> float:
-    return round(gate, 6)

@@ -6,6 +6,7 @@ Nothing in a file is ever evaluated or imported: a space and its candidates are 
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -83,9 +84,14 @@ class Architecture:
         return hashlib.sha256(self.to_json(meta=False).encode()).hexdigest()[:8]
 
     def save(self, path: Path) -> None:
-        """Writes the canonical JSON: sorted keys, so equal architectures give equal bytes."""
+        """Writes the canonical JSON: sorted keys, so equal architectures give equal bytes.
+
+        An interrupted write leaves the file as it was.
+        """
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(self.to_json(meta=True), encoding="utf-8")
+        beside = path.with_name(f".{path.name}.tmp")
+        beside.write_text(self.to_json(meta=True), encoding="utf-8")
+        os.replace(beside, path)
 
     @classmethod
     def load(cls, path: Path) -> "Architecture":

@@ -106,6 +106,11 @@ def darts(
     check_at_least(1, nodes=nodes, channels=channels)
     if stem not in STEM_MULTIPLIERS:
         raise ValueError(f"space.stem: unknown '{stem}'; known: {', '.join(STEM_MULTIPLIERS)}")
+    if isinstance(candidates, Mapping) and set(candidates) != {"normal", "reduce"}:
+        raise ValueError(
+            "space.candidates: expected a list, or lists for 'normal' and 'reduce', found "
+            f"{', '.join(map(str, candidates)) or 'nothing'}"
+        )
     by_cell = (
         candidates
         if isinstance(candidates, Mapping)

@@ -1,9 +1,11 @@
-"""F33 to F47: images and folders as they come."""
+"""F3, F21, F33 to F47, F63: images and folders as they come."""
 
 import json
 import logging
+import multiprocessing
 import os
 import shutil
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ import torch
 from faults.toys import image_tree
 from PIL import Image
 
+from engine import interrupt
 from engine.augment import Images
 from engine.data import folder
 from engine.errors import DataError
@@ -105,7 +108,9 @@ def test_f35_f36_a_folder_of_every_mode_and_size_runs(archsmith, tmp_path: Path)
     assert opened(root).input_shape == (3, 8, 8)
 
 
-@pytest.mark.parametrize("channels", [1, 2, 4, 13])
+@pytest.mark.parametrize(
+    "channels", [2, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 4, 13))]
+)
 def test_f37_any_number_of_channels_runs(channels: int, archsmith, tmp_path: Path):
     source = np.random.default_rng(0)
     for part in ("train", "test"):
@@ -210,7 +215,7 @@ def test_f44_a_rare_class_is_in_every_part_and_counts_alike():
     assert found["balanced_accuracy"] == 0.5
 
 
-@pytest.mark.parametrize("change", ["added", "changed"])
+@pytest.mark.parametrize("change", ["added", pytest.param("changed", marks=pytest.mark.slow)])
 def test_f45_data_that_changed_since_is_refused_by_name(change: str, archsmith, tmp_path: Path):
     root = tmp_path / "i"
     image_tree(root)
@@ -266,3 +271,38 @@ def test_f63_the_test_images_are_read_by_the_final_evaluation_alone(archsmith, t
     again = archsmith(*QUICK, f"data.root={root}")
     assert again.code == 6  # other test images than the run began with
     assert archsmith(*QUICK, f"data.root={root}", "resume=force").code == 0
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_f21_images_on_disk_go_on_at_the_next_batch(workers: int, tmp_path: Path):
+    image_tree(tmp_path / "i", images=7)
+
+    def loader():
+        return opened(tmp_path / "i", memory_mb=0, workers=workers).training(4, seed=1)
+
+    whole = [x for x, _ in loader()]
+    first = loader()
+    batches = iter(first)
+    next(batches)
+    state = first.state_dict()  # more may be decoded already; only what was handed over counts
+    del batches
+    second = loader()
+    second.load_state_dict(state)
+    rest = [x for x, _ in second]
+    assert len(rest) == len(whole) - 1
+    assert all(torch.equal(a, b) for a, b in zip(rest, whole[1:], strict=True))
+
+
+@pytest.mark.slow
+def test_f03_a_signal_to_the_whole_group_leaves_the_workers_at_work(tmp_path: Path):
+    """Schedulers signal every process; the parent saves, and its workers must not die before."""
+    image_tree(tmp_path / "i", images=7)
+    data = opened(tmp_path / "i", memory_mb=0, workers=2)
+    with interrupt.listening():
+        batches = iter(data.training(4, seed=1))
+        next(batches)
+        for child in multiprocessing.active_children():
+            os.kill(child.pid, signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert len(list(batches)) == 3
+        assert interrupt.requested()

@@ -1,20 +1,24 @@
 """F1, F3, F19, F20, F21: whatever the moment and the strategy, a resumed search is the same."""
 
 import logging
+import random
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from faults.toys import STRATEGIES, Killed, ToySearch, assert_same, at, left_in
 
 from engine.errors import Interrupted
+from engine.random_state import random_state, set_random_state
 from search_spaces.space import Space
 from strategies.strategy import Strategy
 
-HARD = [pytest.param(n, marks=[pytest.mark.slow] if "second" in n else []) for n in STRATEGIES]
+QUICK = ("darts", "pcdarts", "goldnas", "annealed")
+ALL = [pytest.param(n, marks=[] if n in QUICK else [pytest.mark.slow]) for n in STRATEGIES]
 
 
-@pytest.mark.parametrize("name", HARD)
+@pytest.mark.parametrize("name", ALL)
 def test_f03_stopped_after_every_single_step_equals_uninterrupted(
     name: str, toy_darts: Space, tmp_path: Path
 ):
@@ -125,7 +129,7 @@ def test_f20_moments_return_to_the_alpha_of_their_name(toy_darts: Space, tmp_pat
         assert int(state[parameter]["step"]) == 2, name
 
 
-@pytest.mark.parametrize("role", ["train", "val"])
+@pytest.mark.parametrize("role", ["train", pytest.param("val", marks=pytest.mark.slow)])
 def test_f21_no_image_twice_and_none_left_out(role: str, toy_darts: Space, tmp_path: Path):
     seen: list[torch.Tensor] = []
 
@@ -152,3 +156,18 @@ def test_f21_no_image_twice_and_none_left_out(role: str, toy_darts: Space, tmp_p
             continue
     assert len(seen) == len(whole)
     assert all(torch.equal(a, b) for a, b in zip(seen, whole, strict=True))
+
+
+def test_f16_generators_of_devices_that_are_not_here_are_passed_over():
+    state = random_state()
+    torch.rand(1)
+    other = state | {"cuda": [torch.zeros(16, dtype=torch.uint8)] * 8}
+    set_random_state(other)
+    assert all(torch.equal(a, b) for a, b in [(random_state()["torch"], state["torch"])])
+
+
+def test_every_generator_goes_on_where_it_was():
+    state = random_state()
+    drawn = [torch.rand(3).tolist(), np.random.rand(3).tolist(), [random.random()]]
+    set_random_state(state)
+    assert [torch.rand(3).tolist(), np.random.rand(3).tolist(), [random.random()]] == drawn

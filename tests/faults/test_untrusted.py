@@ -79,6 +79,8 @@ ATTACKS = [
     changed("space", "_target_", to="os.system"),
     changed("meta", "_target_", to="os.system"),
     changed("space", "stem", to={"_target_": "os.system"}),
+    changed("space", "candidates", to={}),
+    changed("space", "candidates", to={"normal": []}),
     changed("space", "layers", to=10**12),
     changed("space", "nodes", to=10**6),
     changed("space", "channels", to=10**9),
@@ -137,7 +139,7 @@ MUTATIONS = st.tuples(st.sampled_from([p for p in leaves(ARCHITECTURE) if p]), J
 LENIENT = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 
 
-@settings(max_examples=6, deadline=None, derandomize=True, suppress_health_check=LENIENT)
+@settings(max_examples=3, deadline=None, derandomize=True, suppress_health_check=LENIENT)
 @given(mutation=MUTATIONS)
 def test_f13_any_change_is_refused_in_one_line_or_harmless(given_file, mutation: tuple):
     said = given_file(changed(*mutation[0], to=mutation[1]))
