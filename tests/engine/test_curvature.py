@@ -1,4 +1,7 @@
-"""Curvature against a full Hessian and a Taylor expansion, in float64."""
+"""What selfdistill.md, section 8, test 10 measures: against a full Hessian, a Taylor expansion.
+
+What came out of measuring is in docs/results.md (benchmarks/selfdistill_claim.py).
+"""
 
 import pytest
 import torch
@@ -25,7 +28,7 @@ def parts(toy_darts: Space) -> tuple[Network, Strategy, Batch]:
     return net, strategy, (x, torch.randint(toy_darts.classes, (4,)))
 
 
-def test_the_eigenvalue_is_that_of_the_full_hessian(parts: tuple[Network, Strategy, Batch]):
+def test_selfdistill_10_the_eigenvalue_is_that_of_the_full_hessian(parts: tuple[Network, Strategy, Batch]):
     net, strategy, batch = parts
     arch = strategy.arch_parameters()
     with lent(net):
@@ -39,7 +42,7 @@ def test_the_eigenvalue_is_that_of_the_full_hessian(parts: tuple[Network, Strate
     assert alpha_eigenvalue(net, strategy, batch) == pytest.approx(float(largest), rel=0.05)
 
 
-def test_sharpness_at_a_small_radius_is_the_gradients_norm(
+def test_selfdistill_10_sharpness_at_a_small_radius_is_the_gradients_norm(
     parts: tuple[Network, Strategy, Batch],
 ):
     net, strategy, batch = parts
@@ -52,7 +55,7 @@ def test_sharpness_at_a_small_radius_is_the_gradients_norm(
     assert found == pytest.approx(1e-6 * norm, rel=1e-3)
 
 
-def test_nothing_is_changed(parts: tuple[Network, Strategy, Batch]):
+def test_selfdistill_10_measuring_changes_nothing(parts: tuple[Network, Strategy, Batch]):
     net, strategy, batch = parts
     before = {name: value.clone() for name, value in net.state_dict().items()}
     state = torch.get_rng_state()

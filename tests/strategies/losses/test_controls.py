@@ -21,7 +21,7 @@ class Linear(nn.Module):
         return x @ self.w
 
 
-def test_label_smoothing_is_that_of_torch_up_to_its_scale():
+def test_selfdistill_11_label_smoothing_is_that_of_torch_up_to_its_scale():
     torch.manual_seed(0)
     logits, y, weight = torch.randn(6, 4), torch.randint(4, (6,)), 0.25
     ours = F.cross_entropy(logits, y) + LabelSmoothing(weight=weight)(
@@ -31,7 +31,7 @@ def test_label_smoothing_is_that_of_torch_up_to_its_scale():
     assert float(ours) == pytest.approx((1 + weight) * float(theirs), rel=1e-6)
 
 
-def test_the_average_follows_the_weights_by_hand():
+def test_selfdistill_11_the_average_follows_the_weights_by_hand():
     net = Linear(torch.tensor([[1.0, 0.0]]))
     term = EMATeacher(weight=1.0, temperature=1.0, decay=0.75, start=0.0)
     term.setup(net, None)
@@ -46,7 +46,7 @@ def test_the_average_follows_the_weights_by_hand():
     assert found.item() == pytest.approx(float((q * (q / p).log()).sum()), rel=1e-5)
 
 
-def test_an_equal_teacher_teaches_nothing_and_before_its_start_it_is_silent():
+def test_selfdistill_11_an_equal_teacher_teaches_nothing_and_before_its_start_it_is_silent():
     net = Linear(torch.randn(3, 2))
     term = EMATeacher(weight=1.0, temperature=5.0, decay=0.9, start=0.5)
     term.setup(net, None)
