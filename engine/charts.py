@@ -100,3 +100,35 @@ def _round_limits(values: Sequence[float]) -> tuple[float, float]:
     step *= next(m for m in (1, 2, 5, 10) if TICKS * m * step >= high - low)
     low = math.floor(low / step) * step
     return low, max(low + TICKS * step, math.ceil(high / step) * step)
+
+
+def strip_chart(title: str, groups: Mapping[str, Sequence[float]], *, width: int = 640) -> str:
+    """An SVG with a row per group: a dot per value, and a bar at the mean."""
+    left, row = 12.0 + 6.6 * max(len(name) for name in groups), 26
+    right, bottom = width - RIGHT, TOP + row * len(groups)
+    low, high = _round_limits([value for values in groups.values() for value in values])
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" class="chart" role="img" '
+        f'viewBox="0 0 {width} {bottom + BOTTOM:g}"><title>{escape(title)}</title>',
+        f'<text class="title" x="{left:.1f}" y="16">{escape(title)}</text>',
+    ]
+
+    def x(value: float) -> float:
+        return left + (right - left) * (value - low) / (high - low)
+
+    for i in range(TICKS + 1):
+        value = low + (high - low) * i / TICKS
+        parts.append(f'<path class="grid" d="M{x(value):.1f} {TOP:g}V{bottom:g}"/>')
+        parts.append(
+            f'<text class="tick" x="{x(value):.1f}" y="{bottom + 16:g}">{value:.4g}</text>'
+        )
+    for i, (name, values) in enumerate(groups.items()):
+        y, colour = TOP + row * (i + 0.5), COLOURS[0]
+        parts.append(f'<text class="end" x="{left - 8:.1f}" y="{y + 4:.1f}">{escape(name)}</text>')
+        mean = x(sum(values) / len(values))
+        parts.append(f'<path class="line" d="M{mean:.1f} {y - 9:.1f}v18" style="stroke:{colour}"/>')
+        parts += [
+            f'<circle cx="{x(value):.1f}" cy="{y:.1f}" r="4" style="fill:{colour};opacity:.6"/>'
+            for value in values
+        ]
+    return "".join([*parts, "</svg>"])

@@ -7,6 +7,7 @@ import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,11 @@ import numpy as np
 from scipy.stats import t as student
 
 from engine.benchmark import Benchmark
+from engine.charts import strip_chart
 from engine.checkpoint import differing_keys, write_atomically
 from engine.errors import ConfigError
 from engine.naming import digest
+from engine.report import html_page
 
 BASELINES = ("random", "darts")
 CONFIDENCE = 0.95
@@ -187,7 +190,7 @@ def rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
 
 
 def compare(folder: Path, benchmark: Benchmark) -> str:
-    """The table as text; the same numbers go to `compare.csv` and `compare.txt` in `folder`."""
+    """The table as text; also `compare.txt`, `compare.csv` and `compare.html` in `folder`."""
     runs, unfinished = read_runs(folder)
     table = rows(runs)
     parts = []
@@ -203,6 +206,14 @@ def compare(folder: Path, benchmark: Benchmark) -> str:
     writer.writeheader()
     writer.writerows(table)
     write_atomically(folder / "compare.csv", lines.getvalue().encode())
+    charts = []
+    for column in columns(runs):
+        found = {name: spread(members, column) for name, members in groups(runs).items()}
+        charts.append(strip_chart(column, {n: s.values for n, s in found.items() if s}))
+    title = f"{len(runs)} runs of {folder.name}"
+    shown = "".join(f'<div class="wide">{chart}</div>' for chart in charts)
+    page = html_page(title, f"<h1>{escape(title)}</h1>{shown}<pre>{escape(text)}</pre>")
+    write_atomically(folder / "compare.html", page.encode())
     return text
 
 

@@ -39,14 +39,19 @@ def write_report(folder: Path, command: str) -> Path:
         _checklist(results, config),
         _provenance(results, config, command),
     ]
-    page = (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
-        '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<style>{STYLE.read_text()}</style></head><body>{''.join(parts)}</body></html>\n"
-    )
+    page = html_page(title, "".join(parts))
     path = folder / "report.html"
     write_atomically(path, page.encode())
     return path
+
+
+def html_page(title: str, body: str) -> str:
+    """A whole page, self-contained, for light and dark screens of any width."""
+    return (
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
+        '<meta name="viewport" content="width=device-width,initial-scale=1">'
+        f"<style>{STYLE.read_text()}</style></head><body>{body}</body></html>\n"
+    )
 
 
 def _metrics(path: Path) -> dict[str, Metrics]:

@@ -4,22 +4,19 @@ import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import OmegaConf
 
-if TYPE_CHECKING:
-    from hydra_plugins.archsmith_nni_sweeper.nni_sweeper import NNISweeper
-
 log = logging.getLogger(__name__)
 TUNERS = ("tpe", "evolution", "random", "grid")
 RESULTS = "optimization_results.yaml"
 
 
-def optimise(sweeper: "NNISweeper", arguments: Sequence[str]) -> None:
+def optimise(sweeper: Any, arguments: Sequence[str]) -> None:
     """Runs `n_trials` jobs and writes `optimization_results.yaml` into the sweep's folder.
 
     A job that fails, or returns no finite number, is told to the tuner as failed and listed.

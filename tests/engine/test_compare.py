@@ -77,6 +77,9 @@ def test_the_text_says_what_cannot_be_told_from_random(sweep: Path):
     with open(sweep / "compare.csv", newline="") as file:
         assert {row["runs"] for row in csv.DictReader(file)} == {"random", "darts", "pcdarts"}
     assert (sweep / "compare.txt").read_text().splitlines() == lines
+    page = (sweep / "compare.html").read_text()
+    assert page.count('class="chart"') == 2  # test accuracy, search seconds
+    assert page.count("<circle") == 2 * 9
 
 
 def test_recipes_of_retraining_never_share_a_column(sweep: Path):

@@ -28,7 +28,9 @@ def parts(toy_darts: Space) -> tuple[Network, Strategy, Batch]:
     return net, strategy, (x, torch.randint(toy_darts.classes, (4,)))
 
 
-def test_selfdistill_10_the_eigenvalue_is_that_of_the_full_hessian(parts: tuple[Network, Strategy, Batch]):
+def test_selfdistill_10_the_eigenvalue_is_that_of_the_full_hessian(
+    parts: tuple[Network, Strategy, Batch],
+):
     net, strategy, batch = parts
     arch = strategy.arch_parameters()
     with lent(net):
