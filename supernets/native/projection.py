@@ -54,6 +54,7 @@ class Projection:
     def call(
         self,
         name: str,
+        training: bool,
         x: Tensor,
         y: Tensor,
         moments: Tensor,
@@ -64,7 +65,7 @@ class Projection:
         """Calls `projection_forward` or `projection_backward`. Raises MemoryError."""
         what = CProjection(
             *x.shape, moments.size(1), self.convs[0].stride[0], len(weights),
-            self.norm.training, torch.get_num_threads(), self.norm.eps,
+            training, torch.get_num_threads(), self.norm.eps,
             (ctypes.c_void_p * 2)(*(w.data_ptr() for w in weights)), moments.data_ptr(),
             None if gradients is None else gradients.data_ptr(),
             CImage.of(x), CImage.of(x if dx is None else dx), CImage.of(y),
@@ -79,11 +80,11 @@ class Project(torch.autograd.Function):
         stride = what.convs[0].stride[0]
         y = x.new_empty(B, -(-H // stride), -(-W // stride), what.norm.num_features)
         y, moments = y.permute(0, 3, 1, 2), what.moments(x)
-        what.call("projection_forward", x, y, moments, weights)
+        ctx.what, ctx.training = what, what.norm.training
+        what.call("projection_forward", ctx.training, x, y, moments, weights)
         if what.norm.training and what.norm.track_running_stats:
             record([what.norm], moments[None, 0], moments[None, 2])
         ctx.save_for_backward(x, moments, *weights)
-        ctx.what = what
         return y
 
     @staticmethod
@@ -96,5 +97,5 @@ class Project(torch.autograd.Function):
             gradients = x.new_empty(sum(w.numel() for w in weights))
             split = gradients.split([w.numel() for w in weights])
             parts = [part.view(w.shape) for part, w in zip(split, weights, strict=True)]
-        ctx.what.call("projection_backward", x, dy, moments, weights, dx, gradients)
+        ctx.what.call("projection_backward", ctx.training, x, dy, moments, weights, dx, gradients)
         return dx, None, *parts

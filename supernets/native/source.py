@@ -17,7 +17,7 @@ from supernets.chains import Chain
 from supernets.fused import record
 from supernets.native.interface import CImage, CKind, CSource, Pointers, first_derivative_only, ran
 
-SEPARABLE, MAX_POOL, AVG_POOL, IDENTITY, FACTORISED = range(5)  # enum Type in kernels.cpp
+SEPARABLE, MAX_POOL, AVG_POOL, IDENTITY, FACTORISED = range(5)  # enum Type in interface.h
 
 
 @dataclass(frozen=True)
@@ -136,6 +136,11 @@ class Source:
             found.append(stats)
         return found
 
+    @property
+    def training(self) -> bool:
+        """Whether the batch norms, if there are any, take the moments of the batch."""
+        return any(norms[0].training for kind in self.kinds for norms in kind.norms)
+
     def record(self, moments: Sequence[Tensor]) -> None:
         for kind, stats in zip(self.kinds, moments, strict=True):
             for row, norms in zip(stats, kind.norms, strict=True):
@@ -145,6 +150,7 @@ class Source:
     def call(
         self,
         name: str,
+        training: bool,
         x: Tensor,
         y: Sequence[Tensor],
         gates: Tensor,
@@ -176,7 +182,6 @@ class Source:
                 None if gate_gradients is None else gate_gradients.data_ptr() + i * row,
                 None if gradient is None else gradient.data_ptr(),
             )  # fmt: skip
-        training = any(norms[0].training for kind in self.kinds for norms in kind.norms)
         source = CSource(
             x.size(0), x.size(1) // self.k, *x.shape[2:], self.edges, self.stride,
             len(self.kinds), training, torch.get_num_threads(), self.k, kinds, factors.data_ptr(),
@@ -199,10 +204,10 @@ class Run(torch.autograd.Function):
         y = [x.new_empty(B, h, w, C).permute(0, 3, 1, 2) for _ in range(source.edges)]
         factors = x.new_ones(source.edges) if given is None else given.contiguous()
         moments = source.moments(x)
-        source.call("source_forward", x, y, gates, factors, moments, weights)
+        ctx.source, ctx.training = source, source.training
+        source.call("source_forward", ctx.training, x, y, gates, factors, moments, weights)
         source.record(moments)
         ctx.save_for_backward(x, gates, factors, *moments, *weights)
-        ctx.source = source
         return tuple(y)
 
     @staticmethod
@@ -217,7 +222,7 @@ class Run(torch.autograd.Function):
         if any(ctx.needs_input_grad[4:]):
             gradients, parts = source_gradients(source, x, weights)
         source.call(
-            "source_backward", x, dy, gates, factors, moments, weights,
+            "source_backward", ctx.training, x, dy, gates, factors, moments, weights,
             dx, d_gates, d_factors, gradients,
         )  # fmt: skip
         return dx, d_gates, d_factors if ctx.needs_input_grad[2] else None, None, *parts
