@@ -15,10 +15,9 @@ sys.path.insert(0, str(ROOT))
 
 from engine.compare import paired, read_runs, spread  # noqa: E402
 
-EPOCHS = 8
+EPOCHS = 6
 ROWS = {
-    "darts_12_epochs": ["strategy=darts", f"search.epochs={3 * EPOCHS // 2}"],
-    "darts_8_epochs": ["strategy=darts"],
+    "darts_9_epochs": ["strategy=darts", f"search.epochs={3 * EPOCHS // 2}"],
     "sddarts_steps": ["strategy=sddarts"],
     "sddarts_epochs": ["strategy=sddarts", "strategy.losses.self_distillation.unit=epoch"],
     "label_smoothing": ["strategy=darts", "strategy/losses=[label_smoothing]"],
