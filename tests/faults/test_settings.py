@@ -155,7 +155,7 @@ def test_f48_any_configuration_is_prepared_or_refused_in_one_line(prepared, chan
 
 @pytest.mark.slow
 @settings(
-    max_examples=300,
+    max_examples=100,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
