@@ -127,7 +127,8 @@ def make_job(config: DictConfig) -> Job:
     choices = HydraConfig.get().runtime.choices
     if config.resume not in RESUME:
         raise ConfigError(f"resume: expected {', '.join(RESUME)}, found '{config.resume}'")
-    if not isinstance(config.seed, int) or isinstance(config.seed, bool) or config.seed < 0:
+    whole = isinstance(config.seed, int) and not isinstance(config.seed, bool)
+    if not whole or not 0 <= config.seed < 2**63:
         raise ConfigError(f"seed: expected a whole number of at least 0, found {config.seed!r}")
     with configuring():
         plain = OmegaConf.to_container(config, resolve=True)

@@ -56,7 +56,7 @@ def configuring() -> Iterator[None]:
     """While configuration becomes objects, a wrong value is the user's to mend: a `ConfigError`."""
     try:
         yield
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         raise ConfigError(" ".join(str(error).split())) from error
 
 

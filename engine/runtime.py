@@ -85,7 +85,7 @@ def choose_device(name: str) -> torch.device:
         return torch.device("cuda" if available else "cpu")
     if name == "cpu":
         return torch.device("cpu")
-    kind, _, index = name.partition(":")
+    kind, _, index = str(name).partition(":")
     if kind != "cuda" or (index and not index.isdigit()):
         raise ValueError(f"device: expected auto, cpu, cuda or cuda:N, found '{name}'")
     if not available or int(index or 0) >= torch.cuda.device_count():

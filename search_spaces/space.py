@@ -159,14 +159,14 @@ def known_operations(
     for edge in edges:
         if not edge.candidates:
             raise ValueError(f"space.candidates: edge {edge.name} has none; name at least one")
+        if len(set(edge.candidates)) < len(edge.candidates):
+            raise ValueError(
+                f"space.candidates: named twice on edge {edge.name}: {list(edge.candidates)}"
+            )
         if set(edge.candidates) == {"none"}:
             raise ValueError(
                 f"space.candidates: edge {edge.name} has only 'none', which passes nothing on; "
                 f"add one of {', '.join(name for name in operations if name != 'none')}"
-            )
-        if len(set(edge.candidates)) < len(edge.candidates):
-            raise ValueError(
-                f"space.candidates: named twice on edge {edge.name}: {list(edge.candidates)}"
             )
         for name in edge.candidates:
             if name not in operations:

@@ -35,7 +35,7 @@ WRONG = [
     (["serch.epochs=3"], "unknown setting 'serch.epochs', did you mean 'search.epochs'?"),
     (["strategy.warmupp=0.1"], "did you mean 'strategy.warmup'?"),
     (["search.epochs=-1"], "search.epochs: expected a whole number of at least 1, found -1"),
-    (["search.epochs=many"], "search.epochs: expected a whole number of at least 1, found 'many'"),
+    (["search.epochs=many"], "search.epochs: expected a finite number (as 6), found 'many'"),
     (["search.batch_size=0"], "search.batch_size"),
     (["strategy=pcdarts", "space.channels=6"], "6 channels cannot be split into k=4 equal parts"),
     (["strategy.warmup=1.0"], "strategy.warmup"),

@@ -40,6 +40,9 @@ WRONG = {
     "export.formats=onnx": "export.formats: expected a list",
     "export.formats=[7]": "export.formats: unknown '7'",
     "device=3": "device: expected a word (as 'auto'), found 3",
+    "device=null": "device: expected auto, cpu, cuda or cuda:N",
+    "seed=99999999999999999999": "seed: expected a whole number of at least 0",
+    "runtime.threads=99999999999999999999": "",
     "device=tpu": "device: expected auto, cpu, cuda or cuda:N",
     "data.size=x": "data.size: expected a finite number",
     "data.split=null": "data: ",
@@ -155,7 +158,7 @@ def test_f48_any_configuration_is_prepared_or_refused_in_one_line(prepared, chan
 
 @pytest.mark.slow
 @settings(
-    max_examples=300,
+    max_examples=100,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
