@@ -1,7 +1,7 @@
 """The Pareto series of a pruning search against random pruning at equal multiply-accumulates.
 
-`python benchmarks/pareto_against_random.py RUN [--draws N] [--out DIR] -- OVERRIDES...`, where RUN
-is the folder of a finished `task=search`, and OVERRIDES are the data and the recipe of retraining,
+`python benchmarks/pareto_against_random.py RUN [--draws N] [--points I ...] [--out DIR] --
+OVERRIDES...`, where RUN is the folder of a finished `task=search`, and OVERRIDES are the data and the recipe of retraining,
 the same for all (`data=folder data.root=... retrain=quick retrain.epochs=10`). Each architecture of
 `RUN/pareto.json` gets N twins whose candidates were cut in random order until they cost the same.
 All are retrained alike by `run.py`, and read the test split once. Writes `series.csv` and
@@ -88,11 +88,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", type=Path)
     parser.add_argument("--draws", type=int, default=2)
+    parser.add_argument("--points", type=int, nargs="*", help="of the series; all by default")
     parser.add_argument("--out", type=Path, default=None)
     options = parser.parse_args(sys.argv[1:split])
     out = options.out or options.run / "against_random"
     rows: list[dict[str, float | str]] = []
-    for i, point in enumerate(json.loads((options.run / "pareto.json").read_text())["points"]):
+    series = json.loads((options.run / "pareto.json").read_text())["points"]
+    for i in options.points or range(len(series)):
+        point = series[i]
         kept = Architecture.load(options.run / point["architecture"])
         nets = [("search", kept), *(("random", twin) for twin in twins(kept, options.draws))]
         for j, (kind, architecture) in enumerate(nets):
