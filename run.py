@@ -33,7 +33,7 @@ from engine.pipeline import Pipeline
 from engine.preflight import preflight
 from engine.report import write_report
 from engine.run_folder import RESUME, locked
-from engine.search import SearchSettings
+from engine.search_settings import SearchSettings
 from engine.settings import check_types
 from search_spaces.architecture import Architecture
 from search_spaces.genotype import published

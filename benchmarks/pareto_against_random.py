@@ -1,8 +1,9 @@
 """The Pareto series of a pruning search against random pruning at equal multiply-accumulates.
 
 `python benchmarks/pareto_against_random.py RUN [--draws N] [--points I ...] [--out DIR] --
-OVERRIDES...`, where RUN is the folder of a finished `task=search`, and OVERRIDES are the data and the recipe of retraining,
-the same for all (`data=folder data.root=... retrain=quick retrain.epochs=10`). Each architecture of
+OVERRIDES...`, where RUN is the folder of a finished `task=search`, and OVERRIDES are the data and
+the recipe of retraining, the same for all (`data=folder data.root=... retrain=quick
+retrain.epochs=10`). Each architecture of
 `RUN/pareto.json` gets N twins whose candidates were cut in random order until they cost the same.
 All are retrained alike by `run.py`, and read the test split once. Writes `series.csv` and
 `series.svg`. A repeated command goes on where it stopped.

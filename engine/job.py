@@ -10,7 +10,7 @@ import torch
 from engine.benchmark import Benchmark
 from engine.data import Data
 from engine.retrain import Recipe
-from engine.search import SearchSettings
+from engine.search_settings import SearchSettings
 from search_spaces.architecture import Architecture
 from search_spaces.space import Space
 

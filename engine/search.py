@@ -23,6 +23,7 @@ from engine.memory import sparing
 from engine.pareto import Pareto
 from engine.pictures import pictures
 from engine.record import Progress, Record
+from engine.search_settings import SearchSettings
 from engine.search_state import SearchState
 from search_spaces.architecture import Architecture
 from strategies.strategy import Batch, Strategy
@@ -35,46 +36,6 @@ REMEDY = (
     "lower strategy.weight_optimizer.lr, or set strategy.clip; if it is the alphas', lower "
     "strategy.alpha_optimizer.lr"
 )
-
-
-@dataclass(frozen=True)
-class SearchSettings:
-    """How long and in which portions.
-
-    Args:
-        seconds: wall-clock time of the search; where it is given, `epochs` is what fits into it.
-        curvature: each epoch also measures the dominant eigenvalue in alpha and the sharpness in
-            the weights, on one batch of `select`; it takes about 25 steps' time.
-        alpha_lr_scale: multiplies the learning rate of alphas that Adam moves. Adam's step is its
-            rate, whatever the gradient; the papers' are made for some 20,000 alpha steps, and in a
-            search of a few hundred alphas would hardly move.
-
-    Raises:
-        ValueError: a number that is not positive, or not whole where it must be.
-    """
-
-    epochs: int
-    batch_size: int
-    alpha_lr_scale: float
-    seconds: float | None = None
-    curvature: bool = False
-    micro_batches: int = 1
-
-    def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "micro_batches"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(
-                    f"search.{name}: expected a whole number of at least 1, found {value!r}"
-                )
-        if self.seconds is not None and not self.seconds > 0:
-            raise ValueError(
-                f"search.seconds: expected a positive number or null, found {self.seconds!r}"
-            )
-        if not isinstance(self.alpha_lr_scale, int | float) or self.alpha_lr_scale <= 0:
-            raise ValueError(
-                f"search.alpha_lr_scale: expected a positive number, found {self.alpha_lr_scale!r}"
-            )
 
 
 @dataclass(frozen=True)
