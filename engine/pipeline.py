@@ -211,9 +211,8 @@ class Pipeline:
             ConfigError: there are no weights, or they do not fit the data.
         """
         job, architecture = self.job, self.architecture()
-        path = job.weights
-        if path is None and job.architecture is None:
-            path = job.folder / "weights.safetensors"
+        retrained = "retrain" in self.run.phases
+        path = job.folder / "weights.safetensors" if retrained else job.weights
         if path is None or not path.is_file():
             raise ConfigError(
                 "weights: this task needs a trained network; set architecture=<run directory "

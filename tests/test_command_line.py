@@ -194,6 +194,15 @@ def test_all_phases_then_again_then_one_by_one(archsmith, tmp_path: Path):
     assert said.code == 0, said.err
     assert (tmp_path / "exported" / "export" / "genotype.txt").is_file()
 
+    for given in (folder / "architecture.json", folder):  # all phases but the search
+        place = f"given_{given.stem}"
+        said = archsmith(
+            *TINY, f"architecture={given}", "seed=5", f"hydra.run.dir={place}", "export.formats=[]"
+        )
+        assert said.code == 0, said.err
+        assert json.loads((tmp_path / place / "results.json").read_text())["test_reads"] == 1
+        assert (tmp_path / place / "weights.safetensors").is_file()
+
 
 def test_the_same_seed_gives_the_same_architecture_byte_for_byte(archsmith):
     for name in ("one", "two", "other"):

@@ -9,23 +9,25 @@ import torch.nn.functional as F
 from test_every_config import composed, make
 
 from engine.curvature import alpha_eigenvalue, weight_sharpness
-from search_spaces.space import Space
+from search_spaces.darts import darts
 from strategies.losses.snapshot import lent
 from strategies.strategy import Batch, Strategy
 from supernets.network import Network, supernet
 
 
 @pytest.fixture
-def parts(toy_darts: Space) -> tuple[Network, Strategy, Batch]:
+def parts() -> tuple[Network, Strategy, Batch]:
     torch.manual_seed(0)
-    strategy = make(composed("strategy=pcdarts", "strategy.mixed_op.k=2").strategy, space=toy_darts)
-    net = supernet(toy_darts, strategy.mixed_op).double()
+    names = ["skip_connect", "sep_conv_3x3", "max_pool_3x3"]
+    space = darts(layers=3, nodes=2, channels=4, candidates=names, input_shape=(3, 8, 8), classes=3)
+    strategy = make(composed("strategy=pcdarts", "strategy.mixed_op.k=2").strategy, space=space)
+    net = supernet(space, strategy.mixed_op).double()
     for tensors in (strategy.alphas, strategy.betas):
         for name, tensor in tensors.items():
             tensors[name] = torch.nn.Parameter(torch.randn_like(tensor).double())
     strategy.setup(net, torch.device("cpu"))
-    x = torch.randn(4, *toy_darts.input_shape, dtype=torch.float64)
-    return net, strategy, (x, torch.randint(toy_darts.classes, (4,)))
+    x = torch.randn(4, *space.input_shape, dtype=torch.float64)
+    return net, strategy, (x, torch.randint(space.classes, (4,)))
 
 
 def test_selfdistill_10_the_eigenvalue_is_that_of_the_full_hessian(

@@ -56,7 +56,8 @@ def left_in(folder: Path) -> dict[str, Any]:
         *folder.glob("*.safetensors"), *folder.glob("*.svg"), *folder.glob("architecture*.json"),
         *folder.glob("architectures/*"), *folder.glob("pareto/*"), *folder.glob("export/model.*"),
     ]  # fmt: skip
-    other = ("seconds", "peak_memory_bytes", "test_reads")  # a read that was killed is counted, too
+    # a read that was killed is counted, too
+    other = ("seconds", "cpu_seconds", "peak_memory_bytes", "test_reads")
     return {
         "results": {k: v for k, v in results.items() if k not in other},
         "metrics": [{k: v for k, v in line.items() if k != "seconds"} for line in lines],

@@ -25,7 +25,7 @@ TINY = [
     "retrain.layers=3", "retrain.channels=4", "retrain.epochs=2", "retrain.batch_size=16",
     "hydra.run.dir=d", "export.formats=[genotype]",
 ]  # fmt: skip
-TIMES = ("seconds", "peak_memory_bytes")
+TIMES = ("seconds", "cpu_seconds", "peak_memory_bytes")
 
 
 def results(folder: str = "d") -> dict:

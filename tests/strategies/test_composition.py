@@ -100,7 +100,7 @@ def check(combination: Combination, where: Space) -> None:
 
 
 def test_a_sample_of_all_combinations():
-    for combination in itertools.islice(combinations(), 5, None, 173):
+    for combination in itertools.islice(combinations(), 5, None, 331):
         check(combination, space("darts"))
 
 
