@@ -97,7 +97,7 @@ def _round_limits(values: Sequence[float]) -> tuple[float, float]:
     if low == high:
         low, high = low - 0.5, high + 0.5
     step = 10 ** math.floor(math.log10((high - low) / TICKS))
-    step *= next(m for m in (1, 2, 5, 10) if TICKS * m * step >= high - low)
+    step *= next(m for m in (1, 2, 2.5, 5, 10) if TICKS * m * step >= high - low)
     low = math.floor(low / step) * step
     return low, max(low + TICKS * step, math.ceil(high / step) * step)
 
