@@ -47,13 +47,13 @@ def still(name: str) -> list[str]:
 def test_strategy_searches_and_yields_a_network(name: str, toy: str, request, tmp_path: Path):
     space: Space = request.getfixturevalue(toy)
     config = composed(
-        *still(name), "data=synthetic", "data.size=64", "data.channels=3", "data.image_size=16"
+        *still(name), "data=synthetic", "data.size=64", "data.channels=3", "data.image_size=8"
     )
     data = make(config.data)
-    space = space.resize(classes=len(data.classes))
+    space = space.resize(input_shape=(3, 8, 8), classes=len(data.classes))
     strategy = make(config.strategy, space=space)
     if not strategy.searches:
-        final_network(space, strategy.architecture())(torch.randn(2, 3, 16, 16))
+        final_network(space, strategy.architecture())(torch.randn(2, 3, 8, 8))
         return
     net = supernet(space, strategy.mixed_op)
     strategy.setup(net, CPU)
@@ -74,7 +74,7 @@ def test_strategy_searches_and_yields_a_network(name: str, toy: str, request, tm
     assert all(moved), "an alpha got no gradient"
     assert Architecture.load(tmp_path / "architectures" / "epoch_001.json") == found.architecture
     assert 0 <= found.discretised_accuracy <= 1
-    assert final_network(space, found.architecture)(torch.randn(2, 3, 16, 16)).shape == (
+    assert final_network(space, found.architecture)(torch.randn(2, 3, 8, 8)).shape == (
         2,
         space.classes,
     )

@@ -72,7 +72,10 @@ def uninterrupted(tmp_path_factory) -> dict:
     }
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize(
+    "moment",
+    [pytest.param(m, marks=[] if "step" in m else [pytest.mark.slow]) for m in MOMENTS],
+)
 def test_f03_f04_stopped_in_every_phase_and_run_again(
     moment: str, archsmith, uninterrupted, monkeypatch
 ):
