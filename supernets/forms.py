@@ -37,7 +37,7 @@ def use_form(net: Network, form: str, device: torch.device) -> None:
     if form == "auto":
         form = "native" if device.type == "cpu" and library() is not None else "fused"
     chosen = FORMS[form]
-    net.memory_format = torch.channels_last if form == "native" else torch.contiguous_format
+    net.channels_last = form == "native"
     for cell in net.modules():
         if isinstance(cell, CellModule):
             cell.form = None if chosen is None else chosen(cell)

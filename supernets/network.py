@@ -112,7 +112,7 @@ class Network(nn.Module):
     def __init__(self, space: Space, fill: FillEdge, *, affine: bool, auxiliary: bool = False):
         super().__init__()
         self.space = space
-        self.memory_format = torch.contiguous_format  # of the images; layers keep what they get
+        self.channels_last = False  # lays the images out so; layers keep what they get
         self.checkpoint_cells = False  # less memory, a second forward pass: checkpointing.py
         self.stem, self.stem_second, scale = STEMS[space.stem](
             space.input_shape[0], space.stem_channels
@@ -146,7 +146,9 @@ class Network(nn.Module):
         return ReLUConvBN(c_in, channels, 1, affine=affine)
 
     def forward(self, x: Tensor, mixture: Mixture | None = None) -> Tensor | tuple[Tensor, Tensor]:
-        before = self.stem(x.contiguous(memory_format=self.memory_format))
+        if self.channels_last:
+            x = x.contiguous(memory_format=torch.channels_last)
+        before = self.stem(x)
         last = self.stem_second(before)
         auxiliary = None
         for i, (layer, group) in enumerate(zip(self.layers, self.groups, strict=True)):
