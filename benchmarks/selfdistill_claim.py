@@ -1,7 +1,7 @@
 """Does self-distillation flatten the search? Against DARTS at equal time, and against controls.
 
-`python benchmarks/selfdistill_claim.py OUT [SEEDS] [OVERRIDES...]` runs each row with that many
-seeds (5), prints means, deviations and paired differences to the first row, and all seeds. Rows:
+`python benchmarks/selfdistill_claim.py OUT [SEEDS] [ROWS] [OVERRIDES...]` runs each row (`all`, or
+names joined by commas) with that many seeds (5), prints means, deviations and paired differences to the first row, and all seeds. Rows:
 DARTS with 1.5 times the epochs (three teachers cost that much), self-distillation by steps and by
 epochs, and in place of teachers label smoothing, an averaged teacher, a lower learning rate.
 """
@@ -33,12 +33,13 @@ COLUMNS = (
 
 def main() -> None:
     out, seeds = Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 5
+    wanted = sys.argv[3].split(",") if len(sys.argv) > 3 and sys.argv[3] != "all" else list(ROWS)
     runs = {}
-    for name, overrides in ROWS.items():
+    for name, overrides in ((name, ROWS[name]) for name in wanted):
         command = [
             sys.executable, str(ROOT / "run.py"), "-m", "task=search", f"search.epochs={EPOCHS}",
             "search.curvature=true", f"seed={','.join(map(str, range(seeds)))}",
-            f"hydra.sweep.dir={out / name}", *overrides, *sys.argv[3:],
+            f"hydra.sweep.dir={out / name}", *overrides, *sys.argv[4:],
         ]  # fmt: skip
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         runs[name] = sorted(read_runs(out / name)[0], key=lambda run: run.seed)
