@@ -1,5 +1,6 @@
 """Relaxations that draw their gates: measured without noise, refused where passes are compared."""
 
+import itertools
 import json
 from pathlib import Path
 
@@ -71,11 +72,11 @@ def test_a_search_continues_as_if_never_stopped(name: str, toy_darts: Space, tmp
     """Noise, temperature and its bound are part of a checkpoint, bit for bit."""
     data = make(composed("data=synthetic", "data.size=48", "data.image_size=16").data)
     traces = []
-    for folder, stops in ((tmp_path / "straight", [3]), (tmp_path / "stopped", [1, 3])):
-        for epochs in stops:
+    for folder, stops in ((tmp_path / "straight", [0]), (tmp_path / "stopped", [5, 0])):
+        for after in stops:  # so many steps; three are an epoch
             net, strategy = ready(toy_darts.resize(classes=len(data.classes)), f"strategy={name}")
             roles = data.loaders(8, one_level=not strategy.update.two_level, seed=0)
-            done = iter(range(1, 4))
+            steps = itertools.count(1)
             try:
                 search(
                     net,
@@ -86,10 +87,10 @@ def test_a_search_continues_as_if_never_stopped(name: str, toy_darts: Space, tmp
                     record=Record(folder),
                     checkpoints=Checkpoints(folder / "checkpoints", "search", {}),
                     meta={},
-                    stop=lambda done=done, epochs=epochs: next(done) >= epochs,  # type: ignore[misc]
+                    stop=lambda steps=steps, after=after: next(steps) == after,
                 )
             except Interrupted:
-                assert epochs == 1
+                assert after == 5
         traces.append([*strategy.arch_parameters(), *strategy.weights])
         lines = (folder / "metrics.jsonl").read_text().splitlines()
         traces.append([json.loads(line).get("train_loss") for line in lines])
