@@ -1,4 +1,4 @@
-"""A budget of wall-clock time instead of a number of epochs: how many epochs fit."""
+"""A budget of time instead of a number of epochs: how many epochs fit."""
 
 import copy
 import logging

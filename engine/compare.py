@@ -45,7 +45,7 @@ COLUMNS: dict[str, Callable[[Mapping[str, Any]], float | None]] = {
 
 @dataclass(frozen=True)
 class Run:
-    """A finished or unfinished run: what its `results.json` and `config.json` hold."""
+    """A run whose search or retraining is done: its `results.json` and `config.json`."""
 
     folder: Path
     results: Mapping[str, Any]
@@ -206,9 +206,9 @@ def compare(folder: Path, benchmark: Benchmark) -> str:
     writer.writeheader()
     writer.writerows(table)
     write_atomically(folder / "compare.csv", lines.getvalue().encode())
-    charts = []
+    charts, by_name = [], groups(runs)
     for column in columns(runs):
-        found = {name: spread(members, column) for name, members in groups(runs).items()}
+        found = {name: spread(members, column) for name, members in by_name.items()}
         charts.append(strip_chart(column, {n: s.values for n, s in found.items() if s}))
     title = f"{len(runs)} runs of {folder.name}"
     shown = "".join(f'<div class="wide">{chart}</div>' for chart in charts)

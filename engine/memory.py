@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import torch
 
-from engine.errors import Failure, OutOfMemory, is_out_of_memory
+from engine.errors import OutOfMemory, is_out_of_memory
 from engine.runtime import peak_memory
 
 log = logging.getLogger(__name__)
@@ -27,8 +27,6 @@ def sparing(
     """
     try:
         return run()
-    except Failure:
-        raise
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
@@ -44,8 +42,6 @@ def sparing(
     )  # fmt: skip
     try:
         return run()
-    except Failure:
-        raise
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise

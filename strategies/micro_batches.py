@@ -10,8 +10,9 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
+
+from supernets.checkpointing import UnmovedStatistics
 
 
 def in_parts(net: Callable[[Tensor], Tensor], x: Tensor, parts: int, module: nn.Module) -> Tensor:
@@ -21,7 +22,7 @@ def in_parts(net: Callable[[Tensor], Tensor], x: Tensor, parts: int, module: nn.
         return net(x)
 
     def contexts() -> tuple[AbstractContextManager, AbstractContextManager]:
-        return nullcontext(), StillStatistics(module)
+        return nullcontext(), UnmovedStatistics(module)
 
     return torch.cat(
         [
@@ -29,21 +30,3 @@ def in_parts(net: Callable[[Tensor], Tensor], x: Tensor, parts: int, module: nn.
             for part in x.tensor_split(parts)
         ]
     )
-
-
-class StillStatistics:
-    """A part computed again saves what it did the first time, but records no statistics."""
-
-    def __init__(self, module: nn.Module):
-        norms = [m for m in module.modules() if isinstance(m, _BatchNorm)]
-        self.norms = [m for m in norms if m.track_running_stats and m.running_mean is not None]
-
-    def __enter__(self) -> None:
-        self.before = [(norm.momentum, norm.num_batches_tracked) for norm in self.norms]
-        for norm, (_, tracked) in zip(self.norms, self.before, strict=True):
-            norm.momentum = 0.0
-            norm.num_batches_tracked = None if tracked is None else tracked.clone()
-
-    def __exit__(self, *_: object) -> None:
-        for norm, (momentum, tracked) in zip(self.norms, self.before, strict=True):
-            norm.momentum, norm.num_batches_tracked = momentum, tracked

@@ -3,9 +3,9 @@
 Source: Chen et al. 2016, arXiv:1604.06174.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
-from typing import Any, cast
+from collections.abc import Sequence
+from contextlib import nullcontext
+from typing import Any
 
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -13,19 +13,25 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 
-@contextmanager
-def unmoved_statistics(net: nn.Module) -> Iterator[None]:
-    """Batch norms do all they did before, but their statistics end as they are now."""
-    norms = [m for m in net.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
-    before = [(m.momentum, cast(Tensor, m.num_batches_tracked).clone()) for m in norms]
-    for norm in norms:
-        norm.momentum = 0.0
-    try:
-        yield
-    finally:
-        for norm, (momentum, batches) in zip(norms, before, strict=True):
-            norm.momentum = momentum
-            cast(Tensor, norm.num_batches_tracked).copy_(batches)
+class UnmovedStatistics:
+    """Within, batch norms do all they did before, but their statistics end as they are now.
+
+    It may be entered again: a second derivative runs a pass once more.
+    """
+
+    def __init__(self, module: nn.Module):
+        norms = [m for m in module.modules() if isinstance(m, _BatchNorm)]
+        self.norms = [m for m in norms if m.track_running_stats and m.running_mean is not None]
+
+    def __enter__(self) -> None:
+        self.before = [(norm.momentum, norm.num_batches_tracked) for norm in self.norms]
+        for norm, (_, tracked) in zip(self.norms, self.before, strict=True):
+            norm.momentum = 0.0
+            norm.num_batches_tracked = None if tracked is None else tracked.clone()
+
+    def __exit__(self, *_: object) -> None:
+        for norm, (momentum, tracked) in zip(self.norms, self.before, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, tracked
 
 
 def checkpointed(layer: nn.Module, inputs: Sequence[Tensor], *rest: Any) -> Tensor:
@@ -42,5 +48,5 @@ def checkpointed(layer: nn.Module, inputs: Sequence[Tensor], *rest: Any) -> Tens
         run,
         *inputs,
         use_reentrant=False,
-        context_fn=lambda: (nullcontext(), unmoved_statistics(layer)),
+        context_fn=lambda: (nullcontext(), UnmovedStatistics(layer)),
     )

@@ -6,7 +6,7 @@ rounding (tests/supernets/test_fused.py), and differentiable twice.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import torch
@@ -34,15 +34,23 @@ class Bundle:
     chains: Sequence[Sequence[Chain]]
     bypass: nn.Module | None  # of partial channels
     k: int
+    places: dict[torch.device, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
     def gates(self, mixture: GroupMixture) -> tuple[Tensor, Tensor | None]:
         """Gates times factors (edges, chains), and the factors (edges,) alone."""
-        rows = torch.tensor(self.edges)[:, None].to(mixture.gates.device)
-        gates = mixture.gates[rows, torch.tensor(self.columns).T.to(rows.device)]
+        rows, columns = self.place(mixture.gates.device)
+        gates = mixture.gates[rows, columns]
         if mixture.factors is None:
             return gates, None
         factors = mixture.factors[rows[:, 0]]
         return gates * factors[:, None], factors
+
+    def place(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Where the gates stand: rows (edges, 1), columns (edges, chains); copied there once."""
+        if device not in self.places:
+            rows, columns = torch.tensor(self.edges)[:, None], torch.tensor(self.columns).T
+            self.places[device] = rows.to(device), columns.to(device)
+        return self.places[device]
 
 
 Active = tuple[tuple[int, ...], ...]

@@ -59,9 +59,7 @@ class CellModule(nn.Module):
         states += [None] * self.cell.nodes
         for source in range(self.cell.inputs + self.cell.nodes - 1):
             x = states[source]
-            if (
-                x is None
-            ):  # a node without inputs is zero, but the batch norms behind it still shift
+            if x is None:  # no inputs: it is zero, but the batch norms behind it still shift
                 x = self._zeros(last)
             for target, y in form.from_node(source, x, mixture):
                 before = states[target]
