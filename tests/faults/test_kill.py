@@ -27,8 +27,13 @@ TINY = [
 ]  # fmt: skip
 
 
+# A server that has everything imported forks the runs: this process may have autograd's threads.
+SERVER = multiprocessing.get_context("forkserver")
+SERVER.set_forkserver_preload(["run"])
+
+
 def command(folder: Path, overrides: list[str]) -> None:
-    """`python run.py ...` in a process forked from this one, which has everything imported."""
+    """`python run.py ...` in a process of its own."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
     os.dup2(nowhere, 2)
@@ -43,7 +48,7 @@ def command(folder: Path, overrides: list[str]) -> None:
 
 
 def started(folder: Path, overrides: list[str]) -> Any:
-    child = multiprocessing.get_context("fork").Process(target=command, args=(folder, overrides))
+    child = SERVER.Process(target=command, args=(folder, overrides))
     child.start()
     return child
 
