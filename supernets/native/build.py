@@ -20,7 +20,17 @@ from pathlib import Path
 log = logging.getLogger(__name__)
 
 SOURCE = Path(__file__).with_name("kernels.cpp")
-HEADERS = ("interface.h", "lanes.h", "projection.h", "source.h")
+HEADERS = (
+    "interface.h",
+    "lanes.h",
+    "layout.h",
+    "norms.h",
+    "separable.h",
+    "factorised.h",
+    "pools.h",
+    "projection.h",
+    "source.h",
+)
 COMPILERS = ("c++", "g++", "clang++")
 FLAGS = ["-O3", "-march=native", "-std=c++17", "-fno-math-errno", "-fno-trapping-math"]
 FLAGS += ["-ffp-contract=fast", "-Wno-psabi", "-fopenmp", "-fPIC", "-shared"]

@@ -1,0 +1,121 @@
+// Weights in blocks, and batch norms with the gates as their scale.
+
+#pragma once
+
+#include "layout.h"
+
+namespace {
+
+struct Norms : Layout {
+  using Layout::Layout;
+
+  // Weights of a half: per block, depthwise (K * K, P) and pointwise (P in, P out), and for the
+  // backward pass the depthwise kernel turned round and the pointwise one transposed.
+  float* depthwise_of(int half, int b, bool turned) const {
+    return packed + ((half * 2 + turned) * int64_t(blocks) + b) * weight_floats;
+  }
+  float* pointwise_of(const Kind& kind, int half, int b, bool turned) const {
+    return depthwise_of(half, b, turned) + int64_t(kind.kernel) * kind.kernel * P;
+  }
+
+  void pack_weights(const Kind& kind) const {
+    const int taps = kind.kernel * kind.kernel;
+    std::memset(packed, 0, sizeof(float) * 4 * weight_floats * blocks);
+    for (int half = 0; half < kind.halves; half++)
+      for (int e = 0; e < s.E; e++) {
+        const int b = e / per_block, first = e % per_block * s.C;
+        const float* dw = kind.weights[(half * 2) * s.E + e];
+        const float* pw = kind.weights[(half * 2 + 1) * s.E + e];
+        for (int turned = 0; turned <= int(backward); turned++) {
+          float* d = depthwise_of(half, b, turned);
+          float* p = pointwise_of(kind, half, b, turned);
+          for (int c = 0; c < s.C; c++) {
+            for (int t = 0; t < taps; t++)
+              d[(turned ? taps - 1 - t : t) * P + first + c] = dw[c * taps + t];
+            for (int i = 0; i < s.C; i++)  // pw is (out, in)
+              p[(first + (turned ? c : i)) * int64_t(P) + first + (turned ? i : c)] =
+                  pw[c * s.C + i];
+          }
+        }
+      }
+  }
+
+  void convolve(const Kind& kind, const float* in, int row, int stride, const float* weight,
+                float* out, int h, int w) const {
+    (kind.kernel == 3 ? depthwise<3> : depthwise<5>)(in, row, kind.dilation, stride, weight, P,
+                                                     out, h, w);
+  }
+
+  // ---- batch norm
+
+  // Statistics of the last `partial` moments; also to `stats`, for the running averages.
+  void norm_from_moments(const Kind& kind, int half, bool shared) const {
+    float* out = kind.stats + int64_t(half) * 3 * s.E * s.C;
+    const int64_t EC = int64_t(s.E) * s.C;
+    each_lane([&](int lane, int e, int c) {
+      if (s.training && kind.norm) {
+        const int64_t step = 2 * (shared ? P : M), from = shared ? lane % P : lane;
+        double mean = 0, squares = 0, count = double(s.B) * out_pixels;
+        for (int n = 0; n < s.B; n++) mean += partial[n * step + from] / double(s.B);
+        for (int n = 0; n < s.B; n++) {
+          const double d = partial[n * step + from] - mean;
+          squares += partial[n * step + step / 2 + from] + d * d * out_pixels;
+        }
+        out[e * s.C + c] = float(mean);
+        out[EC + e * s.C + c] = float(1.0 / std::sqrt(squares / count + kind.eps));
+        out[2 * EC + e * s.C + c] = float(squares / (count - 1));
+      }
+    });
+    load_norm(kind, half);
+  }
+
+  void load_norm(const Kind& kind, int half) const {
+    const float* from = kind.stats + int64_t(half) * 3 * s.E * s.C;
+    const int base = half ? MEAN2 : MEAN;
+    std::memset(row(base), 0, sizeof(float) * 3 * M);
+    each_lane([&](int lane, int e, int c) {
+      const float mean = kind.norm ? from[e * s.C + c] : 0.0f;
+      const float rstd = kind.norm ? from[(int64_t(s.E) + e) * s.C + c] : 1.0f;
+      row(base)[lane] = mean;
+      row(base + 1)[lane] = rstd;
+      row(base + 2)[lane] = -mean * rstd;
+    });
+  }
+
+  void load_gates(const Kind& kind) const {
+    std::memset(row(GATE), 0, sizeof(float) * M);
+    each_lane([&](int lane, int e, int) { row(GATE)[lane] = kind.gates[e]; });
+  }
+
+  // dz = A d + B z + C, from the sums of d and d * (z - mean); d are gradients behind the norm,
+  // `gate` null where no gate multiplies it. Also the gradient of the gates.
+  void norm_gradient(const Kind& kind, int half, const float* gate) const {
+    const int base = half ? MEAN2 : MEAN;
+    const double count = double(s.B) * out_pixels;
+    std::memset(row(A), 0, sizeof(float) * 3 * M);
+    if (gate) std::fill(kind.gate_gradients, kind.gate_gradients + s.E, 0.0f);
+    std::vector<double> gate_sums(s.E, 0.0);
+    each_lane([&](int lane, int e, int) {
+      double sum = 0, product = 0;
+      for (int n = 0; n < s.B; n++) {
+        sum += partial[int64_t(n) * 2 * M + lane / P * 2 * P + lane % P];
+        product += partial[int64_t(n) * 2 * M + lane / P * 2 * P + P + lane % P];
+      }
+      const double mean = row(base)[lane], rstd = row(base + 1)[lane];
+      const double g = gate ? gate[lane] : 1.0;
+      gate_sums[e] += rstd * product;
+      double b = 0, c = 0;
+      if (s.training && kind.norm) {
+        b = -g * rstd * rstd * rstd * product / count;
+        c = -g * rstd * sum / count - b * mean;
+      }
+      row(A)[lane] = float(g * rstd);
+      row(B_)[lane] = float(b);
+      row(C_)[lane] = float(c);
+    });
+    if (gate)
+      for (int e = 0; e < s.E; e++) kind.gate_gradients[e] = float(gate_sums[e]);
+  }
+};
+
+}  // namespace

@@ -1,0 +1,80 @@
+// Pools and identities, which all edges have in common.
+
+#pragma once
+
+#include "factorised.h"
+
+namespace {
+
+struct Pools : Factorised {
+  using Factorised::Factorised;
+
+  float* pooled(const Kind& kind, int n) const {
+    return kind.type == IDENTITY ? image(X, n) : T1 + int64_t(n) * out_pixels * P;
+  }
+
+  void pool(const Kind& kind, int n) const {
+    if (kind.type != IDENTITY)
+      pool_forward(kind, image(X, n), Shape(s.H, s.W, 0), s.stride, P, h, w, pooled(kind, n),
+                   backward ? where(n) : nullptr);
+  }
+  int32_t* where(int n) const {
+    return reinterpret_cast<int32_t*>(T2) + int64_t(n) * out_pixels * P;
+  }
+
+  void shared_forward(const Kind& kind) const {
+#pragma omp single
+    load_gates(kind);
+#pragma omp for schedule(static)
+    for (int n = 0; n < s.B; n++) {
+      pool(kind, n);
+      float* to = partial + int64_t(n) * 2 * P;
+      if (s.training && kind.norm) moments(pooled(kind, n), P, out_pixels, to, to + P);
+    }
+#pragma omp single
+    norm_from_moments(kind, 0, true);
+    add_to_output(0, pooled(kind, 0), true);
+  }
+
+  void shared_backward(const Kind& kind) const {
+#pragma omp single
+    {
+      load_gates(kind);
+      load_norm(kind, 0);
+    }
+#pragma omp for schedule(static)
+    for (int n = 0; n < s.B; n++) {
+      pool(kind, n);
+      for (int b = 0; b < blocks; b++)
+        products(map(Y, n, b), pooled(kind, n), row(MEAN) + b * P, P, out_pixels,
+                 partial + (int64_t(n) * blocks + b) * 2 * P);
+    }
+#pragma omp single
+    norm_gradient(kind, 0, row(GATE));
+    const Buffers k = buffers();
+#pragma omp for schedule(static)
+    for (int n = 0; n < s.B; n++) {
+      for (int v = 0; v < P; v += LANES) {
+        vec b = {}, c = {};
+        for (int block = 0; block < blocks; block++) {
+          b += load(row(B_) + block * P + v);
+          c += load(row(C_) + block * P + v);
+        }
+        for (int64_t i = 0; i < out_pixels; i++) {
+          vec d = b * load(pooled(kind, n) + i * P + v) + c;
+          for (int block = 0; block < blocks; block++)
+            d += load(row(A) + block * P + v) * load(map(Y, n, block) + i * P + v);
+          store(k.d + i * P + v, d);
+        }
+      }
+      float* dx = image(DX, n);
+      if (kind.type == IDENTITY)
+        for (int64_t i = 0; i < int64_t(in_pixels) * P; i += LANES)
+          store(dx + i, load(dx + i) + load(k.d + i));
+      else
+        pool_backward(kind, Shape(s.H, s.W, 0), s.stride, P, h, w, where(n), k.d, dx);
+    }
+  }
+};
+
+}  // namespace

@@ -1,0 +1,198 @@
+// Separable convolutions: ReLU, depthwise, pointwise, batch norm, in one half or two.
+
+#pragma once
+
+#include "norms.h"
+
+namespace {
+
+struct Separable : Norms {
+  using Norms::Norms;
+
+  Shape padded(const Kind& kind, bool input) const {
+    const int pad = kind.dilation * (kind.kernel - 1) / 2;
+    return input ? Shape(s.H, s.W, pad) : Shape(h, w, pad);
+  }
+
+  void relu_input(int n, const Shape& in, float* to) const {
+    for (int y = 0; y < in.h; y++)
+      for (int64_t i = 0; i < int64_t(in.w) * P; i += LANES)
+        store(to + int64_t(in.at(y, 0)) * P + i,
+              positive(load(image(X, n) + int64_t(y) * in.w * P + i)));
+  }
+
+  // z of a half of one image and block; `in` is padded, `d` gets the depthwise result.
+  void half_forward(const Kind& kind, int half, int b, const float* in, const Shape& shape,
+                    float* d, float* z) const {
+    convolve(kind, in + int64_t(shape.at(0, 0)) * P, shape.row, half ? 1 : s.stride,
+             depthwise_of(half, b, false), d, h, w);
+    pointwise(d, P, pointwise_of(kind, half, b, false), P, z, w, 1, h, w);
+  }
+
+  void moments_of(int n, int b, const float* z) const {
+    float* to = partial + int64_t(n) * 2 * M + b * P;
+    moments(z, P, out_pixels, to, to + M);
+  }
+
+  void separable_forward(const Kind& kind) const {
+    const Shape in = padded(kind, true), middle = padded(kind, false);
+#pragma omp single
+    {
+      pack_weights(kind);
+      load_gates(kind);
+    }
+    const Buffers k = buffers();
+    clear(k);
+#pragma omp for schedule(static)
+    for (int n = 0; n < s.B; n++) {
+      relu_input(n, in, k.a);
+      for (int b = 0; b < blocks; b++) {
+        half_forward(kind, 0, b, k.a, in, k.d, map(T1, n, b));
+        if (s.training) moments_of(n, b, map(T1, n, b));
+      }
+    }
+#pragma omp single
+    norm_from_moments(kind, 0, false);
+    if (kind.halves == 2) {
+      clear(k);
+#pragma omp for schedule(static)
+      for (int n = 0; n < s.B; n++)
+        for (int b = 0; b < blocks; b++) {
+          activate(map(T1, n, b), row(RSTD) + b * P, row(SHIFT) + b * P, P, middle, k.a);
+          half_forward(kind, 1, b, k.a, middle, k.d, map(T1, n, b));
+          if (s.training) moments_of(n, b, map(T1, n, b));
+        }
+#pragma omp single
+      norm_from_moments(kind, 1, false);
+    }
+    add_to_output(kind.halves == 2, T1, false);
+  }
+
+  // Y += gate * norm(z)
+  void add_to_output(int half, const float* z, bool shared) const {
+    const int base = half ? MEAN2 : MEAN;
+#pragma omp for schedule(static)
+    for (int n = 0; n < s.B; n++)
+      for (int b = 0; b < blocks; b++) {
+        const float* from = z + (shared ? int64_t(n) : int64_t(n) * blocks + b) * out_pixels * P;
+        float* to = map(Y, n, b);
+        for (int v = 0; v < P; v += LANES) {
+          const int lane = b * P + v;
+          const vec gate = load(row(GATE) + lane);
+          const vec scale = gate * load(row(base + 1) + lane);
+          const vec shift = gate * load(row(base + 2) + lane);
+          for (int64_t i = 0; i < out_pixels; i++)
+            store(to + i * P + v, load(to + i * P + v) + scale * load(from + i * P + v) + shift);
+        }
+      }
+  }
+
+  float* weight_part(int n, int b) const {
+    return weight_partial + (int64_t(n) * blocks + b) * weight_floats;
+  }
+
+  // Adds the images' weight gradients, in order, into the tensors of the edges.
+  void reduce_weights(const Kind& kind, int half) const {
+    const int taps = kind.kernel * kind.kernel;
+    float* dw = kind.gradients + int64_t(half) * s.E * s.C * (taps + s.C);
+    float* pw = dw + int64_t(s.E) * s.C * taps;
+#pragma omp for schedule(static)
+    for (int b = 0; b < blocks; b++) {
+      float* total = weight_part(0, b);
+      const int64_t floats = int64_t(taps) * P + int64_t(P) * P;
+      for (int n = 1; n < s.B; n++)
+        for (int64_t i = 0; i < floats; i += LANES)
+          store(total + i, load(total + i) + load(weight_part(n, b) + i));
+      for (int slot = 0; slot < per_block && edge_of(b, slot) < s.E; slot++)
+        for (int c = 0; c < s.C; c++) {
+          const int64_t e = edge_of(b, slot), lane = slot * s.C + c;
+          for (int t = 0; t < taps; t++) dw[(e * s.C + c) * taps + t] = total[t * P + lane];
+          for (int i = 0; i < s.C; i++)
+            pw[(e * s.C + c) * s.C + i] = total[(taps + slot * s.C + i) * int64_t(P) + lane];
+        }
+    }
+  }
+
+  // From dz (dense) to the gradient of a half's input `in`: dense in `out`, h' x w'. `spread` is a
+  // zeroed padded map; its pixels lie `stride` apart.
+  void half_backward(const Kind& kind, int half, int n, int b, const float* dz, float* d,
+                     const float* in, const Shape& shape, float* spread, float* out) const {
+    const int stride = half ? 1 : s.stride;
+    float* origin = spread + int64_t(shape.at(0, 0)) * P;
+    pointwise(dz, P, pointwise_of(kind, half, b, true), P, origin, shape.row, stride, h, w);
+    convolve(kind, origin, shape.row, 1, depthwise_of(half, b, true), out, shape.h, shape.w);
+    if (!kind.gradients) return;
+    float* part = weight_part(n, b);
+    (kind.kernel == 3 ? depthwise_gradient<3> : depthwise_gradient<5>)(
+        in + int64_t(shape.at(0, 0)) * P, shape.row, kind.dilation, stride, origin, shape.row,
+        stride, P, h, w, part);
+    pointwise_gradient(d, P, dz, P, out_pixels, part + int64_t(kind.kernel) * kind.kernel * P);
+  }
+
+  void separable_backward(const Kind& kind) const {
+    const Shape in = padded(kind, true), middle = padded(kind, false);
+    const bool twice = kind.halves == 2, keep = kind.gradients;
+#pragma omp single
+    {
+      pack_weights(kind);
+      load_gates(kind);
+      load_norm(kind, 0);
+      if (twice) load_norm(kind, 1);
+    }
+    const Buffers k = buffers();
+    clear(k);
+#pragma omp for schedule(static)
+    for (int n = 0; n < s.B; n++) {
+      relu_input(n, in, k.a);
+      for (int b = 0; b < blocks; b++) {
+        float* z = map(T1, n, b);
+        half_forward(kind, 0, b, k.a, in, keep ? map(T2, n, b) : k.d, z);
+        if (twice) {
+          activate(z, row(RSTD) + b * P, row(SHIFT) + b * P, P, middle, k.b);
+          half_forward(kind, 1, b, k.b, middle, keep ? map(T4, n, b) : k.d, map(T3, n, b));
+        }
+        products(map(Y, n, b), twice ? map(T3, n, b) : z, row(twice ? MEAN2 : MEAN) + b * P, P,
+                 out_pixels, partial + (int64_t(n) * blocks + b) * 2 * P);
+      }
+    }
+#pragma omp single
+    norm_gradient(kind, twice, row(GATE));
+    if (twice) {
+      clear(k);
+#pragma omp for schedule(static)
+      for (int n = 0; n < s.B; n++)
+        for (int b = 0; b < blocks; b++) {
+          combine(map(Y, n, b), map(T3, n, b), row(A) + b * P, M, P, out_pixels, k.d);
+          activate(map(T1, n, b), row(RSTD) + b * P, row(SHIFT) + b * P, P, middle, k.b);
+          half_backward(kind, 1, n, b, k.d, map(T4, n, b), k.b, middle, k.a, map(T3, n, b));
+          float* d = map(T3, n, b);
+          for (int y = 0; y < h; y++)
+            for (int64_t i = 0; i < int64_t(w) * P; i += LANES) {
+              float* at = d + int64_t(y) * w * P + i;
+              const vec active = load(k.b + int64_t(middle.at(y, 0)) * P + i);
+              store(at, select(active <= 0.0f, vec{}, load(at)));
+            }
+          products(d, map(T1, n, b), row(MEAN) + b * P, P, out_pixels,
+                   partial + (int64_t(n) * blocks + b) * 2 * P);
+        }
+#pragma omp single
+      norm_gradient(kind, 0, nullptr);
+      if (keep) reduce_weights(kind, 1);
+    }
+    clear(k);
+#pragma omp for schedule(static)
+    for (int n = 0; n < s.B; n++) {
+      relu_input(n, in, k.b);
+      float *dx = image(DX, n), *x = image(X, n);
+      for (int b = 0; b < blocks; b++) {
+        combine(map(twice ? T3 : Y, n, b), map(T1, n, b), row(A) + b * P, M, P, out_pixels, k.d);
+        half_backward(kind, 0, n, b, k.d, keep ? map(T2, n, b) : nullptr, k.b, in, k.a, k.e);
+        for (int64_t i = 0; i < int64_t(in_pixels) * P; i += LANES)
+          store(dx + i, load(dx + i) + select(load(x + i) <= 0.0f, vec{}, load(k.e + i)));
+      }
+    }
+    if (keep) reduce_weights(kind, 0);
+  }
+};
+
+}  // namespace
