@@ -23,6 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from engine import interrupt, naming, nni_trial
 from engine.benchmark import Benchmark
+from engine.budget import Budget
 from engine.checkpoint import checkpoint_seconds
 from engine.cli import explain, list_choices, one_line, summary
 from engine.compare import compare
@@ -142,6 +143,7 @@ def make_job(config: DictConfig) -> Job:
         device = runtime.start(config.device, config.seed)
         check_formats(config.export.formats)
         benchmark = Benchmark(**config.benchmark)
+        budget = Budget(**config.budget)
         seconds = checkpoint_seconds(**config.checkpoint)
         data = build(config.data)
         space = build_space(
@@ -168,6 +170,7 @@ def make_job(config: DictConfig) -> Job:
         recipe=recipe,
         formats=list(config.export.formats),
         benchmark=benchmark,
+        budget=budget,
         architecture=architecture,
         weights=weights,
     )

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from engine.budget import budget_line
 from engine.errors import CheckpointError, Failure, OutOfMemory, is_out_of_memory
 
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)  # nothing more can be written
@@ -122,6 +123,8 @@ def summary(results: Mapping[str, Any], folder: Path) -> str:
         ),
         ("times the test split was read", str(results["test_reads"])),
     ]
+    if results["budget"]:
+        rows.insert(5, ("budget", budget_line(results["budget"]).removeprefix("budget: ")))
     shown = [f"  {name:<31} {value}" for name, value in rows if value]
     here = _short(folder)
     return "\n".join(

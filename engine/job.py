@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from engine.benchmark import Benchmark
+from engine.budget import Budget
 from engine.data import Data
 from engine.retrain import Recipe
 from engine.search_settings import SearchSettings
@@ -40,5 +41,6 @@ class Job:
     recipe: Recipe
     formats: Sequence[str]
     benchmark: Benchmark
+    budget: Budget
     architecture: Architecture | None = None
     weights: Path | None = None

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.benchmark import look_up, rank_correlation
-from engine.budget import epochs_within
+from engine.budget import budget_line
 from engine.checkpoint import Checkpoints, write_atomically
 from engine.diagnosis import degenerate
 from engine.drawing import cell_svg
@@ -15,12 +15,16 @@ from engine.errors import ConfigError, configuring
 from engine.evaluate import evaluate
 from engine.export import export
 from engine.final import digest_of, final_space, load_final, save_final
+from engine.fit import Fit, given_up
 from engine.job import Job
+from engine.pareto import best_first
 from engine.record import Record, Results
 from engine.retrain import retrain
+from engine.roles import Roles
 from engine.run_folder import RunFolder
 from engine.runtime import describe_device, measured, seed_everything, versions
-from engine.search import search
+from engine.search import Found, discretised_accuracy, search
+from engine.time_budget import epochs_within
 from search_spaces.architecture import Architecture
 from supernets.costs import macs, parameters
 from supernets.forms import use_form
@@ -55,17 +59,18 @@ class Pipeline:
         """Leaves `architecture.json`, one file an epoch, and drawings of the cells."""
         job = self.job
         identity = self._identity("space", "strategy", "search")
+        searched = identity | self._budget_identity()
         if job.architecture is not None:
             raise ConfigError(
                 "architecture: task=search finds one, but "
                 f"architecture={job.settings['architecture']} was given; "
                 "leave it out, or set task=retrain"
             )
-        if self.run.done("search", identity):
+        if self.run.done("search", searched):
             log.info("search: finished before, in %s", job.folder)
         else:
             self._search(identity)
-            self.run.finish("search", identity)
+            self.run.finish("search", searched)
         if job.benchmark.table:
             self.results.update(benchmark=look_up(job.benchmark, job.folder))
 
@@ -89,7 +94,7 @@ class Pipeline:
             )
             self._cost("search", cost)
         else:
-            architecture = strategy.architecture(**meta, epoch=None)
+            architecture = self._drawn(strategy, meta | {"epoch": None})
         self._keep(architecture)
         warning = degenerate(job.space, architecture)
         if warning:
@@ -111,7 +116,7 @@ class Pipeline:
             epochs = epochs or epochs_within(settings.seconds, net, strategy, roles)
             settings = replace(settings, epochs=epochs)
         self.results.update(search_epochs=settings.epochs)
-        return search(
+        found = search(
             net,
             strategy,
             roles,
@@ -121,6 +126,61 @@ class Pipeline:
             checkpoints=self._checkpoints("search", identity),
             meta=meta,
         )
+        return self._fitted(found, net, strategy, roles) if job.budget.limits else found
+
+    # -- the budget
+    # ----------------------------------------------------------------------------------------
+
+    def _fitted(self, found: Found, net: Network, strategy: Any, roles: Roles) -> Found:
+        """What was found, or the best within the budget in its place."""
+        job = self.job
+        fit = Fit(job.budget, job.space, job.recipe, job.device)
+        series = best_first(job.folder)
+        chosen = fit.choose(strategy, found.architecture, series)
+        told: dict[str, Any] = {}
+        if chosen != found.architecture:
+            accuracy = discretised_accuracy(net, chosen, roles)
+            told = {
+                "without": {
+                    **fit.cost(found.architecture),
+                    "discretised_accuracy": found.discretised_accuracy,
+                    "architecture": json.loads(found.architecture.to_json())["choices"],
+                },
+                "given_up": given_up(job.space, found.architecture, chosen, strategy.gates()),
+            }
+            log.info(
+                "search: %d edges changed for the budget; discretised accuracy %.3f, without %.3f",
+                len(told["given_up"]), accuracy, found.discretised_accuracy,
+            )  # fmt: skip
+            found = replace(found, architecture=chosen, discretised_accuracy=accuracy)
+        self._spent(fit, chosen, told)
+        return found
+
+    def _drawn(self, strategy: Any, meta: dict[str, Any]) -> Architecture:
+        """An architecture without a search, within the budget where there is one."""
+        job = self.job
+        if not job.budget.limits:
+            drawn: Architecture = strategy.architecture(**meta)
+            return drawn
+        fit = Fit(job.budget, job.space, job.recipe, job.device)
+        chosen = replace(fit.choose(strategy, None, []), meta=meta)
+        self._spent(fit, chosen, {})
+        return chosen
+
+    def _spent(self, fit: Fit, chosen: Architecture, told: dict[str, Any]) -> None:
+        """Notes what the network costs, beside the limits."""
+        told = {"limits": fit.budget.limits, "cost": fit.cost(chosen), **told}
+        if fit.budget.latency_ms is not None:
+            told["latency"] = fit.latency(chosen).to_json()
+        self.results.fields["budget"] = None
+        self.results.update(budget=told)
+        log.info("%s", budget_line(told))
+
+    def _budget_identity(self) -> dict[str, Any]:
+        """What a search also depends on where there is a budget: that, and the final size."""
+        if not self.job.budget.limits:
+            return {}
+        return {"budget": self.job.settings["budget"], "final_size": self.job.recipe.size}
 
     def _supernet(self, strategy: Any) -> Network:
         net = supernet(self.job.space, strategy.mixed_op).to(self.job.device)
@@ -176,6 +236,10 @@ class Pipeline:
         if self.run.done("retrain", identity):
             log.info("retrain: finished before, in %s", job.folder)
             return
+        if job.budget.limits and job.architecture is not None:
+            fit = Fit(job.budget, job.space, job.recipe, job.device)
+            fit.check(architecture, "the given architecture's network")
+            self._spent(fit, architecture, {})
         self._keep(architecture)
         space = final_space(job.space, job.recipe)
         seed_everything(job.seed)

@@ -7,6 +7,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from engine.budget import NAMES
 from engine.charts import legend, line_chart
 from engine.checkpoint import write_atomically
 
@@ -34,6 +35,7 @@ def write_report(folder: Path, command: str) -> Path:
         _gates(folder / "gates"),
         _pareto(folder),
         _benchmark(results),
+        _budget(results),
         _retraining(metrics["retrain"]),
         _cost(results),
         _checklist(results),
@@ -167,6 +169,30 @@ def _benchmark(results: Mapping[str, Any]) -> str:
     )
     curve = {"true accuracy of the cell of each epoch (%)": found["accuracy_by_epoch"]}
     return _section("The tabular benchmark", told + _chart(next(iter(curve)), curve))
+
+
+def _budget(results: Mapping[str, Any]) -> str:
+    """Limits, costs, and what the best architecture without the budget would have kept."""
+    told = results.get("budget")
+    if not told:
+        return ""
+    columns = [told["limits"], told["cost"], *([told["without"]] if "without" in told else [])]
+    rows = [[NAMES[kind], *(f"{column[kind]:,g}" for column in columns)] for kind in columns[0]]
+    if "without" in told:
+        accuracies = (results["discretised_accuracy"], told["without"]["discretised_accuracy"])
+        rows.append(["accuracy, supernet's weights", "", *map(_percent, accuracies)])
+    body = _table(["", "at most", "this network", "without the budget"][: len(columns) + 1], rows)
+    if told.get("given_up"):
+        edges = [
+            [f"{row['group']} {row['edge']}", *map(_with_gates, (row["was"], row["is"]))]
+            for row in told["given_up"]
+        ]
+        body += _table(["edge", "without the budget (gate)", "within it (gate)"], edges)
+    return _section("The budget", body)
+
+
+def _with_gates(kept: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} ({gate:.3f})" for name, gate in kept.items()) or "dropped"
 
 
 def _retraining(metrics: Metrics) -> str:

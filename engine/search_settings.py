@@ -9,7 +9,8 @@ class SearchSettings:
 
     Args:
         micro_batches: parts in which a batch is computed, to save memory.
-        seconds: time for the search; where it is given, `epochs` is what fits (`engine.budget`).
+        seconds: time for the search; where it is given, `epochs` is what fits
+            (`engine.time_budget`).
         curvature: each epoch also measures the dominant eigenvalue in alpha and the sharpness in
             the weights, on one batch of `select`; it takes about 25 steps' time.
         alpha_lr_scale: multiplies the learning rate of alphas that Adam moves. Adam's step is its

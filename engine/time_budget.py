@@ -1,0 +1,78 @@
+"""A budget of time instead of a number of epochs: how many epochs fit."""
+
+import copy
+import logging
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+
+from engine.evaluate import evaluate, restore_statistics
+from engine.roles import Roles
+from engine.runtime import synchronize
+from strategies.strategy import Batch, Strategy
+from supernets.network import Network
+
+STEPS = 6  # of each kind that are timed, after one that is not
+log = logging.getLogger(__name__)
+
+
+def epochs_within(seconds: float, net: Network, strategy: Strategy, roles: Roles) -> int:
+    """The epochs of a search that take about so many seconds on this machine, at least 1.
+
+    Steps, with alphas moving and standing still, and one evaluation are timed on a copy; what a
+    pruning search saves as it shrinks is not foreseen. Random state and loaders are left alone. On
+    the CPU it is the processor time of this thread that is measured, which is the wall-clock time
+    of a machine that does nothing else, whatever this one does.
+    """
+    device = next(net.parameters()).device
+    clock = time.thread_time if device.type == "cpu" else time.perf_counter
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        net, strategy = copy.deepcopy((net, strategy))
+        train, val = _batch(roles, net), _batch(roles, net) if roles.val is not None else None
+        net.train()
+
+        def step(move_alphas: bool) -> None:
+            strategy.step(
+                net, train, val if move_alphas else None, progress=1.0, move_alphas=move_alphas
+            )
+
+        moving = _median(lambda: step(True), device, clock)
+        still = _median(lambda: step(False), device, clock) if strategy.warmup else moving
+        mixture = strategy.mixture(noise=False)
+        began = clock()
+        restore_statistics(net, roles.statistics, mixture)
+        evaluate(net, roles.select, mixture)
+        synchronize(device)
+        measuring = 2 * (clock() - began)  # the supernet, then the discrete network
+    per_step = strategy.warmup * still + (1 - strategy.warmup) * moving
+    epoch = len(roles.train) * per_step + measuring
+    found = max(1, round(seconds / epoch))
+    log.info(
+        "search: %d epochs of about %.1f s fit in search.seconds=%g (%.0f ms a step)",
+        found, epoch, seconds, 1000 * per_step,
+    )  # fmt: skip
+    return found
+
+
+def _batch(roles: Roles, net: Network) -> Batch:
+    """A batch of the shape of a training batch."""
+    device = next(net.parameters()).device
+    images, labels = next(iter(roles.select))
+    size = roles.train.batch_size
+    x = torch.randn(size, *images.shape[1:], device=device)
+    return x, torch.randint(net.space.classes, (size,), device=device).to(labels.dtype)
+
+
+def _median(step: Callable[[], None], device: torch.device, clock: Callable[[], float]) -> float:
+    step()
+    seconds = []
+    for _ in range(STEPS):
+        synchronize(device)
+        began = clock()
+        step()
+        synchronize(device)
+        seconds.append(clock() - began)
+    return statistics.median(seconds)
