@@ -48,6 +48,7 @@ TASKS = {
     "evaluate": ("evaluate",),
     "export": ("export",),
     "rank": ("rank",),
+    "baseline": ("baseline",),
 }
 log = logging.getLogger(__name__)
 composed: list[
@@ -144,6 +145,7 @@ def make_job(config: DictConfig) -> Job:
         check_formats(config.export.formats)
         benchmark = Benchmark(**config.benchmark)
         budget = Budget(**config.budget)
+        baseline = None if config.baseline is None else build(config.baseline)
         seconds = checkpoint_seconds(**config.checkpoint)
         data = build(config.data)
         space = build_space(
@@ -171,6 +173,7 @@ def make_job(config: DictConfig) -> Job:
         formats=list(config.export.formats),
         benchmark=benchmark,
         budget=budget,
+        baseline=baseline,
         architecture=architecture,
         weights=weights,
     )
@@ -208,6 +211,8 @@ def app(config: DictConfig) -> float | None:
         phases = TASKS[config.task]
         if job.architecture is not None and config.task == "all":
             phases = phases[1:]
+        if job.baseline is not None and config.task == "all":
+            phases = (*phases, "baseline")
         preflight(job, phases)
         pipeline = Pipeline(job)
         for phase in phases:

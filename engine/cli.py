@@ -24,6 +24,7 @@ LISTED = {
     "space": "Search spaces (space=...)",
     "data": "Data (data=...)",
     "retrain": "Retraining recipes (retrain=...)",
+    "baseline": "Hand-made baselines (baseline=...)",
     "experiment": "Experiments (experiment=...)",
 }
 
@@ -125,6 +126,8 @@ def summary(results: Mapping[str, Any], folder: Path) -> str:
     ]
     if results["budget"]:
         rows.insert(5, ("budget", budget_line(results["budget"]).removeprefix("budget: ")))
+    for name, told in (results["baseline"] or {}).items():
+        rows.insert(3, (f"test accuracy ({name})", _percent(told["test_accuracy"])))
     shown = [f"  {name:<31} {value}" for name, value in rows if value]
     here = _short(folder)
     return "\n".join(

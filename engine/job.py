@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from engine.baseline import Baseline
 from engine.benchmark import Benchmark
 from engine.budget import Budget
 from engine.data import Data
@@ -42,5 +43,6 @@ class Job:
     formats: Sequence[str]
     benchmark: Benchmark
     budget: Budget
+    baseline: Baseline | None
     architecture: Architecture | None = None
     weights: Path | None = None

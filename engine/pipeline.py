@@ -1,11 +1,14 @@
-"""The phases of a run, each skipped when its folder holds it: search, retrain, evaluate, export."""
+"""The phases of a run, each skipped when its folder holds it."""
 
 import json
 import logging
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from engine.baseline import SIZES
 from engine.benchmark import look_up, rank_correlation
 from engine.budget import budget_line
 from engine.checkpoint import Checkpoints, write_atomically
@@ -19,16 +22,17 @@ from engine.fit import Fit, given_up
 from engine.job import Job
 from engine.pareto import best_first
 from engine.record import Record, Results
-from engine.retrain import retrain
+from engine.retrain import retrain, train
 from engine.roles import Roles
 from engine.run_folder import RunFolder
 from engine.runtime import describe_device, measured, seed_everything, versions
 from engine.search import Found, discretised_accuracy, search
 from engine.time_budget import epochs_within
+from engine.weights import save_weights
 from search_spaces.architecture import Architecture
 from supernets.costs import macs, parameters
 from supernets.forms import use_form
-from supernets.network import Network, supernet
+from supernets.network import Network, final_network, supernet
 
 log = logging.getLogger(__name__)
 
@@ -304,12 +308,10 @@ class Pipeline:
                 f"{trained_on[2]}), found data={job.data.name}; set data={trained_on[0]}"
             )
         with measured(job.device) as cost:
-            job.data.to(job.device)
-            measures = evaluate(net, job.data.test(job.recipe.batch_size))
+            tested = self._tested(net)
         self.results.update(
-            test_accuracy=measures["accuracy"],
-            test_balanced_accuracy=measures["balanced_accuracy"],
-            test_reads=self.results.fields["test_reads"] + job.data.test_reads,
+            **tested,
+            test_reads=self.results.fields["test_reads"] + 1,
             parameters=parameters(net),
             macs=macs(net),
             architecture=architecture.identity,
@@ -337,8 +339,67 @@ class Pipeline:
         self._cost("export", cost)
         self.run.finish("export", identity)
 
+    # -- the hand-made baseline
+    # ----------------------------------------------------------------------------------
+
+    def baseline(self) -> None:
+        """Trains a network made by hand as the found one is, reads the test split once with it.
+
+        Leaves `baseline_<network>.safetensors`.
+        """
+        job, architecture = self.job, self.architecture()
+        if job.baseline is None:
+            raise ConfigError("baseline: null, expected one; set baseline=resnet18")
+        name = job.baseline.network
+        phase = f"baseline_{name}"
+        identity = self._identity("retrain") | asdict(job.baseline)
+        identity["architecture"] = architecture.identity
+        if self.run.done(phase, identity):
+            log.info("%s: finished before, in %s", phase, job.folder)
+            return
+        with torch.device("meta"):
+            found = final_network(final_space(job.space, job.recipe), architecture)
+        target = SIZES[job.baseline.match](found)
+        seed_everything(job.seed)
+        net: Any = job.baseline.sized(found.space, target).to(job.device)
+        told = {
+            "match": job.baseline.match,
+            "ratio": round(SIZES[job.baseline.match](net) / target, 4),
+            "width": net.width,
+            "parameters": parameters(net),
+            "macs": macs(net),
+        }
+        log.info(
+            "%s: width %.3g, %s parameters, %.3f of the found network's %s",
+            phase, net.width, f"{told['parameters']:,}", told["ratio"], told["match"],
+        )  # fmt: skip
+        checkpoints = self._checkpoints(phase, identity)
+        seed_everything(job.seed)
+        with measured(job.device) as cost:
+            net = train(
+                net,
+                job.data.to(job.device),
+                job.recipe,
+                job.folder,
+                job.device,
+                job.seed,
+                self.record,
+                checkpoints,
+            )
+            save_weights(net, job.folder / f"{phase}.safetensors", {"network": json.dumps(told)})
+            told |= self._tested(net)
+        self.results.update(baseline={name: told}, test_reads=self.results.fields["test_reads"] + 1)
+        self._cost(phase, cost)
+        self.run.finish(phase, identity)
+
     # -- helpers
     # ------------------------------------------------------------------------------------------
+
+    def _tested(self, net: Any) -> dict[str, Any]:
+        """The two accuracies on the test split, which this reads once."""
+        data = self.job.data.to(self.job.device)
+        measures = evaluate(net, data.test(self.job.recipe.batch_size))
+        return {f"test_{name}": measures[name] for name in ("accuracy", "balanced_accuracy")}
 
     def _checkpoints(self, phase: str, identity: dict[str, Any]) -> Checkpoints:
         """Of a phase; with resume=never those of an earlier run are gone."""

@@ -37,6 +37,7 @@ def write_report(folder: Path, command: str) -> Path:
         _benchmark(results),
         _budget(results),
         _retraining(metrics["retrain"]),
+        _baseline(results),
         _cost(results),
         _checklist(results),
         _provenance(results, config, command),
@@ -201,6 +202,26 @@ def _retraining(metrics: Metrics) -> str:
         _chart("loss", {"train": _column(metrics, "train_loss")}),
     ]
     return _section("Retraining", _grid(charts))
+
+
+def _baseline(results: Mapping[str, Any]) -> str:
+    """The found network beside those made by hand."""
+    if not results.get("baseline"):
+        return ""
+    rows = [["found", *_of_network(results), ""]]
+    for name, told in results["baseline"].items():
+        near = f"width {told['width']:.3g}: {told['ratio']:.3f} of its {told['match']}"
+        rows.append([name, *_of_network(told), near])
+    head = ["network", "test accuracy", "parameters", "multiply-accumulates", ""]
+    told = (
+        '<p class="soft">All trained by the same recipe on the same images from the same seed, and '
+        "tested once each; a hand-made one has neither auxiliary head nor drop-path.</p>"
+    )
+    return _section("Beside a network made by hand", _table(head, rows) + told)
+
+
+def _of_network(told: Mapping[str, Any]) -> list[str]:
+    return [_percent(told["test_accuracy"]), _count(told["parameters"]), _count(told["macs"])]
 
 
 def _cost(results: Mapping[str, Any]) -> str:
