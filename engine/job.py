@@ -15,6 +15,8 @@ from engine.retrain import Recipe
 from engine.search_settings import SearchSettings
 from search_spaces.architecture import Architecture
 from search_spaces.space import Space
+from supernets.forms import use_form
+from supernets.network import Network, supernet
 
 
 @dataclass(frozen=True)
@@ -46,3 +48,10 @@ class Job:
     baseline: Baseline | None
     architecture: Architecture | None = None
     weights: Path | None = None
+
+    def supernet(self, strategy: Any) -> Network:
+        """The supernet that a strategy searches, on the device, in the form that was asked for."""
+        net = supernet(self.space, strategy.mixed_op).to(self.device)
+        use_form(net, self.form, self.device)
+        net.checkpoint_cells = self.checkpoint_cells
+        return net

@@ -31,8 +31,7 @@ from engine.time_budget import epochs_within
 from engine.weights import save_weights
 from search_spaces.architecture import Architecture
 from supernets.costs import macs, parameters
-from supernets.forms import use_form
-from supernets.network import Network, final_network, supernet
+from supernets.network import Network, final_network
 
 log = logging.getLogger(__name__)
 
@@ -109,7 +108,7 @@ class Pipeline:
         job = self.job
         job.data.to(job.device)
         with configuring():
-            net = self._supernet(strategy)
+            net = job.supernet(strategy)
             strategy.setup(net, job.device)
         roles = job.data.loaders(
             job.search.batch_size, one_level=not strategy.update.two_level, seed=job.seed
@@ -186,12 +185,6 @@ class Pipeline:
             return {}
         return {"budget": self.job.settings["budget"], "final_size": self.job.recipe.size}
 
-    def _supernet(self, strategy: Any) -> Network:
-        net = supernet(self.job.space, strategy.mixed_op).to(self.job.device)
-        use_form(net, self.job.form, self.job.device)
-        net.checkpoint_cells = self.job.checkpoint_cells
-        return net
-
     def _keep(self, architecture: Architecture) -> None:
         architecture.save(self.job.folder / "architecture.json")
         for group, cell in self.job.space.groups.items():
@@ -210,7 +203,7 @@ class Pipeline:
                 f"task=rank: no searched supernet in {job.folder}; run task=search first with the "
                 "same settings (random trains none)"
             )
-        net = self._supernet(job.strategy(job.space))
+        net = job.supernet(job.strategy(job.space))
         net.load_state_dict(state["net"])
         job.data.to(job.device)
         roles = job.data.loaders(job.search.batch_size, one_level=False, seed=job.seed)

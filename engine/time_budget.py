@@ -5,6 +5,7 @@ import logging
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 
@@ -16,18 +17,48 @@ from supernets.network import Network
 
 STEPS = 6  # of each kind that are timed, after one that is not
 log = logging.getLogger(__name__)
+Clock = Callable[[], float]
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds: of steps with alphas moving and standing still, of what an epoch measures."""
+
+    moving: list[float]
+    still: list[float]
+    measuring: float
+
+    def step(self, warmup: float, of: Callable[[list[float]], float] = statistics.median) -> float:
+        """A step's, over the whole search."""
+        return warmup * of(self.still) + (1 - warmup) * of(self.moving)
 
 
 def epochs_within(seconds: float, net: Network, strategy: Strategy, roles: Roles) -> int:
     """The epochs of a search that take about so many seconds on this machine, at least 1.
 
-    Steps, with alphas moving and standing still, and one evaluation are timed on a copy; what a
-    pruning search saves as it shrinks is not foreseen. Random state and loaders are left alone. On
-    the CPU it is the processor time of this thread that is measured, which is the wall-clock time
-    of a machine that does nothing else, whatever this one does.
+    What a pruning search saves as it shrinks is not foreseen. On the CPU it is the processor time
+    of this thread that is measured, which is the wall-clock time of a machine that does nothing
+    else, whatever this one does.
     """
     device = next(net.parameters()).device
     clock = time.thread_time if device.type == "cpu" else time.perf_counter
+    timing = timed_epoch(net, strategy, roles, clock)
+    per_step = timing.step(strategy.warmup)
+    epoch = len(roles.train) * per_step + timing.measuring
+    found = max(1, round(seconds / epoch))
+    log.info(
+        "search: %d epochs of about %.1f s fit in search.seconds=%g (%.0f ms a step)",
+        found, epoch, seconds, 1000 * per_step,
+    )  # fmt: skip
+    return found
+
+
+def timed_epoch(net: Network, strategy: Strategy, roles: Roles, clock: Clock) -> Timing:
+    """Times steps and one evaluation on a copy; random state and training loaders are left alone.
+
+    The copy's batches are random numbers: what reading and augmenting images takes is not in it.
+    """
+    device = next(net.parameters()).device
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         net, strategy = copy.deepcopy((net, strategy))
@@ -39,22 +70,14 @@ def epochs_within(seconds: float, net: Network, strategy: Strategy, roles: Roles
                 net, train, val if move_alphas else None, progress=1.0, move_alphas=move_alphas
             )
 
-        moving = _median(lambda: step(True), device, clock)
-        still = _median(lambda: step(False), device, clock) if strategy.warmup else moving
+        moving = timed(lambda: step(True), device, clock)
+        still = timed(lambda: step(False), device, clock) if strategy.warmup else moving
         mixture = strategy.mixture(noise=False)
         began = clock()
         restore_statistics(net, roles.statistics, mixture)
         evaluate(net, roles.select, mixture)
         synchronize(device)
-        measuring = 2 * (clock() - began)  # the supernet, then the discrete network
-    per_step = strategy.warmup * still + (1 - strategy.warmup) * moving
-    epoch = len(roles.train) * per_step + measuring
-    found = max(1, round(seconds / epoch))
-    log.info(
-        "search: %d epochs of about %.1f s fit in search.seconds=%g (%.0f ms a step)",
-        found, epoch, seconds, 1000 * per_step,
-    )  # fmt: skip
-    return found
+        return Timing(moving, still, 2 * (clock() - began))  # the supernet, then the discrete one
 
 
 def _batch(roles: Roles, net: Network) -> Batch:
@@ -66,7 +89,8 @@ def _batch(roles: Roles, net: Network) -> Batch:
     return x, torch.randint(net.space.classes, (size,), device=device).to(labels.dtype)
 
 
-def _median(step: Callable[[], None], device: torch.device, clock: Callable[[], float]) -> float:
+def timed(step: Callable[[], None], device: torch.device, clock: Clock) -> list[float]:
+    """Seconds of `STEPS` steps, after one that is not timed."""
     step()
     seconds = []
     for _ in range(STEPS):
@@ -75,4 +99,4 @@ def _median(step: Callable[[], None], device: torch.device, clock: Callable[[], 
         step()
         synchronize(device)
         seconds.append(clock() - began)
-    return statistics.median(seconds)
+    return seconds
