@@ -21,7 +21,7 @@ from engine.preflight import preflight
 from engine.retrain import Training
 from engine.runtime import describe_device, peak_memory, seed_everything
 from engine.survey import Survey
-from engine.time_budget import timed, timed_epoch
+from engine.time_budget import LONG, timed, timed_epoch
 from search_spaces.architecture import Architecture
 from search_spaces.space import Space
 from strategies.random_search import RandomSearch
@@ -167,12 +167,15 @@ def _retraining(job: Job) -> dict[str, Any]:
         [job.architecture] if job.architecture else [draw.architecture() for _ in range(DRAWS)]
     )
     loader = job.data.training(recipe.batch_size, job.seed, augment=recipe.augment)
-    loading, seconds = _loading(loader), []
+    loading = _loading(loader)
+    seconds: list[list[float]] = []
     x = torch.randn(min(recipe.batch_size, len(loader.index)), *space.input_shape)
     y = torch.randint(space.classes, (len(x),))
     x, y = x.to(job.device), y.to(job.device)
     _forget_peak(job.device)
     for architecture in some:
+        if sum(map(sum, seconds)) > LONG:
+            break
         auxiliary = recipe.auxiliary_weight > 0
         net = final_network(space, architecture, auxiliary=auxiliary).to(job.device)
         training = Training(net, loader, recipe)
@@ -188,7 +191,7 @@ def _retraining(job: Job) -> dict[str, Any]:
         "steps_an_epoch": len(loader),
         "seconds": {name: steps * (value + loading) for name, value in step.items()},
         "peak_memory_bytes": peak_memory(job.device),
-        "architectures": len(some),
+        "architectures": len(seconds),
     }
 
 

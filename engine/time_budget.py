@@ -1,6 +1,7 @@
 """A budget of time instead of a number of epochs: how many epochs fit."""
 
 import copy
+import itertools
 import logging
 import statistics
 import time
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
+from engine import interrupt
 from engine.evaluate import evaluate, restore_statistics
 from engine.roles import Roles
 from engine.runtime import synchronize
@@ -16,6 +18,7 @@ from strategies.strategy import Batch, Strategy
 from supernets.network import Network
 
 STEPS = 6  # of each kind that are timed, after one that is not
+LONG = 20.0  # seconds after which no more steps are timed
 log = logging.getLogger(__name__)
 Clock = Callable[[], float]
 
@@ -73,30 +76,32 @@ def timed_epoch(net: Network, strategy: Strategy, roles: Roles, clock: Clock) ->
         moving = timed(lambda: step(True), device, clock)
         still = timed(lambda: step(False), device, clock) if strategy.warmup else moving
         mixture = strategy.mixture(noise=False)
-        began = clock()
-        restore_statistics(net, roles.statistics, mixture)
-        evaluate(net, roles.select, mixture)
-        synchronize(device)
-        return Timing(moving, still, 2 * (clock() - began))  # the supernet, then the discrete one
+        measuring = 0.0
+        for measure, loader in ((restore_statistics, roles.statistics), (evaluate, roles.select)):
+            began = clock()
+            measure(net, list(itertools.islice(loader, 1)), mixture)
+            synchronize(device)
+            measuring += (clock() - began) * len(loader)
+        return Timing(moving, still, 2 * measuring)  # the supernet, then the discrete one
 
 
 def _batch(roles: Roles, net: Network) -> Batch:
     """A batch of the shape of a training batch."""
     device = next(net.parameters()).device
     images, labels = next(iter(roles.select))
-    size = roles.train.batch_size
+    size = min(roles.train.batch_size, len(roles.train.index))
     x = torch.randn(size, *images.shape[1:], device=device)
     return x, torch.randint(net.space.classes, (size,), device=device).to(labels.dtype)
 
 
 def timed(step: Callable[[], None], device: torch.device, clock: Clock) -> list[float]:
-    """Seconds of `STEPS` steps, after one that is not timed."""
-    step()
-    seconds = []
-    for _ in range(STEPS):
+    """Seconds of `STEPS` steps, after one that is not timed; of fewer once they took `LONG`."""
+    seconds: list[float] = []
+    while len(seconds) <= STEPS and sum(seconds) < LONG:
+        interrupt.check("timing")
         synchronize(device)
         began = clock()
         step()
         synchronize(device)
         seconds.append(clock() - began)
-    return seconds
+    return seconds[1:] or seconds
