@@ -13,8 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from search_spaces.architecture import Architecture
 from search_spaces.space import Space
 from supernets.costs import macs, parameters
+from supernets.network import final_network
 
 STEPS = 512  # widths are multiples of 1 / STEPS
 WIDEST = 16
@@ -37,6 +39,21 @@ class Baseline:
                 raise ValueError(
                     f"baseline.{name}: unknown {getattr(self, name)!r}; known: {', '.join(known)}"
                 )
+
+    def beside(self, space: Space, architecture: Architecture) -> tuple["HandMade", dict[str, Any]]:
+        """The network for an architecture's, and what is said of it. space: the final one."""
+        with torch.device("meta"):
+            found = final_network(space, architecture)
+        target = SIZES[self.match](found)
+        net = self.sized(space, target)
+        told = {
+            "match": self.match,
+            "ratio": round(SIZES[self.match](net) / target, 4),
+            "width": net.width,
+            "parameters": SIZES["parameters"](net),
+            "macs": SIZES["macs"](net),
+        }
+        return net, told
 
     def sized(self, space: Space, target: int) -> "HandMade":
         """The network on the default device, of the width at which its size is nearest `target`.

@@ -6,11 +6,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from engine.baseline import SIZES
 from engine.benchmark import look_up, rank_correlation
-from engine.budget import budget_line
 from engine.checkpoint import Checkpoints, write_atomically
 from engine.diagnosis import degenerate
 from engine.drawing import cell_svg
@@ -18,20 +14,18 @@ from engine.errors import ConfigError, configuring
 from engine.evaluate import evaluate
 from engine.export import export
 from engine.final import digest_of, final_space, load_final, save_final
-from engine.fit import Fit, given_up
 from engine.job import Job
-from engine.pareto import best_first
 from engine.record import Record, Results
 from engine.retrain import retrain, train
-from engine.roles import Roles
 from engine.run_folder import RunFolder
 from engine.runtime import describe_device, measured, seed_everything, versions
-from engine.search import Found, discretised_accuracy, search
+from engine.search import search
 from engine.time_budget import epochs_within
 from engine.weights import save_weights
+from engine.within_budget import drawn, fit_of, fitted, spent
 from search_spaces.architecture import Architecture
 from supernets.costs import macs, parameters
-from supernets.network import Network, final_network
+from supernets.network import Network
 
 log = logging.getLogger(__name__)
 
@@ -97,7 +91,12 @@ class Pipeline:
             )
             self._cost("search", cost)
         else:
-            architecture = self._drawn(strategy, meta | {"epoch": None})
+            meta["epoch"] = None
+            if job.budget.limits:
+                architecture, told = drawn(job, strategy, meta)
+                self._budgeted(told)
+            else:
+                architecture = strategy.architecture(**meta)
         self._keep(architecture)
         warning = degenerate(job.space, architecture)
         if warning:
@@ -129,55 +128,15 @@ class Pipeline:
             checkpoints=self._checkpoints("search", identity),
             meta=meta,
         )
-        return self._fitted(found, net, strategy, roles) if job.budget.limits else found
-
-    # -- the budget
-    # ----------------------------------------------------------------------------------------
-
-    def _fitted(self, found: Found, net: Network, strategy: Any, roles: Roles) -> Found:
-        """What was found, or the best within the budget in its place."""
-        job = self.job
-        fit = Fit(job.budget, job.space, job.recipe, job.device)
-        series = best_first(job.folder)
-        chosen = fit.choose(strategy, found.architecture, series)
-        told: dict[str, Any] = {}
-        if chosen != found.architecture:
-            accuracy = discretised_accuracy(net, chosen, roles)
-            told = {
-                "without": {
-                    **fit.cost(found.architecture),
-                    "discretised_accuracy": found.discretised_accuracy,
-                    "architecture": json.loads(found.architecture.to_json())["choices"],
-                },
-                "given_up": given_up(job.space, found.architecture, chosen, strategy.gates()),
-            }
-            log.info(
-                "search: %d edges changed for the budget; discretised accuracy %.3f, without %.3f",
-                len(told["given_up"]), accuracy, found.discretised_accuracy,
-            )  # fmt: skip
-            found = replace(found, architecture=chosen, discretised_accuracy=accuracy)
-        self._spent(fit, chosen, told)
+        if job.budget.limits:
+            found, told = fitted(job, found, net, strategy, roles)
+            self._budgeted(told)
         return found
 
-    def _drawn(self, strategy: Any, meta: dict[str, Any]) -> Architecture:
-        """An architecture without a search, within the budget where there is one."""
-        job = self.job
-        if not job.budget.limits:
-            drawn: Architecture = strategy.architecture(**meta)
-            return drawn
-        fit = Fit(job.budget, job.space, job.recipe, job.device)
-        chosen = replace(fit.choose(strategy, None, []), meta=meta)
-        self._spent(fit, chosen, {})
-        return chosen
-
-    def _spent(self, fit: Fit, chosen: Architecture, told: dict[str, Any]) -> None:
-        """Notes what the network costs, beside the limits."""
-        told = {"limits": fit.budget.limits, "cost": fit.cost(chosen), **told}
-        if fit.budget.latency_ms is not None:
-            told["latency"] = fit.latency(chosen).to_json()
+    def _budgeted(self, told: dict[str, Any]) -> None:
+        """Notes what was chosen within the budget, in the place of what was noted before."""
         self.results.fields["budget"] = None
         self.results.update(budget=told)
-        log.info("%s", budget_line(told))
 
     def _budget_identity(self) -> dict[str, Any]:
         """What a search also depends on where there is a budget: that, and the final size."""
@@ -234,9 +193,7 @@ class Pipeline:
             log.info("retrain: finished before, in %s", job.folder)
             return
         if job.budget.limits and job.architecture is not None:
-            fit = Fit(job.budget, job.space, job.recipe, job.device)
-            fit.check(architecture, "the given architecture's network")
-            self._spent(fit, architecture, {})
+            self._budgeted(spent(fit_of(job), architecture))
         self._keep(architecture)
         space = final_space(job.space, job.recipe)
         seed_everything(job.seed)
@@ -350,21 +307,12 @@ class Pipeline:
         if self.run.done(phase, identity):
             log.info("%s: finished before, in %s", phase, job.folder)
             return
-        with torch.device("meta"):
-            found = final_network(final_space(job.space, job.recipe), architecture)
-        target = SIZES[job.baseline.match](found)
         seed_everything(job.seed)
-        net: Any = job.baseline.sized(found.space, target).to(job.device)
-        told = {
-            "match": job.baseline.match,
-            "ratio": round(SIZES[job.baseline.match](net) / target, 4),
-            "width": net.width,
-            "parameters": parameters(net),
-            "macs": macs(net),
-        }
+        net, told = job.baseline.beside(final_space(job.space, job.recipe), architecture)
+        net = net.to(job.device)
         log.info(
             "%s: width %.3g, %s parameters, %.3f of the found network's %s",
-            phase, net.width, f"{told['parameters']:,}", told["ratio"], told["match"],
+            phase, told["width"], f"{told['parameters']:,}", told["ratio"], told["match"],
         )  # fmt: skip
         checkpoints = self._checkpoints(phase, identity)
         seed_everything(job.seed)
