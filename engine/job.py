@@ -11,7 +11,7 @@ from engine.baseline import Baseline
 from engine.benchmark import Benchmark
 from engine.budget import Budget
 from engine.data import Data
-from engine.retrain import Recipe
+from engine.recipe import PRECISIONS, Recipe
 from engine.search_settings import SearchSettings
 from search_spaces.architecture import Architecture
 from search_spaces.space import Space
@@ -54,4 +54,5 @@ class Job:
         net = supernet(self.space, strategy.mixed_op).to(self.device)
         use_form(net, self.form, self.device)
         net.checkpoint_cells = self.checkpoint_cells
+        net.autocast = PRECISIONS[self.search.precision]
         return net
