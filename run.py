@@ -10,8 +10,9 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from engine import interrupt, naming, nni_trial
 from engine.benchmark import Benchmark
+from engine.budget import Budget
+from engine.check import check
 from engine.checkpoint import checkpoint_seconds
 from engine.cli import explain, list_choices, one_line, summary
 from engine.compare import compare
@@ -35,6 +38,7 @@ from engine.report import write_report
 from engine.run_folder import RESUME, locked
 from engine.search_settings import SearchSettings
 from engine.settings import check_types
+from engine.survey import Survey, survey
 from search_spaces.architecture import Architecture
 from search_spaces.genotype import published
 from search_spaces.space import Space
@@ -47,6 +51,7 @@ TASKS = {
     "evaluate": ("evaluate",),
     "export": ("export",),
     "rank": ("rank",),
+    "baseline": ("baseline",),
 }
 log = logging.getLogger(__name__)
 composed: list[
@@ -142,6 +147,8 @@ def make_job(config: DictConfig) -> Job:
         device = runtime.start(config.device, config.seed)
         check_formats(config.export.formats)
         benchmark = Benchmark(**config.benchmark)
+        budget = Budget(**config.budget)
+        baseline = None if config.baseline is None else build(config.baseline)
         seconds = checkpoint_seconds(**config.checkpoint)
         data = build(config.data)
         space = build_space(
@@ -168,6 +175,8 @@ def make_job(config: DictConfig) -> Job:
         recipe=recipe,
         formats=list(config.export.formats),
         benchmark=benchmark,
+        budget=budget,
+        baseline=baseline,
         architecture=architecture,
         weights=weights,
     )
@@ -195,16 +204,22 @@ def app(config: DictConfig) -> float | None:
         with configuring():
             print(compare(Path(config.runs), Benchmark(**config.benchmark)), end="")
         return None
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    if config.task == "check":
+        with locked(folder), told_in_a_sweep(folder):
+            print(check(folder, _survey(config.data), partial(make_job, config), _command()))
+        return None
     if config.task not in TASKS:
         raise ConfigError(
-            f"task: unknown '{config.task}'; known: {', '.join(TASKS)}, compare, list"
+            f"task: unknown '{config.task}'; known: {', '.join(TASKS)}, check, compare, list"
         )
-    folder = Path(HydraConfig.get().runtime.output_dir)
     with locked(folder), told_in_a_sweep(folder):
         job = make_job(config)
         phases = TASKS[config.task]
         if job.architecture is not None and config.task == "all":
             phases = phases[1:]
+        if job.baseline is not None and config.task == "all":
+            phases = (*phases, "baseline")
         preflight(job, phases)
         pipeline = Pipeline(job)
         for phase in phases:
@@ -219,10 +234,22 @@ def app(config: DictConfig) -> float | None:
     return accuracy
 
 
+def _survey(data: DictConfig) -> Callable[[], Survey] | None:
+    """What looks at every file of a folder of images; None for other data."""
+    if data._target_ != "engine.data.folder":
+        return None
+    names = ("root", "image_size", "channels", "on_error", "workers")
+    plain = OmegaConf.to_container(data, resolve=True)
+    assert isinstance(plain, dict)
+    return partial(survey, **{name: plain[name] for name in names})
+
+
 def _command() -> str:
-    """The command line that repeats this run."""
-    hydra_config = HydraConfig.get()
-    return " ".join(["python run.py", *map(shlex.quote, hydra_config.overrides.task)])
+    """The command line that repeats this run; of a check, that starts it."""
+    given = HydraConfig.get().overrides
+    folder = [one for one in given.hydra if one.startswith("hydra.run.dir=")]
+    overrides = (one for one in (*given.task, *folder) if one != "task=check")
+    return " ".join(["python run.py", *map(shlex.quote, overrides)])
 
 
 def main() -> None:

@@ -1,78 +1,77 @@
-"""A budget of time instead of a number of epochs: how many epochs fit."""
+"""What the final network may cost at most: parameters, multiply-accumulates, latency."""
 
-import copy
-import logging
-import statistics
-import time
-from collections.abc import Callable
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
-import torch
-
-from engine.evaluate import evaluate, restore_statistics
-from engine.roles import Roles
-from engine.runtime import synchronize
-from strategies.strategy import Batch, Strategy
-from supernets.network import Network
-
-STEPS = 6  # of each kind that are timed, after one that is not
-log = logging.getLogger(__name__)
+UNITS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9}
+NAMES = {"params": "parameters", "macs": "multiply-accumulates", "latency_ms": "ms"}
 
 
-def epochs_within(seconds: float, net: Network, strategy: Strategy, roles: Roles) -> int:
-    """The epochs of a search that take about so many seconds on this machine, at least 1.
+@dataclass(frozen=True)
+class Budget:
+    """Limits, None where there is none.
 
-    Steps, with alphas moving and standing still, and one evaluation are timed on a copy; what a
-    pruning search saves as it shrinks is not foreseen. Random state and loaders are left alone. On
-    the CPU it is the processor time of this thread that is measured, which is the wall-clock time
-    of a machine that does nothing else, whatever this one does.
+    Args:
+        params, macs: a number, or one with k, M or G behind it: `300k`, `1.5M`, `2G`.
+        latency_ms: of a forward pass of `latency_batch` images, measured on the run's device.
+
+    Raises:
+        ValueError: anything else.
     """
-    device = next(net.parameters()).device
-    clock = time.thread_time if device.type == "cpu" else time.perf_counter
-    devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        net, strategy = copy.deepcopy((net, strategy))
-        train, val = _batch(roles, net), _batch(roles, net) if roles.val is not None else None
-        net.train()
 
-        def step(move_alphas: bool) -> None:
-            strategy.step(
-                net, train, val if move_alphas else None, progress=1.0, move_alphas=move_alphas
+    params: Any = None
+    macs: Any = None
+    latency_ms: Any = None
+    latency_batch: int = 1
+
+    def __post_init__(self) -> None:
+        for kind in NAMES:
+            value = getattr(self, kind)
+            if value is not None:
+                object.__setattr__(self, kind, _amount(kind, value))
+        batch = self.latency_batch
+        if isinstance(batch, bool) or not isinstance(batch, int) or batch < 1:
+            raise ValueError(
+                f"budget.latency_batch: expected a whole number of at least 1, found {batch!r}"
             )
 
-        moving = _median(lambda: step(True), device, clock)
-        still = _median(lambda: step(False), device, clock) if strategy.warmup else moving
-        mixture = strategy.mixture(noise=False)
-        began = clock()
-        restore_statistics(net, roles.statistics, mixture)
-        evaluate(net, roles.select, mixture)
-        synchronize(device)
-        measuring = 2 * (clock() - began)  # the supernet, then the discrete network
-    per_step = strategy.warmup * still + (1 - strategy.warmup) * moving
-    epoch = len(roles.train) * per_step + measuring
-    found = max(1, round(seconds / epoch))
-    log.info(
-        "search: %d epochs of about %.1f s fit in search.seconds=%g (%.0f ms a step)",
-        found, epoch, seconds, 1000 * per_step,
-    )  # fmt: skip
-    return found
+    @property
+    def limits(self) -> dict[str, float]:
+        """Kind -> limit, of those that are set."""
+        given = {kind: getattr(self, kind) for kind in NAMES}
+        return {kind: limit for kind, limit in given.items() if limit is not None}
 
 
-def _batch(roles: Roles, net: Network) -> Batch:
-    """A batch of the shape of a training batch."""
-    device = next(net.parameters()).device
-    images, labels = next(iter(roles.select))
-    size = roles.train.batch_size
-    x = torch.randn(size, *images.shape[1:], device=device)
-    return x, torch.randint(net.space.classes, (size,), device=device).to(labels.dtype)
+def _amount(kind: str, value: Any) -> float:
+    text = str(value).strip().lower()
+    found = re.fullmatch(r"(\d+\.?\d*(?:e[+-]?\d+)?|\.\d+)([kmg]?)", text)
+    amount = float(found[1]) * UNITS[found[2]] if found and not isinstance(value, bool) else 0.0
+    if not 0 < amount < math.inf or (found and found[2] and kind == "latency_ms"):
+        known = "milliseconds" if kind == "latency_ms" else "a number, or one as 300k, 1.5M, 2G"
+        raise ValueError(f"budget.{kind}: expected {known}, above 0; found {value!r}")
+    return amount
 
 
-def _median(step: Callable[[], None], device: torch.device, clock: Callable[[], float]) -> float:
-    step()
-    seconds = []
-    for _ in range(STEPS):
-        synchronize(device)
-        began = clock()
-        step()
-        synchronize(device)
-        seconds.append(clock() - began)
-    return statistics.median(seconds)
+def shown(kind: str, amount: float) -> str:
+    """`12.3k`, `1.5M`; of a latency `0.81`. Rounded up, so that it is a limit that can be met."""
+    if kind == "latency_ms":
+        return f"{math.ceil(amount * 100) / 100:g}"
+    unit = next((u for u in "GMk" if amount >= UNITS[u.lower()]), "")
+    scaled = amount / UNITS[unit.lower()]
+    digits = max(0, 3 - len(str(int(scaled)))) if unit else 0
+    return f"{math.ceil(round(scaled * 10**digits, 6)) / 10**digits:g}{unit}"
+
+
+def budget_line(told: Mapping[str, Any]) -> str:
+    """What `results.json` says of a budget, in a line."""
+    parts = [
+        f"{told['cost'][kind]:,.2f} of {limit:g} ms"
+        if kind == "latency_ms"
+        else f"{told['cost'][kind]:,.0f} of {limit:,.0f} {NAMES[kind]}"
+        for kind, limit in told["limits"].items()
+    ]
+    changed = len(told.get("given_up", ()))
+    return f"budget: {', '.join(parts)}" + (f"; {changed} edges changed for it" if changed else "")

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from engine.budget import budget_line
 from engine.errors import CheckpointError, Failure, OutOfMemory, is_out_of_memory
 
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)  # nothing more can be written
@@ -23,6 +24,7 @@ LISTED = {
     "space": "Search spaces (space=...)",
     "data": "Data (data=...)",
     "retrain": "Retraining recipes (retrain=...)",
+    "baseline": "Hand-made baselines (baseline=...)",
     "experiment": "Experiments (experiment=...)",
 }
 
@@ -122,6 +124,10 @@ def summary(results: Mapping[str, Any], folder: Path) -> str:
         ),
         ("times the test split was read", str(results["test_reads"])),
     ]
+    if results["budget"]:
+        rows.insert(5, ("budget", budget_line(results["budget"]).removeprefix("budget: ")))
+    for name, told in (results["baseline"] or {}).items():
+        rows.insert(3, (f"test accuracy ({name})", _percent(told["test_accuracy"])))
     shown = [f"  {name:<31} {value}" for name, value in rows if value]
     here = _short(folder)
     return "\n".join(

@@ -15,6 +15,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from engine.errors import DataError
 
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
+ARRAY = "npy x"
 GREY = ("1", "L", "I", "I;16", "I;16L", "I;16B", "I;16N")
 
 
@@ -57,16 +58,26 @@ def infer_shape(
 
 def _header(path: str) -> tuple[int, tuple[int, int]]:
     """Channels and (H, W) after rotation; 0 channels for a file that cannot be read."""
+    found = describe(path)
+    if found is None:
+        return 0, (0, 0)
+    mode, size = found
+    if mode.startswith(ARRAY):
+        return int(mode.removeprefix(ARRAY)), size
+    return (1 if mode in GREY else 3), size
+
+
+def describe(path: str) -> tuple[str, tuple[int, int]] | None:
+    """Mode (as `RGB`; `npy x3` of an array) and (H, W) after rotation; None if unreadable."""
     try:
         if path.lower().endswith(".npy"):
             shape = np.load(path, mmap_mode="r", allow_pickle=False).shape
-            return (shape[2] if len(shape) == 3 else 1), shape[:2]
+            return f"{ARRAY}{shape[2] if len(shape) == 3 else 1}", (shape[0], shape[1])
         with _opened(path) as image:
             turned = image.getexif().get(0x0112, 1) >= 5  # orientations 5 to 8 swap the sides
-            size = image.size if turned else image.size[::-1]
-            return (1 if image.mode in GREY else 3), size
+            return image.mode, (image.size if turned else image.size[::-1])
     except Exception:  # every decoder fails in its own way; `attempt` reports it
-        return 0, (0, 0)
+        return None
 
 
 def attempt(path: str, shape: Sequence[int]) -> np.ndarray | str:

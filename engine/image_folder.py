@@ -272,6 +272,21 @@ def load(
     return ImageFiles(part.take(kept), shape, workers, counts), kept
 
 
+def unreadable(part: Part, shape: tuple[int, int, int], workers: int) -> list[str]:
+    """Path and reason of every file that cannot be read; nothing else is kept of any."""
+    order = torch.arange(len(part.files)).split(64)
+    decoded = _living(_decoded(part, shape, order, workers, _reasons))
+    found: list[str] = []
+    for reasons in decoded:
+        interrupt.check("data")
+        found += reasons
+    return found
+
+
+def _reasons(attempts: list[np.ndarray | str]) -> list[str]:
+    return [found for found in attempts if isinstance(found, str)]
+
+
 def _kept(part: Part, failed: Sequence[str], on_error: str) -> Tensor:
     """Positions without a failure; logs every other. Raises DataError where none may be skipped."""
     reasons, count = [reason for reason in failed if reason], len(failed)

@@ -7,12 +7,16 @@ from typing import Any
 
 import torch
 
+from engine.baseline import Baseline
 from engine.benchmark import Benchmark
+from engine.budget import Budget
 from engine.data import Data
-from engine.retrain import Recipe
+from engine.recipe import PRECISIONS, Recipe
 from engine.search_settings import SearchSettings
 from search_spaces.architecture import Architecture
 from search_spaces.space import Space
+from supernets.forms import use_form
+from supernets.network import Network, supernet
 
 
 @dataclass(frozen=True)
@@ -40,5 +44,15 @@ class Job:
     recipe: Recipe
     formats: Sequence[str]
     benchmark: Benchmark
+    budget: Budget
+    baseline: Baseline | None
     architecture: Architecture | None = None
     weights: Path | None = None
+
+    def supernet(self, strategy: Any) -> Network:
+        """The supernet that a strategy searches, on the device, in the form that was asked for."""
+        net = supernet(self.space, strategy.mixed_op).to(self.device)
+        use_form(net, self.form, self.device)
+        net.checkpoint_cells = self.checkpoint_cells
+        net.autocast = PRECISIONS[self.search.precision]
+        return net

@@ -11,7 +11,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
-NOT_IDENTITY = ("hydra", "task", "resume", "device", "benchmark", "checkpoint", "runs")
+NOT_IDENTITY = ("hydra", "task", "resume", "device", "benchmark", "checkpoint", "runs", "baseline")
 NAME = "{strategy}-{space}-{data}-s{seed}-{digest}"
 
 

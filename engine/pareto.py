@@ -86,6 +86,14 @@ class Pareto:
         write_atomically(self.folder / "pareto.svg", pareto_svg(self.points))
 
 
+def best_first(folder: Path) -> list[Architecture]:
+    """The kept architectures of a run's folder by accuracy; none where it kept no series."""
+    path = folder / "pareto.json"
+    points = read_object(path)["points"] if path.is_file() else []
+    points = sorted(points, key=lambda point: -point["discretised_accuracy"])
+    return [Architecture.load(folder / point["architecture"]) for point in points]
+
+
 def pareto_svg(points: list[dict[str, Any]]) -> bytes:
     """Accuracy against multiply-accumulates and parameters; a full point is one that none beats."""
     import matplotlib

@@ -1,13 +1,12 @@
-"""The phases of a run, each skipped when its folder holds it: search, retrain, evaluate, export."""
+"""The phases of a run, each skipped when its folder holds it."""
 
 import json
 import logging
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from engine.benchmark import look_up, rank_correlation
-from engine.budget import epochs_within
 from engine.checkpoint import Checkpoints, write_atomically
 from engine.diagnosis import degenerate
 from engine.drawing import cell_svg
@@ -16,16 +15,17 @@ from engine.evaluate import evaluate
 from engine.export import export
 from engine.final import digest_of, final_space, load_final, save_final
 from engine.job import Job
-from engine.recipe import PRECISIONS
 from engine.record import Record, Results
-from engine.retrain import retrain
+from engine.retrain import retrain, train
 from engine.run_folder import RunFolder
 from engine.runtime import describe_device, measured, seed_everything, versions
 from engine.search import search
+from engine.time_budget import epochs_within
+from engine.weights import save_weights
+from engine.within_budget import drawn, fit_of, fitted, spent
 from search_spaces.architecture import Architecture
 from supernets.costs import macs, parameters
-from supernets.forms import use_form
-from supernets.network import Network, supernet
+from supernets.network import Network
 
 log = logging.getLogger(__name__)
 
@@ -56,17 +56,18 @@ class Pipeline:
         """Leaves `architecture.json`, one file an epoch, and drawings of the cells."""
         job = self.job
         identity = self._identity("space", "strategy", "search")
+        searched = identity | self._budget_identity()
         if job.architecture is not None:
             raise ConfigError(
                 "architecture: task=search finds one, but "
                 f"architecture={job.settings['architecture']} was given; "
                 "leave it out, or set task=retrain"
             )
-        if self.run.done("search", identity):
+        if self.run.done("search", searched):
             log.info("search: finished before, in %s", job.folder)
         else:
             self._search(identity)
-            self.run.finish("search", identity)
+            self.run.finish("search", searched)
         if job.benchmark.table:
             self.results.update(benchmark=look_up(job.benchmark, job.folder))
 
@@ -90,7 +91,12 @@ class Pipeline:
             )
             self._cost("search", cost)
         else:
-            architecture = strategy.architecture(**meta, epoch=None)
+            meta["epoch"] = None
+            if job.budget.limits:
+                architecture, told = drawn(job, strategy, meta)
+                self._budgeted(told)
+            else:
+                architecture = strategy.architecture(**meta)
         self._keep(architecture)
         warning = degenerate(job.space, architecture)
         if warning:
@@ -101,7 +107,7 @@ class Pipeline:
         job = self.job
         job.data.to(job.device)
         with configuring():
-            net = self._supernet(strategy)
+            net = job.supernet(strategy)
             strategy.setup(net, job.device)
         roles = job.data.loaders(
             job.search.batch_size, one_level=not strategy.update.two_level, seed=job.seed
@@ -112,7 +118,7 @@ class Pipeline:
             epochs = epochs or epochs_within(settings.seconds, net, strategy, roles)
             settings = replace(settings, epochs=epochs)
         self.results.update(search_epochs=settings.epochs)
-        return search(
+        found = search(
             net,
             strategy,
             roles,
@@ -122,13 +128,21 @@ class Pipeline:
             checkpoints=self._checkpoints("search", identity),
             meta=meta,
         )
+        if job.budget.limits:
+            found, told = fitted(job, found, net, strategy, roles)
+            self._budgeted(told)
+        return found
 
-    def _supernet(self, strategy: Any) -> Network:
-        net = supernet(self.job.space, strategy.mixed_op).to(self.job.device)
-        use_form(net, self.job.form, self.job.device)
-        net.checkpoint_cells = self.job.checkpoint_cells
-        net.autocast = PRECISIONS[self.job.search.precision]
-        return net
+    def _budgeted(self, told: dict[str, Any]) -> None:
+        """Notes what was chosen within the budget, in the place of what was noted before."""
+        self.results.fields["budget"] = None
+        self.results.update(budget=told)
+
+    def _budget_identity(self) -> dict[str, Any]:
+        """What a search also depends on where there is a budget: that, and the final size."""
+        if not self.job.budget.limits:
+            return {}
+        return {"budget": self.job.settings["budget"], "final_size": self.job.recipe.size}
 
     def _keep(self, architecture: Architecture) -> None:
         architecture.save(self.job.folder / "architecture.json")
@@ -148,7 +162,7 @@ class Pipeline:
                 f"task=rank: no searched supernet in {job.folder}; run task=search first with the "
                 "same settings (random trains none)"
             )
-        net = self._supernet(job.strategy(job.space))
+        net = job.supernet(job.strategy(job.space))
         net.load_state_dict(state["net"])
         job.data.to(job.device)
         roles = job.data.loaders(job.search.batch_size, one_level=False, seed=job.seed)
@@ -178,6 +192,8 @@ class Pipeline:
         if self.run.done("retrain", identity):
             log.info("retrain: finished before, in %s", job.folder)
             return
+        if job.budget.limits and job.architecture is not None:
+            self._budgeted(spent(fit_of(job), architecture))
         self._keep(architecture)
         space = final_space(job.space, job.recipe)
         seed_everything(job.seed)
@@ -242,12 +258,10 @@ class Pipeline:
                 f"{trained_on[2]}), found data={job.data.name}; set data={trained_on[0]}"
             )
         with measured(job.device) as cost:
-            job.data.to(job.device)
-            measures = evaluate(net, job.data.test(job.recipe.batch_size))
+            tested = self._tested(net)
         self.results.update(
-            test_accuracy=measures["accuracy"],
-            test_balanced_accuracy=measures["balanced_accuracy"],
-            test_reads=self.results.fields["test_reads"] + job.data.test_reads,
+            **tested,
+            test_reads=self.results.fields["test_reads"] + 1,
             parameters=parameters(net),
             macs=macs(net),
             architecture=architecture.identity,
@@ -275,8 +289,58 @@ class Pipeline:
         self._cost("export", cost)
         self.run.finish("export", identity)
 
+    # -- the hand-made baseline
+    # ----------------------------------------------------------------------------------
+
+    def baseline(self) -> None:
+        """Trains a network made by hand as the found one is, reads the test split once with it.
+
+        Leaves `baseline_<network>.safetensors`.
+        """
+        job, architecture = self.job, self.architecture()
+        if job.baseline is None:
+            raise ConfigError("baseline: null, expected one; set baseline=resnet18")
+        name = job.baseline.network
+        phase = f"baseline_{name}"
+        identity = self._identity("retrain") | asdict(job.baseline)
+        identity["architecture"] = architecture.identity
+        if self.run.done(phase, identity):
+            log.info("%s: finished before, in %s", phase, job.folder)
+            return
+        seed_everything(job.seed)
+        net, told = job.baseline.beside(final_space(job.space, job.recipe), architecture)
+        net = net.to(job.device)
+        log.info(
+            "%s: width %.3g, %s parameters, %.3f of the found network's %s",
+            phase, told["width"], f"{told['parameters']:,}", told["ratio"], told["match"],
+        )  # fmt: skip
+        checkpoints = self._checkpoints(phase, identity)
+        seed_everything(job.seed)
+        with measured(job.device) as cost:
+            net = train(
+                net,
+                job.data.to(job.device),
+                job.recipe,
+                job.folder,
+                job.device,
+                job.seed,
+                self.record,
+                checkpoints,
+            )
+            save_weights(net, job.folder / f"{phase}.safetensors", {"network": json.dumps(told)})
+            told |= self._tested(net)
+        self.results.update(baseline={name: told}, test_reads=self.results.fields["test_reads"] + 1)
+        self._cost(phase, cost)
+        self.run.finish(phase, identity)
+
     # -- helpers
     # ------------------------------------------------------------------------------------------
+
+    def _tested(self, net: Any) -> dict[str, Any]:
+        """The two accuracies on the test split, which this reads once."""
+        data = self.job.data.to(self.job.device)
+        measures = evaluate(net, data.test(self.job.recipe.batch_size))
+        return {f"test_{name}": measures[name] for name in ("accuracy", "balanced_accuracy")}
 
     def _checkpoints(self, phase: str, identity: dict[str, Any]) -> Checkpoints:
         """Of a phase; with resume=never those of an earlier run are gone."""

@@ -5,6 +5,7 @@ import torch
 from engine.augment import Augment
 from engine.errors import ConfigError, configuring
 from engine.final import final_space
+from engine.fit import Fit
 from engine.job import Job
 from search_spaces.architecture import Architecture
 from search_spaces.space import Space
@@ -40,6 +41,18 @@ def preflight(job: Job, phases: tuple[str, ...]) -> None:
                 raise ConfigError(
                     f"{error}; retrain.crop, flip and cutout go before the data's"
                 ) from error
+        check_budget(job, phases)
+
+
+def check_budget(job: Job, phases: tuple[str, ...]) -> None:
+    """Raises ConfigError where what will be found, or is given, cannot be within the budget."""
+    if not job.budget.limits or not {"search", "retrain"} & set(phases):
+        return
+    fit = Fit(job.budget, job.space, job.recipe, job.device)
+    if "search" in phases:
+        fit.check_possible(job.strategy(job.space))
+    elif job.architecture is not None:
+        fit.check(job.architecture, "the given architecture's network")
 
 
 def some_architecture(space: Space) -> Architecture:

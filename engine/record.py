@@ -37,6 +37,8 @@ RESULTS = (
     "ranking",
     "parameters",
     "macs",
+    "budget",
+    "baseline",
     "seconds",
     "cpu_seconds",
     "peak_memory_bytes",

@@ -7,6 +7,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from engine.budget import NAMES
 from engine.charts import legend, line_chart
 from engine.checkpoint import write_atomically
 
@@ -34,7 +35,9 @@ def write_report(folder: Path, command: str) -> Path:
         _gates(folder / "gates"),
         _pareto(folder),
         _benchmark(results),
+        _budget(results),
         _retraining(metrics["retrain"]),
+        _baseline(results),
         _cost(results),
         _checklist(results),
         _provenance(results, config, command),
@@ -169,12 +172,56 @@ def _benchmark(results: Mapping[str, Any]) -> str:
     return _section("The tabular benchmark", told + _chart(next(iter(curve)), curve))
 
 
+def _budget(results: Mapping[str, Any]) -> str:
+    """Limits, costs, and what the best architecture without the budget would have kept."""
+    told = results.get("budget")
+    if not told:
+        return ""
+    columns = [told["limits"], told["cost"], *([told["without"]] if "without" in told else [])]
+    rows = [[NAMES[kind], *(f"{column[kind]:,g}" for column in columns)] for kind in columns[0]]
+    if "without" in told:
+        accuracies = (results["discretised_accuracy"], told["without"]["discretised_accuracy"])
+        rows.append(["accuracy, supernet's weights", "", *map(_percent, accuracies)])
+    body = _table(["", "at most", "this network", "without the budget"][: len(columns) + 1], rows)
+    if told.get("given_up"):
+        edges = [
+            [f"{row['group']} {row['edge']}", *map(_with_gates, (row["was"], row["is"]))]
+            for row in told["given_up"]
+        ]
+        body += _table(["edge", "without the budget (gate)", "within it (gate)"], edges)
+    return _section("The budget", body)
+
+
+def _with_gates(kept: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} ({gate:.3f})" for name, gate in kept.items()) or "dropped"
+
+
 def _retraining(metrics: Metrics) -> str:
     charts = [
         _chart("accuracy", {"train": _column(metrics, "train_accuracy")}, percent=True),
         _chart("loss", {"train": _column(metrics, "train_loss")}),
     ]
     return _section("Retraining", _grid(charts))
+
+
+def _baseline(results: Mapping[str, Any]) -> str:
+    """The found network beside those made by hand."""
+    if not results.get("baseline"):
+        return ""
+    rows = [["found", *_of_network(results), ""]]
+    for name, told in results["baseline"].items():
+        near = f"width {told['width']:.3g}: {told['ratio']:.3f} of its {told['match']}"
+        rows.append([name, *_of_network(told), near])
+    head = ["network", "test accuracy", "parameters", "multiply-accumulates", ""]
+    told = (
+        '<p class="soft">All trained by the same recipe on the same images from the same seed, and '
+        "tested once each; a hand-made one has neither auxiliary head nor drop-path.</p>"
+    )
+    return _section("Beside a network made by hand", _table(head, rows) + told)
+
+
+def _of_network(told: Mapping[str, Any]) -> list[str]:
+    return [_percent(told["test_accuracy"]), _count(told["parameters"]), _count(told["macs"])]
 
 
 def _cost(results: Mapping[str, Any]) -> str:

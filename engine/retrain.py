@@ -60,6 +60,21 @@ def retrain(
     """
     seed_everything(seed)
     net = final_network(space, architecture, auxiliary=recipe.auxiliary_weight > 0).to(device)
+    return train(net, data, recipe, folder, device, seed, record, checkpoints, stop)
+
+
+def train(
+    net: Any,
+    data: Data,
+    recipe: Recipe,
+    folder: Path,
+    device: torch.device,
+    seed: int,
+    record: Record,
+    checkpoints: Checkpoints,
+    stop: Callable[[], bool] = interrupt.requested,
+) -> Any:
+    """Trains any network of that kind as `retrain` does; its phase is that of the checkpoints."""
     training = Training(net, _loader(data.to(device), recipe, seed), recipe)
     task = _Retraining(training, folder, record, checkpoints, stop)
     return sparing("retrain", task.run, training.halve, device)
@@ -77,9 +92,9 @@ class _Retraining:
         stop: Callable[[], bool],
     ):
         self.training, self.record = training, record
-        self.checkpoints, self.stop = checkpoints, stop
+        self.checkpoints, self.stop, self.phase = checkpoints, stop, checkpoints.phase
         remedy = _remedy(training.recipe)
-        self.watch = Watch("retrain", remedy, folder, {"training": training.loader})
+        self.watch = Watch(self.phase, remedy, folder, {"training": training.loader})
 
     def run(self) -> Network:
         """From the last checkpoint to the end."""
@@ -87,14 +102,14 @@ class _Retraining:
         saved = self.checkpoints.load()
         if saved is not None:
             training.load_state_dict(saved)
-            self.record.resume("retrain", training.finished)
-            log.info("retrain: continued in epoch %d of %d", training.finished + 1, epochs)
+            self.record.resume(self.phase, training.finished)
+            log.info("%s: continued in epoch %d of %d", self.phase, training.finished + 1, epochs)
         else:
-            self.record.resume("retrain", 0)
+            self.record.resume(self.phase, 0)
             self.save()  # what cannot be written is found out now
         steps = len(training.loader)
         done = training.finished * steps + training.steps
-        with Progress("retrain", epochs * steps, done) as progress:
+        with Progress(self.phase, epochs * steps, done) as progress:
             while training.finished < epochs:
                 epoch, began = training.finished, time.perf_counter()
                 for _ in training.epoch(self.watch, progress):
@@ -103,8 +118,8 @@ class _Retraining:
                         self.save()
                 metrics = training.next_epoch()
                 metrics["seconds"] = round(time.perf_counter() - began, 3)
-                self.record.log("retrain", epoch, metrics)
-                _tell(epoch, epochs, metrics, training.net.space.classes)
+                self.record.log(self.phase, epoch, metrics)
+                _tell(self.phase, epoch, epochs, metrics, training.net.space.classes)
                 if training.finished == epochs or self.checkpoints.due(epoch_over=True):
                     self.save()
                 if training.finished < epochs:
@@ -120,17 +135,17 @@ class _Retraining:
         """Raises Interrupted, all saved, if the run was asked to stop."""
         if self.stop():
             self.save()
-            raise Interrupted("retrain: stopped and saved; run the same command to continue")
+            raise Interrupted(f"{self.phase}: stopped and saved; run the same command to continue")
 
 
-def _tell(epoch: int, epochs: int, metrics: dict[str, float], classes: int) -> None:
+def _tell(phase: str, epoch: int, epochs: int, metrics: dict[str, float], classes: int) -> None:
     log.info(
-        "retrain epoch %d/%d: train loss %.3f, train accuracy %.3f",
-        epoch + 1, epochs, metrics["train_loss"], metrics["train_accuracy"],
+        "%s epoch %d/%d: train loss %.3f, train accuracy %.3f",
+        phase, epoch + 1, epochs, metrics["train_loss"], metrics["train_accuracy"],
     )  # fmt: skip
     warning = not_learning(metrics["train_loss"], classes, "retrain.lr")
     if epoch == 0 and warning:
-        log.warning("retrain: %s", warning)
+        log.warning("%s: %s", phase, warning)
 
 
 def _remedy(recipe: Recipe) -> str:

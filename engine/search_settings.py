@@ -11,7 +11,8 @@ class SearchSettings:
 
     Args:
         micro_batches: parts in which a batch is computed, to save memory.
-        seconds: time for the search; where it is given, `epochs` is what fits (`engine.budget`).
+        seconds: time for the search; where it is given, `epochs` is what fits
+            (`engine.time_budget`).
         curvature: each epoch also measures the dominant eigenvalue in alpha and the sharpness in
             the weights, on one batch of `select`; it takes about 25 steps' time.
         precision: `float32`, or `bfloat16` autocast of the supernet; alphas, gates, weights and

@@ -4,7 +4,7 @@ Source: Li & Talwalkar 2019, arXiv:1902.07638, section 3; Yang et al. 2020, arXi
 section 3.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,7 +12,11 @@ from torch import Tensor
 
 from search_spaces.architecture import Architecture, reachable
 from search_spaces.space import Cell, Space
+from strategies.discretisation.decisions import Structure
 from strategies.shares import real_candidates
+from supernets.final_costs import total
+
+DRAWS = 5000
 
 
 def random_cell(cell: Cell, generator: torch.Generator) -> dict[str, tuple[str, ...]]:
@@ -82,6 +86,24 @@ class RandomSearch:
     def __init__(self, space: Space):
         self.space = space
         self.generator = torch.Generator().manual_seed(int(torch.randint(2**62, ())))
+
+    def structures(self) -> dict[str, Structure]:
+        """Per group what is drawn."""
+        return {name: Structure.of_space(cell) for name, cell in self.space.groups.items()}
+
+    def within(
+        self, costs: Sequence[Mapping[str, Tensor]], limits: Sequence[float], **meta: Any
+    ) -> Architecture | None:
+        """The first of at most `DRAWS` architectures whose costs keep to their limits, or None.
+
+        costs: group -> (E, O) each. All architectures within the limits are equally likely.
+        """
+        for _ in range(DRAWS):
+            drawn = self.architecture(**meta)
+            spent = (total(drawn, self.space, tables) for tables in costs)
+            if all(cost <= limit for cost, limit in zip(spent, limits, strict=True)):
+                return drawn
+        return None
 
     def architecture(self, **meta: Any) -> Architecture:
         """A newly drawn architecture."""

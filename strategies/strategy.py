@@ -1,7 +1,7 @@
 """A strategy: alphas, betas, both optimisers, and the ingredients a YAML puts together."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from search_spaces.architecture import Architecture
 from search_spaces.space import Space
+from strategies.discretisation.constrained import Tables, within
+from strategies.discretisation.decisions import Structure
 from strategies.micro_batches import in_parts
 from strategies.optimizer_state import load_named_state, named_state
 from supernets.mixture import Active, GroupMixture, Mixture, everything_active
@@ -238,6 +240,25 @@ class Strategy:
             )
         }
         return Architecture.of(self.space, choices, **meta)
+
+    def structures(self) -> dict[str, Structure | None]:
+        """Per group what the discretisation decides; None where it does not choose by gates."""
+        cells = self.space.groups
+        return {n: Structure.of_rule(self.discretisation, cell) for n, cell in cells.items()}
+
+    def within(
+        self, costs: Sequence[Tables], limits: Sequence[float], **meta: Any
+    ) -> Architecture | None:
+        """The architecture of the largest sum of log gates whose costs keep to their limits.
+
+        costs: group -> (E, O) each. None where there is none, or the rule does not choose by gates.
+        """
+        known = {name: found for name, found in self.structures().items() if found is not None}
+        if len(known) < len(self.alive):
+            return None
+        alive = {name: table.cpu() for name, table in self.alive.items()}
+        choices = within(self.space, known, self.gates(), alive, costs, limits)
+        return None if choices is None else Architecture.of(self.space, choices, **meta)
 
     # -- state
     # --------------------------------------------------------------------------------------------

@@ -28,15 +28,21 @@ def macs(net: Network, mixture: Mixture | None = None) -> int:
 
 def _counted(net: nn.Module, inputs: tuple[Any, ...]) -> int:
     """Multiply-accumulates of one pass of a module in eval mode; the inputs are on `meta`."""
-    total = 0
+    return sum(layer_macs(net, inputs).values())
+
+
+def layer_macs(net: nn.Module, inputs: tuple[Any, ...]) -> dict[nn.Module, int]:
+    """Those of each convolution and linear layer that such a pass runs."""
+    found: dict[nn.Module, int] = {}
 
     def count(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        nonlocal total
         if isinstance(module, nn.Conv2d):
             kernel = module.kernel_size[0] * module.kernel_size[1]
-            total += output.numel() * module.in_channels // module.groups * kernel
-        elif isinstance(module, nn.Linear):
-            total += module.in_features * output.numel()
+            macs = output.numel() * module.in_channels // module.groups * kernel
+        else:
+            assert isinstance(module, nn.Linear)
+            macs = module.in_features * output.numel()
+        found[module] = found.get(module, 0) + macs
 
     counted = [m for m in net.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
     hooks = [module.register_forward_hook(count) for module in counted]
@@ -49,7 +55,7 @@ def _counted(net: nn.Module, inputs: tuple[Any, ...]) -> int:
         net.train(training)
         for hook in hooks:
             hook.remove()
-    return total
+    return found
 
 
 def _ghost(mixture: Mixture) -> Mixture:

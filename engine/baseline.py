@@ -1,0 +1,174 @@
+"""A network made by hand, at the size of the found one, to stand beside it.
+
+ResNet-18 (He et al. 2016, arXiv:1512.03385) and MobileNetV3-Small (Howard et al. 2019,
+arXiv:1905.02244) of torchvision, untrained.
+"""
+
+import math
+from bisect import bisect_left
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from search_spaces.architecture import Architecture
+from search_spaces.space import Space
+from supernets.costs import macs, parameters
+from supernets.network import final_network
+
+STEPS = 512  # widths are multiples of 1 / STEPS
+WIDEST = 16
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """Which network, and which size of it is made like that of the found one.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+
+    network: str
+    match: str
+
+    def __post_init__(self) -> None:
+        for name, known in (("network", NETWORKS), ("match", SIZES)):
+            if getattr(self, name) not in known:
+                raise ValueError(
+                    f"baseline.{name}: unknown {getattr(self, name)!r}; known: {', '.join(known)}"
+                )
+
+    def beside(self, space: Space, architecture: Architecture) -> tuple["HandMade", dict[str, Any]]:
+        """The network for an architecture's, and what is said of it. space: the final one."""
+        with torch.device("meta"):
+            found = final_network(space, architecture)
+        target = SIZES[self.match](found)
+        net = self.sized(space, target)
+        told = {
+            "match": self.match,
+            "ratio": round(SIZES[self.match](net) / target, 4),
+            "width": net.width,
+            "parameters": SIZES["parameters"](net),
+            "macs": SIZES["macs"](net),
+        }
+        return net, told
+
+    def sized(self, space: Space, target: int) -> "HandMade":
+        """The network on the default device, of the width at which its size is nearest `target`.
+
+        space: of the found network, whose input, classes and kind of stem it takes.
+        """
+        size = SIZES[self.match]
+
+        def of(step: int) -> int:
+            with torch.device("meta"):
+                return size(HandMade(self.network, space, step / STEPS))
+
+        step = 1 + bisect_left(range(1, WIDEST * STEPS), target, key=of)
+        near = min(
+            {step, max(1, step - 1)}, key=lambda step: (abs(math.log(of(step) / target)), step)
+        )
+        return HandMade(self.network, space, near / STEPS)
+
+
+class HandMade(nn.Module):
+    """A torchvision network, every width of it multiplied, in the place of a final network.
+
+    Images that the found network sees at full resolution lose none in the stem either. It has
+    neither an auxiliary head nor drop-path.
+
+    forward: (B, C, H, W) -> logits (B, classes).
+    """
+
+    auxiliary = None
+
+    def __init__(self, network: str, space: Space, width: float):
+        super().__init__()
+        self.space, self.width = space, width
+        make, full_resolution = NETWORKS[network]
+        net = make(num_classes=space.classes)
+        if space.stem != "imagenet":
+            full_resolution(net)
+        self.net = scaled(net, width, space.input_shape[0], space.classes)
+
+    def forward(self, x: Tensor, mixture: None = None) -> Tensor:
+        return self.net(x)
+
+    def set_drop_path(self, probability: float) -> None:
+        """Nothing to drop."""
+
+
+def scaled(net: nn.Module, width: float, channels: int, classes: int) -> nn.Module:
+    """The same network with `width` times as many of everything between input and classes.
+
+    channels: of the images. Layers are made anew: convolutions as torchvision initialises these
+    networks, linear layers as torch does.
+    """
+
+    def times(count: int) -> int:
+        return max(1, round(count * width))
+
+    layers = [
+        (name, module)
+        for name, module in net.named_modules()
+        if isinstance(module, nn.Conv2d | nn.BatchNorm2d | nn.Linear)
+    ]
+    convolutions = [name for name, module in layers if isinstance(module, nn.Conv2d)]
+    for name, old in layers:
+        new: nn.Module
+        if isinstance(old, nn.Conv2d):
+            new = nn.Conv2d(
+                channels if name == convolutions[0] else times(old.in_channels),
+                times(old.out_channels),
+                old.kernel_size,  # type: ignore[arg-type]
+                old.stride,  # type: ignore[arg-type]
+                old.padding,  # type: ignore[arg-type]
+                old.dilation,  # type: ignore[arg-type]
+                groups=1 if old.groups == 1 else times(old.groups),
+                bias=old.bias is not None,
+            )
+            nn.init.kaiming_normal_(new.weight, mode="fan_out", nonlinearity="relu")
+            if new.bias is not None:
+                nn.init.zeros_(new.bias)
+        elif isinstance(old, nn.BatchNorm2d):
+            new = nn.BatchNorm2d(times(old.num_features), old.eps, old.momentum)
+        else:
+            last = name == layers[-1][0]
+            new = nn.Linear(times(old.in_features), classes if last else times(old.out_features))
+        parent, _, child = name.rpartition(".")
+        setattr(net.get_submodule(parent), child, new)
+    return net
+
+
+def _resnet18(num_classes: int) -> nn.Module:
+    from torchvision.models import resnet18
+
+    return resnet18(weights=None, num_classes=num_classes)
+
+
+def _mobilenet_v3_small(num_classes: int) -> nn.Module:
+    from torchvision.models import mobilenet_v3_small
+
+    return mobilenet_v3_small(weights=None, num_classes=num_classes)
+
+
+def _resnet_at_full_resolution(net: Any) -> None:
+    """A 3x3 convolution in place of the 7x7 of stride 2 and the pool: a third of the reductions."""
+    net.conv1 = nn.Conv2d(3, net.conv1.out_channels, 3, padding=1, bias=False)
+    net.maxpool = nn.Identity()
+
+
+def _mobilenet_at_full_resolution(net: Any) -> None:
+    """The first two of five strides are 1."""
+    net.features[0][0].stride = (1, 1)
+    net.features[1].block[0][0].stride = (1, 1)
+
+
+# name -> constructor, and what keeps the resolution of small images
+NETWORKS: dict[str, tuple[Callable[..., nn.Module], Callable[[Any], None]]] = {
+    "resnet18": (_resnet18, _resnet_at_full_resolution),
+    "mobilenet_v3_small": (_mobilenet_v3_small, _mobilenet_at_full_resolution),
+}
+SIZES: dict[str, Callable[[Any], int]] = {"parameters": parameters, "macs": macs}

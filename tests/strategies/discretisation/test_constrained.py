@@ -1,0 +1,172 @@
+"""The best architecture within limits equals the one that enumeration finds."""
+
+import itertools
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from search_spaces.architecture import reachable
+from search_spaces.space import Cell, Layer, Space, complete_edges
+from strategies.discretisation.constrained import best_within, cheapest, within
+from strategies.discretisation.decisions import Option, Structure, undominated
+from strategies.discretisation.strongest import best_candidates, strongest
+from strategies.discretisation.survivors import survivors
+
+NAMES = ["none", "skip", "small", "large"]
+
+
+def toy(cell: Cell, groups: int) -> Space:
+    layers = tuple(Layer("cell", f"g{i}", 4, reduction=False) for i in range(groups))
+    return Space(
+        "toy", lambda **_: None, {}, {"cell": cell}, layers, {}, (1, 8, 8), 2, "small", 4, False, ""
+    )  # fmt: skip
+
+
+def two_inputs() -> Cell:
+    return Cell(2, 2, complete_edges(2, 2, NAMES), keep=2)
+
+
+def every_edge(output: str) -> Cell:
+    return Cell(1, 2, complete_edges(1, 2, NAMES), keep=None, output=output)
+
+
+def drawn(space: Space, seed: int) -> tuple[dict[str, Tensor], dict[str, Tensor], list[dict]]:
+    """Gates, what is alive, and two kinds of costs; `none` and `skip` are free."""
+    source = torch.Generator().manual_seed(seed)
+    shape = {name: (len(cell.edges), cell.width) for name, cell in space.groups.items()}
+    free = torch.tensor([0.0, 0.0, 1.0, 1.0])
+    gates = {n: torch.rand(s, generator=source) for n, s in shape.items()}
+    alive = {n: torch.ones(s, dtype=torch.bool) for n, s in shape.items()}
+    costs = [
+        {n: torch.randint(1, 20, s, generator=source) * free for n, s in shape.items()}
+        for _ in range(2)
+    ]
+    return gates, alive, costs
+
+
+def by_enumeration(space: Space, drops: bool, gates, costs, limits) -> float:
+    """The largest sum of log gates of all architectures within the limits."""
+    cells = []
+    for name, cell in space.groups.items():
+        here = []
+        for picks in itertools.product(range(-1, 4), repeat=len(cell.edges)):
+            kept = {c.name: (NAMES[o],) for c, o in zip(cell.edges, picks, strict=True) if o > 0}
+            if drops:
+                legal = -1 not in picks and (cell.output == "concat" or reachable(cell, kept))
+            else:
+                legal = 0 not in picks and all(
+                    sum(picks[e] > 0 for e in cell.incoming(node)) == 2 for node in cell.targets
+                )
+            if legal:
+                chosen = [(e, o) for e, o in enumerate(picks) if o >= 0]
+                score = sum(math.log(float(gates[name][e, o])) for e, o in chosen)
+                spent = [sum(float(c[name][e, o]) for e, o in chosen) for c in costs]
+                here.append((score, *spent))
+        cells.append(here)
+    best = -math.inf
+    for parts in itertools.product(*cells):
+        score, *spent = (sum(column) for column in zip(*parts, strict=True))
+        if all(a <= b for a, b in zip(spent, limits, strict=True)):
+            best = max(best, score)
+    return best
+
+
+def score_of(space: Space, drops: bool, choices, gates) -> float:
+    total = 0.0
+    for name, cell in space.groups.items():
+        for e, edge in enumerate(cell.edges):
+            names = choices[name].get(edge.name, ("none",) if drops else ())
+            total += sum(math.log(float(gates[name][e, NAMES.index(n)])) for n in names)
+    return total
+
+
+@pytest.mark.parametrize(
+    ("cell", "rule", "drops", "groups"),
+    [
+        (two_inputs(), strongest, False, 1),
+        (every_edge("concat"), best_candidates, True, 2),
+        (every_edge("last"), best_candidates, True, 2),
+    ],
+    ids=["two-inputs", "every-edge", "every-edge-to-the-last-node"],
+)
+@pytest.mark.parametrize("limits", [(0,), (7,), (19,), (33,), (12, 40), (25, 21), (400, 400)])
+def test_it_is_the_best_of_all(cell: Cell, rule, drops: bool, groups: int, limits: tuple):
+    space = toy(cell, groups)
+    for seed in range(3):
+        gates, alive, costs = drawn(space, seed)
+        costs = costs[: len(limits)]
+        best = by_enumeration(space, drops, gates, costs, limits)
+        asked = {n: Structure.of_rule(rule, c) for n, c in space.groups.items()}
+        choices = within(space, asked, gates, alive, costs, limits)
+        assert choices is not None
+        assert score_of(space, drops, choices, gates) == pytest.approx(best)
+        read = {n: rule(c, gates[n], alive[n]) for n, c in space.groups.items()}
+        whole = cell.output == "concat" or all(reachable(cell, kept) for kept in read.values())
+        if limits == (400, 400) and whole:  # no limit bites: it is what the rule reads
+            assert choices == read
+
+
+def test_by_hand():
+    """Gates 0.6, 0.3, 0.1 at costs 5, 2, 0, twice: of 7 the best is one dear and one middle."""
+    decision = [
+        Option((("e", str(cost)),), math.log(gate), (float(cost),))
+        for gate, cost in ((0.6, 5), (0.3, 2), (0.1, 0))
+    ]
+    for limit, spent in ((10, [5, 5]), (9, [2, 5]), (7, [2, 5]), (6, [0, 5]), (4, [2, 2])):
+        picked = best_within([decision, decision], (limit,))
+        assert picked is not None
+        if limit != 6:  # 5 + 0: log 0.06; 2 + 2: log 0.09
+            assert sorted(option.costs[0] for option in picked) == spent
+        else:
+            assert [option.costs[0] for option in picked] == [2, 2]
+    assert best_within([decision, decision], (-1,)) is None
+
+
+def test_undominated():
+    options = [Option((), s, (c, d)) for s, c, d in ((1, 5, 5), (2, 5, 5), (2, 4, 6), (0, 9, 9))]
+    assert {(o.score, *o.costs) for o in undominated(options)} == {(2, 5, 5), (2, 4, 6)}
+
+
+def test_what_is_not_alive_is_not_chosen():
+    space = toy(two_inputs(), 1)
+    gates, alive, costs = drawn(space, 0)
+    alive["g0"][:, 1] = False  # no free candidate is left
+    structures = {n: Structure.of_space(c) for n, c in space.groups.items()}
+    assert within(space, structures, gates, alive, costs[:1], (0,)) is None
+    choices = within(space, structures, gates, alive, costs[:1], (60,))
+    assert choices is not None
+    assert ("skip",) not in choices["g0"].values()
+
+
+def test_a_rule_says_by_its_answers_how_it_decides():
+    pair, last = two_inputs(), every_edge("last")
+    assert Structure.of_rule(strongest, pair) == Structure({2: 2, 3: 2}, False)
+    assert Structure.of_rule(strongest, last) == Structure({1: 1, 2: 2}, True)
+    assert Structure.of_rule(best_candidates, pair) == Structure({2: 2, 3: 3}, True)
+    assert Structure.of_rule(survivors, pair) is None
+    for cell in (pair, last):
+        assert Structure.of_space(cell) == Structure.of_rule(strongest, cell)
+
+
+@pytest.mark.parametrize("cell", [two_inputs(), every_edge("last")], ids=["two-inputs", "every"])
+def test_the_cheapest_costs_as_much_as_the_tightest_limit_that_can_be_met(cell: Cell):
+    space = toy(cell, 2)
+    gates, alive, (costs, _) = drawn(space, 0)
+    costs = {n: table + torch.tensor([0.0, 1.0, 1.0, 1.0]) for n, table in costs.items()}
+    structures = {n: Structure.of_space(c) for n, c in space.groups.items()}
+
+    def spent(choices) -> float:
+        return sum(
+            float(costs[n][e, NAMES.index(kept)])
+            for n, c in space.groups.items()
+            for e, edge in enumerate(c.edges)
+            for kept in choices[n].get(edge.name, ())
+        )
+
+    least = spent(cheapest(space, structures, costs))
+    best = within(space, structures, gates, alive, [costs], [least])
+    assert best is not None
+    assert spent(best) == least
+    assert within(space, structures, gates, alive, [costs], [least - 1]) is None
