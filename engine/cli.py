@@ -7,9 +7,17 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from engine.errors import CheckpointError, Failure, OutOfMemory, is_out_of_memory
+from engine import interrupt
+from engine.errors import CheckpointError, Failure, Interrupted, OutOfMemory, is_out_of_memory
 
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)  # nothing more can be written
+WORKERS = ("joblib", "submitit", "ray")  # whose errors say that a job's process is gone
+EXTRAS = {
+    "joblib": "joblib",
+    "submitit_slurm": "submitit",
+    "submitit_local": "submitit",
+    "ray": "ray",
+}
 
 LISTED = {
     "strategy": "Strategies (strategy=...)",
@@ -66,9 +74,21 @@ def explain(
                 "retrain.batch_size or the network's channels and layers"
             )
     kind = type(error).__module__.partition(".")[0]
+    if kind in WORKERS:
+        return _lost_worker(kind, error)
     if kind in ("hydra", "omegaconf") or not composed:
         return 2, _configuration_line(error, conf, known_settings)
     return 1, None
+
+
+def _lost_worker(launcher: str, error: BaseException) -> tuple[int, str]:
+    if interrupt.requested():
+        return Interrupted.exit_code, "sweep: stopped; what was saved is kept, run the same command"
+    return OutOfMemory.exit_code, (
+        f"sweep: a process of {launcher} ended before its job ({one_line(error)[:200]}), often for "
+        "want of memory; run the same command again, with fewer jobs at once "
+        "(hydra.launcher.n_jobs) or more memory for each"
+    )
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
@@ -82,9 +102,14 @@ def _configuration_line(
 ) -> str:
     """Hydra's message in one line, with the nearest name that exists."""
     text = str(error)
-    option = re.search(r"Could not find '([^']+)'", text)
+    option = re.search(r"Could not (?:find|load) '([^']+)'", text)
     if option:
         group, _, name = option[1].rpartition("/")
+        if group == "hydra/launcher" and name in EXTRAS:
+            return (
+                f"hydra/launcher: '{name}' is not installed; "
+                f"pip install -e '.[{EXTRAS[name]}]' in Archsmith's folder"
+            )
         options = sorted(path.stem for path in (conf / group).glob("*.yaml"))
         if options:
             return (
@@ -92,8 +117,10 @@ def _configuration_line(
             )
     choice = re.search(r"Could not override '([^']+)'", text)
     if choice:
-        key = choice[1]
-        return f"unknown setting '{key}'{_nearest(key, known_settings())}; see python run.py --help"
+        key, known = choice[1], known_settings()
+        if key in known:
+            return f"{key}: not a setting of what is chosen here (strategy, space, data, retrain)"
+        return f"unknown setting '{key}'{_nearest(key, known)}; see python run.py --help"
     return one_line(error)
 
 

@@ -34,6 +34,7 @@ WRONG = [
     (["strategyy=darts"], "unknown setting 'strategyy', did you mean 'strategy'?"),
     (["serch.epochs=3"], "unknown setting 'serch.epochs', did you mean 'search.epochs'?"),
     (["strategy.warmupp=0.1"], "did you mean 'strategy.warmup'?"),
+    (["strategy=random", "strategy.clip=1"], "strategy.clip: not a setting of what is chosen here"),
     (["search.epochs=-1"], "search.epochs: expected a whole number of at least 1, found -1"),
     (["search.epochs=many"], "search.epochs: expected a finite number (as 6), found 'many'"),
     (["search.batch_size=0"], "search.batch_size"),
