@@ -3,6 +3,7 @@
 import difflib
 import errno
 import re
+import textwrap
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from engine import interrupt
 from engine.errors import CheckpointError, Failure, Interrupted, OutOfMemory, is_out_of_memory
 
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)  # nothing more can be written
+WIDTH = 120  # of a line about a choice
 WORKERS = ("joblib", "submitit", "ray")  # whose errors say that a job's process is gone
 EXTRAS = {
     "joblib": "joblib",
@@ -27,29 +29,35 @@ LISTED = {
     "strategy/update": "Updates (strategy/update=...)",
     "strategy/losses": "Loss terms (+strategy/losses=...)",
     "strategy/pruning": "Pruning (strategy/pruning=...)",
+    "strategy/stopping": "Stopping (strategy/stopping=...)",
     "strategy/discretisation": "Discretisations (strategy/discretisation=...)",
     "space": "Search spaces (space=...)",
     "data": "Data (data=...)",
     "retrain": "Retraining recipes (retrain=...)",
+    "runtime": "Forms of a supernet (runtime=...)",
     "experiment": "Experiments (experiment=...)",
+    "hydra/launcher": "Launchers of a sweep (-m hydra/launcher=...)",
 }
 
 
 def list_choices(conf: Path) -> str:
-    """Every choice of every group with the first comment line of its YAML."""
+    """Every choice of every group with what the comment at the head of its YAML says first."""
     lines = []
     for group, title in LISTED.items():
         lines += ["", title]
         for path in sorted((conf / group).glob("*.yaml")):
-            lines.append(f"  {path.stem:<22} {_first_comment(path)}")
+            lines.append(f"  {path.stem:<22} {_comment(path)}")
     return "\n".join(lines[1:])
 
 
-def _first_comment(path: Path) -> str:
+def _comment(path: Path) -> str:
+    lines: list[str] = []
     for line in path.read_text(encoding="utf-8").splitlines():
+        if not line.startswith("#") and lines:
+            break
         if line.startswith("#") and "@package" not in line:
-            return line.lstrip("# ")
-    return ""
+            lines.append(line.lstrip("# "))
+    return textwrap.shorten(" ".join(lines), WIDTH, placeholder=" ...")
 
 
 def explain(
