@@ -29,8 +29,9 @@ from engine.check import check
 from engine.checkpoint import checkpoint_seconds
 from engine.cli import explain, list_choices, one_line, summary
 from engine.compare import compare
-from engine.errors import ConfigError, Failure, configuring
+from engine.errors import ConfigError, Failure, JobError, configuring
 from engine.export import check_formats
+from engine.hparams import write_session
 from engine.job import Job
 from engine.pipeline import Pipeline
 from engine.preflight import preflight
@@ -184,13 +185,23 @@ def make_job(config: DictConfig) -> Job:
 
 @contextmanager
 def told_in_a_sweep(folder: Path) -> Iterator[None]:
-    """A job of a sweep says at once why it fails: Hydra tells only when all have ended."""
-    try:
+    """A job of a sweep says at once why it fails: Hydra tells only when all have ended.
+
+    A launcher may run it in another process: there signals are listened to, and an error goes home
+    as its line and exit code.
+    """
+    if HydraConfig.get().mode != RunMode.MULTIRUN:
         yield
+        return
+    try:
+        with interrupt.listening():
+            yield
     except Exception as error:
-        if HydraConfig.get().mode == RunMode.MULTIRUN:
-            log.error("%s failed: %s", folder, one_line(error))
-        raise
+        code, line = explain(error, CONF, list, composed=True)
+        log.error("%s failed: %s", folder, line or one_line(error), exc_info=line is None)
+        raise JobError(
+            line or f"{folder}: {type(error).__name__}: {one_line(error)}", code
+        ) from error
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
@@ -206,14 +217,14 @@ def app(config: DictConfig) -> float | None:
         return None
     folder = Path(HydraConfig.get().runtime.output_dir)
     if config.task == "check":
-        with locked(folder), told_in_a_sweep(folder):
+        with told_in_a_sweep(folder), locked(folder):
             print(check(folder, _survey(config.data), partial(make_job, config), _command()))
         return None
     if config.task not in TASKS:
         raise ConfigError(
             f"task: unknown '{config.task}'; known: {', '.join(TASKS)}, check, compare, list"
         )
-    with locked(folder), told_in_a_sweep(folder):
+    with told_in_a_sweep(folder), locked(folder):
         job = make_job(config)
         phases = TASKS[config.task]
         if job.architecture is not None and config.task == "all":
@@ -226,6 +237,7 @@ def app(config: DictConfig) -> float | None:
             interrupt.check(phase)
             getattr(pipeline, phase)()
         write_report(job.folder, _command())
+        write_session(job.folder, pipeline.results.fields, job.settings, _changed())
     print(summary(pipeline.results.fields, job.folder))
     accuracy = pipeline.results.fields["test_accuracy"]
     if accuracy is None:
@@ -252,21 +264,29 @@ def _command() -> str:
     return " ".join(["python run.py", *map(shlex.quote, overrides)])
 
 
+def _changed() -> list[str]:
+    """Names of the settings and groups given on the command line."""
+    given = HydraConfig.get().overrides.task
+    return [override.lstrip("+~").partition("=")[0] for override in given]
+
+
 def main() -> None:
     """The command line: one clear line and a documented exit code for whatever goes wrong."""
     os.environ["HYDRA_FULL_ERROR"] = "1"
+    where = [str(CONF.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    os.environ["PYTHONPATH"] = os.pathsep.join(where)  # for the processes of a launcher
     sys.argv += nni_trial.overrides()
-    try:
-        with interrupt.listening():
+    with interrupt.listening():
+        try:
             app()
-    except Exception as error:  # the outermost frame: every failure ends here
-        code, line = explain(
-            error, CONF, lambda: naming.known_settings(CONF), composed=bool(composed)
-        )
-        if line is None:
-            raise
-        print(f"archsmith: {line}", file=sys.stderr)
-        sys.exit(code)
+        except Exception as error:  # the outermost frame: every failure ends here
+            code, line = explain(
+                error, CONF, lambda: naming.known_settings(CONF), composed=bool(composed)
+            )
+            if line is None:
+                raise
+            print(f"archsmith: {line}", file=sys.stderr)
+            sys.exit(code)
 
 
 if __name__ == "__main__":

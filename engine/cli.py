@@ -3,14 +3,24 @@
 import difflib
 import errno
 import re
+import textwrap
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from engine import interrupt
 from engine.budget import budget_line
-from engine.errors import CheckpointError, Failure, OutOfMemory, is_out_of_memory
+from engine.errors import CheckpointError, Failure, Interrupted, OutOfMemory, is_out_of_memory
 
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)  # nothing more can be written
+WIDTH = 120  # of a line about a choice
+WORKERS = ("joblib", "submitit", "ray")  # whose errors say that a job's process is gone
+EXTRAS = {
+    "joblib": "joblib",
+    "submitit_slurm": "submitit",
+    "submitit_local": "submitit",
+    "ray": "ray",
+}
 
 LISTED = {
     "strategy": "Strategies (strategy=...)",
@@ -20,30 +30,36 @@ LISTED = {
     "strategy/update": "Updates (strategy/update=...)",
     "strategy/losses": "Loss terms (+strategy/losses=...)",
     "strategy/pruning": "Pruning (strategy/pruning=...)",
+    "strategy/stopping": "Stopping (strategy/stopping=...)",
     "strategy/discretisation": "Discretisations (strategy/discretisation=...)",
     "space": "Search spaces (space=...)",
     "data": "Data (data=...)",
     "retrain": "Retraining recipes (retrain=...)",
     "baseline": "Hand-made baselines (baseline=...)",
+    "runtime": "Forms of a supernet (runtime=...)",
     "experiment": "Experiments (experiment=...)",
+    "hydra/launcher": "Launchers of a sweep (-m hydra/launcher=...)",
 }
 
 
 def list_choices(conf: Path) -> str:
-    """Every choice of every group with the first comment line of its YAML."""
+    """Every choice of every group with what the comment at the head of its YAML says first."""
     lines = []
     for group, title in LISTED.items():
         lines += ["", title]
         for path in sorted((conf / group).glob("*.yaml")):
-            lines.append(f"  {path.stem:<22} {_first_comment(path)}")
+            lines.append(f"  {path.stem:<22} {_comment(path)}")
     return "\n".join(lines[1:])
 
 
-def _first_comment(path: Path) -> str:
+def _comment(path: Path) -> str:
+    lines: list[str] = []
     for line in path.read_text(encoding="utf-8").splitlines():
+        if not line.startswith("#") and lines:
+            break
         if line.startswith("#") and "@package" not in line:
-            return line.lstrip("# ")
-    return ""
+            lines.append(line.lstrip("# "))
+    return textwrap.shorten(" ".join(lines), WIDTH, placeholder=" ...")
 
 
 def explain(
@@ -68,9 +84,21 @@ def explain(
                 "retrain.batch_size or the network's channels and layers"
             )
     kind = type(error).__module__.partition(".")[0]
+    if kind in WORKERS:
+        return _lost_worker(kind, error)
     if kind in ("hydra", "omegaconf") or not composed:
         return 2, _configuration_line(error, conf, known_settings)
     return 1, None
+
+
+def _lost_worker(launcher: str, error: BaseException) -> tuple[int, str]:
+    if interrupt.requested():
+        return Interrupted.exit_code, "sweep: stopped; what was saved is kept, run the same command"
+    return OutOfMemory.exit_code, (
+        f"sweep: a process of {launcher} ended before its job ({one_line(error)[:200]}), often for "
+        "want of memory; run the same command again, with fewer jobs at once "
+        "(hydra.launcher.n_jobs) or more memory for each"
+    )
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
@@ -84,9 +112,14 @@ def _configuration_line(
 ) -> str:
     """Hydra's message in one line, with the nearest name that exists."""
     text = str(error)
-    option = re.search(r"Could not find '([^']+)'", text)
+    option = re.search(r"Could not (?:find|load) '([^']+)'", text)
     if option:
         group, _, name = option[1].rpartition("/")
+        if group == "hydra/launcher" and name in EXTRAS:
+            return (
+                f"hydra/launcher: '{name}' is not installed; "
+                f"pip install -e '.[{EXTRAS[name]}]' in Archsmith's folder"
+            )
         options = sorted(path.stem for path in (conf / group).glob("*.yaml"))
         if options:
             return (
@@ -94,8 +127,10 @@ def _configuration_line(
             )
     choice = re.search(r"Could not override '([^']+)'", text)
     if choice:
-        key = choice[1]
-        return f"unknown setting '{key}'{_nearest(key, known_settings())}; see python run.py --help"
+        key, known = choice[1], known_settings()
+        if key in known:
+            return f"{key}: not a setting of what is chosen here (strategy, space, data, retrain)"
+        return f"unknown setting '{key}'{_nearest(key, known)}; see python run.py --help"
     return one_line(error)
 
 

@@ -15,6 +15,17 @@ class Failure(Exception):  # noqa: N818 - the family, not one error
     exit_code = 1
 
 
+class JobError(Failure):
+    """Why a job of a sweep failed, with its exit code: it can be sent between processes."""
+
+    def __init__(self, line: str, exit_code: int):
+        super().__init__(line, exit_code)
+        self.exit_code = exit_code
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
 class DataError(Failure):
     """The images are missing, damaged, or cannot be split as asked."""
 

@@ -16,6 +16,7 @@ from tqdm import tqdm
 from engine import nni_trial
 from engine.checkpoint import write_atomically
 from engine.run_folder import read_object
+from engine.runtime import peak_memory
 
 log = logging.getLogger(__name__)
 
@@ -91,10 +92,27 @@ class Record:
             nni_trial.intermediate(watched)
         with self._surviving(), open(self.path, "a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")
-        for name, value in metrics.items():
-            if value is not None:
-                with self._surviving():
-                    self._tensorboard(phase).add_scalar(f"{phase}/{name}", value, step)
+        present = {name: value for name, value in metrics.items() if value is not None}
+        self.curves(phase, step, {f"{phase}/{name}": value for name, value in present.items()})
+
+    def cost(self, phase: str, step: int, step_seconds: float | None, device: torch.device) -> None:
+        """What the last epoch took, in TensorBoard: milliseconds a step, the peak of memory."""
+        found = {f"cost/{phase}_peak_memory_mib": peak_memory(device) / 2**20}
+        if step_seconds is not None:
+            found[f"cost/{phase}_step_ms"] = 1000 * step_seconds
+        self.curves(phase, step, found)
+
+    def curves(self, phase: str, step: int, values: Mapping[str, float]) -> None:
+        """A point per name, in TensorBoard alone."""
+        with self._surviving():
+            writer = self._tensorboard(phase)
+            for name, value in values.items():
+                writer.add_scalar(name, value, step)
+
+    def histogram(self, phase: str, name: str, values: torch.Tensor, step: int) -> None:
+        """How values are spread, in TensorBoard."""
+        with self._surviving():
+            self._tensorboard(phase).add_histogram(name, values.detach().cpu(), step)
 
     def image(self, phase: str, name: str, image: np.ndarray, step: int) -> None:
         """A picture (H, W, 3) uint8 in TensorBoard."""
@@ -151,6 +169,7 @@ class Progress:
 
     def __init__(self, phase: str, steps: int, done: int = 0):
         self.phase, self.told = phase, False
+        self.step_seconds: float | None = None  # the mean of the epoch just ended
         self.bar = tqdm(
             total=steps,
             initial=done,
@@ -170,12 +189,14 @@ class Progress:
     def batches(self, loader: Iterable[Any]) -> Iterator[Any]:
         """Passes batches through, advancing the bar; says once where the data is what holds up."""
         began, waited, asked = time.perf_counter(), 0.0, time.perf_counter()
-        for batch in loader:
+        steps = 0
+        for steps, batch in enumerate(loader, start=1):  # noqa: B007 - counted for the mean
             waited += time.perf_counter() - asked
             yield batch
             self.bar.update()
             asked = time.perf_counter()
         whole = time.perf_counter() - began
+        self.step_seconds = whole / steps if steps else None
         if waited > SLOW * whole and waited > 10 and not self.told:
             self.told = True
             log.warning(

@@ -119,6 +119,8 @@ class _Retraining:
                 metrics = training.next_epoch()
                 metrics["seconds"] = round(time.perf_counter() - began, 3)
                 self.record.log(self.phase, epoch, metrics)
+                device = next(training.net.parameters()).device
+                self.record.cost(self.phase, epoch, progress.step_seconds, device)
                 _tell(self.phase, epoch, epochs, metrics, training.net.space.classes)
                 if training.finished == epochs or self.checkpoints.due(epoch_over=True):
                     self.save()

@@ -128,6 +128,8 @@ class _Search:
                     self.pause()
                     if self.checkpoints.due():
                         self.save()
+                device = next(state.net.parameters()).device
+                self.record.cost("search", state.epoch, progress.step_seconds, device)
                 found = self.end_epoch(pareto, began)
                 over = state.stopped or state.epoch == self.epochs
                 if over or self.checkpoints.due(epoch_over=True):

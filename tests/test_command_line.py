@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,8 @@ from conftest import Said
 from PIL import Image
 
 import run
+from engine import naming
+from engine.cli import LISTED
 
 TINY = [
     "data=synthetic", "data.size=48", "data.image_size=8", "data.classes=3",
@@ -34,6 +37,7 @@ WRONG = [
     (["strategyy=darts"], "unknown setting 'strategyy', did you mean 'strategy'?"),
     (["serch.epochs=3"], "unknown setting 'serch.epochs', did you mean 'search.epochs'?"),
     (["strategy.warmupp=0.1"], "did you mean 'strategy.warmup'?"),
+    (["strategy=random", "strategy.clip=1"], "strategy.clip: not a setting of what is chosen here"),
     (["search.epochs=-1"], "search.epochs: expected a whole number of at least 1, found -1"),
     (["search.epochs=many"], "search.epochs: expected a finite number (as 6), found 'many'"),
     (["search.batch_size=0"], "search.batch_size"),
@@ -242,13 +246,24 @@ def test_changed_settings_in_one_folder_are_refused(archsmith):
     )
 
 
-def test_list_names_every_strategy_with_a_line(archsmith):
+def test_list_names_every_choice_with_a_line(archsmith):
     said = archsmith("task=list")
     assert said.code == 0
-    for name in ("darts", "pcdarts", "random", "nasbench201", "digits", "cifar"):
-        assert any(
-            line.split()[:1] == [name] and len(line.split()) > 3 for line in said.out.splitlines()
-        ), name
+    lines = [line.split() for line in said.out.splitlines()]
+    for group in LISTED:
+        for path in (run.CONF / group).glob("*.yaml"):
+            assert any(line[:1] == [path.stem] and len(line) > 3 for line in lines), path
+
+
+def test_help_has_examples_groups_and_settings_that_exist(archsmith):
+    said = archsmith("--help")
+    assert said.code == 0
+    for part in ("python run.py strategy=pcdarts", "-m strategy=", "strategy: annealed, darts"):
+        assert part in said.out
+    known = set(naming.known_settings(run.CONF))
+    settings = re.findall(r"^  ([a-z_.]+)=", said.out, re.M)
+    assert len(settings) >= 8
+    assert set(settings) <= known
 
 
 def test_run_py_from_another_folder_in_a_fresh_process(tmp_path: Path):

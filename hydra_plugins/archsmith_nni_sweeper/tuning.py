@@ -11,6 +11,8 @@ from hydra.core.override_parser.types import IntervalSweep, Override
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import OmegaConf
 
+from engine import interrupt
+
 log = logging.getLogger(__name__)
 TUNERS = ("tpe", "evolution", "random", "grid")
 RESULTS = "optimization_results.yaml"
@@ -23,6 +25,7 @@ def optimise(sweeper: Any, arguments: Sequence[str]) -> None:
 
     Raises:
         ValueError: an unknown setting, a sweep that the tuner cannot draw from.
+        Interrupted: the sweep was asked to stop; the same command proposes the same again.
         Exception: that of the first job, if all fail.
     """
     parser = OverridesParser.create(config_loader=sweeper.hydra_context.config_loader)
@@ -46,6 +49,7 @@ def optimise(sweeper: Any, arguments: Sequence[str]) -> None:
         jobs = [[*fixed, *overrides] for overrides in batch]
         sweeper.validate_batch_is_legal(jobs)
         returns = sweeper.launcher.launch(jobs, initial_job_idx=trial)
+        interrupt.check("sweep")
         for one, parameters, overrides, result in zip(ids, proposed, batch, returns, strict=False):
             value = value_of(result)
             if value is None:
@@ -114,8 +118,13 @@ def make_tuner(name: str, direction: str, seed: int | None, more: dict[str, Any]
         )
     if name not in TUNERS:
         raise ValueError(f"hydra.sweeper.tuner: unknown '{name}'; known: {', '.join(TUNERS)}")
-    import nni.runtime.log
-
+    try:
+        import nni.runtime.log
+    except Exception as error:  # whatever is broken there is not the search's
+        raise ValueError(
+            f"hydra/sweeper=nni: NNI cannot be imported ({type(error).__name__}: {error}); "
+            "pip install nni==3.0, or leave the sweeper out"
+        ) from error
     nni.runtime.log.silence_stdout()  # otherwise every line comes twice
     if name == "tpe":
         from nni.algorithms.hpo.tpe_tuner import TpeTuner

@@ -1,12 +1,14 @@
 """Architectures in the form of NNI's model spaces."""
 
 import pytest
+import torch
 
 from search_spaces.architecture import Architecture
 from search_spaces.darts import CANDIDATES, darts
 from search_spaces.genotype import PUBLISHED, from_nasbench201, to_nni
 from search_spaces.nasbench201 import CANDIDATES as NB201
 from search_spaces.nasbench201 import nasbench201
+from supernets.network import final_network
 
 
 def test_the_published_darts_cell_by_hand():
@@ -43,9 +45,36 @@ def test_what_nni_has_no_space_for_is_refused():
         to_nni(Architecture.of(whole, {"normal": {}, "reduce": {}}))
 
 
-def test_nni_builds_the_same_networks():
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["DARTS_V2", "PC_DARTS_cifar"])
+def test_nni_freezes_the_same_network(name: str):
+    """NNI's modules stand in the order of ours, so that weights pass over one by one."""
     hub = pytest.importorskip(
-        "nni.nas.hub.pytorch", reason="nni.nas needs pytorch-lightning: pip install '.[nas]'"
+        "nni.nas.hub.pytorch",
+        reason="nni.nas needs pytorch-lightning: pip install '.[nas]'",
+        exc_type=ImportError,
+    )
+    architecture = Architecture.load(PUBLISHED / f"{name}.json")
+    space = darts(
+        layers=5, nodes=4, channels=8, candidates=list(CANDIDATES),
+        input_shape=(3, 16, 16), classes=10,
+    )  # fmt: skip
+    ours = final_network(space, architecture).eval()
+    theirs = hub.DARTS(width=8, num_cells=5, dataset="cifar").freeze(to_nni(architecture)).eval()
+    for tensor in ours.state_dict().values():  # batch norms that are no identities
+        if tensor.is_floating_point():
+            tensor.uniform_(0.2, 1.2) if tensor.dim() == 1 else tensor.normal_(0, 0.3)
+    names = zip(theirs.state_dict(), ours.state_dict().values(), strict=True)
+    theirs.load_state_dict(dict(names))
+    x = torch.randn(4, 3, 16, 16)
+    torch.testing.assert_close(theirs(x), ours(x), rtol=1e-5, atol=1e-5)
+
+
+def test_nni_counts_the_same_parameters():
+    hub = pytest.importorskip(
+        "nni.nas.hub.pytorch",
+        reason="nni.nas needs pytorch-lightning: pip install '.[nas]'",
+        exc_type=ImportError,
     )
     architecture = Architecture.load(PUBLISHED / "DARTS_V2.json")
     net = hub.DARTS(width=36, num_cells=20, dataset="cifar").freeze(to_nni(architecture))

@@ -15,7 +15,8 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.sweeper import Sweeper
 from omegaconf import OmegaConf
 
-from engine import nni_trial
+from engine import interrupt, nni_trial
+from engine.errors import Interrupted
 from hydra_plugins.archsmith_nni_sweeper.tuning import (
     make_tuner,
     optimise,
@@ -168,6 +169,34 @@ def test_inside_an_experiment_the_proposal_becomes_overrides(monkeypatch, tmp_pa
     nni_trial.final(0.5)
     nni_trial.final(None)
     assert said == [("intermediate", 0.25), ("final", 0.5)]
+
+
+def test_a_sweep_that_is_stopped_proposes_no_more(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(interrupt, "requested", lambda: True)
+    launcher = Launcher(lambda given: finished(0.5))
+    with pytest.raises(Interrupted):
+        sweep(tmp_path, launcher.job, "x=1,2,3", tuner="grid", n_jobs=1)
+    assert not (tmp_path / "optimization_results.yaml").exists()
+
+
+@pytest.mark.parametrize("platform", ["", "local"])
+def test_a_search_runs_without_nni(archsmith, monkeypatch, platform: str):
+    for name in [name for name in sys.modules if name.partition(".")[0] == "nni"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "nni", None)
+    monkeypatch.setenv("NNI_PLATFORM", platform)
+    monkeypatch.delenv("NNI_OUTPUT_DIR", raising=False)
+    said = archsmith("task=search", "strategy=random", "data=synthetic", "space.layers=3")
+    assert said.code == 0, said.err
+
+
+def test_the_sweeper_says_in_a_line_that_nni_is_missing(archsmith, monkeypatch):
+    for name in [name for name in sys.modules if name.partition(".")[0] == "nni"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "nni", None)
+    said = archsmith("-m", "hydra/sweeper=nni", "seed=0,1")
+    assert said.code == 2
+    assert "archsmith: hydra/sweeper=nni: NNI cannot be imported" in said.err
 
 
 def test_a_broken_nni_breaks_nothing(monkeypatch, caplog):

@@ -1,0 +1,74 @@
+"""A run as one session of TensorBoard's hparams view: what was set, and what came out."""
+
+import logging
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+log = logging.getLogger(__name__)
+
+MAIN = (
+    "search.epochs",
+    "search.batch_size",
+    "space.layers",
+    "space.channels",
+    "strategy.warmup",
+    "strategy.alpha_optimizer.lr",
+    "strategy.weight_optimizer.lr",
+    "retrain.epochs",
+    "retrain.layers",
+    "retrain.channels",
+)
+MEASURES = ("supernet_accuracy", "discretised_accuracy", "test_accuracy", "parameters", "macs")
+
+
+def write_session(
+    folder: Path, results: Mapping[str, Any], settings: Mapping[str, Any], changed: Sequence[str]
+) -> None:
+    """Leaves `tensorboard/hparams/`, in place of what an earlier call left: one session a run.
+
+    Columns are strategy, space, data, seed, the main settings, and those `changed` on the command
+    line (dotted names). The measures are scalars of that folder, found there by TensorBoard.
+    """
+    from torch.utils.tensorboard import SummaryWriter
+
+    place = folder / "tensorboard" / "hparams"
+    try:
+        shutil.rmtree(place, ignore_errors=True)
+        with SummaryWriter(str(place)) as writer:
+            for part in _session(_columns(results, settings, changed)):
+                writer.file_writer.add_summary(part)
+            for name, value in _measures(results).items():
+                writer.add_scalar(f"result/{name}", value, 0)
+    except OSError as error:
+        log.warning("%s: the hparams of this run cannot be written (%s)", folder, error)
+
+
+def _columns(
+    results: Mapping[str, Any], settings: Mapping[str, Any], changed: Sequence[str]
+) -> dict[str, str | float]:
+    found = {name: results[name] for name in ("strategy", "space", "data", "seed")}
+    for key in (*MAIN, *changed):
+        value: Any = settings
+        for part in key.split("."):
+            value = value.get(part) if isinstance(value, Mapping) else None
+        if isinstance(value, bool | int | float | str) and key not in found:
+            found[key] = value
+    return found
+
+
+def _measures(results: Mapping[str, Any]) -> dict[str, float]:
+    found = {name: results[name] for name in MEASURES if results[name] is not None}
+    supernet, discretised = results["supernet_accuracy"], results["discretised_accuracy"]
+    if supernet is not None and discretised is not None:
+        found["discretisation_gap"] = supernet - discretised
+    return found
+
+
+def _session(columns: Mapping[str, str | float]) -> list[Any]:
+    """Start and end of a session, without a description of the sweep: that is what all have."""
+    from torch.utils.tensorboard.summary import hparams
+
+    _, start, end = hparams(dict(columns), {})
+    return [start, end]

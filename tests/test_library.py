@@ -1,0 +1,48 @@
+"""Archsmith as a library: the README's example as it stands, and what `find` refuses."""
+
+import re
+import textwrap
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils.data import TensorDataset
+
+import archsmith as library
+from engine.errors import ConfigError
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.mark.slow
+def test_the_example_of_the_readme(tmp_path: Path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    assert len([line for line in code.splitlines() if line.strip()]) <= 20
+    found: dict = {}
+    exec(compile(textwrap.dedent(code), "README.md", "exec"), found)
+    chosen = {name for edge in found["cells"].choices["normal"].values() for name in edge}
+    assert chosen <= {"blur", "skip_connect", "sep_conv_3x3"}
+    assert found["net"](torch.rand(2, 3, 16, 16)).shape == (2, 4)
+    assert (tmp_path / "outputs" / "notebook" / "report.html").is_file()
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (torch.full((4, 3, 8, 8), 3.0), "or float from 0 to 1"),
+        (torch.zeros(4, 8, 8), r"item 0 is \(8, 8\)"),
+    ],
+)
+def test_images_that_are_not_as_said_are_refused(images: torch.Tensor, message: str):
+    with pytest.raises(ConfigError, match=message):
+        library.find(TensorDataset(images, torch.tensor([0, 1, 0, 1])))
+
+
+def test_every_package_says_that_it_is_typed():
+    import tomllib
+
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    for package in ("search_spaces", "supernets", "strategies", "engine"):
+        assert (ROOT / package / "py.typed").is_file()
+        assert "py.typed" in settings["package-data"][package]
