@@ -10,6 +10,7 @@ import os
 import re
 import shlex
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +22,7 @@ from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from engine import interrupt, naming, nni_trial
+from engine import distributed, interrupt, naming, nni_trial
 from engine.benchmark import Benchmark
 from engine.checkpoint import checkpoint_seconds
 from engine.cli import explain, list_choices, one_line, summary
@@ -139,7 +140,7 @@ def make_job(config: DictConfig) -> Job:
             build(config.runtime),
         )
         architecture, weights = given_architecture(config.architecture, config.weights)
-        device = runtime.start(config.device, config.seed)
+        device = runtime.start(distributed.local_device(config.device), config.seed)
         check_formats(config.export.formats)
         benchmark = Benchmark(**config.benchmark)
         seconds = checkpoint_seconds(**config.checkpoint)
@@ -202,6 +203,7 @@ def app(config: DictConfig) -> float | None:
     folder = Path(HydraConfig.get().runtime.output_dir)
     with locked(folder), told_in_a_sweep(folder):
         job = make_job(config)
+        distributed.join(folder, job.settings | {"data_fingerprint": job.data.fingerprint()})
         phases = TASKS[config.task]
         if job.architecture is not None and config.task == "all":
             phases = phases[1:]
@@ -209,7 +211,11 @@ def app(config: DictConfig) -> float | None:
         pipeline = Pipeline(job)
         for phase in phases:
             interrupt.check(phase)
+            if phase not in distributed.TOGETHER and not distributed.finish():
+                return None
             getattr(pipeline, phase)()
+        if not distributed.finish():
+            return None
         write_report(job.folder, _command())
     print(summary(pipeline.results.fields, job.folder))
     accuracy = pipeline.results.fields["test_accuracy"]
@@ -230,16 +236,22 @@ def main() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"
     sys.argv += nni_trial.overrides()
     try:
+        distributed.start()
+        if distributed.size() > 1 and {"-m", "--multirun"} & set(sys.argv):
+            raise ConfigError("torchrun: its processes share one run, found a sweep; leave out -m")
         with interrupt.listening():
             app()
     except Exception as error:  # the outermost frame: every failure ends here
         code, line = explain(
             error, CONF, lambda: naming.known_settings(CONF), composed=bool(composed)
         )
-        if line is None:
+        earlier = distributed.failing(code)
+        if earlier is not None:
+            distributed.end(earlier)
+        if line is None and distributed.size() == 1:
             raise
-        print(f"archsmith: {line}", file=sys.stderr)
-        sys.exit(code)
+        print(f"archsmith: {line or traceback.format_exc()}", file=sys.stderr)
+        distributed.end(code)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,9 @@ from typing import Any
 from engine.benchmark import look_up, rank_correlation
 from engine.budget import epochs_within
 from engine.checkpoint import Checkpoints, write_atomically
+from engine.data_parallel import across_processes
 from engine.diagnosis import degenerate
+from engine.distributed import from_first, size
 from engine.drawing import cell_svg
 from engine.errors import ConfigError, configuring
 from engine.evaluate import evaluate
@@ -21,6 +23,7 @@ from engine.retrain import retrain
 from engine.run_folder import RunFolder
 from engine.runtime import describe_device, measured, seed_everything, versions
 from engine.search import search
+from engine.shared_checkpoints import SharedCheckpoints
 from search_spaces.architecture import Architecture
 from supernets.costs import macs, parameters
 from supernets.forms import use_form
@@ -43,7 +46,7 @@ class Pipeline:
         self.results.update(
             **job.names,
             seed=job.seed,
-            device=describe_device(job.device),
+            device=f"{size()} x " * (size() > 1) + describe_device(job.device),
             versions=versions(),
             data_fingerprint=job.data.fingerprint(),
         )
@@ -102,13 +105,14 @@ class Pipeline:
         with configuring():
             net = self._supernet(strategy)
             strategy.setup(net, job.device)
+        across_processes(net)
         roles = job.data.loaders(
             job.search.batch_size, one_level=not strategy.update.two_level, seed=job.seed
         )
         settings = job.search
         if settings.seconds is not None:  # timed once: a resumed search keeps its epochs
             epochs = self.results.fields["search_epochs"]
-            epochs = epochs or epochs_within(settings.seconds, net, strategy, roles)
+            epochs = epochs or from_first(epochs_within(settings.seconds, net, strategy, roles))
             settings = replace(settings, epochs=epochs)
         self.results.update(search_epochs=settings.epochs)
         return search(
@@ -124,7 +128,10 @@ class Pipeline:
 
     def _supernet(self, strategy: Any) -> Network:
         net = supernet(self.job.space, strategy.mixed_op).to(self.job.device)
-        use_form(net, self.job.form, self.job.device)
+        form = self.job.form
+        if size() > 1 and form != "reference":
+            form = "fused"  # the native kernels have batch norms of their own
+        use_form(net, form, self.job.device)
         net.checkpoint_cells = self.job.checkpoint_cells
         return net
 
@@ -279,7 +286,7 @@ class Pipeline:
     def _checkpoints(self, phase: str, identity: dict[str, Any]) -> Checkpoints:
         """Of a phase; with resume=never those of an earlier run are gone."""
         job = self.job
-        found = Checkpoints(
+        found = (Checkpoints if size() == 1 else SharedCheckpoints)(
             job.folder / "checkpoints",
             phase,
             identity,
