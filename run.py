@@ -10,6 +10,7 @@ import os
 import re
 import shlex
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -22,7 +23,7 @@ from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from engine import interrupt, naming, nni_trial
+from engine import distributed, interrupt, naming, nni_trial
 from engine.benchmark import Benchmark
 from engine.budget import Budget
 from engine.check import check
@@ -145,7 +146,7 @@ def make_job(config: DictConfig) -> Job:
             build(config.runtime),
         )
         architecture, weights = given_architecture(config.architecture, config.weights)
-        device = runtime.start(config.device, config.seed)
+        device = runtime.start(distributed.local_device(config.device), config.seed)
         check_formats(config.export.formats)
         benchmark = Benchmark(**config.benchmark)
         budget = Budget(**config.budget)
@@ -226,6 +227,7 @@ def app(config: DictConfig) -> float | None:
         )
     with told_in_a_sweep(folder), locked(folder):
         job = make_job(config)
+        distributed.join(folder, job.settings | {"data_fingerprint": job.data.fingerprint()})
         phases = TASKS[config.task]
         if job.architecture is not None and config.task == "all":
             phases = phases[1:]
@@ -235,7 +237,11 @@ def app(config: DictConfig) -> float | None:
         pipeline = Pipeline(job)
         for phase in phases:
             interrupt.check(phase)
+            if phase not in distributed.TOGETHER and not distributed.finish():
+                return None
             getattr(pipeline, phase)()
+        if not distributed.finish():
+            return None
         write_report(job.folder, _command())
         write_session(job.folder, pipeline.results.fields, job.settings, _changed())
     print(summary(pipeline.results.fields, job.folder))
@@ -276,17 +282,23 @@ def main() -> None:
     where = [str(CONF.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
     os.environ["PYTHONPATH"] = os.pathsep.join(where)  # for the processes of a launcher
     sys.argv += nni_trial.overrides()
-    with interrupt.listening():
-        try:
+    try:
+        distributed.start()
+        if distributed.size() > 1 and {"-m", "--multirun"} & set(sys.argv):
+            raise ConfigError("torchrun: its processes share one run, found a sweep; leave out -m")
+        with interrupt.listening():
             app()
-        except Exception as error:  # the outermost frame: every failure ends here
-            code, line = explain(
-                error, CONF, lambda: naming.known_settings(CONF), composed=bool(composed)
-            )
-            if line is None:
-                raise
-            print(f"archsmith: {line}", file=sys.stderr)
-            sys.exit(code)
+    except Exception as error:  # the outermost frame: every failure ends here
+        code, line = explain(
+            error, CONF, lambda: naming.known_settings(CONF), composed=bool(composed)
+        )
+        earlier = distributed.failing(code)
+        if earlier is not None:
+            distributed.end(earlier)
+        if line is None and distributed.size() == 1:
+            raise
+        print(f"archsmith: {line or traceback.format_exc()}", file=sys.stderr)
+        distributed.end(code)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from engine import interrupt
 from engine.augment import Images, histogram
+from engine.data_parallel import Portion
 from engine.errors import DataError, OutOfMemory
 from engine.image_file import attempt, first_line
 
@@ -158,21 +159,27 @@ def _is_image(entry: os.DirEntry[str]) -> bool:
 
 
 class ImageFiles(Images):
-    """Images that stay on disk and are decoded by `workers` processes when a batch needs them."""
+    """Images that stay on disk and are decoded by `workers` processes when a batch needs them.
+
+    Among several processes each decodes its portion of a batch and gets the others' from them.
+    """
 
     def __init__(self, part: Part, shape: Sequence[int], workers: int, counts: Tensor):
         super().__init__(torch.empty(0, *shape, dtype=torch.uint8), part.labels)
         self.part, self.workers, self.counts = part, workers, counts
 
     def batches(self, indices: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-        decoded = _decoded(self.part, self.shape, indices, self.workers, _stacked)
-        for index, images in zip(indices, _living(decoded), strict=True):
+        portions = [Portion.mine(len(index)) for index in indices]
+        own = [index[p.start : p.stop] for index, p in zip(indices, portions, strict=True)]
+        decoded = _decoded(self.part, self.shape, own, self.workers, _stacked)
+        for index, portion, images in zip(indices, portions, _living(decoded), strict=True):
             if isinstance(images, str):
                 raise DataError(
                     f"{images}: readable before, expected it still is; repair it, resume"
                 )
             index = index.to(self.device, non_blocking=True)
-            yield images.to(self.device, non_blocking=True), self._labels[index]
+            images = portion.gathered(images.to(self.device, non_blocking=True))
+            yield images, self._labels[index]
 
     def histogram(self) -> Tensor:
         return self.counts

@@ -11,6 +11,7 @@ from engine.baseline import Baseline
 from engine.benchmark import Benchmark
 from engine.budget import Budget
 from engine.data import Data
+from engine.distributed import size
 from engine.recipe import PRECISIONS, Recipe
 from engine.search_settings import SearchSettings
 from search_spaces.architecture import Architecture
@@ -52,7 +53,10 @@ class Job:
     def supernet(self, strategy: Any) -> Network:
         """The supernet that a strategy searches, on the device, in the form that was asked for."""
         net = supernet(self.space, strategy.mixed_op).to(self.device)
-        use_form(net, self.form, self.device)
+        form = self.form
+        if size() > 1 and form != "reference":
+            form = "fused"  # the native kernels have batch norms of their own
+        use_form(net, form, self.device)
         net.checkpoint_cells = self.checkpoint_cells
         net.autocast = PRECISIONS[self.search.precision]
         return net

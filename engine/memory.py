@@ -7,6 +7,7 @@ from typing import TypeVar
 
 import torch
 
+from engine.distributed import size
 from engine.errors import OutOfMemory, is_out_of_memory
 from engine.runtime import peak_memory
 
@@ -30,6 +31,11 @@ def sparing(
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
+        if size() > 1:  # the others have enough, and cannot know
+            raise OutOfMemory(
+                f"{phase}: out of memory on one of {size()} processes; set {phase}.micro_batches="
+                f"2, lower {phase}.batch_size, or take more processes"
+            ) from error
     peak = peak_memory(device) / 1e9  # out of the handler: its frames held tensors
     gc.collect()
     if device.type == "cuda":

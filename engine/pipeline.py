@@ -8,7 +8,9 @@ from typing import Any
 
 from engine.benchmark import look_up, rank_correlation
 from engine.checkpoint import Checkpoints, write_atomically
+from engine.data_parallel import across_processes
 from engine.diagnosis import degenerate
+from engine.distributed import from_first, size
 from engine.drawing import cell_svg
 from engine.errors import ConfigError, configuring
 from engine.evaluate import evaluate
@@ -20,6 +22,7 @@ from engine.retrain import retrain, train
 from engine.run_folder import RunFolder
 from engine.runtime import describe_device, measured, seed_everything, versions
 from engine.search import search
+from engine.shared_checkpoints import SharedCheckpoints
 from engine.time_budget import epochs_within
 from engine.weights import save_weights
 from engine.within_budget import drawn, fit_of, fitted, spent
@@ -44,7 +47,7 @@ class Pipeline:
         self.results.update(
             **job.names,
             seed=job.seed,
-            device=describe_device(job.device),
+            device=f"{size()} x " * (size() > 1) + describe_device(job.device),
             versions=versions(),
             data_fingerprint=job.data.fingerprint(),
         )
@@ -109,13 +112,14 @@ class Pipeline:
         with configuring():
             net = job.supernet(strategy)
             strategy.setup(net, job.device)
+        across_processes(net)
         roles = job.data.loaders(
             job.search.batch_size, one_level=not strategy.update.two_level, seed=job.seed
         )
         settings = job.search
         if settings.seconds is not None:  # timed once: a resumed search keeps its epochs
             epochs = self.results.fields["search_epochs"]
-            epochs = epochs or epochs_within(settings.seconds, net, strategy, roles)
+            epochs = epochs or from_first(epochs_within(settings.seconds, net, strategy, roles))
             settings = replace(settings, epochs=epochs)
         self.results.update(search_epochs=settings.epochs)
         found = search(
@@ -345,7 +349,7 @@ class Pipeline:
     def _checkpoints(self, phase: str, identity: dict[str, Any]) -> Checkpoints:
         """Of a phase; with resume=never those of an earlier run are gone."""
         job = self.job
-        found = Checkpoints(
+        found = (Checkpoints if size() == 1 else SharedCheckpoints)(
             job.folder / "checkpoints",
             phase,
             identity,

@@ -3,6 +3,7 @@
 import torch
 
 from engine.augment import Augment
+from engine.distributed import size
 from engine.errors import ConfigError, configuring
 from engine.final import final_space
 from engine.fit import Fit
@@ -48,6 +49,11 @@ def check_budget(job: Job, phases: tuple[str, ...]) -> None:
     """Raises ConfigError where what will be found, or is given, cannot be within the budget."""
     if not job.budget.limits or not {"search", "retrain"} & set(phases):
         return
+    if job.budget.latency_ms is not None and size() > 1:
+        raise ConfigError(
+            "budget.latency_ms: each process would measure its own; search in one process, or set "
+            "budget.macs"
+        )
     fit = Fit(job.budget, job.space, job.recipe, job.device)
     if "search" in phases:
         fit.check_possible(job.strategy(job.space))

@@ -9,22 +9,22 @@ import torch
 
 
 def random_state() -> dict[str, Any]:
-    """Of torch on every device in use, of numpy and of Python."""
+    """Of torch on the CPU and the present CUDA device, of numpy and of Python."""
     version, words, gauss = random.getstate()
     numpy: Any = np.random.get_state(legacy=False)
     return {
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
+        "cuda": [torch.cuda.get_rng_state()] if torch.cuda.is_initialized() else [],
         "numpy": {**numpy, "state": {**numpy["state"], "key": numpy["state"]["key"].tolist()}},
         "python": [version, list(words), gauss],
     }
 
 
 def set_random_state(state: Mapping[str, Any]) -> None:
-    """The inverse of `random_state`; device generators only where there are as many devices."""
+    """The inverse of `random_state`, on whichever CUDA device is the present one."""
     torch.set_rng_state(state["torch"])
-    if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all(state["cuda"])
+    if torch.cuda.is_available() and state["cuda"]:
+        torch.cuda.set_rng_state(state["cuda"][0])
     numpy = dict(state["numpy"])
     np.random.set_state({**numpy, "state": {**numpy["state"]}})
     version, words, gauss = state["python"]

@@ -13,10 +13,11 @@ from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from engine import interrupt
+from engine import distributed, interrupt
 from engine.augment import Loader
 from engine.checkpoint import Checkpoints, fitting
 from engine.data import Data
+from engine.data_parallel import across_processes
 from engine.diagnosis import not_learning
 from engine.errors import ConfigError, Interrupted
 from engine.evaluate import restore_statistics
@@ -75,6 +76,7 @@ def train(
     stop: Callable[[], bool] = interrupt.requested,
 ) -> Any:
     """Trains any network of that kind as `retrain` does; its phase is that of the checkpoints."""
+    across_processes(net)
     training = Training(net, _loader(data.to(device), recipe, seed), recipe)
     task = _Retraining(training, folder, record, checkpoints, stop)
     return sparing("retrain", task.run, training.halve, device)
@@ -135,7 +137,7 @@ class _Retraining:
 
     def pause(self) -> None:
         """Raises Interrupted, all saved, if the run was asked to stop."""
-        if self.stop():
+        if distributed.any_process(self.stop()):
             self.save()
             raise Interrupted(f"{self.phase}: stopped and saved; run the same command to continue")
 

@@ -58,8 +58,10 @@ class Runtime:
             )
 
     def start(self, device: str, seed: int) -> torch.device:
-        """Sets threads and determinism, seeds all, returns the device. Raises ValueError."""
+        """Sets device, threads and determinism, seeds, returns the device. Raises ValueError."""
         chosen = choose_device(device)
+        if chosen.index is not None:
+            torch.cuda.set_device(chosen)
         if self.threads is not None:
             torch.set_num_threads(self.threads)
         on = chosen.type == "cpu" if self.deterministic == "auto" else bool(self.deterministic)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from engine import interrupt
+from engine import distributed, interrupt
 from engine.checkpoint import Checkpoints
 from engine.curvature import alpha_eigenvalue, weight_sharpness
 from engine.data import Loader, Roles
@@ -147,7 +147,7 @@ class _Search:
 
     def pause(self) -> None:
         """Raises Interrupted, all saved, if the run was asked to stop."""
-        if self.stop():
+        if distributed.any_process(self.stop()):
             self.save()
             raise Interrupted("search: stopped and saved; run the same command to continue")
 

@@ -191,7 +191,7 @@ def chained(layers: Sequence[Sequence[nn.Module]], shared: Shared, gate: Tensor)
         elif type(layer) is FactorizedReduce:
             x, stacked, folded = factorised(x, alike, shared), True, i == len(layers) - 1
             x = normalised(x, [m.bn for m in alike], gate if folded else None)
-        elif type(layer) is nn.BatchNorm2d:
+        elif isinstance(layer, nn.BatchNorm2d):
             if not stacked and not layer.training:  # the running statistics differ
                 x, stacked = shared.repeated(x), True
             folded = stacked and i == len(layers) - 1
@@ -244,6 +244,11 @@ def normalised(x: Tensor, norms: Sequence[Any], gate: Tensor | None) -> Tensor:
             joined([getattr(m, name) for m in norms]) for name in ("running_mean", "running_var")
         )
         return F.batch_norm(x, mean, variance, scale, None, False, 0.0, norm.eps)
+    if hasattr(norm, "normalise"):  # over more images than there are here: engine.data_parallel
+        y, mean, variance = norm.normalise(x, scale, None)
+        if norm.track_running_stats:
+            record(norms, mean.view(-1, channels), variance.view(-1, channels))
+        return y
     if not norm.track_running_stats:
         return F.batch_norm(x, None, None, scale, None, True, 0.0, norm.eps)
     mean, variance = (norm.running_mean.new_zeros(x.size(1)) for _ in range(2))

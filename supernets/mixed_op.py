@@ -95,7 +95,10 @@ class ChosenOps(nn.Module):
         for op in self.ops:
             y = op(x)
             if self.training and self.drop > 0 and not isinstance(op, nn.Identity):
-                keep = 1.0 - self.drop
-                y = y * (torch.empty(x.size(0), 1, 1, 1, device=x.device).bernoulli_(keep) / keep)
+                y = y * (self.kept(x) / (1.0 - self.drop))
             outputs.append(y)
         return sum(outputs[1:], outputs[0])
+
+    def kept(self, x: Tensor) -> Tensor:
+        """For which images an op's output is kept, drawn at each call: (B, 1, 1, 1), 0 or 1."""
+        return torch.empty(x.size(0), 1, 1, 1, device=x.device).bernoulli_(1.0 - self.drop)
