@@ -15,7 +15,7 @@ from engine import interrupt
 from engine.checkpoint import Checkpoints
 from engine.curvature import alpha_eigenvalue, weight_sharpness
 from engine.data import Loader, Roles
-from engine.diagnosis import diagnose, not_learning
+from engine.diagnosis import degenerate, diagnose, not_learning
 from engine.errors import ConfigError, Interrupted
 from engine.evaluate import evaluate, restore_statistics
 from engine.finite import Watch, largest
@@ -120,7 +120,7 @@ class _Search:
         stop: Callable[[], bool],
     ):
         self.state, self.epochs, self.folder = state, settings.epochs, folder
-        self.curvature = settings.curvature
+        self.curvature, self.warned = settings.curvature, False
         self.record, self.checkpoints, self.meta, self.stop = record, checkpoints, meta, stop
         loaders = {"train": state.roles.train, "val": state.roles.val}
         self.watch = Watch("search", REMEDY, folder, loaders)
@@ -182,8 +182,17 @@ class _Search:
             accuracy = discretised_accuracy(state.net, kept, state.roles)
             pareto.add(kept, epoch=epoch, accuracy=accuracy, meta=self.meta)
         _tell(epoch, self.epochs, metrics, found, state.net.space.classes)
+        if not last and state.strategy.alphas_move(epoch, self.epochs):
+            self.warn_of_collapse(epoch, found.architecture)  # of the last, the run's end tells
         state.next_epoch(stopped=done)
         return found
+
+    def warn_of_collapse(self, epoch: int, found: Architecture) -> None:
+        """Says once what is wrong with the architecture read after an epoch, if anything is."""
+        warning = None if self.warned else degenerate(self.state.strategy.space, found)
+        if warning:
+            self.warned = True
+            log.warning("search epoch %d/%d: %s", epoch + 1, self.epochs, warning)
 
     def measure(self, epoch: int) -> Found:
         state = self.state
