@@ -3,6 +3,7 @@
 import difflib
 import errno
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,9 @@ def _configuration_line(
     if choice:
         key = choice[1]
         return f"unknown setting '{key}'{_nearest(key, known_settings())}; see python run.py --help"
+    if "Config group override must be" in text:  # Hydra does not say which
+        groups = [a for a in sys.argv[1:] if (conf / a.partition("=")[0].lstrip("+")).is_dir()]
+        return f"{', '.join(groups)}: expected names of choices; python run.py task=list shows them"
     return one_line(error)
 
 
