@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from search_spaces.ops import FactorizedReduce
 from supernets.chains import Chain, adds_nothing, chain
+from supernets.convolution import grouped
 from supernets.mixed_op import MixedOp, PartialMixedOp
 from supernets.mixture import GroupMixture
 from supernets.network import CellModule
@@ -212,7 +213,7 @@ def convolved(x: Tensor, convs: Sequence[Any], shared: Shared, stacked: bool) ->
         x, groups = x if stacked else shared.repeated(x), groups * len(convs)
     weight = joined([m.weight for m in convs])
     bias = None if conv.bias is None else joined([m.bias for m in convs])
-    return F.conv2d(x, weight, bias, conv.stride, conv.padding, conv.dilation, groups)
+    return grouped(x, weight, bias, conv, groups)
 
 
 def factorised(x: Tensor, layers: Sequence[Any], shared: Shared) -> Tensor:
