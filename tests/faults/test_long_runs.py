@@ -94,10 +94,12 @@ def resident() -> int:
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc")
 @pytest.mark.parametrize(
-    ("steps", "epochs"), [(5_000, 2), (2, 300)], ids=["10000 steps", "300 epochs"]
+    ("steps", "epochs", "data"),
+    [(5_000, 2, ["data.size=40824", "data.split=0.98"]), (2, 300, ["data.size=32"])],
+    ids=["10000 steps", "300 epochs"],
 )
 def test_f65_memory_and_open_files_stay_flat(
-    steps: int, epochs: int, toy_darts: Space, tmp_path: Path
+    steps: int, epochs: int, data: list[str], toy_darts: Space, tmp_path: Path
 ):
     """From a tenth of the run to its end, with a checkpoint a second."""
     asked, seen = 0, []
@@ -110,8 +112,7 @@ def test_f65_memory_and_open_files_stay_flat(
             seen.append((resident(), len(os.listdir("/proc/self/fd"))))
         return False
 
-    toy = ToySearch(toy_darts, "darts", f"data.size={16 * steps}")
-    toy.run(tmp_path, epochs=epochs, every_seconds=1, stop=look)
+    ToySearch(toy_darts, "darts", *data).run(tmp_path, epochs=epochs, every_seconds=1, stop=look)
     (memory, files), (later, more) = seen
     print(f"{total} steps: {memory / 1e6:.1f} MB, then {later / 1e6:.1f} MB; {more} open files")
     assert later < 1.02 * memory

@@ -15,7 +15,6 @@ from strategies.strategy import Strategy
 from supernets.forms import use_form
 from supernets.network import Network, supernet
 
-
 SPACE = darts(
     layers=3, nodes=1, channels=4, input_shape=(3, 8, 8), classes=10,
     candidates=["none", "skip_connect", "max_pool_3x3", "sep_conv_3x3"],
