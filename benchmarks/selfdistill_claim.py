@@ -7,14 +7,10 @@ self-distillation by steps and by epochs, and in place of teachers label smoothi
 teacher, a lower learning rate.
 """
 
-import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from engine.compare import paired, read_runs, spread  # noqa: E402
+from rows import show, swept
 
 EPOCHS = 6
 ROWS = {
@@ -33,28 +29,11 @@ COLUMNS = (
 
 
 def main() -> None:
-    out, seeds = Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 5
+    seeds = int(sys.argv[2]) if len(sys.argv) > 2 else 5
     wanted = sys.argv[3].split(",") if len(sys.argv) > 3 and sys.argv[3] != "all" else list(ROWS)
-    runs = {}
-    for name, overrides in ((name, ROWS[name]) for name in wanted):
-        command = [
-            sys.executable, str(ROOT / "run.py"), "-m", "task=search", f"search.epochs={EPOCHS}",
-            "search.curvature=true", f"seed={','.join(map(str, range(seeds)))}",
-            f"hydra.sweep.dir={out / name}", *overrides, *sys.argv[4:],
-        ]  # fmt: skip
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        runs[name] = sorted(read_runs(out / name)[0], key=lambda run: run.seed)
-    baseline = next(iter(runs.values()))
-    for column in COLUMNS:
-        print(f"\n{column}")
-        for name, members in runs.items():
-            found, difference = spread(members, column), paired(members, baseline, column)
-            low, high = difference.interval()
-            seen = " ".join(f"{value:.3f}" for value in found.values)
-            print(
-                f"  {name:20} {found.mean:9.3f} +- {found.deviation:.3f}   difference "
-                f"{difference.mean:+.3f} [{low:+.3f}, {high:+.3f}]   seeds {seen}"
-            )
+    common = ["task=search", f"search.epochs={EPOCHS}", "search.curvature=true", *sys.argv[4:]]
+    runs = swept(Path(sys.argv[1]), {name: ROWS[name] for name in wanted}, seeds, common)
+    show(runs, COLUMNS)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from engine.evaluate import evaluate
 from engine.export import export
 from engine.final import digest_of, final_space, load_final, save_final
 from engine.job import Job
+from engine.recipe import PRECISIONS
 from engine.record import Record, Results
 from engine.retrain import retrain
 from engine.run_folder import RunFolder
@@ -126,6 +127,7 @@ class Pipeline:
         net = supernet(self.job.space, strategy.mixed_op).to(self.job.device)
         use_form(net, self.job.form, self.job.device)
         net.checkpoint_cells = self.job.checkpoint_cells
+        net.autocast = PRECISIONS[self.job.search.precision]
         return net
 
     def _keep(self, architecture: Architecture) -> None:

@@ -21,7 +21,8 @@ Pair = tuple[int, int]
 def grouped(x: Tensor, weight: Tensor, bias: Tensor | None, conv: nn.Conv2d, groups: int) -> Tensor:
     """`conv` with other weights (C', C/groups, k, k) on x (B, C, H, W): (B, C', H', W')."""
     stride, padding, dilation = conv.stride, conv.padding, conv.dilation
-    if x.device.type == "cpu" and bias is None and groups > 1:
+    plain = bias is None and not torch.is_autocast_enabled(x.device.type)
+    if x.device.type == "cpu" and plain and groups > 1:
         size, s, d = weight.size(-1), stride[0], dilation[0]
         square = all(len(set(n)) == 1 for n in (weight.shape[2:], stride, padding, dilation))
         if square and padding[0] == d * (size // 2) and size % 2:

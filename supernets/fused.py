@@ -86,7 +86,8 @@ class FusedCell:
         """What each edge of a bundle adds to its target."""
         gates, factors = bundle.gates(mixture)
         head, tail = x.tensor_split([x.size(1) // bundle.k], dim=1)
-        y = mixed(bundle.chains, head, gates.to(x.dtype))
+        wide = torch.promote_types(gates.dtype, x.dtype)  # never narrower than they are
+        y = mixed(bundle.chains, head, gates.to(wide))
         return y.unbind(1) if bundle.bypass is None else beside(y, bundle, tail, factors)
 
     def plan(self, source: int, mixture: GroupMixture) -> tuple[list[Bundle], list[int]]:
@@ -137,7 +138,7 @@ def beside(y: Tensor, bundle: Bundle, tail: Tensor, factors: Tensor | None) -> S
     assert bundle.bypass is not None
     bypassed = bundle.bypass(tail)[:, None].expand(-1, len(bundle.edges), -1, -1, -1)
     if factors is not None:
-        bypassed = factors.view(1, -1, 1, 1, 1) * bypassed
+        bypassed = scaled(bypassed, factors)
     y = torch.cat([y, bypassed], 2)
     return y.unflatten(2, (bundle.k, -1)).transpose(2, 3).flatten(2, 3).unbind(1)
 
@@ -198,7 +199,12 @@ def chained(layers: Sequence[Sequence[nn.Module]], shared: Shared, gate: Tensor)
         else:
             x = layer(x)
     y = x.unflatten(1, (E if stacked else 1, -1))
-    return y if folded else gate.view(1, E, 1, 1, 1) * y
+    return y if folded else scaled(y, gate)
+
+
+def scaled(y: Tensor, by: Tensor) -> Tensor:
+    """y (B, E, C, H, W) times a number (E,) an edge that is not rounded; in the precision of y."""
+    return (by.view(1, -1, 1, 1, 1) * y).to(y.dtype)
 
 
 def joined(tensors: Sequence[Tensor]) -> Tensor:
@@ -240,7 +246,7 @@ def normalised(x: Tensor, norms: Sequence[Any], gate: Tensor | None) -> Tensor:
         return F.batch_norm(x, mean, variance, scale, None, False, 0.0, norm.eps)
     if not norm.track_running_stats:
         return F.batch_norm(x, None, None, scale, None, True, 0.0, norm.eps)
-    mean, variance = x.new_zeros(x.size(1)), x.new_zeros(x.size(1))
+    mean, variance = (norm.running_mean.new_zeros(x.size(1)) for _ in range(2))
     y = F.batch_norm(x, mean, variance, scale, None, True, 1.0, norm.eps)
     record(norms, mean.view(-1, channels), variance.view(-1, channels))
     return y

@@ -111,6 +111,7 @@ class Network(nn.Module):
         super().__init__()
         self.space = space
         self.channels_last = False  # lays the images out so; layers keep what they get
+        self.autocast: torch.dtype | None = None  # computes in it where that is safe
         self.checkpoint_cells = False  # less memory, a second forward pass: checkpointing.py
         self.stem, self.stem_second, scale = STEMS[space.stem](
             space.input_shape[0], space.stem_channels
@@ -144,6 +145,13 @@ class Network(nn.Module):
         return ReLUConvBN(c_in, channels, 1, affine=affine)
 
     def forward(self, x: Tensor, mixture: Mixture | None = None) -> Tensor | tuple[Tensor, Tensor]:
+        if self.autocast is None:
+            return self._logits(x, mixture)
+        with torch.autocast(x.device.type, self.autocast):
+            found = self._logits(x, mixture)
+        return found.float() if isinstance(found, Tensor) else (found[0].float(), found[1].float())
+
+    def _logits(self, x: Tensor, mixture: Mixture | None) -> Tensor | tuple[Tensor, Tensor]:
         if self.channels_last:
             x = x.contiguous(memory_format=torch.channels_last)
         before = self.stem(x)

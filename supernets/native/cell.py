@@ -34,7 +34,8 @@ def twice_differentiable(wanted: bool = True) -> Iterator[None]:
 def native(x: Tensor, stride: int) -> bool:
     """Whether the kernels can run on this state; a single value has no variance, as torch says."""
     several = x.size(0) * -(-x.size(2) // stride) * -(-x.size(3) // stride) > 1
-    return not _twice and several and x.dtype == torch.float32 and x.device.type == "cpu"
+    single = x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+    return not _twice and several and single and x.device.type == "cpu"
 
 
 class NativeCell(FusedCell):
