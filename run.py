@@ -71,6 +71,9 @@ def build(node: DictConfig, **live: Any) -> Any:
         if isinstance(cause, Failure):
             raise cause from error
         said, key = one_line(cause or error), node._get_full_key("")
+        if isinstance(cause, TypeError):  # of Python's own: it names types, no setting
+            odd = [str(n) for n, v in node.items() if v is None or OmegaConf.is_config(v)]
+            said += "".join(f"; found {key}.{name}={node.get(name)!r}" for name in odd)
         raise ConfigError(said if key in said else f"{key}: {said}") from error
     return made(**live) if live else made
 
@@ -79,6 +82,9 @@ def given_architecture(
     name: str | None, weights: str | None
 ) -> tuple[Architecture | None, Path | None]:
     """The architecture of a file, run directory or published name, and its weights, if any."""
+    for key, value in (("architecture", name), ("weights", weights)):
+        if value is not None and not isinstance(value, str):
+            raise ConfigError(f"{key}: expected the name of a file or null, found {value!r}")
     if name is None:
         if weights is not None:
             raise ConfigError("weights: found without an architecture; set architecture=<file> too")

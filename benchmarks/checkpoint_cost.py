@@ -1,4 +1,5 @@
-"""What safety costs: seconds of a checkpoint and of a step's look at its numbers, beside a step.
+"""What safety costs: seconds of a checkpoint and of a step's look at its numbers, beside a step,
+and of the look at memory before a run.
 
 `python benchmarks/checkpoint_cost.py [n]` prints medians, minima and maxima of n.
 Workload: the DARTS supernet of the paper (8 cells, 4 nodes, 16 channels), first order, random
@@ -21,7 +22,7 @@ sys.path.insert(0, str(ROOT))
 
 from engine.checkpoint import SHARE, Checkpoints  # noqa: E402
 from engine.finite import Watch  # noqa: E402
-from engine.search import measured_numbers  # noqa: E402
+from engine.search import measured_numbers, probe_memory  # noqa: E402
 from engine.search_state import SearchState  # noqa: E402
 from supernets.network import supernet  # noqa: E402
 
@@ -65,6 +66,7 @@ def main(n: int) -> None:
                 lambda: watch.see(1, 1, measured_numbers(metrics, strategy)), 20 * n
             ),
             "a check before saving": timed(lambda: watch.check(1, net.state_dict()), n),
+            "memory before a run": timed(lambda: probe_memory(net, strategy, 64), n),
             "a checkpoint": timed(lambda: checkpoints.save(state.state_dict()), n),
         }
         size = max(path.stat().st_size for path in folder.glob("*.pt"))

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -119,10 +120,13 @@ class Augment:
 
 
 class Images:
-    """Labelled images in memory: pixels (N, C, H, W) uint8; labels (N,) int64, on the CPU."""
+    """Labelled images in memory: pixels (N, C, H, W) uint8; labels (N,) int64, on the CPU.
 
-    def __init__(self, pixels: Tensor, labels: Tensor):
-        self.shape = tuple(pixels.shape[1:])
+    `names` are the files they come from, where they come from files.
+    """
+
+    def __init__(self, pixels: Tensor, labels: Tensor, names: Sequence[str] = ()):
+        self.shape, self.names = tuple(pixels.shape[1:]), names
         self.labels, self.device = labels, pixels.device
         self._pixels, self._labels = pixels, labels
 
@@ -146,10 +150,16 @@ class Images:
 
     def hashes(self, index: Tensor | slice) -> list[bytes]:
         """One per image; equal ones are copies."""
-        return [
-            hashlib.blake2b(image, digest_size=16).digest()
-            for image in self._pixels.cpu()[index].contiguous().numpy()
-        ]
+        return [digest(image) for image in self._pixels.cpu()[index].contiguous().numpy()]
+
+    def name(self, position: int) -> str:
+        """The file of an image, or its position."""
+        return self.names[position] if self.names else f"image {position}"
+
+
+def digest(pixels: np.ndarray) -> bytes:
+    """Equal for images of equal pixels only."""
+    return hashlib.blake2b(np.ascontiguousarray(pixels).data, digest_size=16).digest()
 
 
 def histogram(pixels: Tensor) -> Tensor:

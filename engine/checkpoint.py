@@ -243,7 +243,14 @@ def fitting(phase: str) -> Iterator[None]:
     """While a state is put back: what does not fit the run is one line, a CheckpointError."""
     try:
         yield
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
+    except (
+        LookupError,
+        ArithmeticError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        RuntimeError,
+    ) as error:
         if is_out_of_memory(error):
             raise
         raise CheckpointError(

@@ -3,6 +3,7 @@
 import difflib
 import errno
 import re
+import sys
 import textwrap
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -131,6 +132,9 @@ def _configuration_line(
         if key in known:
             return f"{key}: not a setting of what is chosen here (strategy, space, data, retrain)"
         return f"unknown setting '{key}'{_nearest(key, known)}; see python run.py --help"
+    if "Config group override must be" in text:  # Hydra does not say which
+        groups = [a for a in sys.argv[1:] if (conf / a.partition("=")[0].lstrip("+")).is_dir()]
+        return f"{', '.join(groups)}: expected names of choices; python run.py task=list shows them"
     return one_line(error)
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from engine import interrupt
-from engine.augment import Images, histogram
+from engine.augment import Images, digest, histogram
 from engine.data_parallel import Portion
 from engine.errors import DataError, OutOfMemory
 from engine.image_file import attempt, first_line
@@ -164,9 +164,16 @@ class ImageFiles(Images):
     Among several processes each decodes its portion of a batch and gets the others' from them.
     """
 
-    def __init__(self, part: Part, shape: Sequence[int], workers: int, counts: Tensor):
-        super().__init__(torch.empty(0, *shape, dtype=torch.uint8), part.labels)
-        self.part, self.workers, self.counts = part, workers, counts
+    def __init__(
+        self,
+        part: Part,
+        shape: Sequence[int],
+        workers: int,
+        counts: Tensor,
+        digests: Sequence[bytes],
+    ):
+        super().__init__(torch.empty(0, *shape, dtype=torch.uint8), part.labels, part.files)
+        self.part, self.workers, self.counts, self.digests = part, workers, counts, digests
 
     def batches(self, indices: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
         portions = [Portion.mine(len(index)) for index in indices]
@@ -188,8 +195,9 @@ class ImageFiles(Images):
         return self.part.identity()
 
     def hashes(self, index: Tensor | slice) -> list[bytes]:
-        """None: to look for copies would mean to read every file."""
-        return []
+        """Of the pixels, as they were when every file was read at the start."""
+        positions = torch.arange(len(self.digests))[index]
+        return [self.digests[i] for i in positions.tolist()]
 
 
 class _Attempts(Dataset):
@@ -233,11 +241,12 @@ def _stacked(attempts: list[np.ndarray | str]) -> Tensor | str:
     return failed[0] if failed else torch.from_numpy(np.stack(images))
 
 
-def _counted(attempts: list[np.ndarray | str]) -> tuple[Tensor, list[str]]:
-    """The histogram of the images, and per image why it failed, or ''."""
+def _counted(attempts: list[np.ndarray | str]) -> tuple[Tensor, list[str], list[bytes]]:
+    """The histogram and the digests of the images, and per attempt why it failed, or ''."""
     images = [image for image in attempts if not isinstance(image, str)]
     counts = histogram(torch.from_numpy(np.stack(images))) if images else torch.tensor(0)
-    return counts, [a if isinstance(a, str) else "" for a in attempts]
+    reasons = [a if isinstance(a, str) else "" for a in attempts]
+    return counts, reasons, [digest(image) for image in images]
 
 
 def load(
@@ -268,15 +277,20 @@ def load(
                 pixels[i] = found
         kept = _kept(part, failed, on_error)
         every = torch.from_numpy(pixels)
-        return Images(every if len(kept) == count else every[kept], part.labels[kept]), kept
+        names = part.take(kept).files
+        return Images(every if len(kept) == count else every[kept], part.labels[kept], names), kept
     counts, failed = torch.zeros(shape[0], 256, dtype=torch.int64), []
+    digests: list[bytes] = []
     order = torch.arange(count).split(64)
-    for batch_counts, reasons in _living(_decoded(part, shape, order, workers, _counted)):
+    for batch_counts, reasons, found_digests in _living(
+        _decoded(part, shape, order, workers, _counted)
+    ):
         interrupt.check("data")
         counts += batch_counts
         failed += reasons
+        digests += found_digests
     kept = _kept(part, failed, on_error)
-    return ImageFiles(part.take(kept), shape, workers, counts), kept
+    return ImageFiles(part.take(kept), shape, workers, counts, digests), kept
 
 
 def unreadable(part: Part, shape: tuple[int, int, int], workers: int) -> list[str]:

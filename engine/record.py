@@ -233,4 +233,4 @@ class Averages:
 
     def load_state_dict(self, state: Mapping[str, Any], device: torch.device) -> None:
         self.sums = {name: total.to(device) for name, total in state["sums"].items()}
-        self.counts = dict(state["counts"])
+        self.counts = {name: int(state["counts"][name]) for name in self.sums}

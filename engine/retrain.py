@@ -23,6 +23,7 @@ from engine.errors import ConfigError, Interrupted
 from engine.evaluate import restore_statistics
 from engine.finite import Watch
 from engine.memory import sparing
+from engine.memory_probe import LONG, check_memory, images_for, step_memory
 from engine.random_state import random_state, set_random_state
 from engine.recipe import PRECISIONS, Recipe
 from engine.record import Averages, Progress, Record
@@ -55,7 +56,7 @@ def retrain(
     Raises:
         ConfigError: the recipe's augmentation does not fit the images.
         NumbersError: a loss or a weight is no longer finite.
-        OutOfMemory: also with batches in twice as many parts.
+        OutOfMemory: also with batches in twice as many parts; or it is sure to come.
         CheckpointError: no checkpoint can be written, or what is there cannot be used.
         Interrupted: `stop` said so; what was done is saved.
     """
@@ -78,8 +79,30 @@ def train(
     """Trains any network of that kind as `retrain` does; its phase is that of the checkpoints."""
     across_processes(net)
     training = Training(net, _loader(data.to(device), recipe, seed), recipe)
+    if recipe.epochs * len(training.loader) >= LONG:
+        _probe(training, device)
     task = _Retraining(training, folder, record, checkpoints, stop)
     return sparing("retrain", task.run, training.halve, device)
+
+
+def _probe(training: "Training", device: torch.device) -> None:
+    """Warns where a step will not fit into memory. Raises OutOfMemory where it cannot."""
+    recipe, loader = training.recipe, training.loader
+
+    def prepared(count: int) -> Callable[[], object]:
+        copied = Training(copy.deepcopy(training.net).train(), loader, recipe)
+        copied.net.set_drop_path(recipe.drop_path)
+        x, y = images_for(copied.net, count)
+        return lambda: copied.step(x, y)
+
+    check_memory(
+        "retrain",
+        step_memory(prepared, recipe.micro_batches),
+        min(loader.batch_size, len(loader.index)),
+        recipe.micro_batches,
+        device,
+        otherwise="fewer retrain.channels or layers",
+    )
 
 
 class _Retraining:

@@ -20,6 +20,7 @@ from engine.split import Settings, stratified
 
 log = logging.getLogger(__name__)
 
+IMBALANCE = 10  # the largest class by the smallest, from which on it is said
 STATISTICS = 2048  # images that batch-norm statistics are re-estimated on
 
 
@@ -70,7 +71,7 @@ class Data:
         self.test_reads = 0
         self._load_test, self._test_identity, self._val = test, test_identity, val
         self._test: Images | None = None
-        self._fingerprint = ""
+        self._fingerprint, self._compared = "", False
         if len(self.classes) < 2:
             raise DataError(f"{name}: {len(self.classes)} class, expected at least 2; add a class")
         for label in (self._counts(images.labels) == 0).nonzero().flatten().tolist():
@@ -78,6 +79,7 @@ class Data:
                 f"{name}: class '{self.classes[label]}' has no training image, expected 1 or more; "
                 "add images, or remove the class"
             )
+        self._warn_of_imbalance()
         Augment.of(settings.augment).check(self.input_shape)
         self.normalise = normalise or Normalise.fit(images.histogram())
         self.mean, self.std = self.normalise.mean, self.normalise.std  # (C,) of values 0 to 1
@@ -101,6 +103,10 @@ class Data:
             ValueError: a batch size below 2.
         """
         train, held_out = self.split(one_level=one_level)
+        if self._val is None and not self._compared:
+            self._compared = True
+            role = "select" if one_level else "val"
+            _warn_of_copies(role, self.images, train, self.images, held_out)
 
         def augmented(role: str, index: Tensor) -> Loader:
             return self._training(role, index, batch_size, seed, self.settings.augment, drop_last)
@@ -194,6 +200,16 @@ class Data:
             "test_reads": self.test_reads,
         }
 
+    def _warn_of_imbalance(self) -> None:
+        counts = self._counts(self.images.labels)
+        most, least = int(counts.argmax()), int(counts.argmin())
+        if counts[most] >= IMBALANCE * counts[least]:
+            log.warning(
+                "data: imbalanced, class '%s' has %d training images and '%s' %d; every role "
+                "gets its share, and test_balanced_accuracy is the number to read",
+                self.classes[most], counts[most], self.classes[least], counts[least],
+            )  # fmt: skip
+
     def _training(
         self,
         role: str,
@@ -224,8 +240,19 @@ class Data:
 def _warn_of_copies(
     role: str, images: Images, index: Tensor | slice, others: Images, other: Tensor | slice
 ) -> None:
-    """Logs how many images of a role are also trained on; only of images in memory."""
-    known = set(images.hashes(index))
-    copies = sum(found in known for found in others.hashes(other))
+    """Logs how many images of a role are also trained on, with examples; none is left out."""
+    known = dict(zip(images.hashes(index), _positions(images, index), strict=True))
+    found = zip(others.hashes(other), _positions(others, other), strict=True)
+    copies = [(position, known[digest]) for digest, position in found if digest in known]
     if copies:
-        log.warning("data: %d images of '%s' are exact copies of training images", copies, role)
+        log.warning(
+            "data: %d images of '%s' are exact copies of training images, so its accuracy says too "
+            "much; as %s",
+            len(copies),
+            role,
+            ", ".join(f"{others.name(a)} of {images.name(b)}" for a, b in copies[:3]),
+        )
+
+
+def _positions(images: Images, index: Tensor | slice) -> list[int]:
+    return torch.arange(len(images.labels))[index].tolist()

@@ -15,11 +15,12 @@ from engine import distributed, interrupt
 from engine.checkpoint import Checkpoints
 from engine.curvature import alpha_eigenvalue, weight_sharpness
 from engine.data import Loader, Roles
-from engine.diagnosis import diagnose, not_learning
+from engine.diagnosis import degenerate, diagnose, not_learning
 from engine.errors import ConfigError, Interrupted
 from engine.evaluate import evaluate, restore_statistics
 from engine.finite import Watch, largest
 from engine.memory import sparing
+from engine.memory_probe import LONG, check_memory, images_for, step_memory
 from engine.pareto import Pareto
 from engine.pictures import pictures
 from engine.record import Progress, Record
@@ -68,7 +69,7 @@ def search(
     Raises:
         ConfigError: the alphas would never move.
         NumbersError: a loss, a weight or an alpha is no longer finite.
-        OutOfMemory: also with batches in twice as many parts.
+        OutOfMemory: also with batches in twice as many parts; or it is sure to come.
         CheckpointError: no checkpoint can be written, or what is there cannot be used.
         Interrupted: `stop` said so; what was done is saved.
     """
@@ -83,9 +84,26 @@ def search(
         for group in strategy.alpha_optimizer.param_groups:
             group["lr"] *= settings.alpha_lr_scale
     strategy.micro_batches = settings.micro_batches
+    if settings.epochs * len(roles.train) >= LONG:
+        probe_memory(net, strategy, min(settings.batch_size, len(roles.train.index)))
     state = SearchState(net, strategy, roles)
     task = _Search(state, settings, folder, record, checkpoints, meta, stop)
     return sparing("search", task.run, state.halve, next(net.parameters()).device)
+
+
+def probe_memory(net: Network, strategy: Strategy, batch: int) -> None:
+    """Warns where a step will not fit into memory. Raises OutOfMemory where it cannot."""
+
+    def prepared(count: int) -> Callable[[], object]:
+        ours, its = copy.deepcopy((net, strategy))
+        ours.train()
+        train, val = images_for(ours, count), images_for(ours, count)
+        return lambda: its.step(ours, train, val, progress=1.0, move_alphas=True)
+
+    parts, device = strategy.micro_batches, next(net.parameters()).device
+    more = "" if net.checkpoint_cells else "runtime.checkpoint_cells=true, or "
+    otherwise = f"{more}fewer space.channels, layers or candidates"
+    check_memory("search", step_memory(prepared, parts), batch, parts, device, otherwise=otherwise)
 
 
 class _Search:
@@ -102,7 +120,7 @@ class _Search:
         stop: Callable[[], bool],
     ):
         self.state, self.epochs, self.folder = state, settings.epochs, folder
-        self.curvature = settings.curvature
+        self.curvature, self.warned = settings.curvature, False
         self.record, self.checkpoints, self.meta, self.stop = record, checkpoints, meta, stop
         loaders = {"train": state.roles.train, "val": state.roles.val}
         self.watch = Watch("search", REMEDY, folder, loaders)
@@ -166,8 +184,17 @@ class _Search:
             accuracy = discretised_accuracy(state.net, kept, state.roles)
             pareto.add(kept, epoch=epoch, accuracy=accuracy, meta=self.meta)
         _tell(epoch, self.epochs, metrics, found, state.net.space.classes)
+        if not last and state.strategy.alphas_move(epoch, self.epochs):
+            self.warn_of_collapse(epoch, found.architecture)  # of the last, the run's end tells
         state.next_epoch(stopped=done)
         return found
+
+    def warn_of_collapse(self, epoch: int, found: Architecture) -> None:
+        """Says once what is wrong with the architecture read after an epoch, if anything is."""
+        warning = None if self.warned else degenerate(self.state.strategy.space, found)
+        if warning:
+            self.warned = True
+            log.warning("search epoch %d/%d: %s", epoch + 1, self.epochs, warning)
 
     def measure(self, epoch: int) -> Found:
         state = self.state

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+from torch import Tensor
 from torch.optim import Optimizer
 
 
@@ -17,11 +19,18 @@ def named_state(optimizer: Optimizer, names: Mapping[int, str]) -> dict[str, Any
 def load_named_state(
     optimizer: Optimizer, names: Mapping[int, str], saved: Mapping[str, Any]
 ) -> None:
-    """Puts a `named_state` back. Raises KeyError for a name the optimiser does not know."""
+    """Puts a `named_state` back.
+
+    Raises KeyError for a name the optimiser does not know, ValueError for what is no moment of it.
+    """
     parameters = {names[id(p)]: p for group in optimizer.param_groups for p in group["params"]}
     optimizer.state.clear()
     for name, values in saved["state"].items():
         parameter = parameters[name]
+        for key, value in values.items():
+            shapes = (parameter.shape, torch.Size())
+            if value is not None and (not isinstance(value, Tensor) or value.shape not in shapes):
+                raise ValueError(f"'{key}' of '{name}' is no tensor of shape {tuple(shapes[0])}")
         optimizer.state[parameter] = {
             key: value.to(parameter.device) if key != "step" and hasattr(value, "to") else value
             for key, value in values.items()

@@ -277,8 +277,11 @@ class Strategy:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """The inverse of `state_dict`, after `setup`."""
+        """The inverse of `state_dict`, after `setup`. Raises ValueError for what does not fit."""
         named = self.named_arch_parameters()
+        for name, value in state["alive"].items():
+            if value.dtype != torch.bool or value.shape != self.alive[name].shape:
+                raise ValueError(f"'alive' of '{name}' is not bool (E, O)")
         with torch.no_grad():
             for name, value in state["arch"].items():
                 named[name].copy_(value)

@@ -176,16 +176,44 @@ def test_f40_what_is_no_image_is_passed_over(tmp_path: Path):
     assert len(opened(tmp_path / "i").images.labels) == 13
 
 
-def test_f42_copies_across_the_parts_are_counted(tmp_path: Path, caplog):
-    image_tree(tmp_path / "i")
-    for i in range(3):
-        shutil.copy(
-            tmp_path / "i" / "train" / "class_0" / f"{i}.png",
-            tmp_path / "i" / "test" / "class_0" / f"copy_{i}.png",
-        )
-    opened(tmp_path / "i").test(4)
-    copies = int(caplog.text.split(" images of 'test' are exact copies")[0].rsplit(" ", 1)[1])
-    assert copies == 3
+@pytest.mark.parametrize("memory_mb", [200, 0])
+def test_f42_copies_in_the_test_images_are_counted_with_examples(
+    memory_mb: int, tmp_path: Path, caplog
+):
+    """In memory and on disk; said by the final evaluation, which is the first to open them."""
+    root = tmp_path / "i"
+    image_tree(root)
+    for i in range(4):
+        source = root / "train" / "class_0" / f"{i}.png"
+        Image.open(source).save(root / "test" / "class_0" / f"copy_{i}.bmp")  # equal pixels
+    data = opened(root, memory_mb=memory_mb)
+    assert "exact copies" not in caplog.text
+    data.test(4)
+    assert "4 images of 'test' are exact copies of training images" in caplog.text
+    assert "test/class_0/copy_0.bmp of train/class_0/0.png, " in caplog.text
+    assert "copy_3" not in caplog.text  # three examples
+
+
+@pytest.mark.parametrize("memory_mb", [200, 0])
+@pytest.mark.parametrize("own", [True, False], ids=["own val folder", "random split"])
+def test_f42_copies_between_train_and_val_are_said_once_before_training(
+    own: bool, memory_mb: int, tmp_path: Path, caplog
+):
+    root = tmp_path / "i"
+    image_tree(root, images=2)
+    if own:
+        shutil.copytree(root / "train", root / "val")
+    else:  # the random split shares out what is the same image, over and over
+        for i in range(20):
+            for c in range(2):
+                place = root / "train" / f"class_{c}"
+                shutil.copy(place / "0.png", place / f"copy_{i}.png")
+    data = opened(root, memory_mb=memory_mb)
+    for _ in range(2):
+        data.loaders(2, one_level=False, seed=0)
+    assert caplog.text.count("images of 'val' are exact copies of training images") == 1
+    example = "val/class_0/0.png of train/class_0/0.png" if own else ".png of train/class_0/"
+    assert example in caplog.text
 
 
 def test_f43_three_images_and_a_batch_that_is_larger(tmp_path: Path):
@@ -198,13 +226,14 @@ def test_f43_three_images_and_a_batch_that_is_larger(tmp_path: Path):
     assert [len(y) for _, y in opened(tmp_path / "i").training(2, 0)] == [2]  # no batch of one
 
 
-def test_f44_a_rare_class_is_in_every_part_and_counts_alike():
+def test_f44_a_rare_class_is_in_every_part_and_counts_alike(caplog):
     labels = torch.tensor([0] * 1000 + [1] * 2)
     pixels = torch.randint(256, (1002, 1, 4, 4), dtype=torch.uint8)
     settings = Settings(None, 0.5, 0.1, {"crop": 0, "flip": False, "cutout": 0}, 0)
     data = Data("x", ["a", "b"], Images(pixels, labels), lambda: pytest.fail("test"), settings)
     train, val = data.split(one_level=False)
     assert int(labels[train].sum()) == int(labels[val].sum()) == 1
+    assert "imbalanced, class 'a' has 1000 training images and 'b' 2" in caplog.text
 
     class Majority(torch.nn.Module):
         def forward(self, x: torch.Tensor, mixture: object) -> torch.Tensor:
@@ -231,12 +260,20 @@ def test_f45_data_that_changed_since_is_refused_by_name(change: str, archsmith, 
     assert archsmith(*QUICK, f"data.root={root}", "task=search", "resume=never").code == 0
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_f47_a_folder_that_cannot_be_written_is_read(tmp_path: Path):
-    image_tree(tmp_path / "i")
-    for place, _, _ in os.walk(tmp_path / "i"):
-        os.chmod(place, 0o555)
-    assert len(opened(tmp_path / "i").images.labels) == 12
+def test_f47_a_run_leaves_the_folder_of_its_images_as_it_was(archsmith, tmp_path: Path):
+    """So it may be read-only: not even a cache or a link is put there."""
+    root = tmp_path / "i"
+    image_tree(root)
+
+    def seen() -> dict[str, int]:
+        return {str(p): p.stat().st_mtime_ns for p in (root, *root.rglob("*"))}
+
+    before = seen()
+    if os.geteuid() != 0:  # root may write everywhere
+        for place, _, _ in os.walk(root):
+            os.chmod(place, 0o555)
+    assert archsmith(*QUICK, f"data.root={root}").code == 0
+    assert seen() == before
 
 
 def test_f47_slow_data_is_said_once_with_its_share(monkeypatch, caplog):

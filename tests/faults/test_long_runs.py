@@ -93,17 +93,27 @@ def resident() -> int:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc")
-def test_f65_memory_and_open_files_stay_flat(toy_darts: Space, tmp_path: Path):
+@pytest.mark.parametrize(
+    ("steps", "epochs", "data"),
+    [(5_000, 2, ["data.size=40824", "data.split=0.98"]), (2, 300, ["data.size=32"])],
+    ids=["10000 steps", "300 epochs"],
+)
+def test_f65_memory_and_open_files_stay_flat(
+    steps: int, epochs: int, data: list[str], toy_darts: Space, tmp_path: Path
+):
+    """From a tenth of the run to its end, with a checkpoint a second."""
     asked, seen = 0, []
+    total = steps * epochs
 
     def look() -> bool:
         nonlocal asked
         asked += 1
-        if asked in (300, 900):
+        if asked in (total // 10, total):
             seen.append((resident(), len(os.listdir("/proc/self/fd"))))
         return False
 
-    ToySearch(toy_darts, "darts").run(tmp_path, epochs=305, every_seconds=1, stop=look)
+    ToySearch(toy_darts, "darts", *data).run(tmp_path, epochs=epochs, every_seconds=1, stop=look)
     (memory, files), (later, more) = seen
+    print(f"{total} steps: {memory / 1e6:.1f} MB, then {later / 1e6:.1f} MB; {more} open files")
     assert later < 1.02 * memory
     assert more == files

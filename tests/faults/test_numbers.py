@@ -175,3 +175,26 @@ def test_f55_collapse_and_isolation_are_named_with_causes(toy_darts: Space):
     skips = degenerate(toy_darts, forced(toy_darts, "skip_connect"))
     assert "every kept candidate is parameter-free (skip connections)" in str(skips)
     assert degenerate(toy_darts, forced(toy_darts, "sep_conv_3x3")) is None
+
+
+def test_f55_a_collapse_on_the_way_is_said_once(
+    toy_darts: Space, tmp_path: Path, monkeypatch, caplog
+):
+    """Skip connections win from the second of four epochs on; in the first, alphas stand still."""
+    toy = ToySearch(toy_darts, "darts", "strategy.warmup=0.25")
+    real = Strategy.epoch_end
+
+    def collapsing(self, *args):
+        skip = self.space.groups["normal"].edges[0].candidates.index("skip_connect")
+        with torch.no_grad():
+            for alpha in self.alphas.values():
+                alpha[:, skip] += 50.0
+        return real(self, *args)
+
+    monkeypatch.setattr(Strategy, "epoch_end", collapsing)
+    with caplog.at_level(logging.WARNING):
+        toy.run(tmp_path, epochs=4)
+    said = [r.getMessage() for r in caplog.records if "parameter-free" in r.getMessage()]
+    assert len(said) == 1
+    assert said[0].startswith("search epoch 2/4: collapse: every kept candidate is parameter-free")
+    assert "pcdarts" in said[0]

@@ -102,6 +102,24 @@ def test_f04_stopped_while_images_are_read(archsmith, tmp_path: Path, monkeypatc
     assert "data: stopped" in said.err
 
 
+def test_f04_stopped_while_images_are_downloaded(archsmith, tmp_path: Path, monkeypatch):
+    """The attempt under way ends, no other begins, and nothing of it stays."""
+    attempts = []
+
+    def cut(dataset: str, place: str) -> None:
+        attempts.append(Path(place, "half").write_bytes(b"x"))
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise OSError("connection reset")
+
+    monkeypatch.setattr("engine.data._fetch", cut)
+    root = tmp_path / "images"
+    said = archsmith("data=cifar10", f"data.root={root}", "data.download=true")
+    assert said.code == 75, said.err
+    assert "data: stopped" in said.err
+    assert len(attempts) == 1
+    assert list(root.iterdir()) == []
+
+
 @pytest.mark.parametrize("number", interrupt.SIGNALS)
 def test_f05_each_signal_sets_the_flag_and_only_once(number: signal.Signals):
     before = signal.getsignal(number)
@@ -197,3 +215,32 @@ def test_f51_one_failing_job_of_a_sweep_is_shown_and_the_others_finish(archsmith
     )
     assert archsmith(*sweep).code == 0
     assert set(steps) == {1}
+
+
+@pytest.mark.slow
+def test_f30_one_network_of_a_sweep_too_large_to_retrain_is_told_and_the_others_finish(
+    archsmith, monkeypatch
+):
+    real = retrain.Training.step
+
+    def failing(self, *args):
+        if torch.initial_seed() == 1:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+        return real(self, *args)
+
+    tiny = [one for one in TINY if not one.startswith("hydra.run.dir")]
+    sweep = ["-m", *tiny, "search.epochs=1", "seed=0,1,2"]
+    with monkeypatch.context() as patch:
+        patch.setattr(retrain.Training, "step", failing)
+        said = archsmith(*sweep)
+    assert said.code == 5
+    told = "retrain: out of memory, also with batches in 2 parts"
+    assert told in said.err
+    assert [line for line in said.out.splitlines() if told in line and "-s1-" in line]
+    done = {path.parent.name.split("-")[3]: path for path in Path("outputs").glob("*/phases.json")}
+    phases = {seed: set(json.loads(path.read_text())) for seed, path in done.items()}
+    everything = {"search", "retrain", "evaluate", "export"}
+    assert phases == {"s0": everything, "s1": {"search"}, "s2": everything}
+    monkeypatch.setattr(Strategy, "step", lambda *_, **__: pytest.fail("searched again"))
+    assert archsmith(*sweep).code == 0
+    assert set(json.loads(done["s1"].read_text())) == everything

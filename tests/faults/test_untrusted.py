@@ -4,19 +4,22 @@ import contextlib
 import copy
 import io
 import json
+import math
 import os
 import random
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from faults.toys import ToySearch, at
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from engine.checkpoint import FORMAT, Checkpoints
-from engine.errors import CheckpointError, ConfigError, Interrupted
+from engine.errors import CheckpointError, ConfigError, Failure, Interrupted
 from engine.final import load_final
 from engine.preflight import some_architecture
 from search_spaces.architecture import Architecture
@@ -199,6 +202,57 @@ def test_f12_random_bytes_in_checkpoints_are_errors_of_one_kind(count: int, tmp_
         (tmp_path / "search_manifest.json").write_text(json.dumps([entry]))
         with contextlib.suppress(CheckpointError):
             Checkpoints(tmp_path, "search", {"x": 1}).load()
+
+
+OTHERS = (
+    None, True, -1, 3, 10**20, 0.5, math.nan, "x", [], [1], {}, {"a": 1}, torch.zeros(()),
+    torch.zeros(2, 3), torch.full((4,), math.nan), torch.zeros(3, dtype=torch.uint8),
+)  # fmt: skip
+
+
+def with_another_value(state: dict, source: random.Random) -> tuple:
+    """Replaces or removes something on a random way into a state; returns where, and by what."""
+    place: Any = state
+    path = []
+    while True:
+        path.append(source.choice(list(place) if isinstance(place, dict) else range(len(place))))
+        inner = place[path[-1]]
+        if not (isinstance(inner, dict | list) and inner) or source.random() < 0.1:
+            break
+        place = inner
+    if isinstance(place, dict) and source.random() < 0.2:
+        del place[path[-1]]
+        return path, "removed"
+    place[path[-1]] = other = copy.deepcopy(source.choice(OTHERS))
+    return path, other
+
+
+@pytest.mark.parametrize(
+    "count", [4, pytest.param(100, marks=pytest.mark.slow)], ids=["some", "many"]
+)
+def test_f12_any_change_in_a_state_is_refused_in_one_line_or_harmless(
+    count: int, toy_darts: Space, tmp_path: Path
+):
+    """What loads and is data all the same: other types, shapes and numbers, and things missing."""
+    with pytest.raises(Interrupted):
+        ToySearch(toy_darts, "pcdarts").run(tmp_path, stop=at(1))
+    good = Checkpoints(tmp_path / "checkpoints", "search", {}).load()
+    assert good is not None
+    source, refused, said = random.Random(count), 0, []
+    for _ in range(count):
+        state = copy.deepcopy(good)
+        change = with_another_value(state, source)
+        Checkpoints(tmp_path / "checkpoints", "search", {}).save(state)
+        try:
+            ToySearch(toy_darts, "pcdarts").run(tmp_path, stop=at(1))
+        except Failure as failure:
+            refused += failure.exit_code == CheckpointError.exit_code
+            said.append(str(failure))
+        except Exception as error:
+            pytest.fail(f"{change}: {type(error).__name__}: {error}")
+    print(f"{count} states changed, {refused} refused, the others harmless")
+    assert refused
+    assert not any("\n" in line for line in said)
 
 
 @pytest.mark.parametrize(

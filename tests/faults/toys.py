@@ -64,13 +64,14 @@ class ToySearch:
         identity: dict[str, Any] | None = None,
         force: bool = False,
         micro_batches: int = 1,
+        device: torch.device = CPU,
         **more: Any,
     ) -> Any:
         scramble(0)  # what the pipeline does
         self.strategy = make(self.config.strategy, space=self.space)
-        self.net = supernet(self.space, self.strategy.mixed_op)
-        self.strategy.setup(self.net, CPU)
-        data = make(self.config.data)
+        self.net = supernet(self.space, self.strategy.mixed_op).to(device)
+        self.strategy.setup(self.net, device)
+        data = make(self.config.data).to(device)
         one_level = not self.strategy.update.two_level
         try:
             return search(
