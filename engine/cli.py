@@ -133,7 +133,9 @@ def _configuration_line(
             return f"{key}: not a setting of what is chosen here (strategy, space, data, retrain)"
         return f"unknown setting '{key}'{_nearest(key, known)}; see python run.py --help"
     if "Config group override must be" in text:  # Hydra does not say which
-        groups = [a for a in sys.argv[1:] if (conf / a.partition("=")[0].lstrip("+")).is_dir()]
+        given = (override.lstrip("+").partition("=") for override in sys.argv[1:])
+        groups = [f"{name}={value}" for name, _, value in given
+                  if (conf / name).is_dir() and value in ("", "null")]
         return f"{', '.join(groups)}: expected names of choices; python run.py task=list shows them"
     return one_line(error)
 

@@ -79,7 +79,7 @@ def train(
     """Trains any network of that kind as `retrain` does; its phase is that of the checkpoints."""
     across_processes(net)
     training = Training(net, _loader(data.to(device), recipe, seed), recipe)
-    if recipe.epochs * len(training.loader) >= LONG:
+    if recipe.epochs * len(training.loader) >= LONG and distributed.size() == 1:
         _probe(training, device)
     task = _Retraining(training, folder, record, checkpoints, stop)
     return sparing("retrain", task.run, training.halve, device)

@@ -84,7 +84,7 @@ def search(
         for group in strategy.alpha_optimizer.param_groups:
             group["lr"] *= settings.alpha_lr_scale
     strategy.micro_batches = settings.micro_batches
-    if settings.epochs * len(roles.train) >= LONG:
+    if settings.epochs * len(roles.train) >= LONG and distributed.size() == 1:
         probe_memory(net, strategy, min(settings.batch_size, len(roles.train.index)))
     state = SearchState(net, strategy, roles)
     task = _Search(state, settings, folder, record, checkpoints, meta, stop)

@@ -53,7 +53,7 @@ WRONG = [
     (["task=retrain"], "architecture: this task needs one"),
     (["task=retrain", "architecture=DARTS_V3"], "DARTS_V2"),
     (["retrain.epochs=0"], "retrain.epochs: expected a whole number of at least 1, found 0"),
-    (["experiment=null"], "group override must be a string"),
+    (["experiment=null"], "experiment=null: expected names of choices"),
 ]
 
 
