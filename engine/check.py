@@ -18,10 +18,10 @@ from engine.errors import DataError
 from engine.final import final_space
 from engine.job import Job
 from engine.preflight import preflight
-from engine.retrain import Training
 from engine.runtime import describe_device, peak_memory, seed_everything
 from engine.survey import Survey
 from engine.time_budget import LONG, timed, timed_epoch
+from engine.training import Training
 from search_spaces.architecture import Architecture
 from search_spaces.space import Space
 from strategies.random_search import RandomSearch

@@ -134,8 +134,11 @@ def _configuration_line(
         return f"unknown setting '{key}'{_nearest(key, known)}; see python run.py --help"
     if "Config group override must be" in text:  # Hydra does not say which
         given = (override.lstrip("+").partition("=") for override in sys.argv[1:])
-        groups = [f"{name}={value}" for name, _, value in given
-                  if (conf / name).is_dir() and value in ("", "null")]
+        groups = [
+            f"{name}={value}"
+            for name, _, value in given
+            if (conf / name).is_dir() and not (conf / name / f"{value}.yaml").is_file()
+        ]
         return f"{', '.join(groups)}: expected names of choices; python run.py task=list shows them"
     return one_line(error)
 

@@ -195,7 +195,8 @@ def check_steps(folder: Path, device: str, stepped: dict[str, list[str]]) -> Non
             )  # fmt: skip
 
 
-@pytest.mark.parametrize("stepped", [SOME, pytest.param(EVERY, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("stepped", [SOME, EVERY])
 def test_steps_of_two_processes_are_those_of_one_and_the_same_on_both(
     stepped: dict[str, list[str]], tmp_path: Path
 ):

@@ -13,8 +13,9 @@ from engine.data import Data
 from engine.errors import ConfigError, Interrupted, NumbersError, OutOfMemory
 from engine.recipe import Recipe
 from engine.record import Record
-from engine.retrain import MovingAverage, Training, retrain
+from engine.retrain import retrain
 from engine.split import Settings
+from engine.training import MovingAverage, Training
 from search_spaces.architecture import Architecture
 
 CPU = torch.device("cpu")

@@ -90,6 +90,7 @@ def judged(memory: Memory, monkeypatch, parts: int = 1) -> None:
 
 
 def test_f28_what_will_not_fit_is_a_warning_with_numbers(monkeypatch, caplog):
+    caplog.set_level("WARNING")
     judged(Memory(8 * GB, 16 * GB), monkeypatch)
     assert caplog.text == ""
     judged(Memory(3 * GB, 4 * GB), monkeypatch)

@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from engine.errors import ConfigError, Interrupted
-from engine.retrain import Training
 from engine.settings import check_types
+from engine.training import Training
 from strategies.strategy import Strategy
 
 SMALL = [

@@ -99,6 +99,7 @@ def check(combination: Combination, where: Space) -> None:
         two_steps(combination, where)
 
 
+@pytest.mark.slow
 def test_a_sample_of_all_combinations():
     for combination in itertools.islice(combinations(), 5, None, 331):
         check(combination, space("darts"))
