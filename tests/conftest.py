@@ -1,5 +1,6 @@
 """One thread and a seed for every test; toy spaces with 8 channels and 16 x 16 images."""
 
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -69,3 +70,23 @@ def archsmith(monkeypatch, capfd, tmp_path: Path) -> Callable[..., Said]:
         return Said(code, *capfd.readouterr())
 
     return call
+
+
+def pytest_terminal_summary(terminalreporter) -> None:
+    """Counts the cases of docs/reliability.md that were tried, by the numbers in tests' names."""
+    outcomes = [
+        (number, report.passed)
+        for report in (
+            *terminalreporter.getreports("passed"),
+            *terminalreporter.getreports("failed"),
+        )
+        if report.when == "call"
+        for number in re.findall(r"(?<=_)f\d\d(?=_)", report.nodeid.rpartition("::")[2])
+    ]
+    if outcomes:
+        cases = {number for number, _ in outcomes}
+        hurt = {number for number, passed in outcomes if not passed}
+        terminalreporter.write_line(
+            f"faults: {len(cases)} cases tried in {len(outcomes)} trials, "
+            f"{len(cases - hurt)} survived"
+        )
