@@ -1,7 +1,7 @@
 """Two processes on the CPU (gloo) do what one does at the same global batch; one lost ends all.
 
 Steps are compared in float64, where only the order of sums differs: at 1e-8. Whole runs are in
-float32, a few epochs: at 1e-4, with equal architectures.
+float32, a few epochs: at 1e-4 (second order: 1e-3), with equal architectures.
 """
 
 import json
@@ -287,12 +287,12 @@ def state(folder: Path, phase: str) -> dict[str, Tensor]:
     return found["net"] | found.get("strategy", {}).get("arch", {})
 
 
-def assert_same(folder: Path, expected: Path, *phases: str) -> None:
+def assert_same(folder: Path, expected: Path, *phases: str, within: float = 1e-4) -> None:
     """Equal architectures; tensors within the stated tolerance."""
     for phase in phases:
         there = state(expected, phase)
         for name, tensor in state(folder, phase).items():
-            torch.testing.assert_close(tensor, there[name], atol=1e-4, rtol=1e-4)
+            torch.testing.assert_close(tensor, there[name], atol=within, rtol=within)
     found = [sorted((one / "architectures").glob("*")) for one in (folder, expected)]
     assert [path.name for path in found[0]] == [path.name for path in found[1]]
     for ours, theirs in zip(*found, strict=True):
@@ -326,7 +326,9 @@ def test_a_search_of_two_processes_ends_as_one_does(strategy: str, tmp_path: Pat
     overrides = [f"strategy={strategy}", "task=search"]
     assert runs(1, tmp_path / "one", *overrides)[0] == [0]
     assert runs(2, tmp_path / "two", *overrides)[0] == [0, 0]
-    assert_same(tmp_path / "two", tmp_path / "one", "search")
+    # a second derivative amplifies rounding; in float64 its steps agree like all others
+    within = 1e-3 if strategy == "darts_second_order" else 1e-4
+    assert_same(tmp_path / "two", tmp_path / "one", "search", within=within)
 
 
 @pytest.mark.slow
