@@ -11,7 +11,14 @@ from typing import Any
 
 from engine import interrupt
 from engine.budget import budget_line
-from engine.errors import CheckpointError, Failure, Interrupted, OutOfMemory, is_out_of_memory
+from engine.errors import (
+    CheckpointError,
+    ConfigError,
+    Failure,
+    Interrupted,
+    OutOfMemory,
+    is_out_of_memory,
+)
 
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)  # nothing more can be written
 WIDTH = 120  # of a line about a choice
@@ -78,6 +85,11 @@ def explain(
             return CheckpointError.exit_code, (
                 f"{cause.filename or 'the run directory'}: {cause.strerror}; what was saved is "
                 "kept; free space or mend the disk, then run the same command"
+            )
+        if isinstance(cause, FileExistsError | NotADirectoryError | PermissionError):
+            return ConfigError.exit_code, (
+                f"{cause.filename or 'the run directory'}: {cause.strerror}, expected a folder "
+                "that can be written; move it away, or set hydra.run.dir"
             )
         if is_out_of_memory(cause):
             return OutOfMemory.exit_code, (

@@ -161,6 +161,16 @@ def test_f11_a_folder_that_cannot_be_written_is_refused_at_once(tmp_path: Path):
         pass
 
 
+def test_f11_a_file_in_the_place_of_the_folder_is_one_line(archsmith, tmp_path: Path):
+    (tmp_path / "run").write_text("")
+    said = archsmith("data=synthetic", f"hydra.run.dir={tmp_path / 'run'}")
+    assert said.code == 2
+    assert said.err.strip().splitlines()[-1] == (
+        f"archsmith: {tmp_path / 'run'}: File exists, expected a folder that can be written; move "
+        "it away, or set hydra.run.dir"
+    )
+
+
 class Payload:
     def __init__(self, path: Path):
         self.path = path
