@@ -9,6 +9,7 @@ import logging
 import os
 import re
 import shlex
+import shutil
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -217,10 +218,12 @@ def app(config: DictConfig) -> float | None:
     composed.append(config)
     if config.task == "list":
         print(list_choices(CONF))
+        _leave_no_folder()
         return None
     if config.task == "compare":
         with configuring():
             print(compare(Path(config.runs), Benchmark(**config.benchmark)), end="")
+        _leave_no_folder()
         return None
     folder = Path(HydraConfig.get().runtime.output_dir)
     if config.task == "check":
@@ -256,6 +259,13 @@ def app(config: DictConfig) -> float | None:
         accuracy = pipeline.results.fields["discretised_accuracy"]
     nni_trial.final(accuracy)
     return accuracy
+
+
+def _leave_no_folder() -> None:
+    """Removes the folder that Hydra makes for every job, where nothing else is in it."""
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    if {path.name for path in folder.iterdir()} <= {".hydra", "run.log"}:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _survey(data: DictConfig) -> Callable[[], Survey] | None:

@@ -273,3 +273,8 @@ def test_run_py_from_another_folder_in_a_fresh_process(tmp_path: Path):
     )  # fmt: skip
     assert found.returncode == 2
     assert found.stderr.strip() == line_of(Said(2, "", found.stderr))
+
+
+def test_a_list_leaves_no_folder(archsmith, tmp_path: Path):
+    assert archsmith("task=list").code == 0
+    assert not list(tmp_path.glob("outputs/*"))
