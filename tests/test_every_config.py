@@ -44,7 +44,11 @@ def still(name: str) -> list[str]:
     return [f"strategy={name}", "strategy.warmup=0", "strategy.alpha_optimizer.weight_decay=0"]
 
 
-@pytest.mark.parametrize("name", STRATEGIES)
+LONG = ("goldnas", "darts_second_order")
+SEARCHED = [pytest.param(n, marks=[pytest.mark.slow] if n in LONG else []) for n in STRATEGIES]
+
+
+@pytest.mark.parametrize("name", SEARCHED)
 @pytest.mark.parametrize("toy", ["toy_darts", "toy_nasbench201"])
 def test_strategy_searches_and_yields_a_network(name: str, toy: str, request, tmp_path: Path):
     space: Space = request.getfixturevalue(toy)

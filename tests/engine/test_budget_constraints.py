@@ -90,7 +90,7 @@ def test_a_limit_that_is_proposed_can_be_met():
     [
         ("darts", "darts"),
         pytest.param("darts", "nasbench201", marks=pytest.mark.slow),
-        ("random", "nasbench201"),
+        pytest.param("random", "nasbench201", marks=pytest.mark.slow),
         pytest.param("random", "darts", marks=pytest.mark.slow),
         pytest.param("snas", "darts", marks=pytest.mark.slow),
         pytest.param("snas", "nasbench201", marks=pytest.mark.slow),

@@ -9,7 +9,7 @@ from search_spaces.space import Space
 from supernets.network import supernet
 
 
-@pytest.mark.parametrize("name", ["pcdarts", "goldnas"])
+@pytest.mark.parametrize("name", [pytest.param("pcdarts", marks=pytest.mark.slow), "goldnas"])
 def test_more_seconds_are_more_epochs_and_nothing_is_changed(name: str, toy_darts: Space):
     strategy = make(composed(f"strategy={name}").strategy, space=toy_darts)
     net = supernet(toy_darts, strategy.mixed_op)

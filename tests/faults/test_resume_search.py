@@ -14,7 +14,7 @@ from engine.random_state import random_state, set_random_state
 from search_spaces.space import Space
 from strategies.strategy import Strategy
 
-QUICK = ("pcdarts", "goldnas")
+QUICK = ("pcdarts",)
 ALL = [pytest.param(n, marks=[] if n in QUICK else [pytest.mark.slow]) for n in STRATEGIES]
 
 
