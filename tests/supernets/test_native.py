@@ -38,11 +38,14 @@ def space_of(channels: int, candidates: list[str] | None = None, size: tuple[int
     )
 
 
-def assert_equal(space: Space, mixed_op: Callable[..., nn.Module], **how: object) -> None:
+def assert_equal(
+    space: Space, mixed_op: Callable[..., nn.Module], *, times: float = 4, **how: object
+) -> None:
+    """As near the reference in float64 as the reference in float32 is, so many times."""
     found = differences(space, mixed_op, "native", torch.float32, **how)
     measure = differences(space, mixed_op, "reference", torch.float32, **how)
     rounding = max(measure.values())
-    assert {n: d for n, d in found.items() if not d <= max(2e-5, 4 * rounding)} == {}
+    assert {n: d for n, d in found.items() if not d <= max(2e-5, times * rounding)} == {}
 
 
 @pytest.mark.parametrize("candidate", [name for name in CANDIDATES if name != "none"])
@@ -53,7 +56,8 @@ def test_each_candidate(candidate: str, k: int):
 
 @pytest.mark.parametrize("channels", [1, 3, 8, 12, 16, 20])
 def test_any_number_of_channels(channels: int):
-    assert_equal(space_of(channels), MixedOp)
+    # one weight before a batch norm has a gradient of rounding alone
+    assert_equal(space_of(channels), MixedOp, times=20 if channels == 1 else 4)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (8, 8), (13, 6)])
