@@ -57,9 +57,8 @@ TASKS = {
     "baseline": ("baseline",),
 }
 log = logging.getLogger(__name__)
-composed: list[
-    DictConfig
-] = []  # filled once Hydra is done: what fails before is the command line's fault
+# Filled once Hydra is done: what fails before is the command line's fault.
+composed: list[DictConfig] = []
 naming.register()
 
 

@@ -6,6 +6,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from strategies.random_search import RandomSearch
 from supernets.network import final_network
 
 FORMAT = "archsmith.preflight/1"
-IMBALANCE = 3.0  # images of the largest class over those of the smallest
+IMBALANCE = 3.0  # largest class over smallest; a run says it by itself from 10 on (engine.roles)
 FEW = 10  # images of a class
 LARGE = 128  # pixels from which the stem that divides by 8 leaves cells maps of 4 and more
 DRAWS = 3  # architectures of which a retraining's step is timed
@@ -180,9 +181,7 @@ def _retraining(job: Job) -> dict[str, Any]:
         net = final_network(space, architecture, auxiliary=auxiliary).to(job.device)
         training = Training(net, loader, recipe)
         net.train()
-        seconds.append(
-            timed(lambda t=training: t.step(x, y), job.device, time.perf_counter)  # type: ignore[misc]
-        )
+        seconds.append(timed(partial(training.step, x, y), job.device, time.perf_counter))
     every = [value for one in seconds for value in one]
     steps = recipe.epochs * len(loader)
     step = {"median": statistics.median(every), "low": min(every), "high": max(every)}

@@ -21,7 +21,7 @@ from supernets.network import Network
 
 log = logging.getLogger(__name__)
 
-LONG = 500  # steps from which a run is worth the probe, which takes about as long as one step
+PROBED_STEPS = 500  # a run of so many is worth the probe, which takes about half a step
 Need = Callable[[float], int]  # images of a batch -> bytes at the peak of a step
 
 

@@ -18,7 +18,7 @@ from engine.diagnosis import not_learning
 from engine.errors import ConfigError, Interrupted
 from engine.finite import Watch
 from engine.memory import sparing
-from engine.memory_probe import LONG, check_memory, images_for, step_memory
+from engine.memory_probe import PROBED_STEPS, check_memory, images_for, step_memory
 from engine.recipe import Recipe
 from engine.record import Progress, Record
 from engine.runtime import seed_everything
@@ -74,7 +74,7 @@ def train(
     """Trains any network of that kind as `retrain` does; its phase is that of the checkpoints."""
     across_processes(net)
     training = Training(net, _loader(data.to(device), recipe, seed), recipe)
-    if recipe.epochs * len(training.loader) >= LONG and distributed.size() == 1:
+    if recipe.epochs * len(training.loader) >= PROBED_STEPS and distributed.size() == 1:
         _probe(training, device)
     task = _Retraining(training, folder, record, checkpoints, stop)
     return sparing("retrain", task.run, training.halve, device)

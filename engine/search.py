@@ -20,7 +20,7 @@ from engine.errors import ConfigError, Interrupted
 from engine.evaluate import evaluate, restore_statistics
 from engine.finite import Watch, largest
 from engine.memory import sparing
-from engine.memory_probe import LONG, check_memory, images_for, step_memory
+from engine.memory_probe import PROBED_STEPS, check_memory, images_for, step_memory
 from engine.pareto import Pareto
 from engine.pictures import pictures
 from engine.record import Progress, Record
@@ -84,7 +84,7 @@ def search(
         for group in strategy.alpha_optimizer.param_groups:
             group["lr"] *= settings.alpha_lr_scale
     strategy.micro_batches = settings.micro_batches
-    if settings.epochs * len(roles.train) >= LONG and distributed.size() == 1:
+    if settings.epochs * len(roles.train) >= PROBED_STEPS and distributed.size() == 1:
         probe_memory(net, strategy, min(settings.batch_size, len(roles.train.index)))
     state = SearchState(net, strategy, roles)
     task = _Search(state, settings, folder, record, checkpoints, meta, stop)

@@ -41,13 +41,8 @@ def survey(
         found.unreadable[name] = unreadable(part, shape, workers)
         _count_headers(found, name, part)
     bad = {name: len(reasons) for name, reasons in found.unreadable.items()}
-    groups = (
-        (bad["train"] + bad.get("val", 0), len(trained.files)),
-        (
-            bad["test"],
-            len(parts["test"].files),
-        ),
-    )
+    trained_bad = bad["train"] + bad.get("val", 0)
+    groups = ((trained_bad, len(trained.files)), (bad["test"], len(parts["test"].files)))
     least = SKIPPED if on_error == "skip" else 0.0
     found.refused = any(count > least * total for count, total in groups)
     return found

@@ -94,7 +94,7 @@ def _batch(roles: Roles, net: Network) -> Batch:
     return x, torch.randint(net.space.classes, (size,), device=device).to(labels.dtype)
 
 
-def timed(step: Callable[[], None], device: torch.device, clock: Clock) -> list[float]:
+def timed(step: Callable[[], object], device: torch.device, clock: Clock) -> list[float]:
     """Seconds of `STEPS` steps, after one that is not timed; of fewer once they took `LONG`."""
     seconds: list[float] = []
     while len(seconds) <= STEPS and sum(seconds) < LONG:

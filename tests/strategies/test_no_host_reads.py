@@ -1,7 +1,8 @@
 """A step reads no tensor on the host: on a GPU that would stop the device, and forbid CUDA graphs.
 
 Fake tensors have shapes and no values, so whatever reads one fails: `.item()`, `.tolist()`,
-`float()`, `if tensor`. The supernet computes in the fused form, which is the one that runs on CUDA.
+`float()`, `if tensor`. They lie on the CPU, so a mere copy there is not seen. The supernet
+computes in the fused form, which is the one that runs on CUDA.
 """
 
 import pytest
