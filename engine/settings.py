@@ -1,44 +1,87 @@
 """Settings of the wrong type, found by comparing them with the defaults they replace."""
 
+import inspect
 import math
-from collections.abc import Iterator, Mapping
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import import_module
 from typing import Any
 
 
 def check_types(found: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
     """Raises ValueError for the first setting whose type cannot be meant.
 
-    A default of null says nothing, a setting of null is left to whoever takes it, and so is a list
-    in the place of a number, or true and false in the place of a word (`auto`).
+    A default of null says nothing, and true and false may stand in the place of a word (`auto`).
+    Whether null, or a list in the place of a number, can be meant is read from the annotations of
+    what the default's `_target_` names; where that has none, it is left to whoever takes it.
     """
-    for key, value, default in _pairs(found, defaults, ""):
-        expected = _expected(value, default)
+    for key, value, default, kinds in _pairs(found, defaults, ""):
+        expected = _expected(value, default, kinds)
         if expected:
-            raise ValueError(f"{key}: expected {expected} (as {default!r}), found {value!r}")
+            given = "null" if value is None else repr(value)
+            raise ValueError(f"{key}: expected {expected} (as {default!r}), found {given}")
 
 
 def _pairs(found: Mapping[str, Any], defaults: Mapping[str, Any], prefix: str) -> Iterator[Any]:
+    hints = _annotations(defaults.get("_target_"))
     for name in found.keys() & defaults.keys():
         key, value, default = f"{prefix}{name}", found[name], defaults[name]
         if isinstance(value, Mapping) and isinstance(default, Mapping):
             yield from _pairs(value, default, f"{key}.")
         else:
-            yield key, value, default
+            yield key, value, default, _kinds(hints.get(name))
 
 
-def _expected(value: Any, default: Any) -> str | None:
+def _annotations(target: Any) -> dict[str, Any]:
+    """Parameter -> annotation of the class or function of that dotted name; {} if unknown."""
+    if not isinstance(target, str):
+        return {}
+    module, _, name = target.rpartition(".")
+    try:
+        taken = getattr(import_module(module), name)
+        parameters = inspect.signature(taken, eval_str=True).parameters
+    except (ImportError, AttributeError, NameError, TypeError, ValueError):
+        return {}  # instantiation says what is wrong with it
+    return {name: one.annotation for name, one in parameters.items()}
+
+
+def _kinds(hint: Any) -> set[Any] | None:
+    """The types a parameter admits, without what is in them; None where anything goes."""
+    if hint in (None, Any, inspect.Parameter.empty):
+        return None
+    alternatives = typing.get_args(hint) if _is_union(hint) else (hint,)
+    return {typing.get_origin(one) or one for one in alternatives}
+
+
+def _is_union(hint: Any) -> bool:
+    return typing.get_origin(hint) in (typing.Union, type(int | None))
+
+
+def _expected(value: Any, default: Any, kinds: set[Any] | None) -> str | None:
     """What is expected instead of the value, or None where it may pass."""
     if isinstance(default, Mapping):
         return "settings in {}"
-    if value is None or default is None:
+    if default is None or (value is None and (kinds is None or type(None) in kinds)):
         return None
     if isinstance(default, bool):
         return None if isinstance(value, bool) else "true or false"
     if isinstance(default, int | float):
-        if isinstance(value, list):
+        if isinstance(value, list) and (kinds is None or kinds & {Sequence, list, tuple}):
             return None
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        return None if number and math.isfinite(value) else "a finite number"
+        return None if _is_number(value) else "a finite number"
     if isinstance(default, list):
-        return None if isinstance(value, list) else "a list in []"
+        return _expected_list(value, default)
     return None if isinstance(value, str | bool) else "a word"
+
+
+def _expected_list(value: Any, default: list[Any]) -> str | None:
+    if not isinstance(value, list):
+        return "a list in []"
+    if default and all(map(_is_number, default)):
+        fits = len(value) == len(default) and all(map(_is_number, value))
+        return None if fits else f"a list of {len(default)} finite numbers"
+    return None
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

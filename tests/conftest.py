@@ -9,12 +9,19 @@ from typing import NamedTuple
 import pytest
 import torch
 from hydra.core.global_hydra import GlobalHydra
+from hypothesis import settings
 
 import run
 from search_spaces.darts import CANDIDATES, darts
 from search_spaces.nasbench201 import CANDIDATES as NASBENCH201
 from search_spaces.nasbench201 import nasbench201
 from search_spaces.space import Space
+
+# The same examples every time, so that a result can be repeated; others, and more of them, with
+# --hypothesis-profile=explore.
+settings.register_profile("repeatable", derandomize=True, max_examples=100)
+settings.register_profile("explore", max_examples=1000)
+settings.load_profile("repeatable")
 
 
 @pytest.fixture(autouse=True)

@@ -142,7 +142,7 @@ MUTATIONS = st.tuples(st.sampled_from([p for p in leaves(ARCHITECTURE) if p]), J
 LENIENT = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 
 
-@settings(max_examples=3, deadline=None, derandomize=True, suppress_health_check=LENIENT)
+@settings(max_examples=3, deadline=None, suppress_health_check=LENIENT)
 @given(mutation=MUTATIONS)
 def test_f13_any_change_is_refused_in_one_line_or_harmless(given_file, mutation: tuple):
     said = given_file(changed(*mutation[0], to=mutation[1]))
