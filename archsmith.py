@@ -9,19 +9,19 @@ from hydra import compose, initialize_config_dir
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from engine import naming
-from engine.augment import Images
-from engine.benchmark import Benchmark
-from engine.budget import Budget
-from engine.data import Data
+from engine.budget.limits import Budget
+from engine.command import naming
+from engine.command.preflight import preflight
+from engine.data.augment import Images
+from engine.data.sets import Data
+from engine.data.split import Settings
 from engine.errors import ConfigError
-from engine.hparams import write_session
 from engine.job import Job
 from engine.pipeline import Pipeline
-from engine.preflight import preflight
-from engine.report import write_report
-from engine.search_settings import SearchSettings
-from engine.split import Settings
+from engine.report.hparams import write_session
+from engine.report.page import write_report
+from engine.search.benchmark import Benchmark
+from engine.search.settings import SearchSettings
 from run import CONF, build
 from search_spaces.architecture import Architecture
 

@@ -24,24 +24,27 @@ from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from engine import distributed, interrupt, naming, nni_trial
-from engine.benchmark import Benchmark
-from engine.budget import Budget
-from engine.check import check
-from engine.checkpoint import checkpoint_seconds
-from engine.cli import explain, list_choices, one_line, summary
-from engine.compare import compare
+from engine import interrupt
+from engine.budget.limits import Budget
+from engine.command import naming
+from engine.command.check import check
+from engine.command.cli import explain, list_choices, one_line, summary
+from engine.command.compare import compare
+from engine.command.preflight import preflight
+from engine.command.settings import check_types
+from engine.data.survey import Survey, survey
 from engine.errors import ConfigError, Failure, JobError, configuring
-from engine.export import check_formats
-from engine.hparams import write_session
+from engine.export.files import check_formats
 from engine.job import Job
+from engine.parallel import distributed
 from engine.pipeline import Pipeline
-from engine.preflight import preflight
-from engine.report import write_report
-from engine.run_folder import RESUME, locked
-from engine.search_settings import SearchSettings
-from engine.settings import check_types
-from engine.survey import Survey, survey
+from engine.records import nni_trial
+from engine.records.run_folder import RESUME, locked
+from engine.report.hparams import write_session
+from engine.report.page import write_report
+from engine.safety.checkpoint import checkpoint_seconds
+from engine.search.benchmark import Benchmark
+from engine.search.settings import SearchSettings
 from search_spaces.architecture import Architecture
 from search_spaces.genotype import published
 from search_spaces.space import Space
@@ -269,7 +272,7 @@ def _leave_no_folder() -> None:
 
 def _survey(data: DictConfig) -> Callable[[], Survey] | None:
     """What looks at every file of a folder of images; None for other data."""
-    if data._target_ != "engine.data.folder":
+    if data._target_ != "engine.data.sets.folder":
         return None
     names = ("root", "image_size", "channels", "on_error", "workers")
     plain = OmegaConf.to_container(data, resolve=True)

@@ -7,13 +7,14 @@ from typing import Any
 
 import torch
 
-from engine.baseline import Baseline
-from engine.benchmark import Benchmark
-from engine.budget import Budget
-from engine.data import Data
-from engine.distributed import size
-from engine.recipe import PRECISIONS, Recipe
-from engine.search_settings import SearchSettings
+from engine.budget.limits import Budget
+from engine.data.sets import Data
+from engine.final.baseline import Baseline
+from engine.final.recipe import Recipe
+from engine.parallel.distributed import size
+from engine.runtime import PRECISIONS
+from engine.search.benchmark import Benchmark
+from engine.search.settings import SearchSettings
 from search_spaces.architecture import Architecture
 from search_spaces.space import Space
 from supernets.forms import use_form

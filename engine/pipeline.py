@@ -6,25 +6,26 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from engine.benchmark import look_up, rank_correlation
-from engine.checkpoint import Checkpoints, write_atomically
-from engine.data_parallel import across_processes
-from engine.diagnosis import degenerate
-from engine.distributed import from_first, size
-from engine.drawing import cell_svg
 from engine.errors import ConfigError, configuring
 from engine.evaluate import evaluate
-from engine.export import export
-from engine.final import digest_of, final_space, load_final, save_final
+from engine.export.files import export
+from engine.files import write_atomically
+from engine.final.network import digest_of, final_space, load_final, save_final
+from engine.final.retrain import retrain, train
+from engine.final.weights import save_weights
 from engine.job import Job
-from engine.record import Record, Results
-from engine.retrain import retrain, train
-from engine.run_folder import RunFolder
+from engine.parallel.data_parallel import across_processes
+from engine.parallel.distributed import from_first, size
+from engine.records.record import Record, Results
+from engine.records.run_folder import RunFolder
+from engine.report.drawing import cell_svg
 from engine.runtime import describe_device, measured, seed_everything, versions
-from engine.search import search
-from engine.shared_checkpoints import SharedCheckpoints
-from engine.time_budget import epochs_within
-from engine.weights import save_weights
+from engine.safety.checkpoint import Checkpoints
+from engine.safety.shared_checkpoints import SharedCheckpoints
+from engine.search.benchmark import look_up, rank_correlation
+from engine.search.diagnosis import degenerate
+from engine.search.loop import search
+from engine.search.time_budget import epochs_within
 from engine.within_budget import drawn, fit_of, fitted, spent
 from search_spaces.architecture import Architecture
 from supernets.costs import macs, parameters

@@ -20,6 +20,8 @@ from supernets.forms import check_form
 
 log = logging.getLogger(__name__)
 
+PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}  # autocast of a network, if any
+
 
 @dataclass(frozen=True)
 class Runtime:

@@ -5,12 +5,12 @@ import logging
 from dataclasses import replace
 from typing import Any
 
-from engine.budget import budget_line
-from engine.fit import Fit, given_up
+from engine.budget.fit import Fit, given_up
+from engine.budget.limits import budget_line
+from engine.data.roles import Roles
 from engine.job import Job
-from engine.pareto import best_first
-from engine.roles import Roles
-from engine.search import Found, discretised_accuracy
+from engine.search.loop import Found, discretised_accuracy
+from engine.search.pareto import best_first
 from search_spaces.architecture import Architecture
 from supernets.network import Network
 

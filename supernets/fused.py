@@ -244,7 +244,7 @@ def normalised(x: Tensor, norms: Sequence[Any], gate: Tensor | None) -> Tensor:
             joined([getattr(m, name) for m in norms]) for name in ("running_mean", "running_var")
         )
         return F.batch_norm(x, mean, variance, scale, None, False, 0.0, norm.eps)
-    if hasattr(norm, "normalise"):  # over more images than there are here: engine.data_parallel
+    if hasattr(norm, "normalise"):  # over the images of several processes
         y, mean, variance = norm.normalise(x, scale, None)
         if norm.track_running_stats:
             record(norms, mean.view(-1, channels), variance.view(-1, channels))

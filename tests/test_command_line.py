@@ -13,8 +13,8 @@ from conftest import Said
 from PIL import Image
 
 import run
-from engine import naming
-from engine.cli import LISTED
+from engine.command import naming
+from engine.command.cli import LISTED
 
 TINY = [
     "data=synthetic", "data.size=48", "data.image_size=8", "data.classes=3",

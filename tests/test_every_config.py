@@ -12,10 +12,10 @@ from hydra.core.plugins import Plugins
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from engine import naming
-from engine.checkpoint import Checkpoints
-from engine.record import Record
-from engine.search import SearchSettings, search
+from engine.command import naming
+from engine.records.record import Record
+from engine.safety.checkpoint import Checkpoints
+from engine.search.loop import SearchSettings, search
 from search_spaces.architecture import Architecture
 from search_spaces.space import Space
 from supernets.network import final_network, supernet

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from engine.augment import (
+from engine.data.augment import (
     Augment,
     Images,
     Loader,

@@ -9,12 +9,12 @@ import torch
 from test_command_line import TINY, line_of
 from test_every_config import composed, make
 
-from engine.baseline import SIZES, Baseline, HandMade
-from engine.checkpoint import Checkpoints
 from engine.errors import Interrupted
-from engine.record import Record
-from engine.retrain import train
+from engine.final.baseline import SIZES, Baseline, HandMade
+from engine.final.retrain import train
+from engine.records.record import Record
 from engine.runtime import seed_everything
+from engine.safety.checkpoint import Checkpoints
 from search_spaces.darts import darts
 from search_spaces.space import Space
 from supernets.costs import macs, parameters

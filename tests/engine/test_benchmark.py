@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.benchmark import Benchmark, _tau, look_up, standing
 from engine.errors import DataError
+from engine.search.benchmark import Benchmark, _tau, look_up, standing
 from search_spaces.genotype import from_nasbench201
 from search_spaces.space import Space
 

@@ -10,13 +10,13 @@ import torch
 from test_command_line import TINY, line_of
 from test_every_config import composed, make
 
-from engine import fit as fitting
-from engine.budget import Budget, shown
+from engine.budget import fit as fitting
+from engine.budget.fit import Fit, given_up
+from engine.budget.latency import Latency, measure
+from engine.budget.limits import Budget, shown
 from engine.errors import ConfigError
-from engine.final import final_space
-from engine.fit import Fit, given_up
-from engine.latency import Latency, measure
-from engine.random_state import random_state
+from engine.final.network import final_space
+from engine.safety.random_state import random_state
 from search_spaces.architecture import Architecture
 from search_spaces.darts import darts
 from search_spaces.goldnas import goldnas

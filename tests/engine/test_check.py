@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 from test_command_line import TINY, image_tree, line_of
 
-from engine.check import suggested_stem, warnings_of
-from engine.check_text import check_text, duration
-from engine.survey import survey
+from engine.command.check import suggested_stem, warnings_of
+from engine.command.check_text import check_text, duration
+from engine.data.survey import survey
 from search_spaces.darts import darts
 from search_spaces.nasbench201 import nasbench201
 

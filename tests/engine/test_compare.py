@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from engine.benchmark import Benchmark
-from engine.compare import Spread, compare, groups, paired, read_runs, rows
+from engine.command.compare import Spread, compare, groups, paired, read_runs, rows
 from engine.errors import ConfigError
-from engine.record import RESULTS
+from engine.records.record import RESULTS
+from engine.search.benchmark import Benchmark
 
 NO_TABLE = Benchmark(table=None, column="cifar10", samples=2)
 

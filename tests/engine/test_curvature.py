@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from test_every_config import composed, make
 
-from engine.curvature import alpha_eigenvalue, weight_sharpness
+from engine.search.curvature import alpha_eigenvalue, weight_sharpness
 from search_spaces.darts import darts
 from strategies.losses.snapshot import lent
 from strategies.strategy import Batch, Strategy

@@ -8,11 +8,11 @@ import yaml
 from hydra.utils import get_method
 from PIL import Image
 
-from engine import data as module
-from engine.augment import Images, generator
-from engine.data import Data, digits, folder, synthetic
+from engine.data import sets as module
+from engine.data.augment import Images, generator
+from engine.data.sets import Data, digits, folder, synthetic
+from engine.data.split import Settings, allocate, limited, pick, stratified
 from engine.errors import DataError
-from engine.split import Settings, allocate, limited, pick, stratified
 
 OFF = {"crop": 0, "flip": False, "cutout": 0}
 COMMON = {"limit": None, "split": 0.5, "select": 0.1, "augment": OFF, "seed": 0}

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from engine.diagnosis import degenerate, diagnose
+from engine.search.diagnosis import degenerate, diagnose
 from search_spaces.architecture import Architecture
 from search_spaces.nasbench201 import nasbench201
 from search_spaces.space import Space

@@ -24,11 +24,13 @@ from test_every_config import composed, make, still
 from torch import Tensor
 
 import run
-from engine import distributed, memory, retrain
-from engine.data_parallel import Portion, across_processes
+from engine.command.preflight import some_architecture
 from engine.errors import OutOfMemory
 from engine.evaluate import evaluate, restore_statistics
-from engine.preflight import some_architecture
+from engine.final import retrain
+from engine.parallel import distributed
+from engine.parallel.data_parallel import Portion, across_processes
+from engine.safety import memory
 from search_spaces.darts import CANDIDATES, darts
 from strategies.strategy import Strategy
 from supernets.forms import use_form

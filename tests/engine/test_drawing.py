@@ -10,8 +10,8 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from engine.cell_layout import LETTER, Layout, cell_layout, kind_of
-from engine.drawing import LIGHT, alpha_image, cell_image, cell_svg
+from engine.report.cell_layout import LETTER, Layout, cell_layout, kind_of
+from engine.report.drawing import LIGHT, alpha_image, cell_image, cell_svg
 from search_spaces.architecture import Architecture
 from search_spaces.darts import CANDIDATES, darts
 from search_spaces.genotype import PUBLISHED
@@ -262,5 +262,5 @@ def test_heat_map_refuses_sizes_that_disagree(shape, edges, candidates):
 
 
 def test_matplotlib_is_loaded_for_images_only():
-    code = "import sys, engine.drawing; sys.exit('matplotlib' in sys.modules)"
+    code = "import sys, engine.report.drawing; sys.exit('matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

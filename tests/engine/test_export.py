@@ -13,11 +13,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from engine import export as exporting
-from engine import formats
 from engine.errors import Failure
-from engine.export import check_formats, difference, export
-from engine.weights import load_weights, read_metadata, weights_of
+from engine.export import files as exporting
+from engine.export import formats
+from engine.export.files import check_formats, difference, export
+from engine.final.weights import load_weights, read_metadata, weights_of
 from search_spaces.architecture import Architecture
 from search_spaces.darts import CANDIDATES, darts
 from search_spaces.genotype import from_genotype, from_nasbench201

@@ -10,9 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
+from engine.data.image_file import attempt, height_width, infer_shape
+from engine.data.image_folder import ImageFiles, join, load, scan
 from engine.errors import DataError
-from engine.image_file import attempt, height_width, infer_shape
-from engine.image_folder import ImageFiles, join, load, scan
 
 RED = (254, 0, 0)
 

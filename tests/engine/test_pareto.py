@@ -9,11 +9,11 @@ import torch
 from test_every_config import composed, make
 from torch.utils.flop_counter import FlopCounterMode
 
-from engine.checkpoint import Checkpoints
 from engine.errors import Interrupted
-from engine.pareto import Pareto, undominated
-from engine.record import Record
-from engine.search import Found, SearchSettings, search
+from engine.records.record import Record
+from engine.safety.checkpoint import Checkpoints
+from engine.search.loop import Found, SearchSettings, search
+from engine.search.pareto import Pareto, undominated
 from search_spaces.architecture import Architecture
 from search_spaces.goldnas import CANDIDATES, goldnas
 from search_spaces.space import Space

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from engine.recipe import Recipe
+from engine.final.recipe import Recipe
 
 CONF = Path(__file__).resolve().parents[2] / "conf" / "retrain"
 TOY = Recipe(

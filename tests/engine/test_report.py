@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from engine.charts import line_chart
-from engine.drawing import cell_svg
-from engine.record import RESULTS
-from engine.report import write_report
+from engine.records.record import RESULTS
+from engine.report.charts import line_chart
+from engine.report.drawing import cell_svg
+from engine.report.page import write_report
 from search_spaces.space import Cell, complete_edges
 
 EDGES = ("0-1", "0-2", "1-2")

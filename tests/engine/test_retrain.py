@@ -7,15 +7,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from engine.augment import Images
-from engine.checkpoint import Checkpoints
-from engine.data import Data
+from engine.data.augment import Images
+from engine.data.sets import Data
+from engine.data.split import Settings
 from engine.errors import ConfigError, Interrupted, NumbersError, OutOfMemory
-from engine.recipe import Recipe
-from engine.record import Record
-from engine.retrain import retrain
-from engine.split import Settings
-from engine.training import MovingAverage, Training
+from engine.final.recipe import Recipe
+from engine.final.retrain import retrain
+from engine.final.training import MovingAverage, Training
+from engine.records.record import Record
+from engine.safety.checkpoint import Checkpoints
 from search_spaces.architecture import Architecture
 
 CPU = torch.device("cpu")

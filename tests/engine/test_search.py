@@ -8,10 +8,10 @@ import pytest
 import torch
 from test_every_config import composed, make
 
-from engine.checkpoint import Checkpoints
 from engine.errors import ConfigError, DataError, Interrupted, NumbersError
-from engine.record import Record
-from engine.search import Found, SearchSettings, search
+from engine.records.record import Record
+from engine.safety.checkpoint import Checkpoints
+from engine.search.loop import Found, SearchSettings, search
 from search_spaces.space import Space
 from strategies.strategy import Strategy
 from supernets.network import Network, supernet
@@ -127,7 +127,7 @@ def test_the_test_split_is_never_touched(toy_darts: Space, tmp_path: Path, monke
     def refuse(*_: object) -> None:
         raise DataError("the test split was read")
 
-    monkeypatch.setattr("engine.roles.Data.test", refuse)
+    monkeypatch.setattr("engine.data.roles.Data.test", refuse)
     run(*start(toy_darts, "darts"), tmp_path, epochs=1)
 
 

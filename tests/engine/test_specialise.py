@@ -1,6 +1,6 @@
 import pytest
 
-from engine.specialise import Specialiser
+from engine.export.specialise import Specialiser
 
 CLASS = '''
 class Op(Base):

@@ -14,10 +14,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from engine.literals import Code, literal, shortest
-from engine.module_source import UnportableError
-from engine.standalone import standalone
-from engine.weights import save_weights
+from engine.export.literals import Code, literal, shortest
+from engine.export.module_source import UnportableError
+from engine.export.standalone import standalone
+from engine.final.weights import save_weights
 from search_spaces.architecture import Architecture
 from search_spaces.darts import CANDIDATES, darts
 from search_spaces.goldnas import goldnas

@@ -9,8 +9,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.backend.event_processing.event_multiplexer import EventMultiplexer
 from tensorboard.plugins.hparams import metadata, plugin_data_pb2
 
-from engine import interrupt, search
-from engine.record import Record
+from engine import interrupt
+from engine.records.record import Record
+from engine.search import loop as search
 
 TINY = [
     "data=synthetic", "data.size=48", "data.image_size=8", "data.classes=3",

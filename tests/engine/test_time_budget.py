@@ -4,7 +4,7 @@ import pytest
 import torch
 from test_every_config import composed, make
 
-from engine.time_budget import epochs_within
+from engine.search.time_budget import epochs_within
 from search_spaces.space import Space
 from supernets.network import supernet
 

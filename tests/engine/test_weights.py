@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from engine.weights import load_weights, read_metadata, save_weights, weights_of
+from engine.final.weights import load_weights, read_metadata, save_weights, weights_of
 from search_spaces.architecture import Architecture
 from supernets.network import final_network
 
@@ -17,7 +17,7 @@ import sys
 sys.path.insert(0, sys.argv[1])
 import torch
 from pathlib import Path
-from engine.weights import load_weights
+from engine.final.weights import load_weights
 torch.set_num_threads(1)
 net = torch.load(sys.argv[2] + "/net.pt", weights_only=False)
 load_weights(net, Path(sys.argv[2]) / "weights.safetensors")

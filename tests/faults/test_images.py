@@ -15,13 +15,13 @@ from faults.toys import image_tree
 from PIL import Image
 
 from engine import interrupt
-from engine.augment import Images
-from engine.data import folder
+from engine.data.augment import Images
+from engine.data.roles import Data
+from engine.data.sets import folder
+from engine.data.split import Settings
 from engine.errors import DataError
 from engine.evaluate import evaluate
-from engine.record import Progress
-from engine.roles import Data
-from engine.split import Settings
+from engine.records.record import Progress
 
 QUICK = [
     "data=folder", "search.epochs=1", "search.batch_size=4", "retrain.epochs=1",
@@ -278,7 +278,7 @@ def test_f47_a_run_leaves_the_folder_of_its_images_as_it_was(archsmith, tmp_path
 
 def test_f47_slow_data_is_said_once_with_its_share(monkeypatch, caplog):
     now = [0.0]
-    monkeypatch.setattr("engine.record.time.perf_counter", lambda: now[0])
+    monkeypatch.setattr("engine.records.record.time.perf_counter", lambda: now[0])
 
     def slow():
         for _ in range(20):

@@ -20,7 +20,9 @@ TINY = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("owner", ["engine.checkpoint", "engine.record", "engine.run_folder"])
+@pytest.mark.parametrize(
+    "owner", ["engine.safety.checkpoint", "engine.records.record", "engine.records.run_folder"]
+)
 def test_f10_a_full_disk_is_exit_code_6_and_never_success(owner: str, archsmith, monkeypatch):
     def full(path: Path, content: bytes) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))

@@ -9,7 +9,7 @@ from faults.toys import ToySearch, assert_same
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from engine import image_folder
+from engine.data import image_folder
 from engine.errors import OutOfMemory, is_out_of_memory
 from search_spaces.space import Space
 from strategies.micro_batches import in_parts
@@ -120,7 +120,7 @@ def test_f28_pruned_weights_return_with_the_checkpoint(
 ):
     """The failure comes after a cut that the checkpoint does not know of."""
     toy = ToySearch(toy_darts, "goldnas")
-    monkeypatch.setattr("engine.checkpoint.Checkpoints.due", lambda *_, **__: False)
+    monkeypatch.setattr("engine.safety.checkpoint.Checkpoints.due", lambda *_, **__: False)
     failing(monkeypatch, Strategy, "step", (3,), late=False)
     toy.run(tmp_path)
     assert toy.strategy.micro_batches == 2

@@ -10,10 +10,10 @@ import pytest
 import torch
 from faults.toys import Killed, ToySearch, image_tree
 
-from engine.checkpoint import Checkpoints
-from engine.diagnosis import degenerate, not_learning
 from engine.errors import NumbersError
-from engine.finite import READ_EVERY, Watch, largest
+from engine.safety.checkpoint import Checkpoints
+from engine.safety.finite import READ_EVERY, Watch, largest, not_learning
+from engine.search.diagnosis import degenerate
 from search_spaces.architecture import Architecture
 from search_spaces.space import Space
 from strategies.strategy import Strategy

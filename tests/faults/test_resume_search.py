@@ -10,7 +10,7 @@ import torch
 from faults.toys import STRATEGIES, Killed, ToySearch, assert_same, at, left_in
 
 from engine.errors import Interrupted
-from engine.random_state import random_state, set_random_state
+from engine.safety.random_state import random_state, set_random_state
 from search_spaces.space import Space
 from strategies.strategy import Strategy
 

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from engine.command.settings import check_types
 from engine.errors import ConfigError, Interrupted
-from engine.settings import check_types
-from engine.training import Training
+from engine.final.training import Training
 from strategies.strategy import Strategy
 
 SMALL = [

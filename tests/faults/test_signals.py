@@ -13,9 +13,11 @@ import torch
 from faults.toys import image_tree
 
 import run
-from engine import export, interrupt, retrain
+from engine import interrupt
 from engine.errors import ConfigError
-from engine.run_folder import locked
+from engine.export import files as export
+from engine.final import retrain
+from engine.records.run_folder import locked
 from strategies.strategy import Strategy
 
 TINY = [
@@ -96,7 +98,7 @@ def test_f03_f04_stopped_in_every_phase_and_run_again(
 def test_f04_stopped_while_images_are_read(archsmith, tmp_path: Path, monkeypatch):
     image_tree(tmp_path / "images")
     with monkeypatch.context() as patch:
-        after(patch, sys.modules["engine.image_folder"], "attempt", 3)
+        after(patch, sys.modules["engine.data.image_folder"], "attempt", 3)
         said = archsmith("data=folder", f"data.root={tmp_path / 'images'}")
     assert said.code == 75
     assert "data: stopped" in said.err
@@ -111,7 +113,7 @@ def test_f04_stopped_while_images_are_downloaded(archsmith, tmp_path: Path, monk
         os.kill(os.getpid(), signal.SIGTERM)
         raise OSError("connection reset")
 
-    monkeypatch.setattr("engine.data._fetch", cut)
+    monkeypatch.setattr("engine.data.sets._fetch", cut)
     root = tmp_path / "images"
     said = archsmith("data=cifar10", f"data.root={root}", "data.download=true")
     assert said.code == 75, said.err
@@ -163,7 +165,7 @@ def test_f17_a_finished_command_prints_its_result_and_trains_nothing(archsmith, 
 
 def test_f50_a_second_process_is_told_who_has_the_folder(archsmith, tmp_path: Path):
     code = (
-        "import sys, time\nfrom pathlib import Path\nfrom engine.run_folder import locked\n"
+        "import sys, time\nfrom pathlib import Path\nfrom engine.records.run_folder import locked\n"
         f"with locked(Path({str(tmp_path / 'd')!r})):\n"
         "    print('ready', flush=True)\n    time.sleep(60)"
     )

@@ -18,10 +18,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from engine.checkpoint import FORMAT, Checkpoints
+from engine.command.preflight import some_architecture
 from engine.errors import CheckpointError, ConfigError, Failure, Interrupted
-from engine.final import load_final
-from engine.preflight import some_architecture
+from engine.final.network import load_final
+from engine.safety.checkpoint import FORMAT, Checkpoints
 from search_spaces.architecture import Architecture
 from search_spaces.space import Space
 

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from test_every_config import composed, make
 
-from engine.checkpoint import Checkpoints
-from engine.record import Record
-from engine.search import SearchSettings, search
+from engine.records.record import Record
+from engine.safety.checkpoint import Checkpoints
+from engine.search.loop import SearchSettings, search
 from search_spaces.space import Space
 from strategies.strategy import Strategy
 from supernets.network import Network, supernet

@@ -15,8 +15,9 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.sweeper import Sweeper
 from omegaconf import OmegaConf
 
-from engine import interrupt, nni_trial
+from engine import interrupt
 from engine.errors import Interrupted
+from engine.records import nni_trial
 from hydra_plugins.archsmith_nni_sweeper.tuning import (
     make_tuner,
     optimise,

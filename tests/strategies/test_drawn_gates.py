@@ -8,10 +8,10 @@ import pytest
 import torch
 from test_every_config import composed, make
 
-from engine.checkpoint import Checkpoints
 from engine.errors import Interrupted
-from engine.record import Record
-from engine.search import SearchSettings, search
+from engine.records.record import Record
+from engine.safety.checkpoint import Checkpoints
+from engine.search.loop import SearchSettings, search
 from search_spaces.space import Space
 from strategies.strategy import Batch, Strategy
 from supernets.network import Network, supernet

@@ -17,7 +17,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
-from engine import naming
+from engine.command import naming
 from search_spaces.darts import darts
 from search_spaces.space import Space
 from strategies.losses.distillation import distillation, hard_vote, soft_vote

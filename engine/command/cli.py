@@ -1,0 +1,218 @@
+"""What the command line says: errors as one line with an exit code, and what can be chosen."""
+
+import difflib
+import errno
+import re
+import sys
+import textwrap
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from engine import interrupt
+from engine.budget.limits import budget_line
+from engine.errors import (
+    CheckpointError,
+    ConfigError,
+    Failure,
+    Interrupted,
+    OutOfMemory,
+    is_out_of_memory,
+)
+
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)  # nothing more can be written
+WIDTH = 120  # of a line about a choice
+WORKERS = ("joblib", "submitit", "ray")  # whose errors say that a job's process is gone
+EXTRAS = {
+    "joblib": "joblib",
+    "submitit_slurm": "submitit",
+    "submitit_local": "submitit",
+    "ray": "ray",
+}
+
+LISTED = {
+    "strategy": "Strategies (strategy=...)",
+    "strategy/relaxation": "Relaxations (strategy/relaxation=...)",
+    "strategy/mixed_op": "Mixed ops (strategy/mixed_op=...)",
+    "strategy/edge_normalisation": "Edge normalisations (strategy/edge_normalisation=...)",
+    "strategy/update": "Updates (strategy/update=...)",
+    "strategy/losses": "Loss terms (+strategy/losses=...)",
+    "strategy/pruning": "Pruning (strategy/pruning=...)",
+    "strategy/stopping": "Stopping (strategy/stopping=...)",
+    "strategy/discretisation": "Discretisations (strategy/discretisation=...)",
+    "space": "Search spaces (space=...)",
+    "data": "Data (data=...)",
+    "retrain": "Retraining recipes (retrain=...)",
+    "baseline": "Hand-made baselines (baseline=...)",
+    "runtime": "Forms of a supernet (runtime=...)",
+    "experiment": "Experiments (experiment=...)",
+    "hydra/launcher": "Launchers of a sweep (-m hydra/launcher=...)",
+}
+
+
+def list_choices(conf: Path) -> str:
+    """Every choice of every group with what the comment at the head of its YAML says first."""
+    lines = []
+    for group, title in LISTED.items():
+        lines += ["", title]
+        for path in sorted((conf / group).glob("*.yaml")):
+            lines.append(f"  {path.stem:<22} {_comment(path)}")
+    return "\n".join(lines[1:])
+
+
+def _comment(path: Path) -> str:
+    lines: list[str] = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if not line.startswith("#") and lines:
+            break
+        if line.startswith("#") and "@package" not in line:
+            lines.append(line.lstrip("# "))
+    return textwrap.shorten(" ".join(lines), WIDTH, placeholder=" ...")
+
+
+def explain(
+    error: BaseException, conf: Path, known_settings: Callable[[], list[str]], *, composed: bool
+) -> tuple[int, str | None]:
+    """Exit code and one line for an error; no line for a bug of ours, whose traceback should be
+    seen.
+
+    Before the configuration is `composed` every error is one of the command line.
+    """
+    for cause in _chain(error):
+        if isinstance(cause, Failure):
+            return cause.exit_code, str(cause)
+        if isinstance(cause, OSError) and cause.errno in DISK and composed:
+            return CheckpointError.exit_code, (
+                f"{cause.filename or 'the run directory'}: {cause.strerror}; what was saved is "
+                "kept; free space or mend the disk, then run the same command"
+            )
+        if isinstance(cause, FileExistsError | NotADirectoryError | PermissionError):
+            return ConfigError.exit_code, (
+                f"{cause.filename or 'the run directory'}: {cause.strerror}, expected a folder "
+                "that can be written; move it away, or set hydra.run.dir"
+            )
+        if is_out_of_memory(cause):
+            return OutOfMemory.exit_code, (
+                f"out of memory ({one_line(cause)[:200]}); lower search.batch_size, "
+                "retrain.batch_size or the network's channels and layers"
+            )
+    kind = type(error).__module__.partition(".")[0]
+    if kind in WORKERS:
+        return _lost_worker(kind, error)
+    if kind in ("hydra", "omegaconf") or not composed:
+        return 2, _configuration_line(error, conf, known_settings)
+    return 1, None
+
+
+def _lost_worker(launcher: str, error: BaseException) -> tuple[int, str]:
+    if interrupt.requested():
+        return Interrupted.exit_code, "sweep: stopped; what was saved is kept, run the same command"
+    return OutOfMemory.exit_code, (
+        f"sweep: a process of {launcher} ended before its job ({one_line(error)[:200]}), often for "
+        "want of memory; run the same command again, with fewer jobs at once "
+        "(hydra.launcher.n_jobs) or more memory for each"
+    )
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__
+
+
+def _configuration_line(
+    error: BaseException, conf: Path, known_settings: Callable[[], list[str]]
+) -> str:
+    """Hydra's message in one line, with the nearest name that exists."""
+    text = str(error)
+    option = re.search(r"Could not (?:find|load) '([^']+)'", text)
+    if option:
+        group, _, name = option[1].rpartition("/")
+        if group == "hydra/launcher" and name in EXTRAS:
+            return (
+                f"hydra/launcher: '{name}' is not installed; "
+                f"pip install -e '.[{EXTRAS[name]}]' in Archsmith's folder"
+            )
+        options = sorted(path.stem for path in (conf / group).glob("*.yaml"))
+        if options:
+            return (
+                f"{group}: unknown '{name}'{_nearest(name, options)}; known: {', '.join(options)}"
+            )
+    choice = re.search(r"Could not override '([^']+)'", text)
+    if choice:
+        key, known = choice[1], known_settings()
+        if key in known:
+            return f"{key}: not a setting of what is chosen here (strategy, space, data, retrain)"
+        return f"unknown setting '{key}'{_nearest(key, known)}; see python run.py --help"
+    if "Config group override must be" in text:  # Hydra does not say which
+        given = (override.lstrip("+").partition("=") for override in sys.argv[1:])
+        groups = [
+            f"{name}={value}"
+            for name, _, value in given
+            if (conf / name).is_dir() and not (conf / name / f"{value}.yaml").is_file()
+        ]
+        return f"{', '.join(groups)}: expected names of choices; python run.py task=list shows them"
+    return one_line(error)
+
+
+def one_line(error: BaseException) -> str:
+    """An error's message without line breaks."""
+    return " ".join(str(error).split())
+
+
+def _nearest(name: str, options: list[str]) -> str:
+    """`, did you mean 'x'?` for the closest name, or nothing."""
+    close = difflib.get_close_matches(name, options, n=1, cutoff=0.5)
+    return f", did you mean '{close[0]}'?" if close else ""
+
+
+def summary(results: Mapping[str, Any], folder: Path) -> str:
+    """What a run found, and what to type next."""
+    rows = [
+        ("supernet accuracy (select)", _percent(results["supernet_accuracy"])),
+        ("discretised accuracy (select)", _percent(results["discretised_accuracy"])),
+        ("test accuracy (retrained)", _percent(results["test_accuracy"])),
+        ("parameters", _count(results["parameters"])),
+        ("multiply-accumulates", _count(results["macs"])),
+        (
+            "seconds",
+            ", ".join(f"{phase} {value:.0f}" for phase, value in results["seconds"].items()),
+        ),
+        ("times the test split was read", str(results["test_reads"])),
+    ]
+    if results["budget"]:
+        rows.insert(5, ("budget", budget_line(results["budget"]).removeprefix("budget: ")))
+    for name, told in (results["baseline"] or {}).items():
+        rows.insert(3, (f"test accuracy ({name})", _percent(told["test_accuracy"])))
+    shown = [f"  {name:<31} {value}" for name, value in rows if value]
+    here = _short(folder)
+    return "\n".join(
+        [
+            "",
+            f"{results['strategy']} on {results['space']}, {results['data']}, seed "
+            f"{results['seed']}",
+            *shown,
+            "",
+            f"  everything is in {here}: architecture.json, cell_*.svg, metrics.jsonl, "
+            "results.json, export/",
+            "Next:",
+            f"  open {here}/report.html",
+            f"  tensorboard --logdir {here}",
+            f"  python run.py task=retrain retrain=cifar architecture={here} "
+            f"data={results['data']}",
+            "  python run.py -m strategy=darts,pcdarts,random seed=0,1,2",
+            "  python run.py task=compare",
+        ]
+    )
+
+
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{100 * value:.2f}%"
+
+
+def _count(value: int | None) -> str:
+    return "" if value is None else f"{value:,}"
+
+
+def _short(folder: Path) -> str:
+    return str(folder.relative_to(Path.cwd())) if folder.is_relative_to(Path.cwd()) else str(folder)

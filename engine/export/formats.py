@@ -1,0 +1,127 @@
+"""The forms a final network is written in, each by a function `(job, path)`.
+
+All but `model.py`, which does it in `prepare`, take images that are normalised already.
+"""
+
+import importlib.util
+import json
+import logging
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from engine.export.module_source import UnportableError
+from engine.export.standalone import standalone
+from engine.final.weights import weights_of
+from search_spaces.architecture import Architecture
+from search_spaces.genotype import to_genotype, to_nasbench201, to_nni
+from supernets.network import Network
+
+OPSET = 18  # the lowest that torch really writes
+
+
+class SkippedError(Exception):
+    """A form cannot be written here; says why."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every writer needs: the eval network and what is said of it."""
+
+    net: Network
+    architecture: Architecture
+    facts: dict[str, Any]  # classes, mean, std, parameters, macs
+
+    @cached_property
+    def about(self) -> str:
+        """What a file says of itself, in JSON: no path, no time."""
+        said = {name: self.facts[name] for name in ("classes", "mean", "std")}
+        found = json.loads(self.architecture.to_json(meta=False))
+        return json.dumps(
+            {"architecture": found, "network": dict(self.net.space.settings), **said},
+            sort_keys=True,
+        )
+
+    @cached_property
+    def program(self) -> torch.export.ExportedProgram:
+        """The network as a graph with any batch size, from which ONNX and .pt2 are written."""
+        example = torch.zeros(2, *self.net.space.input_shape)
+        shapes = {"x": {0: torch.export.Dim("batch")}}
+        program = torch.export.export(self.net, (example,), dynamic_shapes=shapes)
+        for node in program.graph.nodes:
+            node.meta.pop("stack_trace", None)  # paths of this machine
+        return program
+
+
+def write_standalone(job: Job, path: Path) -> None:
+    try:
+        text = standalone(job.net, job.architecture, weights_of(job.net), job.facts)
+    except UnportableError as error:
+        raise SkippedError(str(error)) from error
+    path.write_text(text, encoding="utf-8")
+
+
+def write_onnx(job: Job, path: Path) -> None:
+    for package in ("onnx", "onnxscript"):
+        if not importable(package):
+            raise SkippedError(f"{package} is not installed; pip install 'archsmith[onnx]'")
+    for chatty in ("onnx_ir", "onnxscript"):  # they log every constant they fold
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    with warnings.catch_warnings(action="ignore", category=FutureWarning):  # torch's own
+        program = torch.onnx.export(
+            job.program,
+            (),
+            dynamo=True,
+            opset_version=OPSET,
+            dynamic_shapes={"x": {0: "batch"}},
+            input_names=["image"],
+            output_names=["logits"],
+            external_data=False,
+            verbose=False,
+        )
+    assert program is not None
+    program.model.metadata_props["archsmith"] = job.about
+    program.save(path, external_data=False)
+
+
+def write_pt2(job: Job, path: Path) -> None:
+    torch.export.save(job.program, path, extra_files={"archsmith.json": job.about})
+
+
+def write_genotype(job: Job, path: Path) -> None:
+    texts = {"darts": to_genotype, "nasbench201": to_nasbench201}
+    name = job.net.space.name
+    if name not in texts:
+        raise SkippedError(f"space '{name}' has no text form; there is one for {', '.join(texts)}")
+    try:
+        path.write_text(texts[name](job.architecture) + "\n", encoding="utf-8")
+    except ValueError as error:
+        raise SkippedError(str(error)) from error
+
+
+def write_nni(job: Job, path: Path) -> None:
+    try:
+        found = to_nni(job.architecture)
+    except ValueError as error:
+        raise SkippedError(str(error)) from error
+    path.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+
+
+# format -> its file and what writes it
+FORMATS: dict[str, tuple[str, Callable[[Job, Path], None]]] = {
+    "standalone": ("model.py", write_standalone),
+    "onnx": ("model.onnx", write_onnx),
+    "pt2": ("model.pt2", write_pt2),
+    "genotype": ("genotype.txt", write_genotype),
+    "nni": ("nni.json", write_nni),
+}
+
+
+def importable(package: str) -> bool:
+    """Whether a package is installed; does not import it."""
+    return importlib.util.find_spec(package) is not None

@@ -1,0 +1,72 @@
+"""Loads exported files and runs them, in a process in which this project cannot be imported.
+
+`engine.export.files` starts it as a script: `python -I reload.py FOLDER THREADS FORMAT...`. It
+reads batches from `inputs.pt` there and writes `outputs.pt`: form -> logits of each batch, or the
+error.
+"""
+
+import importlib.util
+import sys
+from collections.abc import Callable, Sequence
+from importlib.abc import MetaPathFinder
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+HIDDEN = ("search_spaces", "supernets", "strategies", "engine", "run", "safetensors", "conf")
+
+
+class Hider(MetaPathFinder):
+    """Refuses to import what an exported file must not need, also where it is installed."""
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+        if name.partition(".")[0] in HIDDEN:
+            raise ModuleNotFoundError(f"{name} is not there for an exported file")
+
+
+def load_standalone(folder: Path) -> Callable[[Tensor], Tensor]:
+    spec = importlib.util.spec_from_file_location("model", folder / "model.py")
+    assert spec is not None
+    assert spec.loader is not None
+    model = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(model)
+    return model.load()
+
+
+def load_onnx(folder: Path) -> Callable[[Tensor], Tensor]:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(
+        folder / "model.onnx", options, providers=["CPUExecutionProvider"]
+    )
+    return lambda x: torch.from_numpy(session.run(["logits"], {"image": x.numpy()})[0])
+
+
+def load_pt2(folder: Path) -> Callable[[Tensor], Tensor]:
+    return torch.export.load(folder / "model.pt2").module()
+
+
+LOADERS = {"standalone": load_standalone, "onnx": load_onnx, "pt2": load_pt2}
+
+
+@torch.no_grad()
+def main(folder: Path, threads: int, formats: Sequence[str]) -> None:
+    """Writes `outputs.pt`; a form that fails does not keep the others from being run."""
+    torch.set_num_threads(threads)
+    sys.meta_path.insert(0, Hider())
+    inputs = torch.load(folder / "inputs.pt", weights_only=True)
+    outputs: dict[str, list[Tensor] | str] = {}
+    for name in formats:
+        try:
+            run = LOADERS[name](folder)
+            outputs[name] = [run(x) for x in inputs]
+        except Exception as error:  # whatever a file can raise is the finding
+            outputs[name] = f"{type(error).__name__}: {error}"
+    torch.save(outputs, folder / "outputs.pt")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3:])

@@ -1,0 +1,67 @@
+"""What tells early whether a search goes well: how decided the gates are, what would be kept.
+
+Source: Zela et al. 2020, arXiv:1909.09656 (skip connections as a symptom of collapse).
+"""
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from search_spaces.architecture import Architecture, reachable
+from search_spaces.space import Space
+
+
+def diagnose(
+    space: Space, gates: Mapping[str, Tensor], alive: Mapping[str, Tensor], found: Architecture
+) -> dict[str, float]:
+    """Means over edges with a choice left: `gate_entropy` (1 undecided, 0 decided), `gate_margin`.
+
+    gates, alive (E, O) per group. Entropy is divided by the logarithm of the number of candidates
+    alive; a margin is the largest less the second largest share of an edge. `skips` and `pools`
+    count kept candidates of that kind, `nones` the edges on which `none` has the largest gate.
+    """
+    entropies, margins, nones = [], [], 0
+    for group, cell in space.groups.items():
+        for row, on, edge in zip(gates[group], alive[group].cpu(), cell.edges, strict=True):
+            shares = row[on] / row[on].sum().clamp_min(1e-12)
+            names = [name for name, living in zip(edge.candidates, on, strict=False) if living]
+            if len(names) > 1:
+                entropy = float(torch.special.entr(shares).sum()) / math.log(len(names))
+                first, second = shares.topk(2).values.tolist()
+                entropies.append(entropy)
+                margins.append(first - second)
+            nones += bool(names) and names[int(shares.argmax())] == "none"
+    kept = kept_candidates(found)
+    return {
+        "gate_entropy": sum(entropies) / max(1, len(entropies)),
+        "gate_margin": sum(margins) / max(1, len(margins)),
+        "skips": sum("skip" in name for name in kept),
+        "pools": sum("pool" in name for name in kept),
+        "nones": nones,
+    }
+
+
+def kept_candidates(found: Architecture) -> list[str]:
+    """Every kept candidate, group by group."""
+    return [name for edges in found.choices.values() for kept in edges.values() for name in kept]
+
+
+def degenerate(space: Space, found: Architecture) -> str | None:
+    """What is wrong with an architecture that cannot learn much, and what counters it, or None."""
+    for group, cell in space.groups.items():
+        if not reachable(cell, found.choices[group]):
+            return (
+                f"'{group}' is cut off: its output does not depend on its input. 'none' won too "
+                "many edges; search longer, or lower strategy.alpha_optimizer.lr"
+            )
+    kept = kept_candidates(found)
+    if kept and all("skip" in name or "pool" in name for name in kept):
+        what = "skip connections" if all("skip" in name for name in kept) else "skips and pools"
+        return (
+            f"collapse: every kept candidate is parameter-free ({what}). Plain DARTS often ends "
+            "so, and a pruning search whose price is too high (strategy.losses.gate_cost.mu); "
+            "strategies that counter it: pcdarts, sddarts, drnas, gdas"
+        )
+    return None

@@ -1,0 +1,295 @@
+"""The search loop, the only one: alpha and weight steps, an architecture file after each epoch."""
+
+import copy
+import logging
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from engine import interrupt
+from engine.data.sets import Loader, Roles
+from engine.errors import ConfigError, Interrupted
+from engine.evaluate import evaluate, restore_statistics
+from engine.parallel import distributed
+from engine.records.record import Progress, Record
+from engine.safety.checkpoint import Checkpoints
+from engine.safety.finite import Watch, largest, not_learning
+from engine.safety.memory import sparing
+from engine.safety.memory_probe import PROBED_STEPS, check_memory, images_for, step_memory
+from engine.search.curvature import alpha_eigenvalue, weight_sharpness
+from engine.search.diagnosis import degenerate, diagnose
+from engine.search.pareto import Pareto
+from engine.search.pictures import pictures
+from engine.search.settings import SearchSettings
+from engine.search.state import SearchState
+from search_spaces.architecture import Architecture
+from strategies.strategy import Batch, Strategy
+from supernets.mixture import Mixture
+from supernets.network import Network
+
+log = logging.getLogger(__name__)
+
+REMEDY = (
+    "lower strategy.weight_optimizer.lr, or set strategy.clip; if it is the alphas', lower "
+    "strategy.alpha_optimizer.lr"
+)
+
+
+@dataclass(frozen=True)
+class Found:
+    """A search's result; accuracies on the `select` images, as fractions."""
+
+    architecture: Architecture
+    supernet_accuracy: float
+    discretised_accuracy: float
+    metrics: dict[str, float]  # these two and the rest of the diagnosis, of the last epoch
+
+
+def search(
+    net: Network,
+    strategy: Strategy,
+    roles: Roles,
+    settings: SearchSettings,
+    *,
+    folder: Path,
+    record: Record,
+    checkpoints: Checkpoints,
+    meta: dict[str, Any],
+    stop: Callable[[], bool] = interrupt.requested,
+) -> Found:
+    """Runs (or continues) the search and returns the architecture of the last epoch.
+
+    Writes `architectures/epoch_NNN.json`, metrics and pictures into `folder`. `net` and `strategy`
+    are set up on their device. `stop` is asked after every step.
+
+    Raises:
+        ConfigError: the alphas would never move.
+        NumbersError: a loss, a weight or an alpha is no longer finite.
+        OutOfMemory: also with batches in twice as many parts; or it is sure to come.
+        CheckpointError: no checkpoint can be written, or what is there cannot be used.
+        Interrupted: `stop` said so; what was done is saved.
+    """
+    epochs = settings.epochs
+    if not strategy.alphas_move(epochs - 1, epochs):
+        raise ConfigError(
+            f"strategy.warmup: {strategy.warmup} of search.epochs={epochs} leaves no epoch in "
+            "which alphas move; "
+            "lower strategy.warmup or raise search.epochs"
+        )
+    if isinstance(strategy.alpha_optimizer, torch.optim.Adam):
+        for group in strategy.alpha_optimizer.param_groups:
+            group["lr"] *= settings.alpha_lr_scale
+    strategy.micro_batches = settings.micro_batches
+    if settings.epochs * len(roles.train) >= PROBED_STEPS and distributed.size() == 1:
+        probe_memory(net, strategy, min(settings.batch_size, len(roles.train.index)))
+    state = SearchState(net, strategy, roles)
+    task = _Search(state, settings, folder, record, checkpoints, meta, stop)
+    return sparing("search", task.run, state.halve, next(net.parameters()).device)
+
+
+def probe_memory(net: Network, strategy: Strategy, batch: int) -> None:
+    """Warns where a step will not fit into memory. Raises OutOfMemory where it cannot."""
+
+    def prepared(count: int) -> Callable[[], object]:
+        ours, its = copy.deepcopy((net, strategy))
+        ours.train()
+        train, val = images_for(ours, count), images_for(ours, count)
+        return lambda: its.step(ours, train, val, progress=1.0, move_alphas=True)
+
+    parts, device = strategy.micro_batches, next(net.parameters()).device
+    more = "" if net.checkpoint_cells else "runtime.checkpoint_cells=true, or "
+    otherwise = f"{more}fewer space.channels, layers or candidates"
+    check_memory("search", step_memory(prepared, parts), batch, parts, device, otherwise=otherwise)
+
+
+class _Search:
+    """A search on its way: what it writes, and when it saves."""
+
+    def __init__(
+        self,
+        state: SearchState,
+        settings: SearchSettings,
+        folder: Path,
+        record: Record,
+        checkpoints: Checkpoints,
+        meta: dict[str, Any],
+        stop: Callable[[], bool],
+    ):
+        self.state, self.epochs, self.folder = state, settings.epochs, folder
+        self.curvature, self.warned = settings.curvature, False
+        self.record, self.checkpoints, self.meta, self.stop = record, checkpoints, meta, stop
+        loaders = {"train": state.roles.train, "val": state.roles.val}
+        self.watch = Watch("search", REMEDY, folder, loaders)
+
+    def run(self) -> Found:
+        """From the last checkpoint to the end."""
+        state, found = self.state, None
+        saved = self.checkpoints.load()
+        if saved is not None:
+            state.load_state_dict(saved)
+            self.record.resume("search", state.epoch)
+            log.info("search: continued in epoch %d of %d", state.epoch + 1, self.epochs)
+        else:
+            self.record.resume("search", 0)
+            self.save()  # what cannot be written is found out now
+        pareto = Pareto(self.folder, state.strategy.space, state.epoch)
+        steps = len(state.roles.train)
+        done = state.epoch * steps + state.step
+        with Progress("search", self.epochs * steps, done) as progress:
+            while not state.stopped and state.epoch < self.epochs:
+                began = time.perf_counter()
+                for _ in _steps(state, self.watch, self.epochs, progress):
+                    self.pause()
+                    if self.checkpoints.due():
+                        self.save()
+                device = next(state.net.parameters()).device
+                self.record.cost("search", state.epoch, progress.step_seconds, device)
+                found = self.end_epoch(pareto, began)
+                over = state.stopped or state.epoch == self.epochs
+                if over or self.checkpoints.due(epoch_over=True):
+                    self.save()
+                if not over:
+                    self.pause()
+        return found or self.measure(state.epoch - 1)
+
+    def save(self) -> None:
+        """Raises NumbersError, before anything is written, and CheckpointError."""
+        state = self.state
+        tensors = state.net.state_dict() | state.strategy.named_arch_parameters()
+        self.watch.check(state.epoch + 1, tensors)
+        self.checkpoints.save(state.state_dict())
+
+    def pause(self) -> None:
+        """Raises Interrupted, all saved, if the run was asked to stop."""
+        if distributed.any_process(self.stop()):
+            self.save()
+            raise Interrupted("search: stopped and saved; run the same command to continue")
+
+    def end_epoch(self, pareto: Pareto, began: float) -> Found:
+        """Prunes, measures, writes; the state is then that of the next epoch."""
+        state, epoch = self.state, self.state.epoch
+        metrics = state.averages.read()
+        done = state.strategy.epoch_end(state.net, state.roles, (epoch + 1) / self.epochs)
+        found = self.measure(epoch)
+        found.architecture.save(self.folder / "architectures" / f"epoch_{epoch:03d}.json")
+        metrics |= found.metrics | {"seconds": round(time.perf_counter() - began, 3)}
+        self.record.log("search", epoch, metrics)
+        pictures(self.record, self.folder, state.strategy, found.architecture, epoch)
+        last = done or epoch + 1 == self.epochs
+        for kept in state.strategy.keep(found.architecture, last=last):
+            accuracy = discretised_accuracy(state.net, kept, state.roles)
+            pareto.add(kept, epoch=epoch, accuracy=accuracy, meta=self.meta)
+        _tell(epoch, self.epochs, metrics, found, state.net.space.classes)
+        if not last and state.strategy.alphas_move(epoch, self.epochs):
+            self.warn_of_collapse(epoch, found.architecture)  # of the last, the run's end tells
+        state.next_epoch(stopped=done)
+        return found
+
+    def warn_of_collapse(self, epoch: int, found: Architecture) -> None:
+        """Says once what is wrong with the architecture read after an epoch, if anything is."""
+        warning = None if self.warned else degenerate(self.state.strategy.space, found)
+        if warning:
+            self.warned = True
+            log.warning("search epoch %d/%d: %s", epoch + 1, self.epochs, warning)
+
+    def measure(self, epoch: int) -> Found:
+        state = self.state
+        about = {**self.meta, "epoch": epoch}
+        return _measure(state.net, state.strategy, state.roles, about, curvature=self.curvature)
+
+
+def _steps(state: SearchState, watch: Watch, epochs: int, progress: Progress) -> Iterator[None]:
+    """The rest of an epoch; hands over after every step, and once more when the data is through."""
+    net, strategy, roles, epoch = state.net, state.strategy, state.roles, state.epoch
+    net.train()
+    strategy.epoch_start(epoch, epochs)
+    move_alphas = strategy.alphas_move(epoch, epochs)
+    val = _forever(roles.val) if move_alphas and roles.val is not None else None
+    steps = len(roles.train)
+    if state.step == steps:
+        return  # saved so, with the loader at the next epoch
+    for train in progress.batches(roles.train):
+        metrics = strategy.step(
+            net,
+            train,
+            next(val) if val is not None else None,
+            progress=(epoch + state.step / steps) / epochs,
+            move_alphas=move_alphas,
+        )
+        state.step += 1
+        state.averages.add(metrics)
+        watch.see(epoch + 1, state.step, measured_numbers(metrics, strategy))
+        if state.step % 10 == 0:
+            means = state.averages.read()
+            progress.note(
+                epoch=str(epoch + 1), loss=means["train_loss"], accuracy=means["train_accuracy"]
+            )
+        if state.step < steps:
+            yield
+    watch.read()
+    yield
+
+
+def measured_numbers(metrics: dict[str, Tensor], strategy: Strategy) -> dict[str, Tensor]:
+    """What a step says of its numbers, causes before effects; 0-dim."""
+    arch = strategy.arch_parameters()
+    gradients = [p.grad for p in arch if p.grad is not None]
+    alphas = {"gradient of the alphas": largest(gradients), "alphas": largest(arch)}
+    val = {"val_loss": metrics["val_loss"]} if "val_loss" in metrics else metrics
+    return val | alphas | metrics
+
+
+def _tell(epoch: int, epochs: int, metrics: dict[str, float], found: Found, classes: int) -> None:
+    log.info(
+        "search epoch %d/%d: train loss %.3f, train accuracy %.3f; "
+        "on held-out images supernet %.3f, discretised %.3f",
+        epoch + 1, epochs, metrics["train_loss"], metrics["train_accuracy"],
+        found.supernet_accuracy, found.discretised_accuracy,
+    )  # fmt: skip
+    warning = not_learning(metrics["train_loss"], classes, "strategy.weight_optimizer.lr")
+    if epoch == 0 and warning:
+        log.warning("search: %s", warning)
+
+
+def _measure(
+    net: Network, strategy: Strategy, roles: Roles, meta: dict[str, Any], *, curvature: bool
+) -> Found:
+    """The present architecture, and the diagnosis of it and of the supernet."""
+    mixture = strategy.mixture(noise=False)
+    # Running averages lag behind a net that learns fast; training never reads them.
+    restore_statistics(net, roles.statistics, mixture)
+    selected = evaluate(net, roles.select, mixture)
+    architecture = strategy.architecture(**meta)
+    discretised = discretised_accuracy(net, architecture, roles)
+    metrics = {
+        "supernet_accuracy": selected["accuracy"],
+        "supernet_loss": selected["loss"],
+        "discretised_accuracy": discretised,
+        "discretisation_gap": selected["accuracy"] - discretised,
+        **diagnose(strategy.space, strategy.gates(), strategy.alive, architecture),
+        "lr": strategy.weight_optimizer.param_groups[0]["lr"],
+    }
+    if curvature:
+        batch = next(iter(roles.select))
+        metrics["alpha_eigenvalue"] = alpha_eigenvalue(net, strategy, batch)
+        metrics["weight_sharpness"] = weight_sharpness(net, strategy, batch)
+    return Found(architecture, selected["accuracy"], discretised, metrics)
+
+
+def discretised_accuracy(net: Network, architecture: Architecture, roles: Roles) -> float:
+    """Accuracy on `select` of the discrete network, weights inherited, statistics anew."""
+    device = next(net.parameters()).device
+    discrete = copy.deepcopy(net)
+    mixture = Mixture.of(architecture, net.space, device)
+    restore_statistics(discrete, roles.statistics, mixture)
+    return evaluate(discrete, roles.select, mixture)["accuracy"]
+
+
+def _forever(loader: Loader) -> Iterator[Batch]:
+    while True:
+        yield from loader

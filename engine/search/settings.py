@@ -1,0 +1,56 @@
+"""How long a search is, and in which portions."""
+
+from dataclasses import dataclass
+
+from engine.runtime import PRECISIONS
+
+
+@dataclass(frozen=True)
+class SearchSettings:
+    """How long and in which portions.
+
+    Args:
+        micro_batches: parts in which a batch is computed, to save memory.
+        seconds: time for the search; where it is given, `epochs` is what fits
+            (`engine.search.time_budget`).
+        curvature: each epoch also measures the dominant eigenvalue in alpha and the sharpness in
+            the weights, on one batch of `select`; it takes about 25 steps' time.
+        precision: `float32`, or `bfloat16` autocast of the supernet; alphas, gates, weights and
+            statistics stay float32.
+        alpha_lr_scale: multiplies the learning rate of alphas that Adam moves. Adam's step is its
+            rate, whatever the gradient; the papers' are made for some 20,000 alpha steps, and in a
+            search of a few hundred alphas would hardly move.
+
+    Raises:
+        ValueError: a number that is not positive, or not whole where it must be; an unknown
+            precision.
+    """
+
+    epochs: int
+    batch_size: int
+    alpha_lr_scale: float
+    seconds: float | None = None
+    curvature: bool = False
+    micro_batches: int = 1
+    precision: str = "float32"
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "micro_batches"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(
+                    f"search.{name}: expected a whole number of at least 1, found {value!r}"
+                )
+        if self.precision not in PRECISIONS:
+            raise ValueError(
+                f"search.precision: expected one of {', '.join(PRECISIONS)}, "
+                f"found {self.precision!r}"
+            )
+        if self.seconds is not None and not self.seconds > 0:
+            raise ValueError(
+                f"search.seconds: expected a positive number or null, found {self.seconds!r}"
+            )
+        if not isinstance(self.alpha_lr_scale, int | float) or self.alpha_lr_scale <= 0:
+            raise ValueError(
+                f"search.alpha_lr_scale: expected a positive number, found {self.alpha_lr_scale!r}"
+            )
