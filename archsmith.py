@@ -70,7 +70,8 @@ def find(
         input_shape=images.shape,
         classes=len(data.classes),
     )
-    device = build(config.runtime).start(config.device, config.seed)
+    runtime = build(config.runtime)
+    device = runtime.start(config.device, config.seed)
     settings = naming.identity(config) | {"operations": sorted(more)}
     job = Job(
         names=names | {"data": data.name},
@@ -80,8 +81,7 @@ def find(
         checkpoint_seconds=config.checkpoint.every_seconds,
         seed=config.seed,
         device=device,
-        form=config.runtime.form,
-        checkpoint_cells=config.runtime.checkpoint_cells,
+        runtime=runtime,
         data=data,
         space=space,
         strategy=build(config.strategy),

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from strategies.replay import Replay, cuda_capture  # noqa: E402
 from strategies.update import first_order  # noqa: E402
 from supernets.forms import use_form  # noqa: E402
 from supernets.network import supernet  # noqa: E402
@@ -36,6 +37,15 @@ WORKLOADS: dict[str, tuple[str, list[str]]] = {
 # "public": the reference form, as the public implementations write it, which compute the
 # gradients of all weights in the alpha step too
 FORMS = ["public", "reference", "fused", "native"]
+# a form, and what else is asked for
+CUDA_FORMS = [
+    "public",
+    "reference",
+    "fused",
+    "fused+graphs",
+    "fused+graphs+bfloat16",
+    "fused+graphs+bfloat16+channels_last",
+]
 
 
 def all_gradients(self: Any, strategy: Any, net: nn.Module, train: Any, val: Any) -> Tensor:
@@ -44,18 +54,29 @@ def all_gradients(self: Any, strategy: Any, net: nn.Module, train: Any, val: Any
     return loss
 
 
-def prepared(overrides: list[str], form: str, batch: int, size: int = 32) -> Callable[[], Any]:
+def prepared(
+    overrides: list[str], form: str, batch: int, size: int = 32, device: torch.device = CPU
+) -> Callable[[], Any]:
     """A function that takes one search step: alphas on one batch, weights on another."""
+    form, *extras = form.split("+")
     torch.manual_seed(0)
     with initialize_config_dir(version_base="1.3", config_dir=str(ROOT / "conf")):
         config = compose("config", overrides=["experiment=paper", *overrides])
     space = instantiate(config.space, _convert_="all")(input_shape=(3, size, size), classes=10)
     strategy = instantiate(config.strategy, _convert_="all")(space=space)
-    net = supernet(space, strategy.mixed_op).train()
-    use_form(net, "reference" if form == "public" else form, CPU)
-    strategy.setup(net, CPU)
+    net = supernet(space, strategy.mixed_op).train().to(device)
+    own = "reference" if form == "public" else form
+    use_form(net, own, device, channels_last="channels_last" in extras)
+    net.autocast = torch.bfloat16 if "bfloat16" in extras else None
+    strategy.setup(net, device)
+    if "graphs" in extras:
+        strategy.gradients = Replay(strategy, net, cuda_capture())
     train, val = (
-        (torch.randn(batch, 3, size, size), torch.randint(10, (batch,))) for _ in range(2)
+        (
+            torch.randn(batch, 3, size, size, device=device),
+            torch.randint(10, (batch,), device=device),
+        )
+        for _ in range(2)
     )
     public = form == "public" and type(strategy.update) is first_order.FirstOrder
 
@@ -82,25 +103,37 @@ def resident() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
-def memory(overrides: list[str], form: str, batch: int, threads: int) -> float:
-    """Peak of two steps above a process in which everything is imported, in MiB."""
-    command = [sys.executable, __file__, form, str(batch), str(threads), *overrides]
+def memory(
+    overrides: list[str], form: str, batch: int, threads: int, device: torch.device = CPU
+) -> float:
+    """Peak of two steps above a process in which everything is imported, in MiB; on CUDA of four,
+    and of what torch has reserved, pools of graphs included."""
+    command = [sys.executable, __file__, form, str(batch), str(threads), str(device), *overrides]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return float(done.stdout.splitlines()[-1])
 
 
-def operations(step: Callable[[], Any]) -> int:
-    """torch operations in a step, views included."""
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+def operations(step: Callable[[], Any], device: torch.device = CPU) -> int:
+    """torch operations in a step, views included; on CUDA, what the host launches."""
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    if device.type == "cuda":
+        activities.append(torch.profiler.ProfilerActivity.CUDA)
+    with torch.profiler.profile(activities=activities) as profile:
         step()
-    return sum(event.count for event in profile.key_averages() if event.key.startswith("aten::"))
+    counted = ("aten::",) if device.type == "cpu" else ("cudaLaunchKernel", "cudaGraphLaunch")
+    return sum(event.count for event in profile.key_averages() if event.key.startswith(counted))
 
 
 if __name__ == "__main__":
     torch.set_num_threads(int(sys.argv[3]))
-    prepared(["strategy=darts", "space.layers=3", "space.nodes=1"], sys.argv[1], 2, 8)()
+    device = torch.device(sys.argv[4])
+    small = ["strategy=darts", "space.layers=3", "space.nodes=1"]
+    prepared(small, sys.argv[1], 2, 8, device)()
     before = resident()
-    step = prepared(sys.argv[4:], sys.argv[1], int(sys.argv[2]))
-    for _ in range(2):
+    step = prepared(sys.argv[5:], sys.argv[1], int(sys.argv[2]), device=device)
+    for _ in range(2 if device.type == "cpu" else 4):
         step()
-    print(resident() - before)
+    if device.type == "cuda":
+        print(torch.cuda.max_memory_reserved(device) / 2**20)
+    else:
+        print(resident() - before)

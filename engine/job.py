@@ -12,11 +12,12 @@ from engine.data.sets import Data
 from engine.final.baseline import Baseline
 from engine.final.recipe import Recipe
 from engine.parallel.distributed import size
-from engine.runtime import PRECISIONS
+from engine.runtime import PRECISIONS, Runtime
 from engine.search.benchmark import Benchmark
 from engine.search.settings import SearchSettings
 from search_spaces.architecture import Architecture
 from search_spaces.space import Space
+from strategies.replay import Replay, cuda_capture
 from supernets.forms import use_form
 from supernets.network import Network, supernet
 
@@ -37,8 +38,7 @@ class Job:
     checkpoint_seconds: float
     seed: int
     device: torch.device
-    form: str  # how a supernet computes: supernets.forms
-    checkpoint_cells: bool
+    runtime: Runtime
     data: Data
     space: Space
     strategy: Callable[[Space], Any]
@@ -52,12 +52,18 @@ class Job:
     weights: Path | None = None
 
     def supernet(self, strategy: Any) -> Network:
-        """The supernet that a strategy searches, on the device, in the form that was asked for."""
+        """The supernet that a strategy searches, on the device, in the form that was asked for.
+
+        The strategy is set up for it. Raises ValueError where the two do not fit.
+        """
         net = supernet(self.space, strategy.mixed_op).to(self.device)
-        form = self.form
+        form = self.runtime.form
         if size() > 1 and form != "reference":
             form = "fused"  # the native kernels have batch norms of their own
-        use_form(net, form, self.device)
-        net.checkpoint_cells = self.checkpoint_cells
+        use_form(net, form, self.device, channels_last=self.runtime.channels_last)
+        net.checkpoint_cells = self.runtime.checkpoint_cells
         net.autocast = PRECISIONS[self.search.precision]
+        strategy.setup(net, self.device)
+        if self.device.type == "cuda" and self.runtime.graphs and size() == 1:
+            strategy.gradients = Replay(strategy, net, cuda_capture())
         return net

@@ -112,7 +112,6 @@ class Pipeline:
         job.data.to(job.device)
         with configuring():
             net = job.supernet(strategy)
-            strategy.setup(net, job.device)
         across_processes(net)
         roles = job.data.loaders(
             job.search.batch_size, one_level=not strategy.update.two_level, seed=job.seed

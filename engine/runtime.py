@@ -33,6 +33,9 @@ class Runtime:
         checkpoint_cells: cells of a supernet compute their activations again in the backward pass,
             which takes less memory and more time.
         form: how a supernet computes, `auto` or one of `supernets.forms.FORMS`.
+        channels_last: maps lie in memory with their channels together; the native form's always do.
+        graphs: passes of a search are captured as CUDA graphs and replayed, where they are the same
+            operations every time (`strategies.replay`); `auto` is on for CUDA.
 
     Raises:
         ValueError: an unknown value of one of them.
@@ -42,6 +45,8 @@ class Runtime:
     threads: int | None
     form: str
     checkpoint_cells: bool
+    channels_last: bool
+    graphs: bool | str
 
     def __post_init__(self) -> None:
         if self.deterministic not in (True, False, "auto"):
@@ -54,14 +59,20 @@ class Runtime:
                 f"{self.threads!r}"
             )
         check_form(self.form)
-        if not isinstance(self.checkpoint_cells, bool):
-            raise ValueError(
-                f"runtime.checkpoint_cells: expected true or false, found {self.checkpoint_cells!r}"
-            )
+        for name in ("checkpoint_cells", "channels_last"):
+            if not isinstance(getattr(self, name), bool):
+                found = getattr(self, name)
+                raise ValueError(f"runtime.{name}: expected true or false, found {found!r}")
+        if self.graphs not in (True, False, "auto"):
+            raise ValueError(f"runtime.graphs: expected auto, true or false, found {self.graphs!r}")
 
     def start(self, device: str, seed: int) -> torch.device:
         """Sets device, threads and determinism, seeds, returns the device. Raises ValueError."""
         chosen = choose_device(device)
+        if self.graphs is True and chosen.type != "cuda":
+            raise ValueError(
+                f"runtime.graphs: needs CUDA, found {chosen.type}; set runtime.graphs=auto"
+            )
         if chosen.index is not None:
             torch.cuda.set_device(chosen)
         if self.threads is not None:

@@ -1,7 +1,7 @@
 """A strategy: alphas, betas, both optimisers, and the ingredients a YAML puts together."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from strategies.discretisation.constrained import Tables, within
 from strategies.discretisation.decisions import Structure
 from strategies.micro_batches import in_parts
 from strategies.optimizer_state import load_named_state, named_state
+from strategies.replay import Gradients, eagerly
 from supernets.mixture import Active, GroupMixture, Mixture, everything_active
 
 Batch = tuple[Tensor, Tensor]  # images (B, C, H, W), labels (B,)
@@ -42,6 +43,8 @@ class Strategy:
 
     searches = True  # whether epochs are spent on a supernet at all
     micro_batches = 1  # parts in which a batch is computed
+    gradients: Gradients = staticmethod(eagerly)  # how a pass and its gradients are computed
+    structure = 0  # counts the changes of what is alive
 
     def __init__(
         self,
@@ -171,6 +174,25 @@ class Strategy:
                 loss = loss + term(net, batch, logits, mixture)
         return loss, logits
 
+    def constants(self) -> Hashable | None:
+        """All that a pass reads but tensors that are changed in place: while it stays equal, a pass
+        is the same operations on the same tensors.
+
+        None where that is not known: gates that are drawn, batches computed in parts or cells
+        twice, and an ingredient of a class that does not say by a method of this name.
+        """
+        parts = [self.relaxation, self.edge_normalisation, self.update, *self.losses.values()]
+        drawn = getattr(self.relaxation, "samples", False)
+        if drawn or self.micro_batches > 1 or getattr(self.net, "checkpoint_cells", False):
+            return None
+        said: list[Hashable] = [self.structure]
+        for part in parts:
+            if part is not None:
+                if "constants" not in vars(type(part)):  # a parent's does not know of its state
+                    return None
+                said.append(part.constants())
+        return tuple(said)
+
     # -- life cycle
     # ---------------------------------------------------------------------------------------
 
@@ -214,6 +236,7 @@ class Strategy:
 
     def _refresh_active(self) -> None:
         self._active = {name: everything_active(alive) for name, alive in self.alive.items()}
+        self.structure += 1
 
     # -- the result
     # ---------------------------------------------------------------------------------------

@@ -22,11 +22,12 @@ def check_form(form: str) -> None:
         raise ValueError(f"runtime.form: expected one of auto, {', '.join(FORMS)}, found {form!r}")
 
 
-def use_form(net: Network, form: str, device: torch.device) -> None:
+def use_form(net: Network, form: str, device: torch.device, *, channels_last: bool = False) -> None:
     """Chooses the form of every cell of a supernet, from now on.
 
-    `auto` is `native` on a CPU with a C++ compiler, else `fused`. Raises ValueError for an unknown
-    form, or for `native` where it cannot be.
+    `auto` is `native` on a CPU with a C++ compiler, else `fused`. The layout of maps in memory is
+    channels first unless `channels_last` asks for the other, which the native form always has.
+    Raises ValueError for an unknown form, or for `native` where it cannot be.
     """
     check_form(form)
     if form == "native" and (device.type != "cpu" or library() is None):
@@ -37,7 +38,7 @@ def use_form(net: Network, form: str, device: torch.device) -> None:
     if form == "auto":
         form = "native" if device.type == "cpu" and library() is not None else "fused"
     chosen = FORMS[form]
-    net.channels_last = form == "native"
+    net.channels_last = channels_last or form == "native"
     for cell in net.modules():
         if isinstance(cell, CellModule):
             cell.form = None if chosen is None else chosen(cell)

@@ -136,7 +136,6 @@ def _search(job: Job) -> dict[str, Any] | None:
     if not strategy.searches:
         return None
     net = job.supernet(strategy)
-    strategy.setup(net, job.device)
     strategy.micro_batches = job.search.micro_batches
     one_level = not strategy.update.two_level
     roles = job.data.loaders(job.search.batch_size, one_level=one_level, seed=job.seed)

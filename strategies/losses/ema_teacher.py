@@ -1,6 +1,6 @@
 """Distillation from a moving average of the supernet's weights."""
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -48,6 +48,9 @@ class EMATeacher:
 
     def before_step(self, progress: float) -> None:
         self.teaching = self.weight > 0 and progress >= self.start
+
+    def constants(self) -> Hashable:
+        return self.teaching
 
     def __call__(self, net: "Logits", batch: "Batch", logits: Tensor, mixture: "Mixture") -> Tensor:
         """The term, 0-dim, for the student's logits (B, classes)."""

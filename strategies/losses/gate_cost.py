@@ -3,7 +3,7 @@
 Source: Bi et al. 2020, arXiv:2007.03331; formulas and numbers of the public code.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -76,7 +76,8 @@ class GateCost:
             for name, table in macs.items()
         }
         self.pressure.setup(self._left(), device)
-        self.sums = torch.zeros(2, device=device)  # R and cross-entropy, in this epoch
+        self.last = torch.zeros(2, device=device)  # R and cross-entropy of a step's last pass
+        self.sums = torch.zeros_like(self.last)  # over this epoch
 
     def __call__(self, net: "Logits", batch: "Batch", logits: Tensor, mixture: "Mixture") -> Tensor:
         """The term, 0-dim."""
@@ -87,8 +88,14 @@ class GateCost:
             gates = torch.where(alive, gates, 0.0)
             total = total + resource(gates, alive, self.prices[name], self.same[name])
         with torch.no_grad():
-            self.sums += torch.stack([total, F.cross_entropy(logits, batch[1])])
+            self.last.copy_(torch.stack([total, F.cross_entropy(logits, batch[1])]))
         return self.pressure.strength * total
+
+    def constants(self) -> Hashable:
+        return ()
+
+    def after_step(self, net: "Network", strategy: "Strategy") -> None:
+        self.sums += self.last
 
     def epoch_end(
         self, net: "Network", strategy: "Strategy", loaders: Any, progress: float

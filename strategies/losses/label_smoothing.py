@@ -1,5 +1,6 @@
 """Label smoothing as a term of the loss: a control for every teacher that smooths labels."""
 
+from collections.abc import Hashable
 from typing import TYPE_CHECKING
 
 from torch import Tensor
@@ -31,3 +32,6 @@ class LabelSmoothing:
     def __call__(self, net: "Logits", batch: "Batch", logits: Tensor, mixture: "Mixture") -> Tensor:
         """The term, 0-dim; logits (B, classes)."""
         return -self.weight * logits.log_softmax(1).mean()
+
+    def constants(self) -> Hashable:
+        return ()

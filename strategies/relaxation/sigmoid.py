@@ -1,5 +1,7 @@
 """Sigmoid gates: candidates do not compete. GOLD-NAS, Bi et al. 2020, arXiv:2007.03331."""
 
+from collections.abc import Hashable
+
 import torch
 from torch import Tensor, nn
 
@@ -10,3 +12,6 @@ class Sigmoid(nn.Module):
     def forward(self, alphas: Tensor, alive: Tensor) -> tuple[Tensor, None]:
         """(E, O) logits -> (E, O) gates, no index; a pruned candidate gets exactly 0."""
         return torch.where(alive, alphas.sigmoid(), 0.0), None
+
+    def constants(self) -> Hashable:
+        return ()

@@ -1,5 +1,7 @@
 """Softmax over the candidates of an edge. Liu et al. 2019, arXiv:1806.09055, eq. 2."""
 
+from collections.abc import Hashable
+
 import torch
 from torch import Tensor, nn
 
@@ -32,3 +34,6 @@ class Softmax(nn.Module):
 
     def before_step(self, progress: float) -> None:
         self.temperature.fill_(self.start * (self.end / self.start) ** progress)
+
+    def constants(self) -> Hashable:
+        return ()

@@ -3,8 +3,9 @@
 Order: alphas descend on a validation batch, then weights on a training batch.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -41,6 +42,17 @@ def without_gradients(weights: Sequence[Tensor]) -> Iterator[None]:
             w.requires_grad_(True)
 
 
+def loss_gradients(
+    strategy: "Strategy", net: nn.Module, wanted: Sequence[Tensor], batch: "Batch"
+) -> dict[str, Tensor]:
+    """Fills `.grad` of `wanted` by the training loss; returns 0-dim loss and accuracy."""
+    loss, logits = strategy.loss(net, batch)
+    loss.backward(inputs=list(wanted))
+    with torch.no_grad():
+        accuracy = (logits.argmax(1) == batch[1]).float().mean()
+    return {"train_loss": loss.detach(), "train_accuracy": accuracy}
+
+
 class FirstOrder:
     """An alpha step that leaves weights and batch-norm statistics alone, then a weight step."""
 
@@ -56,14 +68,22 @@ class FirstOrder:
         move_alphas: bool,
     ) -> dict[str, Tensor]:
         """Returns 0-dim `train_loss`, `train_accuracy` and, where alphas moved, `val_loss`."""
-        metrics = {}
+        metrics: dict[str, Tensor] = {}
         if move_alphas:
             assert val is not None
             strategy.alpha_optimizer.zero_grad()
-            with frozen_statistics(net):
-                metrics["val_loss"] = self.alpha_gradients(strategy, net, train, val).detach()
+            compute = partial(self._alpha_pass, strategy, net)
+            metrics = strategy.gradients(
+                "alphas", compute, [train, val], strategy.arch_parameters()
+            )
             strategy.alpha_optimizer.step()
         return metrics | self.weight_step(strategy, net, train)
+
+    def _alpha_pass(
+        self, strategy: "Strategy", net: nn.Module, train: "Batch", val: "Batch"
+    ) -> dict[str, Tensor]:
+        with frozen_statistics(net):
+            return {"val_loss": self.alpha_gradients(strategy, net, train, val).detach()}
 
     def alpha_gradients(
         self, strategy: "Strategy", net: nn.Module, train: "Batch", val: "Batch"
@@ -79,11 +99,12 @@ class FirstOrder:
     ) -> dict[str, Tensor]:
         """One descent of the weights on the training loss, gradient clipped."""
         strategy.weight_optimizer.zero_grad()
-        loss, logits = strategy.loss(net, train)
-        loss.backward(inputs=strategy.weights)
+        compute = partial(loss_gradients, strategy, net, strategy.weights)
+        metrics = strategy.gradients("weights", compute, [train], strategy.weights)
         if strategy.clip is not None:
             nn.utils.clip_grad_norm_(strategy.weights, strategy.clip)
         strategy.weight_optimizer.step()
-        with torch.no_grad():
-            accuracy = (logits.argmax(1) == train[1]).float().mean()
-        return {"train_loss": loss.detach(), "train_accuracy": accuracy}
+        return metrics
+
+    def constants(self) -> Hashable:
+        return ()

@@ -3,10 +3,13 @@
 Source: Xie et al. 2019, arXiv:1812.09926, section 2.1; Bi et al. 2020, arXiv:2007.03331.
 """
 
+from collections.abc import Hashable
+from functools import partial
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor, nn
+
+from strategies.update.first_order import loss_gradients
 
 if TYPE_CHECKING:
     from strategies.strategy import Batch, Strategy
@@ -30,13 +33,16 @@ class OneLevel:
         optimizers = strategy.weight_optimizer, strategy.alpha_optimizer
         for optimizer in optimizers:
             optimizer.zero_grad()
-        loss, logits = strategy.loss(net, train)
         arch = strategy.arch_parameters() if move_alphas else []  # without a gradient: no step
-        loss.backward(inputs=[*strategy.weights, *arch])
+        wanted = [*strategy.weights, *arch]
+        name = "weights and alphas" if arch else "weights"
+        compute = partial(loss_gradients, strategy, net, wanted)
+        metrics = strategy.gradients(name, compute, [train], wanted)
         if strategy.clip is not None:
             nn.utils.clip_grad_norm_(strategy.weights, strategy.clip)
         for optimizer in optimizers:
             optimizer.step()
-        with torch.no_grad():
-            accuracy = (logits.argmax(1) == train[1]).float().mean()
-        return {"train_loss": loss.detach(), "train_accuracy": accuracy}
+        return metrics
+
+    def constants(self) -> Hashable:
+        return ()

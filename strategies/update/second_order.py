@@ -4,7 +4,7 @@ g = grad_a L_val(w', a) - xi * d/da <grad_w L_train(w, a), v>,  v = grad_w' L_va
 with one virtual SGD step w' = w - xi * (momentum * buffer + grad_w L_train + weight_decay * w).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -43,6 +43,7 @@ class SecondOrder(FirstOrder):
         if radius <= 0:
             raise ValueError(f"strategy.update.radius: expected a positive number, found {radius}")
         self.hessian, self.radius = hessian, radius
+        self.optimizer: torch.optim.Optimizer | None = None
 
     def setup(self, net: nn.Module, strategy: "Strategy") -> None:
         if not isinstance(strategy.weight_optimizer, torch.optim.SGD):
@@ -50,12 +51,20 @@ class SecondOrder(FirstOrder):
                 "strategy.update: second_order unrolls an SGD step, found "
                 f"{type(strategy.weight_optimizer).__name__}; set strategy/weight_optimizer=sgd"
             )
+        self.optimizer = strategy.weight_optimizer
         if self.hessian == "finite_difference" and getattr(strategy.relaxation, "samples", False):
             raise ValueError(
                 "strategy.update.hessian: finite_difference compares passes of equal gates, found "
                 f"relaxation {type(strategy.relaxation).__name__}, which draws new ones for every "
                 "pass; set strategy.update.hessian=exact"
             )
+
+    def constants(self) -> Hashable:
+        """The virtual step's settings; the learning rate changes with every epoch."""
+        assert self.optimizer is not None
+        group = self.optimizer.param_groups[0]
+        moving = any("momentum_buffer" in state for state in self.optimizer.state.values())
+        return (moving, *(group[key] for key in ("lr", "momentum", "nesterov", "weight_decay")))
 
     def alpha_gradients(
         self, strategy: "Strategy", net: nn.Module, train: "Batch", val: "Batch"

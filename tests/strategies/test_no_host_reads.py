@@ -1,15 +1,21 @@
 """A step reads no tensor on the host: on a GPU that would stop the device, and forbid CUDA graphs.
 
 Fake tensors have shapes and no values, so whatever reads one fails: `.item()`, `.tolist()`,
-`float()`, `if tensor`. They lie on the CPU, so a mere copy there is not seen. The supernet
-computes in the fused form, which is the one that runs on CUDA.
+`float()`, `if tensor`. Those of a whole step lie on the CPU; the forward passes are also made on
+fake CUDA tensors, where a copy from or to the host is seen. The supernet computes in the fused
+form, which is the one that runs on CUDA.
 """
+
+from typing import Any
 
 import pytest
 import torch
 from hydra.utils import instantiate
 from test_every_config import STRATEGIES, composed, still
+from torch import Tensor
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from search_spaces.darts import darts
 from strategies.strategy import Strategy
@@ -48,6 +54,44 @@ def test_a_step_reads_nothing_on_the_host(name: str):
     strategy, net = prepared(name)
     with FakeTensorMode(allow_non_fake_inputs=True):
         assert all(value.shape == () for value in step(strategy, net).values())
+
+
+class Copies(TorchDispatchMode):
+    """Collects operations that take tensors of one device to another."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if func is not torch.ops.prim.device.default:
+            tensors = [t for t in tree_leaves((args, kwargs, result)) if isinstance(t, Tensor)]
+            if len({t.device for t in tensors if t.dim()}) > 1:
+                self.found.append(str(func))
+        return result
+
+
+# drnas draws by an operation that has no fake form; goldnas reads its tables when it is set up.
+@pytest.mark.parametrize(
+    "name", [n for n in STRATEGIES if n not in ("random", "gdas", "drnas", "goldnas")]
+)
+def test_a_pass_copies_nothing_between_devices(name: str, monkeypatch):
+    """After the first, which may put tables where they are needed."""
+    monkeypatch.setattr(torch.__future__, "_overwrite_module_params_on_conversion", True)
+    strategy = instantiate(composed(*still(name)).strategy, _convert_="all")(space=SPACE)
+    net = supernet(SPACE, strategy.mixed_op).train()
+    cuda = torch.device("cuda")
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        net.to(cuda)
+        use_form(net, "fused", cuda)
+        strategy.setup(net, cuda)
+        batch = torch.randn(2, 3, 8, 8, device=cuda), torch.zeros(2, dtype=torch.long, device=cuda)
+        strategy.loss(net, batch)
+        with Copies() as copies:
+            loss, _ = strategy.loss(net, batch)
+    assert loss.device.type == "cuda"
+    assert copies.found == []
 
 
 def test_one_path_reads_its_choice():

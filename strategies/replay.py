@@ -1,0 +1,152 @@
+"""A pass and its gradients as a graph that is captured once and replayed: a CUDA graph, on a GPU.
+
+A search step is thousands of small operations, and to launch them one by one takes longer than to
+compute them. A replay launches all of a pass at once, from the addresses it was captured with.
+"""
+
+import logging
+from collections.abc import Callable, Hashable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from strategies.update.first_order import frozen_statistics
+
+if TYPE_CHECKING:
+    from strategies.strategy import Batch, Strategy
+
+log = logging.getLogger(__name__)
+
+Metrics = dict[str, Tensor]  # 0-dim
+Compute = Callable[..., Metrics]  # of batches; fills `.grad` of what is wanted
+Gradients = Callable[[str, Compute, "Sequence[Batch]", Sequence[Tensor]], Metrics]
+# Runs a function; returns what that returned, and what computes it again into the same tensors.
+Capture = Callable[[Callable[[], Metrics]], tuple[Metrics, Callable[[], object]]]
+
+AGREES = {torch.float32: 1e-3, torch.bfloat16: 5e-2}  # relative distance of two runs of one pass
+
+
+def eagerly(
+    name: str, compute: Compute, batches: "Sequence[Batch]", wanted: Sequence[Tensor]
+) -> Metrics:
+    """Computes a pass, operation by operation."""
+    return compute(*batches)
+
+
+class Graph(NamedTuple):
+    batches: "list[Batch]"  # read by the graph
+    metrics: Metrics  # written by it, as are the gradients
+    gradients: list[Tensor | None]
+    replay: Callable[[], object]
+
+
+class Replay:
+    """A strategy's `gradients`: the first pass of a kind is eager, the second captured, the others
+    replayed.
+
+    A kind is a name and the shapes of its batches. All graphs are dropped when a constant changes
+    on which a pass depends (`Strategy.constants`: what was pruned, say), and nothing is captured
+    where those are not known. The first graph of a name is compared with the same pass computed
+    eagerly; where the gradients differ, or the capture fails, that is said once and all passes are
+    eager from then on.
+
+    Optimisers are no part of a graph: their few launches update all tensors at once, so learning
+    rates, moments and checkpoints are what they are without graphs.
+    """
+
+    def __init__(self, strategy: "Strategy", net: nn.Module, capture: Capture):
+        self.strategy, self.net, self.capture = strategy, net, capture
+        self.constants: Hashable = None
+        self.graphs: dict[Hashable, Graph | None] = {}  # None: seen once
+        self.trusted: set[str] = set()
+        self.off = False
+
+    def __call__(
+        self, name: str, compute: Compute, batches: "Sequence[Batch]", wanted: Sequence[Tensor]
+    ) -> Metrics:
+        """The pass's metrics, and `.grad` of `wanted` filled; it was None before."""
+        constants = None if self.off else self.strategy.constants()
+        if constants != self.constants:
+            self.graphs.clear()
+            self.constants = constants
+        if constants is None:
+            return compute(*batches)
+        kind = name, tuple(part.shape for batch in batches for part in batch)
+        if kind not in self.graphs:
+            self.graphs[kind] = None
+            return compute(*batches)
+        graph = self.graphs[kind]
+        if graph is None:
+            graph = self._captured(name, compute, batches, wanted)
+            if graph is None:
+                return compute(*batches)
+            self.graphs[kind] = graph
+            differing = None if name in self.trusted else self._check(name, compute, graph, wanted)
+            if differing is not None:
+                return differing
+        else:
+            for held, batch in zip(graph.batches, batches, strict=True):
+                torch._foreach_copy_(held, batch)
+            graph.replay()
+        for parameter, gradient in zip(wanted, graph.gradients, strict=True):
+            parameter.grad = gradient
+        return {key: value.clone() for key, value in graph.metrics.items()}
+
+    def _captured(
+        self, name: str, compute: Compute, batches: "Sequence[Batch]", wanted: Sequence[Tensor]
+    ) -> Graph | None:
+        """The graph, computed once for these batches; None where it cannot be captured."""
+        held = [(x.clone(), y.clone()) for x, y in batches]
+        try:
+            metrics, replay = self.capture(lambda: compute(*held))
+        except RuntimeError as error:
+            self._give_up(f"the pass '{name}' cannot be captured ({' '.join(str(error).split())})")
+            for parameter in wanted:
+                parameter.grad = None
+            return None
+        return Graph(held, metrics, [parameter.grad for parameter in wanted], replay)
+
+    def _check(
+        self, name: str, compute: Compute, graph: Graph, wanted: Sequence[Tensor]
+    ) -> Metrics | None:
+        """Computes the pass itself; where its gradients differ it keeps them, gives up, and returns
+        its metrics."""
+        for parameter in wanted:
+            parameter.grad = None
+        with frozen_statistics(self.net):
+            metrics = compute(*graph.batches)
+        pairs = [
+            (found, parameter.grad)
+            for found, parameter in zip(graph.gradients, wanted, strict=True)
+            if found is not None and parameter.grad is not None
+        ]
+        length = torch.stack([g.norm() for _, g in pairs]).norm()
+        distance = torch.stack([(f - g).norm() for f, g in pairs]).norm()
+        precision = getattr(self.net, "autocast", None) or torch.float32
+        if distance <= AGREES[precision] * length:
+            self.trusted.add(name)
+            return None
+        self._give_up(
+            f"a replay of the pass '{name}' differs from it by {float(distance / length):.1e}"
+        )
+        return metrics
+
+    def _give_up(self, why: str) -> None:
+        log.warning("runtime.graphs: %s; every pass is computed operation by operation", why)
+        self.off = True
+        self.graphs.clear()
+
+
+def cuda_capture() -> Capture:
+    """Captures into CUDA graphs, which share one pool of memory."""
+    pool = torch.cuda.graph_pool_handle()
+
+    def capture(compute: Callable[[], Metrics]) -> tuple[Metrics, Callable[[], Any]]:
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
+            metrics = compute()
+        graph.replay()  # a capture computes nothing
+        return metrics, graph.replay
+
+    return capture

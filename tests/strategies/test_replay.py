@@ -1,0 +1,228 @@
+"""Passes that are captured and replayed give what eager ones give, bit for bit.
+
+There is no CUDA graph on a CPU; `recording` stands in for one, with the same hazards: Python
+between the operations does not run again.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from hydra.utils import instantiate
+from recording import recorded
+from test_every_config import STRATEGIES, composed, still
+from torch import Tensor
+
+from search_spaces.darts import darts
+from strategies.relaxation.softmax import Softmax
+from strategies.replay import Replay
+from strategies.strategy import Strategy
+from supernets.forms import use_form
+from supernets.network import Network, supernet
+
+CPU = torch.device("cpu")
+SPACE = darts(
+    layers=3, nodes=1, channels=4, input_shape=(3, 8, 8), classes=10,
+    candidates=["none", "skip_connect", "max_pool_3x3", "sep_conv_3x3"],
+)  # fmt: skip
+CAPTURED = ("darts", "darts_second_order", "goldnas", "pcdarts")
+
+
+class Run:
+    """Two epochs of four steps; `captures` counts what was captured, `passes` what Python ran."""
+
+    def __init__(self, name: str, *overrides: str, capture: Callable | None, dtype: Any = None):
+        torch.manual_seed(0)
+        config = composed(*still(name), *overrides).strategy
+        self.strategy: Strategy = instantiate(config, _convert_="all")(space=SPACE)
+        self.net: Network = supernet(SPACE, self.strategy.mixed_op).train()
+        self.net.autocast = dtype
+        use_form(self.net, "fused", CPU)
+        self.strategy.setup(self.net, CPU)
+        self.captures = self.passes = 0
+        if capture is not None:
+
+            def counting(compute: Callable) -> Any:
+                self.captures += 1
+                return capture(compute)
+
+            self.strategy.gradients = Replay(self.strategy, self.net, counting)
+
+    def train(self, between: Callable[[Strategy, Network, int], object] = lambda *_: None) -> "Run":
+        loss, self.metrics = self.strategy.loss, []
+
+        def counted(*args: Any) -> Any:
+            self.passes += 1
+            return loss(*args)
+
+        self.strategy.loss = counted  # type: ignore[method-assign]
+        generator = torch.Generator().manual_seed(1)
+        for step in range(8):
+            if step % 4 == 0:
+                self.strategy.epoch_start(step // 4, 2)
+            moving = self.strategy.alphas_move(step // 4, 2)
+            train, val = (
+                (
+                    torch.randn(4, 3, 8, 8, generator=generator),
+                    torch.randint(10, (4,), generator=generator),
+                )
+                for _ in range(2)
+            )
+            found = self.strategy.step(self.net, train, val, progress=step / 8, move_alphas=moving)
+            self.metrics.append({name: float(value) for name, value in found.items()})
+            between(self.strategy, self.net, step)
+        return self
+
+    def state(self) -> dict[str, Tensor]:
+        return self.net.state_dict() | self.strategy.named_arch_parameters()
+
+
+def assert_equal(one: Run, other: Run) -> None:
+    assert one.metrics == other.metrics
+    for (name, ours), theirs in zip(one.state().items(), other.state().values(), strict=True):
+        assert torch.equal(ours, theirs), name
+
+
+@pytest.mark.parametrize("name", CAPTURED)
+def test_replays_equal_eager_steps(name: str):
+    eager = Run(name, capture=None).train()
+    graphs = Run(name, capture=recorded).train()
+    assert_equal(graphs, eager)
+    assert graphs.captures
+    assert not graphs.strategy.gradients.off
+    assert graphs.passes < eager.passes
+
+
+def test_each_kind_of_pass_is_eager_once_captured_once_and_checked_once():
+    run = Run("darts", capture=recorded).train()
+    assert (run.captures, run.passes) == (2, 6)  # for alphas and weights
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["strategy.relaxation.start=5", "strategy.relaxation.end=0.1"],  # moves with every step
+        ["+strategy/losses=ema_teacher", "strategy.losses.ema_teacher.start=0.5"],
+        ["+strategy/losses=label_smoothing"],
+        ["strategy/relaxation=sigmoid"],
+        ["strategy.warmup=0.5"],
+    ],
+    ids=lambda overrides: overrides[-1],
+)
+def test_what_changes_between_steps_reaches_a_replay(overrides: list[str]):
+    runs = [Run("darts", *overrides, capture=capture).train() for capture in (None, recorded)]
+    assert_equal(runs[1], runs[0])
+    assert runs[1].captures >= 2
+
+
+def test_a_resumed_state_is_that_of_the_replays():
+    """Alphas, temperatures and moments are loaded into the tensors that a graph reads."""
+
+    def reload(strategy: Strategy, net: Network, step: int) -> None:
+        if step == 4:
+            strategy.load_state_dict(strategy.state_dict())
+
+    runs = [Run("goldnas", capture=capture).train(reload) for capture in (None, recorded)]
+    assert_equal(runs[1], runs[0])
+
+
+@pytest.mark.parametrize("name", ["goldnas", "pcdarts"])
+def test_pruning_captures_again(name: str):
+    def prune(strategy: Strategy, net: Network, step: int) -> None:
+        if step == 3:
+            left = {group: alive.clone() for group, alive in strategy.alive.items()}
+            for table in left.values():
+                table[0, -1] = False
+            strategy.prune(left)
+
+    runs = [Run(name, capture=capture).train(prune) for capture in (None, recorded)]
+    assert_equal(runs[1], runs[0])
+    kinds = 1 if name == "goldnas" else 2
+    assert runs[1].captures == 2 * kinds
+
+
+def test_a_batch_of_another_size_is_another_graph():
+    run = Run("darts", capture=recorded).train()
+    before = run.captures
+    small = torch.randn(2, 3, 8, 8), torch.randint(10, (2,))
+    for expected in (before, before + 2, before + 2):
+        metrics = run.strategy.step(run.net, small, small, progress=1.0, move_alphas=True)
+        assert run.captures == expected
+        assert 0 <= metrics["train_accuracy"] <= 1
+
+
+@pytest.mark.parametrize("name", sorted({*STRATEGIES} - {*CAPTURED, "random"}))
+def test_what_is_drawn_or_not_known_is_never_captured(name: str):
+    run = (
+        Run(name, "strategy.relaxation.noisy_edges=0.5", capture=recorded)
+        if (name == "annealed")
+        else Run(name, capture=recorded)
+    )
+    assert run.train().captures == 0
+
+
+def test_micro_batches_and_checkpointed_cells_are_never_captured():
+    for change in ("micro_batches", "checkpoint_cells"):
+        run = Run("darts", capture=recorded)
+        setattr(run.strategy if change == "micro_batches" else run.net, change, 2)
+        assert run.train().captures == 0
+
+
+class Own(Softmax):
+    """An ingredient from outside whose temperature is a Python number: a graph would freeze it."""
+
+    def before_step(self, progress: float) -> None:
+        self.sharpness = 1 + progress
+
+    def forward(self, alphas: Tensor, alive: Tensor) -> tuple[Tensor, None]:
+        return super().forward(alphas * self.sharpness, alive)
+
+
+def test_a_subclass_that_does_not_speak_for_itself_is_not_captured():
+    run = Run("darts", capture=recorded)
+    run.strategy.relaxation = Own(1.0, 1.0)
+    assert run.train().captures == 0
+
+
+def test_a_capture_that_fails_is_said_once_and_steps_go_on(caplog):
+    def failing(compute: Callable) -> Any:
+        raise RuntimeError("operation not permitted\nwhen stream is capturing")
+
+    eager, run = Run("darts", capture=None).train(), Run("darts", capture=failing).train()
+    assert_equal(run, eager)
+    (said,) = (r.getMessage() for r in caplog.records)
+    assert said.startswith("runtime.graphs: the pass 'alphas' cannot be captured (operation not")
+    assert run.captures == 1
+
+
+def test_a_replay_that_differs_is_noticed_and_not_used(caplog):
+    """A graph whose gradients are wrong: the step that finds it has those of the pass itself."""
+
+    def wrong(compute: Callable) -> Any:
+        result, replay = recorded(compute)
+        for parameter in run.strategy.arch_parameters():
+            if parameter.grad is not None:
+                parameter.grad.mul_(1.1)
+        return result, replay
+
+    run = Run("darts", capture=None)
+    run.strategy.gradients = Replay(run.strategy, run.net, wrong)
+    assert_equal(run.train(), Run("darts", capture=None).train())
+    (said,) = (r.getMessage() for r in caplog.records)
+    assert "a replay of the pass 'alphas' differs from it by 1.0e-01" in said
+
+
+def test_reading_a_tensor_is_no_graph(caplog):
+    class Reads:
+        def __call__(self, net: Any, batch: Any, logits: Tensor, mixture: Any) -> Tensor:
+            return logits.mean() * float(logits.detach().abs().max())
+
+        def constants(self) -> tuple[()]:
+            return ()
+
+    run = Run("darts", capture=recorded)
+    run.strategy.losses["reads"] = Reads()
+    run.train()
+    assert run.strategy.gradients.off
+    assert "cannot read a tensor on the host" in caplog.text
