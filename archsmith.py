@@ -17,7 +17,8 @@ from engine.data.sets import Data
 from engine.data.split import Settings
 from engine.errors import ConfigError
 from engine.job import Job
-from engine.pipeline import Pipeline
+from engine.phases.run import Run
+from engine.pipeline import PHASES
 from engine.report.hparams import write_session
 from engine.report.page import write_report
 from engine.search.benchmark import Benchmark
@@ -94,12 +95,12 @@ def find(
     )
     phases = ("search", "retrain", *(["evaluate"] if test is not None else []))
     preflight(job, phases)
-    pipeline = Pipeline(job)
+    run = Run(job)
     for phase in phases:
-        getattr(pipeline, phase)()
+        PHASES[phase](run)
     write_report(folder, "archsmith.find(...)")
-    write_session(folder, pipeline.results.fields, settings, ())
-    net, architecture, _, _ = pipeline.final()
+    write_session(folder, run.results.fields, settings, ())
+    net, architecture, _, _ = run.final()
     return net.cpu(), architecture
 
 

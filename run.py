@@ -37,7 +37,8 @@ from engine.errors import ConfigError, Failure, JobError, configuring
 from engine.export.files import check_formats
 from engine.job import Job
 from engine.parallel import distributed
-from engine.pipeline import Pipeline
+from engine.phases.run import Run
+from engine.pipeline import PHASES
 from engine.records import nni_trial
 from engine.records.run_folder import RESUME, locked
 from engine.report.hparams import write_session
@@ -244,20 +245,20 @@ def app(config: DictConfig) -> float | None:
         if job.baseline is not None and config.task == "all":
             phases = (*phases, "baseline")
         preflight(job, phases)
-        pipeline = Pipeline(job)
+        run = Run(job)
         for phase in phases:
             interrupt.check(phase)
             if phase not in distributed.TOGETHER and not distributed.finish():
                 return None
-            getattr(pipeline, phase)()
+            PHASES[phase](run)
         if not distributed.finish():
             return None
         write_report(job.folder, _command())
-        write_session(job.folder, pipeline.results.fields, job.settings, _changed())
-    print(summary(pipeline.results.fields, job.folder))
-    accuracy = pipeline.results.fields["test_accuracy"]
+        write_session(job.folder, run.results.fields, job.settings, _changed())
+    print(summary(run.results.fields, job.folder))
+    accuracy = run.results.fields["test_accuracy"]
     if accuracy is None:
-        accuracy = pipeline.results.fields["discretised_accuracy"]
+        accuracy = run.results.fields["discretised_accuracy"]
     nni_trial.final(accuracy)
     return accuracy
 

@@ -15,7 +15,9 @@ ENGINE = [
     {"errors", "interrupt", "files", "differences", "runtime", "evaluate"},
     *({name} for name in ("parallel", "data", "safety", "records", "final", "budget", "report")),
     {"search", "export"},
-    {"job", "within_budget", "pipeline"},
+    {"job"},
+    {"phases"},
+    {"pipeline"},
     {"command"},
 ]
 HYDRA_MAY = {ROOT / "engine" / "command" / "naming.py", ROOT / "run.py"}

@@ -37,16 +37,35 @@ def retrain(
     data: Data,
     recipe: Recipe,
     *,
+    device: torch.device,
+    seed: int,
+    **how: Any,
+) -> Network:
+    """The architecture's network, made and trained as `train` does; `space` has the recipe's size.
+
+    Raises: as `train`.
+    """
+    seed_everything(seed)
+    net = final_network(space, architecture, auxiliary=recipe.auxiliary_weight > 0)
+    return train(net.to(device), data, recipe, device=device, seed=seed, **how)
+
+
+def train(
+    net: Any,
+    data: Data,
+    recipe: Recipe,
+    *,
     folder: Path,
     device: torch.device,
     seed: int,
     record: Record,
     checkpoints: Checkpoints,
     stop: Callable[[], bool] = interrupt.requested,
-) -> Network:
-    """Trains (or goes on training) the network to the last epoch; returns it in eval mode.
+) -> Any:
+    """Trains (or goes on training) a network to the last epoch; returns it in eval mode.
 
-    `space` has the recipe's size. `stop` is asked after every step. The test images are not read.
+    The phase is that of the checkpoints. `stop` is asked after every step. The test images are not
+    read.
 
     Raises:
         ConfigError: the recipe's augmentation does not fit the images.
@@ -55,23 +74,6 @@ def retrain(
         CheckpointError: no checkpoint can be written, or what is there cannot be used.
         Interrupted: `stop` said so; what was done is saved.
     """
-    seed_everything(seed)
-    net = final_network(space, architecture, auxiliary=recipe.auxiliary_weight > 0).to(device)
-    return train(net, data, recipe, folder, device, seed, record, checkpoints, stop)
-
-
-def train(
-    net: Any,
-    data: Data,
-    recipe: Recipe,
-    folder: Path,
-    device: torch.device,
-    seed: int,
-    record: Record,
-    checkpoints: Checkpoints,
-    stop: Callable[[], bool] = interrupt.requested,
-) -> Any:
-    """Trains any network of that kind as `retrain` does; its phase is that of the checkpoints."""
     across_processes(net)
     training = Training(net, _loader(data.to(device), recipe, seed), recipe)
     if recipe.epochs * len(training.loader) >= PROBED_STEPS and distributed.size() == 1:

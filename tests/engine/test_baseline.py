@@ -85,8 +85,17 @@ def test_its_training_goes_on_where_it_was_stopped(tmp_path: Path):
         checkpoints = Checkpoints(folder / "checkpoints", "baseline_resnet18", {}, every_seconds=0)
         record = Record(folder)
         folder.mkdir(exist_ok=True)
-        return train(net, data, recipe, folder, CPU, 0, record, checkpoints,
-                     lambda: next(asked) == stop_after)  # fmt: skip
+        return train(
+            net,
+            data,
+            recipe,
+            folder=folder,
+            device=CPU,
+            seed=0,
+            record=record,
+            checkpoints=checkpoints,
+            stop=lambda: next(asked) == stop_after,
+        )
 
     whole = trained("whole")
     with pytest.raises(Interrupted, match="baseline_resnet18: stopped and saved"):

@@ -30,7 +30,7 @@ def prepared(archsmith, monkeypatch):
     def stop(job: object) -> None:
         raise Interrupted("prepared")
 
-    monkeypatch.setattr("run.Pipeline", stop)
+    monkeypatch.setattr("run.Run", stop)
     return lambda *overrides: archsmith(*SMALL, *overrides)
 
 

@@ -53,7 +53,7 @@ MOMENTS = {
     "search step": (Strategy, "step", 3),
     "evaluation in the search": (torch.nn.functional, "cross_entropy", 6),
     "retraining step": (retrain.Training, "step", 4),
-    "final evaluation": ("engine.pipeline", "evaluate", 1),
+    "final evaluation": ("engine.phases.run", "evaluate", 1),
     "export": (export, "_write", 1),
 }
 

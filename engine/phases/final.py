@@ -1,0 +1,93 @@
+"""The phases of the found network: retraining, the final evaluation, the export."""
+
+from typing import Any
+
+from engine.errors import ConfigError
+from engine.export.files import export as run_export
+from engine.final.network import digest_of, final_space, save_final
+from engine.final.retrain import retrain as run_retrain
+from engine.phases.run import Run
+from engine.phases.within_budget import fit_of, spent
+from engine.runtime import seed_everything
+from search_spaces.architecture import Architecture
+from supernets.costs import macs, parameters
+from supernets.network import Network
+
+
+def retrain(run: Run) -> None:
+    """Leaves `weights.safetensors` of the final network, trained on all training images."""
+    job, architecture = run.job, run.architecture()
+    identity = run.identity("retrain") | {"architecture": architecture.identity}
+    if run.finished("retrain", identity):
+        return
+    if job.budget.limits and job.architecture is not None:
+        run.budgeted(spent(fit_of(job), architecture))
+    run.keep(architecture)
+    seed_everything(job.seed)
+    job.data.to(job.device)
+    with run.measuring("retrain"):
+        net = run_retrain(
+            final_space(job.space, job.recipe),
+            architecture,
+            job.data,
+            job.recipe,
+            folder=job.folder,
+            device=job.device,
+            seed=job.seed,
+            record=run.record,
+            checkpoints=run.checkpoints("retrain", identity),
+        )
+        save_final(net, job.folder / "weights.safetensors", architecture, job.data, job.recipe)
+    untested = {"test_accuracy": None, "test_balanced_accuracy": None}
+    run.results.update(**_size(net, architecture), **untested)
+    run.finish("retrain", identity)
+
+
+def evaluate(run: Run) -> None:
+    """Reads the test split: once in a full run, counted."""
+    job = run.job
+    net, architecture, about, path = run.final()
+    identity = run.identity() | {
+        "architecture": architecture.identity,
+        "weights": digest_of(path),
+    }
+    if run.finished("evaluate", identity):
+        return
+    trained_on = (about["data"]["name"], tuple(about["data"]["classes"]), net.space.input_shape)
+    if trained_on != (job.data.name, tuple(job.data.classes), tuple(job.data.input_shape)):
+        raise ConfigError(
+            f"data: the weights were trained on {trained_on[0]} ({len(trained_on[1])} classes, "
+            f"{trained_on[2]}), found data={job.data.name}; set data={trained_on[0]}"
+        )
+    with run.measuring("evaluate"):
+        tested = run.tested(net)
+    reads = run.results.fields["test_reads"] + 1
+    run.results.update(**tested, test_reads=reads, **_size(net, architecture))
+    run.finish("evaluate", identity)
+
+
+def _size(net: Network, architecture: Architecture) -> dict[str, Any]:
+    return {
+        "parameters": parameters(net),
+        "macs": macs(net),
+        "architecture": architecture.identity,
+    }
+
+
+def export(run: Run) -> None:
+    """Leaves the network in forms that need no project, each checked in a fresh process."""
+    job = run.job
+    net, architecture, about, path = run.final()
+    identity = {"weights": digest_of(path), "formats": list(job.formats)}
+    if run.finished("export", identity):
+        return
+    with run.measuring("export"):
+        run_export(
+            net.cpu(),
+            architecture,
+            job.folder / "export",
+            normalisation=(about["data"]["mean"], about["data"]["std"]),
+            classes=about["data"]["classes"],
+            formats=job.formats,
+        )
+    run.finish("export", identity)
