@@ -11,8 +11,9 @@ from torch.utils.data import Dataset
 
 from engine.budget.limits import Budget
 from engine.command import naming
+from engine.command.objects import CONF, build
 from engine.command.preflight import preflight
-from engine.data.augment import Images
+from engine.data.loader import Images
 from engine.data.sets import Data
 from engine.data.split import Settings
 from engine.errors import ConfigError
@@ -23,7 +24,6 @@ from engine.report.hparams import write_session
 from engine.report.page import write_report
 from engine.search.benchmark import Benchmark
 from engine.search.settings import SearchSettings
-from run import CONF, build
 from search_spaces.architecture import Architecture
 
 

@@ -14,7 +14,7 @@ import torch
 
 from engine.command.check_text import check_text
 from engine.command.preflight import preflight
-from engine.data.augment import Loader
+from engine.data.loader import Loader
 from engine.data.survey import Survey
 from engine.errors import DataError
 from engine.files import write_atomically

@@ -19,7 +19,7 @@ from engine.differences import differing_keys
 from engine.errors import ConfigError
 from engine.files import write_atomically
 from engine.report.charts import strip_chart
-from engine.report.page import html_page
+from engine.report.html import html_page
 from engine.search.benchmark import Benchmark
 
 BASELINES = ("random", "darts")

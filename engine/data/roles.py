@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from engine.data.augment import Augment, Images, Loader, Normalise, generator
+from engine.data.augment import Augment, generator
+from engine.data.loader import Images, Loader, Normalise
 from engine.data.split import Settings, stratified
 from engine.errors import DataError
 

@@ -15,9 +15,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from engine import interrupt
-from engine.data.augment import Images, Loader, Normalise, generator
+from engine.data.augment import generator
 from engine.data.image_file import first_line, height_width, infer_shape
-from engine.data.image_folder import join, load, scan
+from engine.data.image_folder import load
+from engine.data.image_tree import join, scan
+from engine.data.loader import Images, Loader, Normalise
 from engine.data.roles import Data, Roles
 from engine.data.split import Settings, check_share, limited, stratified
 from engine.errors import DataError

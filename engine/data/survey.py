@@ -8,7 +8,8 @@ import torch
 
 from engine import interrupt
 from engine.data.image_file import describe, infer_shape
-from engine.data.image_folder import SKIPPED, Part, join, scan, unreadable
+from engine.data.image_folder import SKIPPED, unreadable
+from engine.data.image_tree import Part, join, scan
 
 SAMPLE = 2000  # headers a part that sizes and modes are counted of
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from engine import interrupt
-from engine.data.augment import Loader
+from engine.data.loader import Loader
 from engine.data.sets import Data
 from engine.errors import ConfigError, Interrupted
 from engine.final.recipe import Recipe

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from engine.data.augment import Loader
+from engine.data.loader import Loader
 from engine.evaluate import restore_statistics
 from engine.final.recipe import Recipe
 from engine.records.record import Averages, Progress

@@ -10,10 +10,9 @@ from typing import Any
 from engine.budget.limits import NAMES
 from engine.files import write_atomically
 from engine.report.charts import legend, line_chart
+from engine.report.html import chart, count, grid, html_page, percent, section, table
 
 Metrics = Sequence[Mapping[str, Any]]
-
-STYLE = Path(__file__).with_name("report.css")
 
 
 def write_report(folder: Path, command: str) -> Path:
@@ -48,15 +47,6 @@ def write_report(folder: Path, command: str) -> Path:
     return path
 
 
-def html_page(title: str, body: str) -> str:
-    """A whole page, self-contained, for light and dark screens of any width."""
-    return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
-        '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<style>{STYLE.read_text()}</style></head><body>{body}</body></html>\n"
-    )
-
-
 def _metrics(path: Path) -> dict[str, Metrics]:
     lines = path.read_text().splitlines() if path.is_file() else []
     entries = [json.loads(line) for line in lines]
@@ -69,13 +59,13 @@ def _metrics(path: Path) -> dict[str, Metrics]:
 def _head(title: str, results: Mapping[str, Any]) -> str:
     gap = (results["diagnosis"] or {}).get("discretisation_gap")
     tiles = [
-        ("test accuracy, retrained", _percent(results["test_accuracy"])),
-        ("supernet, held-out images", _percent(results["supernet_accuracy"])),
-        ("discretised, same weights", _percent(results["discretised_accuracy"])),
-        ("discretisation gap", _percent(gap)),
-        ("parameters", _count(results["parameters"])),
-        ("multiply-accumulates", _count(results["macs"])),
-        ("seconds of search", _count(results["seconds"].get("search"))),
+        ("test accuracy, retrained", percent(results["test_accuracy"])),
+        ("supernet, held-out images", percent(results["supernet_accuracy"])),
+        ("discretised, same weights", percent(results["discretised_accuracy"])),
+        ("discretisation gap", percent(gap)),
+        ("parameters", count(results["parameters"])),
+        ("multiply-accumulates", count(results["macs"])),
+        ("seconds of search", count(results["seconds"].get("search"))),
     ]
     shown = "".join(
         f'<div class="tile"><b>{value}</b><span>{name}</span></div>'
@@ -89,7 +79,7 @@ def _head(title: str, results: Mapping[str, Any]) -> str:
 
 def _cells(folder: Path) -> str:
     drawings = [path.read_text() for path in sorted(folder.glob("cell_*.svg"))]
-    return _section("The found cells", "".join(f'<div class="wide">{d}</div>' for d in drawings))
+    return section("The found cells", "".join(f'<div class="wide">{d}</div>' for d in drawings))
 
 
 def _search(metrics: Metrics, results: Mapping[str, Any]) -> str:
@@ -109,20 +99,18 @@ def _search(metrics: Metrics, results: Mapping[str, Any]) -> str:
     }
     counts = {name: _column(metrics, name) for name in ("skips", "pools", "nones")}
     charts = [
-        _chart("accuracy", accuracies, percent=True, limits=(0.0, 1.0)),
-        _chart("loss", losses),
-        _chart("gates: entropy (1 undecided), margin", decided, limits=(0.0, 1.0)),
-        _chart("kept skips and pools, edges won by none", counts),
+        chart("accuracy", accuracies, percent=True, limits=(0.0, 1.0)),
+        chart("loss", losses),
+        chart("gates: entropy (1 undecided), margin", decided, limits=(0.0, 1.0)),
+        chart("kept skips and pools, edges won by none", counts),
     ]
     for name, shown in (
         ("alpha_eigenvalue", "dominant eigenvalue in alpha"),
         ("weight_sharpness", "sharpness in the weights"),
     ):
-        charts.append(_chart(shown, {shown: _column(metrics, name)}))
+        charts.append(chart(shown, {shown: _column(metrics, name)}))
     body = "".join(chart for chart in charts if chart)
-    return _section(
-        "The search, epoch by epoch", f'<div class="grid2">{body}</div>' if body else ""
-    )
+    return section("The search, epoch by epoch", f'<div class="grid2">{body}</div>' if body else "")
 
 
 def _gates(folder: Path) -> str:
@@ -138,7 +126,7 @@ def _gates(folder: Path) -> str:
             charts.append(line_chart(edge, series, width=260, height=150))
         parts.append(f"<h3>{escape(group)}</h3>{legend(names)}")
         parts.append(f'<div class="small">{"".join(charts)}</div>')
-    return _section("How each gate moved", "".join(parts))
+    return section("How each gate moved", "".join(parts))
 
 
 def _pareto(folder: Path) -> str:
@@ -148,15 +136,15 @@ def _pareto(folder: Path) -> str:
     points = json.loads((folder / "pareto.json").read_text())["points"]
     rows = [
         [
-            str(point["architecture"]), str(point["epoch"] + 1), _count(point["macs"]),
-            _count(point["parameters"]), _percent(point["discretised_accuracy"]),
+            str(point["architecture"]), str(point["epoch"] + 1), count(point["macs"]),
+            count(point["parameters"]), percent(point["discretised_accuracy"]),
         ]
         for point in points
     ]  # fmt: skip
     svg = re.sub(r"^.*?(?=<svg)", "", drawing.read_text(), flags=re.S)
     head = ["architecture", "epoch", "multiply-accumulates", "parameters", "accuracy"]
     card = f'<div class="wide" style="background:#fff;border-radius:10px">{svg}</div>'
-    return _section("The Pareto series", card + _table(head, rows))
+    return section("The Pareto series", card + table(head, rows))
 
 
 def _benchmark(results: Mapping[str, Any]) -> str:
@@ -169,7 +157,7 @@ def _benchmark(results: Mapping[str, Any]) -> str:
         "The table was read after the search.</p>"
     )
     curve = {"true accuracy of the cell of each epoch (%)": found["accuracy_by_epoch"]}
-    return _section("The tabular benchmark", told + _chart(next(iter(curve)), curve))
+    return section("The tabular benchmark", told + chart(next(iter(curve)), curve))
 
 
 def _budget(results: Mapping[str, Any]) -> str:
@@ -181,15 +169,15 @@ def _budget(results: Mapping[str, Any]) -> str:
     rows = [[NAMES[kind], *(f"{column[kind]:,g}" for column in columns)] for kind in columns[0]]
     if "without" in told:
         accuracies = (results["discretised_accuracy"], told["without"]["discretised_accuracy"])
-        rows.append(["accuracy, supernet's weights", "", *map(_percent, accuracies)])
-    body = _table(["", "at most", "this network", "without the budget"][: len(columns) + 1], rows)
+        rows.append(["accuracy, supernet's weights", "", *map(percent, accuracies)])
+    body = table(["", "at most", "this network", "without the budget"][: len(columns) + 1], rows)
     if told.get("given_up"):
         edges = [
             [f"{row['group']} {row['edge']}", *map(_with_gates, (row["was"], row["is"]))]
             for row in told["given_up"]
         ]
-        body += _table(["edge", "without the budget (gate)", "within it (gate)"], edges)
-    return _section("The budget", body)
+        body += table(["edge", "without the budget (gate)", "within it (gate)"], edges)
+    return section("The budget", body)
 
 
 def _with_gates(kept: Mapping[str, float]) -> str:
@@ -198,10 +186,10 @@ def _with_gates(kept: Mapping[str, float]) -> str:
 
 def _retraining(metrics: Metrics) -> str:
     charts = [
-        _chart("accuracy", {"train": _column(metrics, "train_accuracy")}, percent=True),
-        _chart("loss", {"train": _column(metrics, "train_loss")}),
+        chart("accuracy", {"train": _column(metrics, "train_accuracy")}, percent=True),
+        chart("loss", {"train": _column(metrics, "train_loss")}),
     ]
-    return _section("Retraining", _grid(charts))
+    return section("Retraining", grid(charts))
 
 
 def _baseline(results: Mapping[str, Any]) -> str:
@@ -217,11 +205,11 @@ def _baseline(results: Mapping[str, Any]) -> str:
         '<p class="soft">All trained by the same recipe on the same images from the same seed, and '
         "tested once each; a hand-made one has neither auxiliary head nor drop-path.</p>"
     )
-    return _section("Beside a network made by hand", _table(head, rows) + told)
+    return section("Beside a network made by hand", table(head, rows) + told)
 
 
 def _of_network(told: Mapping[str, Any]) -> list[str]:
-    return [_percent(told["test_accuracy"]), _count(told["parameters"]), _count(told["macs"])]
+    return [percent(told["test_accuracy"]), count(told["parameters"]), count(told["macs"])]
 
 
 def _cost(results: Mapping[str, Any]) -> str:
@@ -229,8 +217,8 @@ def _cost(results: Mapping[str, Any]) -> str:
         [phase, f"{seconds:,.1f}", f"{results['peak_memory_bytes'].get(phase, 0) / 2**20:,.0f}"]
         for phase, seconds in results["seconds"].items()
     ]
-    table = _table(["phase", "seconds", "peak memory (MiB)"], rows)
-    return _section("Cost", table + f'<p class="soft">{escape(results["device"])}</p>')
+    cost = table(["phase", "seconds", "peak memory (MiB)"], rows)
+    return section("Cost", cost + f'<p class="soft">{escape(results["device"])}</p>')
 
 
 def _checklist(results: Mapping[str, Any]) -> str:
@@ -256,7 +244,7 @@ def _checklist(results: Mapping[str, Any]) -> str:
         '<p class="soft">After the checklist of Lindauer and Hutter 2020, arXiv:1909.02453, as far '
         "as one run can answer it.</p>"
     )
-    return _section("Good practice", told + _table(["practice", "here", ""], rows))
+    return section("Good practice", told + table(["practice", "here", ""], rows))
 
 
 def _provenance(results: Mapping[str, Any], config: Mapping[str, Any], command: str) -> str:
@@ -267,46 +255,12 @@ def _provenance(results: Mapping[str, Any], config: Mapping[str, Any], command: 
         ["architecture", str(results["architecture"])],
     ]
     settings = escape(json.dumps(config, indent=2))
-    return _section(
+    return section(
         "To repeat it",
-        f"<pre>{escape(command)}</pre>{_table(['', ''], facts)}"
+        f"<pre>{escape(command)}</pre>{table(['', ''], facts)}"
         f"<details><summary>every setting</summary><pre>{settings}</pre></details>",
     )
 
 
-def _section(title: str, body: str) -> str:
-    return f"<section><h2>{title}</h2>{body}</section>" if body else ""
-
-
-def _grid(charts: Sequence[str]) -> str:
-    body = "".join(charts)
-    return f'<div class="grid2">{body}</div>' if body else ""
-
-
-def _chart(title: str, series: Mapping[str, Sequence[float | None]], **how: Any) -> str:
-    """A chart of those series that have a value, and its legend; empty where none has."""
-    seen = {n: values for n, values in series.items() if any(v is not None for v in values)}
-    if not seen:
-        return ""
-    names = legend(list(seen)) if len(seen) > 1 else ""
-    return f"<figure style='margin:0'>{line_chart(title, seen, **how)}{names}</figure>"
-
-
 def _column(metrics: Metrics, name: str) -> list[float | None]:
     return [entry.get(name) for entry in metrics]
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    def row(tag: str, cells: Sequence[str]) -> str:
-        return f"<tr>{''.join(f'<{tag}>{escape(cell)}</{tag}>' for cell in cells)}</tr>"
-
-    top = row("th", head) if any(head) else ""
-    return f'<div class="wide"><table>{top}{"".join(row("td", r) for r in rows)}</table></div>'
-
-
-def _percent(value: float | None) -> str:
-    return "" if value is None else f"{100 * value:.2f}%"
-
-
-def _count(value: float | None) -> str:
-    return "" if value is None else f"{value:,.0f}"

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils import get_total_norm
 
-from engine.data.augment import Loader
+from engine.data.loader import Loader
 from engine.errors import NumbersError
 from engine.files import write_atomically
 

@@ -1,17 +1,8 @@
 import pytest
 import torch
 
-from engine.data.augment import (
-    Augment,
-    Images,
-    Loader,
-    Normalise,
-    crop,
-    cutout,
-    flip,
-    generator,
-    histogram,
-)
+from engine.data.augment import Augment, crop, cutout, flip, generator
+from engine.data.loader import Images, Loader, Normalise, histogram
 from engine.errors import CheckpointError
 
 RAW = Normalise(torch.zeros(1), torch.full((1,), 1 / 255))  # x equals the pixel values

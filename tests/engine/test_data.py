@@ -9,7 +9,8 @@ from hydra.utils import get_method
 from PIL import Image
 
 from engine.data import sets as module
-from engine.data.augment import Images, generator
+from engine.data.augment import generator
+from engine.data.loader import Images
 from engine.data.sets import Data, digits, folder, synthetic
 from engine.data.split import Settings, allocate, limited, pick, stratified
 from engine.errors import DataError

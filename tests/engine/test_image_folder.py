@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 
 from engine.data.image_file import attempt, height_width, infer_shape
-from engine.data.image_folder import ImageFiles, join, load, scan
+from engine.data.image_folder import ImageFiles, load
+from engine.data.image_tree import join, scan
 from engine.errors import DataError
 
 RED = (254, 0, 0)

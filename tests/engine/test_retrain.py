@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from engine.data.augment import Images
+from engine.data.loader import Images
 from engine.data.sets import Data
 from engine.data.split import Settings
 from engine.errors import ConfigError, Interrupted, NumbersError, OutOfMemory

@@ -15,7 +15,7 @@ from faults.toys import image_tree
 from PIL import Image
 
 from engine import interrupt
-from engine.data.augment import Images
+from engine.data.loader import Images
 from engine.data.roles import Data
 from engine.data.sets import folder
 from engine.data.split import Settings
