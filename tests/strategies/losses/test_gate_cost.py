@@ -228,6 +228,7 @@ def test_lambda_stands_still_in_a_warmup_and_keeps_below_its_ceiling():
     term.epoch_end(net, strategy, None, 0.5)
     assert float(term.pressure.strength) == 0
     value(term, strategy)
+    term.after_step(net, strategy)
     term.pressure.strength.fill_(1e6)
     term.epoch_end(net, strategy, None, 1.0)
     cross_entropy, cost = math.log(3), 30 * math.log(2)
