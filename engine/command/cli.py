@@ -80,7 +80,8 @@ def explain(
     """
     for cause in _chain(error):
         if isinstance(cause, Failure):
-            return cause.exit_code, str(cause)
+            line = str(cause)
+            return cause.exit_code, _located(line) if isinstance(cause, ConfigError) else line
         if isinstance(cause, OSError) and cause.errno in DISK and composed:
             return CheckpointError.exit_code, (
                 f"{cause.filename or 'the run directory'}: {cause.strerror}; what was saved is "
@@ -144,15 +145,30 @@ def _configuration_line(
         if key in known:
             return f"{key}: not a setting of what is chosen here (strategy, space, data, retrain)"
         return f"unknown setting '{key}'{_nearest(key, known)}; see python run.py --help"
-    if "Config group override must be" in text:  # Hydra does not say which
-        given = (override.lstrip("+").partition("=") for override in sys.argv[1:])
-        groups = [
-            f"{name}={value}"
-            for name, _, value in given
-            if (conf / name).is_dir() and not (conf / name / f"{value}.yaml").is_file()
-        ]
+    groups = _not_choices(conf)
+    if groups and (isinstance(error, TypeError) or "Config group override must be" in text):
+        # Hydra does not say which
         return f"{', '.join(groups)}: expected names of choices; python run.py task=list shows them"
     return one_line(error)
+
+
+def _located(line: str) -> str:
+    """A line about the configuration that names a setting, if only by all that were given."""
+    given = [override for override in sys.argv[1:] if "=" in override]
+    leaves = (override.partition("=")[0].rpartition(".")[2] for override in given)
+    if not given or re.search(r"\b\w+\.\w+|\w: ", line) or any(leaf in line for leaf in leaves):
+        return line
+    return f"{line}; found in one of: {' '.join(given)}"
+
+
+def _not_choices(conf: Path) -> list[str]:
+    """Settings of the command line that give a group something else than one of its choices."""
+    given = (override.lstrip("+").partition("=") for override in sys.argv[1:])
+    return [
+        f"{name}={value}"
+        for name, _, value in given
+        if (conf / name).is_dir() and not (conf / name / f"{value}.yaml").is_file()
+    ]
 
 
 def one_line(error: BaseException) -> str:

@@ -77,8 +77,12 @@ def known_settings(conf: Path) -> list[str]:
     GlobalHydra.instance().clear()
     with initialize_config_dir(version_base="1.3", config_dir=str(conf)):
         tree = OmegaConf.to_container(compose("config"), resolve=False)
-    groups = {str(path.parent.relative_to(conf)) for path in conf.rglob("*.yaml")} - {"."}
-    return [*_flatten(tree, ""), *sorted(groups)]
+    return [*_flatten(tree, ""), *groups(conf)]
+
+
+def groups(conf: Path) -> list[str]:
+    """Names of the folders of choices: `strategy`, `strategy/pruning`, ..."""
+    return sorted({str(path.parent.relative_to(conf)) for path in conf.rglob("*.yaml")} - {"."})
 
 
 def _flatten(tree: Any, prefix: str) -> Iterator[str]:

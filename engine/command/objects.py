@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from engine.budget.limits import Budget
 from engine.command import naming
 from engine.command.cli import one_line
-from engine.command.settings import check_types
+from engine.command.settings import check_groups, check_types
 from engine.errors import ConfigError, Failure, configuring
 from engine.export.files import check_formats
 from engine.job import Job
@@ -111,6 +111,7 @@ def make_job(config: DictConfig) -> Job:
         raise ConfigError(f"seed: expected a whole number of at least 0, found {config.seed!r}")
     with configuring():
         plain = OmegaConf.to_container(config, resolve=True)
+        check_groups(plain, naming.groups(CONF))  # type: ignore[arg-type]
         check_types(plain, naming.defaults_of(HydraConfig.get().overrides.task))  # type: ignore[arg-type]
         search, recipe, runtime = (
             SearchSettings(**config.search),

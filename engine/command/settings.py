@@ -1,11 +1,12 @@
 """Settings of the wrong type, found by comparing them with the defaults they replace."""
 
 import inspect
-import math
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import import_module
 from typing import Any
+
+from engine.numbers import is_number
 
 
 def check_types(found: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
@@ -20,6 +21,20 @@ def check_types(found: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
         if expected:
             given = "null" if value is None else repr(value)
             raise ValueError(f"{key}: expected {expected} (as {default!r}), found {given}")
+
+
+def check_groups(found: Mapping[str, Any], groups: Iterable[str]) -> None:
+    """Raises ValueError where a group (`strategy/pruning`) has neither settings nor null: a choice
+    written with dots."""
+    for group in groups:
+        value: Any = found
+        for name in group.split("/"):
+            value = value.get(name) if isinstance(value, Mapping) else None
+        if value is not None and not isinstance(value, Mapping):
+            raise ValueError(
+                f"{group.replace('/', '.')}: expected settings in {{}} or null, found {value!r}; "
+                f"a choice is written {group}=..., python run.py task=list shows them"
+            )
 
 
 def _pairs(found: Mapping[str, Any], defaults: Mapping[str, Any], prefix: str) -> Iterator[Any]:
@@ -68,7 +83,7 @@ def _expected(value: Any, default: Any, kinds: set[Any] | None) -> str | None:
     if isinstance(default, int | float):
         if isinstance(value, list) and (kinds is None or kinds & {Sequence, list, tuple}):
             return None
-        return None if _is_number(value) else "a finite number"
+        return None if is_number(value) else "a finite number"
     if isinstance(default, list):
         return _expected_list(value, default)
     return None if isinstance(value, str | bool) else "a word"
@@ -77,11 +92,7 @@ def _expected(value: Any, default: Any, kinds: set[Any] | None) -> str | None:
 def _expected_list(value: Any, default: list[Any]) -> str | None:
     if not isinstance(value, list):
         return "a list in []"
-    if default and all(map(_is_number, default)):
-        fits = len(value) == len(default) and all(map(_is_number, value))
+    if default and all(map(is_number, default)):
+        fits = len(value) == len(default) and all(map(is_number, value))
         return None if fits else f"a list of {len(default)} finite numbers"
     return None
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

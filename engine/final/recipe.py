@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from engine.numbers import is_number
 from engine.runtime import PRECISIONS
 
 
@@ -43,9 +44,6 @@ def _whole(least: int) -> Rule:
 
 
 def _number(expected: str, test: Callable[[float], bool]) -> Rule:
-    def is_number(v: Any) -> bool:
-        return isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v)
-
     return f"a number {expected} (with a dot: 3.0e-4)", lambda v: is_number(v) and test(v)
 
 

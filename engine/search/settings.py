@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from engine.numbers import is_number
 from engine.runtime import PRECISIONS
 
 
@@ -46,11 +47,11 @@ class SearchSettings:
                 f"search.precision: expected one of {', '.join(PRECISIONS)}, "
                 f"found {self.precision!r}"
             )
-        if self.seconds is not None and not self.seconds > 0:
+        if self.seconds is not None and not (is_number(self.seconds) and self.seconds > 0):
             raise ValueError(
                 f"search.seconds: expected a positive number or null, found {self.seconds!r}"
             )
-        if not isinstance(self.alpha_lr_scale, int | float) or self.alpha_lr_scale <= 0:
+        if not is_number(self.alpha_lr_scale) or self.alpha_lr_scale <= 0:
             raise ValueError(
                 f"search.alpha_lr_scale: expected a positive number, found {self.alpha_lr_scale!r}"
             )

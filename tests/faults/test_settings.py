@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from engine.command.cli import explain
 from engine.command.settings import check_types
 from engine.errors import ConfigError, Interrupted
 from engine.final.training import Training
@@ -37,6 +38,7 @@ def prepared(archsmith, monkeypatch):
 WRONG = {
     "search=3": "search: expected settings in {}",
     "search.alpha_lr_scale=nan": "search.alpha_lr_scale: expected a finite number (as 30.0)",
+    "search.seconds=[a,b]": "search.seconds: expected a positive number or null",
     "search.alpha_lr_scale=true": "search.alpha_lr_scale: expected a finite number",
     "search.batch_size=1": "batch_size: 1 for 'train', expected at least 2",
     "search.micro_batches=0": "search.micro_batches: expected a whole number of at least 1",
@@ -55,6 +57,8 @@ WRONG = {
     "data.noise=null": "data.noise: expected a finite number (as 1.0), found null",
     "data.noise=[1]": "data.noise: expected a finite number (as 1.0), found [1]",
     "space=nan": "space=nan: expected names of choices",
+    "data=[0.1,0.2]": "data=[0.1,0.2]: expected names of choices",
+    "retrain=[[1]]": "retrain=[[1]]: expected names of choices",
     "data.augment=3": "data.augment: expected settings in {}",
     "data.batch=3": "unknown setting 'data.batch'",
     "space.candidates=5": "space.candidates: expected a list",
@@ -62,6 +66,8 @@ WRONG = {
     "space.candidates=[]": "space.candidates: expected a list of names",
     "space.nodes=1000000": "space.nodes: expected at most 64",
     "space.stem_multiplier=0": "space.stem_multiplier: expected a whole number of at least 1",
+    "strategy.relaxation=gumbel": "a choice is written strategy/relaxation=...",
+    "strategy.edge_normalisation=1.5": "strategy.edge_normalisation: expected settings in {} or",
     "strategy.clip=x": "strategy.clip: expected a finite number",
     "strategy.warmup=null": "strategy.warmup: expected a finite number (as 0.0), found null",
     "strategy.alpha_optimizer.betas=[]": "strategy.alpha_optimizer.betas: expected a list of 2",
@@ -215,6 +221,16 @@ def test_f48_many_configurations(two_steps, changes: dict):
 @pytest.mark.parametrize("override", ["strategy.clip=null", "data.image_size=[8,12]"])
 def test_null_and_lists_pass_where_the_annotation_admits_them(prepared, override: str):
     assert prepared(override).code == 75
+
+
+def test_a_line_that_names_no_setting_gets_all_that_were_given(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["run.py", "-m", "search.seconds=x", "seed=1"])
+    for said, line in (
+        ("'>' not supported", "'>' not supported; found in one of: search.seconds=x seed=1"),
+        ("space.layers: expected 3", "space.layers: expected 3"),
+        ("unknown seed", "unknown seed"),
+    ):
+        assert explain(ConfigError(said), Path("conf"), list, composed=True) == (2, line)
 
 
 def test_configuration_errors_come_before_any_file(archsmith):

@@ -1,0 +1,9 @@
+"""What counts as a number in a setting."""
+
+import math
+from typing import Any
+
+
+def is_number(value: Any) -> bool:
+    """A finite int or float; true and false are none."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
