@@ -11,31 +11,22 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from strategies.update.first_order import frozen_statistics
+from strategies.gradients import Batch, Compute, Metrics
+from supernets.frozen import frozen_statistics
 
 if TYPE_CHECKING:
-    from strategies.strategy import Batch, Strategy
+    from strategies.strategy import Strategy
 
 log = logging.getLogger(__name__)
 
-Metrics = dict[str, Tensor]  # 0-dim
-Compute = Callable[..., Metrics]  # of batches; fills `.grad` of what is wanted
-Gradients = Callable[[str, Compute, "Sequence[Batch]", Sequence[Tensor]], Metrics]
 # Runs a function; returns what that returned, and what computes it again into the same tensors.
 Capture = Callable[[Callable[[], Metrics]], tuple[Metrics, Callable[[], object]]]
 
 AGREES = {torch.float32: 1e-3, torch.bfloat16: 5e-2}  # relative distance of two runs of one pass
 
 
-def eagerly(
-    name: str, compute: Compute, batches: "Sequence[Batch]", wanted: Sequence[Tensor]
-) -> Metrics:
-    """Computes a pass, operation by operation."""
-    return compute(*batches)
-
-
 class Graph(NamedTuple):
-    batches: "list[Batch]"  # read by the graph
+    batches: list[Batch]  # read by the graph
     metrics: Metrics  # written by it, as are the gradients
     gradients: list[Tensor | None]
     replay: Callable[[], object]
@@ -63,7 +54,7 @@ class Replay:
         self.off = False
 
     def __call__(
-        self, name: str, compute: Compute, batches: "Sequence[Batch]", wanted: Sequence[Tensor]
+        self, name: str, compute: Compute, batches: Sequence[Batch], wanted: Sequence[Tensor]
     ) -> Metrics:
         """The pass's metrics, and `.grad` of `wanted` filled; it was None before."""
         constants = None if self.off else self.strategy.constants()
@@ -94,7 +85,7 @@ class Replay:
         return {key: value.clone() for key, value in graph.metrics.items()}
 
     def _captured(
-        self, name: str, compute: Compute, batches: "Sequence[Batch]", wanted: Sequence[Tensor]
+        self, name: str, compute: Compute, batches: Sequence[Batch], wanted: Sequence[Tensor]
     ) -> Graph | None:
         """The graph, computed once for these batches; None where it cannot be captured."""
         held = [(x.clone(), y.clone()) for x, y in batches]

@@ -12,12 +12,11 @@ from search_spaces.architecture import Architecture
 from search_spaces.space import Space
 from strategies.discretisation.constrained import Tables, within
 from strategies.discretisation.decisions import Structure
+from strategies.gradients import Batch, Gradients, eagerly
 from strategies.micro_batches import in_parts
 from strategies.optimizer_state import load_named_state, named_state
-from strategies.replay import Gradients, eagerly
 from supernets.mixture import Active, GroupMixture, Mixture, everything_active
 
-Batch = tuple[Tensor, Tensor]  # images (B, C, H, W), labels (B,)
 Logits = Callable[[Tensor, Mixture], Tensor]  # a supernet, or one with other weights
 
 

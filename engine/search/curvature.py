@@ -12,10 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.func import functional_call
 
+from strategies.gradients import Batch
 from strategies.losses.snapshot import lent
-from strategies.strategy import Batch, Strategy
-from strategies.update.first_order import without_gradients
+from strategies.strategy import Strategy
 from supernets.forms import twice_differentiable
+from supernets.frozen import without_gradients
 from supernets.network import Network
 
 ITERATIONS = 20

@@ -28,7 +28,8 @@ from engine.search.pictures import pictures
 from engine.search.settings import SearchSettings
 from engine.search.state import SearchState
 from search_spaces.architecture import Architecture
-from strategies.strategy import Batch, Strategy
+from strategies.gradients import Batch
+from strategies.strategy import Strategy
 from supernets.mixture import Mixture
 from supernets.network import Network
 

@@ -14,7 +14,8 @@ from engine import interrupt
 from engine.data.roles import Roles
 from engine.evaluate import evaluate, restore_statistics
 from engine.runtime import synchronize
-from strategies.strategy import Batch, Strategy
+from strategies.gradients import Batch
+from strategies.strategy import Strategy
 from supernets.network import Network
 
 STEPS = 6  # of each kind that are timed, after one that is not

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from strategies.relaxation.dirichlet import Dirichlet, concentrations
 
 if TYPE_CHECKING:
-    from strategies.strategy import Batch, Logits, Strategy
+    from strategies.gradients import Batch
+    from strategies.strategy import Logits, Strategy
     from supernets.mixture import Mixture
 
 

@@ -10,7 +10,8 @@ from strategies.losses.distillation import distillation, softened
 from strategies.losses.snapshot import Snapshot, Weights, copy_mixture, copy_weights, lent
 
 if TYPE_CHECKING:
-    from strategies.strategy import Batch, Logits, Strategy
+    from strategies.gradients import Batch
+    from strategies.strategy import Logits, Strategy
     from supernets.mixture import Mixture
 
 

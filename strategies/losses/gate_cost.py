@@ -15,7 +15,8 @@ from strategies.shares import node_sums, real_candidates, same_target, shares
 from supernets.costs import candidate_macs
 
 if TYPE_CHECKING:
-    from strategies.strategy import Batch, Logits, Strategy
+    from strategies.gradients import Batch
+    from strategies.strategy import Logits, Strategy
     from supernets.mixture import Mixture
     from supernets.network import Network
 

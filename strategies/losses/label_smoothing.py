@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from strategies.strategy import Batch, Logits
+    from strategies.gradients import Batch
+    from strategies.strategy import Logits
     from supernets.mixture import Mixture
 
 

@@ -17,7 +17,8 @@ from strategies.losses.distillation import VOTES, distillation, softened
 from strategies.losses.teachers import Teachers
 
 if TYPE_CHECKING:
-    from strategies.strategy import Batch, Logits, Strategy
+    from strategies.gradients import Batch
+    from strategies.strategy import Logits, Strategy
     from supernets.mixture import Mixture
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from strategies.update.first_order import frozen_statistics
+from supernets.frozen import frozen_statistics
 from supernets.mixture import GroupMixture, Mixture
 
 Weights = Mapping[str, Tensor]

@@ -3,43 +3,18 @@
 Order: alphas descend on a validation batch, then weights on a training batch.
 """
 
-from collections.abc import Hashable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Hashable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+
+from supernets.frozen import frozen_statistics, without_gradients
 
 if TYPE_CHECKING:
-    from strategies.strategy import Batch, Strategy
-
-
-@contextmanager
-def frozen_statistics(net: nn.Module) -> Iterator[None]:
-    """Batch norms use the batch's statistics but do not record them."""
-    norms = [m for m in net.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
-    for norm in norms:
-        norm.track_running_stats = False
-    try:
-        yield
-    finally:
-        for norm in norms:
-            norm.track_running_stats = True
-
-
-@contextmanager
-def without_gradients(weights: Sequence[Tensor]) -> Iterator[None]:
-    """The weights are constants: nothing of their gradients is prepared or computed."""
-    wanted = [w for w in weights if w.requires_grad]
-    for w in wanted:
-        w.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for w in wanted:
-            w.requires_grad_(True)
+    from strategies.gradients import Batch
+    from strategies.strategy import Strategy
 
 
 def loss_gradients(

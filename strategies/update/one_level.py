@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from strategies.update.first_order import loss_gradients
 
 if TYPE_CHECKING:
-    from strategies.strategy import Batch, Strategy
+    from strategies.gradients import Batch
+    from strategies.strategy import Strategy
 
 
 class OneLevel:

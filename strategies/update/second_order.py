@@ -15,7 +15,8 @@ from strategies.update.first_order import FirstOrder
 from supernets.forms import twice_differentiable
 
 if TYPE_CHECKING:
-    from strategies.strategy import Batch, Strategy
+    from strategies.gradients import Batch
+    from strategies.strategy import Strategy
     from supernets.mixture import Mixture
 
 LossOfWeights = Callable[[Sequence[Tensor]], Tensor]

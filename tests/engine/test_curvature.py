@@ -10,8 +10,9 @@ from test_every_config import composed, make
 
 from engine.search.curvature import alpha_eigenvalue, weight_sharpness
 from search_spaces.darts import darts
+from strategies.gradients import Batch
 from strategies.losses.snapshot import lent
-from strategies.strategy import Batch, Strategy
+from strategies.strategy import Strategy
 from supernets.network import Network, supernet
 
 

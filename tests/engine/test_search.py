@@ -154,7 +154,7 @@ def test_an_alpha_step_leaves_weights_and_statistics_and_a_weight_step_leaves_al
         if isinstance(value, torch.Tensor)
     ]
     strategy.alpha_optimizer.zero_grad()
-    from strategies.update.first_order import frozen_statistics
+    from supernets.frozen import frozen_statistics
 
     with frozen_statistics(net):
         strategy.update.alpha_gradients(strategy, net, batch, batch)

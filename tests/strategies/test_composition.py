@@ -11,7 +11,8 @@ from omegaconf import OmegaConf
 from test_every_config import CONF, composed, make
 
 from search_spaces.space import Space
-from strategies.strategy import Batch, Strategy
+from strategies.gradients import Batch
+from strategies.strategy import Strategy
 from supernets.network import supernet
 
 KINDS = (

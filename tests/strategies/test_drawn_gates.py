@@ -13,7 +13,8 @@ from engine.records.record import Record
 from engine.safety.checkpoint import Checkpoints
 from engine.search.loop import SearchSettings, search
 from search_spaces.space import Space
-from strategies.strategy import Batch, Strategy
+from strategies.gradients import Batch
+from strategies.strategy import Strategy
 from supernets.network import Network, supernet
 
 DRAWN = ["annealed", "gdas", "snas", "drnas"]

@@ -20,11 +20,12 @@ from torch import Tensor, nn
 from engine.command import naming
 from search_spaces.darts import darts
 from search_spaces.space import Space
+from strategies.gradients import Batch
 from strategies.losses.distillation import distillation, hard_vote, soft_vote
 from strategies.losses.self_distillation import SelfDistillation
-from strategies.strategy import Batch, Strategy
-from strategies.update.first_order import frozen_statistics
+from strategies.strategy import Strategy
 from strategies.update.second_order import unrolled_gradient
+from supernets.frozen import frozen_statistics
 from supernets.mixture import GroupMixture, Mixture
 from supernets.network import Network, supernet
 

@@ -1,0 +1,33 @@
+"""What stands still in a pass: the statistics of batch norms, the weights."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+
+@contextmanager
+def frozen_statistics(net: nn.Module) -> Iterator[None]:
+    """Batch norms use the batch's statistics but do not record them."""
+    norms = [m for m in net.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    for norm in norms:
+        norm.track_running_stats = False
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.track_running_stats = True
+
+
+@contextmanager
+def without_gradients(weights: Sequence[Tensor]) -> Iterator[None]:
+    """The weights are constants: nothing of their gradients is prepared or computed."""
+    wanted = [w for w in weights if w.requires_grad]
+    for w in wanted:
+        w.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for w in wanted:
+            w.requires_grad_(True)
