@@ -70,7 +70,7 @@ def prepared(
     net.autocast = torch.bfloat16 if "bfloat16" in extras else None
     strategy.setup(net, device)
     if "graphs" in extras:
-        strategy.gradients = Replay(strategy, net, cuda_capture())
+        strategy.gradients = Replay(strategy, net, cuda_capture)
     train, val = (
         (
             torch.randn(batch, 3, size, size, device=device),

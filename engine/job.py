@@ -65,5 +65,5 @@ class Job:
         net.autocast = PRECISIONS[self.search.precision]
         strategy.setup(net, self.device)
         if self.device.type == "cuda" and self.runtime.graphs and size() == 1:
-            strategy.gradients = Replay(strategy, net, cuda_capture())
+            strategy.gradients = Replay(strategy, net, cuda_capture)
         return net

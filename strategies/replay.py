@@ -44,10 +44,14 @@ class Replay:
 
     Optimisers are no part of a graph: their few launches update all tensors at once, so learning
     rates, moments and checkpoints are what they are without graphs.
+
+    Args:
+        capturing: makes a `Capture`; graphs that are dropped together come from one.
     """
 
-    def __init__(self, strategy: "Strategy", net: nn.Module, capture: Capture):
-        self.strategy, self.net, self.capture = strategy, net, capture
+    def __init__(self, strategy: "Strategy", net: nn.Module, capturing: Callable[[], Capture]):
+        self.strategy, self.net, self.capturing = strategy, net, capturing
+        self.capture: Capture | None = None
         self.constants: Hashable = None
         self.graphs: dict[Hashable, Graph | None] = {}  # None: seen once
         self.trusted: set[str] = set()
@@ -59,7 +63,7 @@ class Replay:
         """The pass's metrics, and `.grad` of `wanted` filled; it was None before."""
         constants = None if self.off else self.strategy.constants()
         if constants != self.constants:
-            self.graphs.clear()
+            self._drop()
             self.constants = constants
         if constants is None:
             return compute(*batches)
@@ -89,6 +93,7 @@ class Replay:
     ) -> Graph | None:
         """The graph, computed once for these batches; None where it cannot be captured."""
         held = [(x.clone(), y.clone()) for x, y in batches]
+        self.capture = self.capture or self.capturing()
         try:
             metrics, replay = self.capture(lambda: compute(*held))
         except RuntimeError as error:
@@ -126,11 +131,15 @@ class Replay:
     def _give_up(self, why: str) -> None:
         log.warning("runtime.graphs: %s; every pass is computed operation by operation", why)
         self.off = True
+        self._drop()
+
+    def _drop(self) -> None:
         self.graphs.clear()
+        self.capture = None
 
 
 def cuda_capture() -> Capture:
-    """Captures into CUDA graphs, which share one pool of memory."""
+    """Captures into CUDA graphs that share one pool of memory."""
     pool = torch.cuda.graph_pool_handle()
 
     def capture(compute: Callable[[], Metrics]) -> tuple[Metrics, Callable[[], Any]]:

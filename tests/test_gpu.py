@@ -80,7 +80,7 @@ def prepared(
     net.autocast = dtype
     strategy.setup(net, CUDA)
     if graphs:
-        strategy.gradients = Replay(strategy, net, cuda_capture())
+        strategy.gradients = Replay(strategy, net, cuda_capture)
     return strategy, net
 
 

@@ -47,7 +47,7 @@ class Run:
                 self.captures += 1
                 return capture(compute)
 
-            self.strategy.gradients = Replay(self.strategy, self.net, counting)
+            self.strategy.gradients = Replay(self.strategy, self.net, lambda: counting)
 
     def train(self, between: Callable[[Strategy, Network, int], object] = lambda *_: None) -> "Run":
         loss, self.metrics = self.strategy.loss, []
@@ -207,7 +207,7 @@ def test_a_replay_that_differs_is_noticed_and_not_used(caplog):
         return result, replay
 
     run = Run("darts", capture=None)
-    run.strategy.gradients = Replay(run.strategy, run.net, wrong)
+    run.strategy.gradients = Replay(run.strategy, run.net, lambda: wrong)
     assert_equal(run.train(), Run("darts", capture=None).train())
     (said,) = (r.getMessage() for r in caplog.records)
     assert "a replay of the pass 'alphas' differs from it by 1.0e-01" in said
