@@ -100,7 +100,7 @@ def synthetic(
     """A coarse pattern per class, plus Gaussian noise of `noise` times its amplitude.
 
     `size` training images and as many test images, classes in turn, all drawn from `seed`; `root`
-    is not used. Raises ValueError for a size or a number of channels below 1.
+    is not used. Raises ValueError for a number of channels below 1, or fewer images than classes.
     """
     H, W = height_width(image_size)
     if min(size, channels, classes) < 1 or noise < 0:
@@ -108,6 +108,8 @@ def synthetic(
             f"data: {size=}, {channels=}, {classes=}, {noise=}; expected at least 1 and noise >= 0"
         )
     key = (seed, classes, channels, H, W)
+    if size < classes:
+        raise ValueError(f"data.size: {size} images for {classes} classes, expected one of each")
     coarse = torch.randn(classes, channels, 4, 4, generator=generator("pattern", *key)).sign()
     pattern = F.interpolate(coarse, size=(H, W), mode="nearest")
     labels = torch.arange(size) % classes

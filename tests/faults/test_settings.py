@@ -52,6 +52,7 @@ WRONG = {
     "seed=99999999999999999999": "seed: expected a whole number of at least 0",
     "runtime.threads=99999999999999999999": "",
     "device=tpu": "device: expected auto, cpu, cuda or cuda:N",
+    "data.size=2": "data.size: 2 images for 3 classes",
     "data.size=x": "data.size: expected a finite number",
     "data.split=null": "data.split",
     "data.noise=null": "data.noise: expected a finite number (as 1.0), found null",
