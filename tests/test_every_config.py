@@ -44,7 +44,7 @@ def still(name: str) -> list[str]:
     return [f"strategy={name}", "strategy.warmup=0", "strategy.alpha_optimizer.weight_decay=0"]
 
 
-LONG = ("goldnas", "darts_second_order")
+LONG = ("goldnas", "darts_second_order", "sddarts", "drnas", "snas", "annealed")
 SEARCHED = [pytest.param(n, marks=[pytest.mark.slow] if n in LONG else []) for n in STRATEGIES]
 
 

@@ -75,8 +75,9 @@ STRATEGIES = ["darts", "darts_second_order", "pcdarts", "goldnas", "annealed", "
 
 @pytest.mark.parametrize(
     ("strategy", "kills"),
-    [("darts", 1), *(pytest.param(name, 9, marks=pytest.mark.slow) for name in STRATEGIES)],
+    [("darts", 1), *((name, 9) for name in STRATEGIES)],
 )
+@pytest.mark.slow
 def test_f01_f02_killed_at_random_moments_a_run_ends_the_same(
     strategy: str, kills: int, tmp_path: Path
 ):

@@ -194,6 +194,7 @@ def test_f50_a_lock_is_free_after_a_failure(tmp_path: Path):
         pass
 
 
+@pytest.mark.slow
 def test_f51_one_failing_job_of_a_sweep_is_shown_and_the_others_finish(archsmith, monkeypatch):
     real = Strategy.step
 

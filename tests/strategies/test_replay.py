@@ -152,6 +152,7 @@ def test_a_batch_of_another_size_is_another_graph():
         assert 0 <= metrics["train_accuracy"] <= 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted({*STRATEGIES} - {*CAPTURED, "random"}))
 def test_what_is_drawn_or_not_known_is_never_captured(name: str):
     run = (
@@ -162,6 +163,7 @@ def test_what_is_drawn_or_not_known_is_never_captured(name: str):
     assert run.train().captures == 0
 
 
+@pytest.mark.slow
 def test_micro_batches_and_checkpointed_cells_are_never_captured():
     for change in ("micro_batches", "checkpoint_cells"):
         run = Run("darts", capture=recorded)
