@@ -17,10 +17,10 @@ demo: $(READY)  ## search, retrain, evaluate and export on handwritten digits, a
 	$(BIN)/python run.py
 
 test: $(READY)  ## unit tests, at most 3 minutes on 2 cores
-	$(BIN)/python -m pytest -n 2 -m "not slow" tests
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" tests
 
 test-slow: $(READY)  ## the rest, at most 40 minutes
-	$(BIN)/python -m pytest -n 2 -m slow tests
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m slow tests
 
 lint: $(READY)
 	$(BIN)/ruff check .

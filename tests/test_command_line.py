@@ -219,7 +219,10 @@ def test_the_same_seed_gives_the_same_architecture_byte_for_byte(archsmith):
     assert one != other
 
 
-@pytest.mark.parametrize("strategy", ["darts", "darts_second_order", "pcdarts", "random"])
+@pytest.mark.parametrize(
+    "strategy",
+    ["darts", pytest.param("darts_second_order", marks=pytest.mark.slow), "pcdarts", "random"],
+)
 def test_strategies_leave_the_documented_fields(archsmith, strategy: str):
     said = archsmith(*TINY, f"strategy={strategy}", "task=search", "hydra.run.dir=d")
     assert said.code == 0, said.err

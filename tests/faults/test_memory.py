@@ -115,6 +115,7 @@ def test_f28_f29_once_more_in_parts_and_no_half_of_an_update(
     assert_same(toy.tensors(), expected.tensors())  # as if it had run in parts from the start
 
 
+@pytest.mark.slow
 def test_f28_pruned_weights_return_with_the_checkpoint(
     toy_darts: Space, tmp_path: Path, monkeypatch
 ):

@@ -76,8 +76,9 @@ def uninterrupted(tmp_path_factory) -> dict:
 
 @pytest.mark.parametrize(
     "moment",
-    [pytest.param(m, marks=[] if "step" in m else [pytest.mark.slow]) for m in MOMENTS],
+    MOMENTS,
 )
+@pytest.mark.slow
 def test_f03_f04_stopped_in_every_phase_and_run_again(
     moment: str, archsmith, uninterrupted, monkeypatch
 ):

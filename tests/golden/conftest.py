@@ -14,3 +14,11 @@ def golden(request: pytest.FixtureRequest) -> Callable[[str], Any]:
     if not folder.is_dir():
         pytest.skip(f"no folder {folder}; ARCHSMITH_SHARED names the folder that holds 'golden'")
     return lambda name: read(request.param, name)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Quick tests take the committed excerpts; the whole files are slow ones."""
+    for item in items:
+        if item.path.parent.name == "golden" and "shared" in item.name:
+            item.add_marker(pytest.mark.slow)

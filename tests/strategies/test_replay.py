@@ -84,7 +84,13 @@ def assert_equal(one: Run, other: Run) -> None:
         assert torch.equal(ours, theirs), name
 
 
-@pytest.mark.parametrize("name", CAPTURED)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(n, marks=[] if n != "darts_second_order" else pytest.mark.slow)
+        for n in CAPTURED
+    ],
+)
 def test_replays_equal_eager_steps(name: str):
     eager = Run(name, capture=None).train()
     graphs = Run(name, capture=recorded).train()

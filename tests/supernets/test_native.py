@@ -54,7 +54,9 @@ def test_each_candidate(candidate: str, k: int):
     assert_equal(space_of(6, [candidate]), partial(PartialMixedOp, k=k))
 
 
-@pytest.mark.parametrize("channels", [1, 3, 8, 12, 16, 20])
+@pytest.mark.parametrize(
+    "channels", [1, 8, 16, *(pytest.param(c, marks=pytest.mark.slow) for c in (3, 12, 20))]
+)
 def test_any_number_of_channels(channels: int):
     # one weight before a batch norm has a gradient of rounding alone
     assert_equal(space_of(channels), MixedOp, times=20 if channels == 1 else 4)
