@@ -54,15 +54,30 @@ composed: list[DictConfig] = []
 naming.register()
 
 
-@contextmanager
-def told_in_a_sweep(folder: Path) -> Iterator[None]:
-    """A job of a sweep says at once why it fails: Hydra tells only when all have ended.
+class Ended(BaseException):
+    """A run's error on its way home: for an Exception, Hydra prints a line of its own."""
 
-    A launcher may run it in another process: there signals are listened to, and an error goes home
-    as its line and exit code.
+    def __init__(self, error: Exception):
+        super().__init__(error)
+        self.error = error
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    """What a run raises goes through Hydra untold, and a refused one leaves no folder.
+
+    A job of a sweep says at once why it fails: Hydra tells only when all have ended. A launcher may
+    run it in another process: there signals are listened to, and an error goes home as its line and
+    exit code.
     """
+    folder = Path(HydraConfig.get().runtime.output_dir)
     if HydraConfig.get().mode != RunMode.MULTIRUN:
-        yield
+        try:
+            yield
+        except Exception as error:
+            if isinstance(error, ConfigError):
+                _leave_no_folder()
+            raise Ended(error) from error
         return
     try:
         with interrupt.listening():
@@ -79,6 +94,12 @@ def told_in_a_sweep(folder: Path) -> Iterator[None]:
 def app(config: DictConfig) -> float | None:
     """Runs the task; returns the accuracy that a sweep may optimise."""
     composed.append(config)
+    with told():
+        return run_task(config)
+
+
+def run_task(config: DictConfig) -> float | None:
+    """As `app`, and raises what goes wrong."""
     if config.task == "list":
         print(list_choices(CONF))
         _leave_no_folder()
@@ -90,15 +111,15 @@ def app(config: DictConfig) -> float | None:
         return None
     folder = Path(HydraConfig.get().runtime.output_dir)
     if config.task == "check":
-        with told_in_a_sweep(folder), locked(folder):
+        with locked(folder):
             print(check(folder, _survey(config.data), partial(make_job, config), _command()))
         return None
     if config.task not in TASKS:
         raise ConfigError(
             f"task: unknown '{config.task}'; known: {', '.join(TASKS)}, check, compare, list"
         )
-    with told_in_a_sweep(folder), locked(folder):
-        job = make_job(config)
+    job = make_job(config)
+    with locked(folder):
         distributed.join(folder, job.settings | {"data_fingerprint": job.data.fingerprint()})
         phases = TASKS[config.task]
         if job.architecture is not None and config.task == "all":
@@ -167,7 +188,8 @@ def main() -> None:
             raise ConfigError("torchrun: its processes share one run, found a sweep; leave out -m")
         with interrupt.listening():
             app()
-    except Exception as error:  # the outermost frame: every failure ends here
+    except (Exception, Ended) as raised:  # the outermost frame: every failure ends here
+        error = raised.error if isinstance(raised, Ended) else raised
         code, line = explain(
             error, CONF, lambda: naming.known_settings(CONF), composed=bool(composed)
         )
@@ -175,8 +197,9 @@ def main() -> None:
         if earlier is not None:
             distributed.end(earlier)
         if line is None and distributed.size() == 1:
-            raise
-        print(f"archsmith: {line or traceback.format_exc()}", file=sys.stderr)
+            raise error from None
+        told_all = "".join(traceback.format_exception(error))
+        print(f"archsmith: {line or told_all}", file=sys.stderr)
         distributed.end(code)
 
 

@@ -278,6 +278,14 @@ def test_run_py_from_another_folder_in_a_fresh_process(tmp_path: Path):
     assert found.stderr.strip() == line_of(Said(2, "", found.stderr))
 
 
+def test_a_refused_setting_is_told_in_one_line_and_leaves_no_folder(archsmith):
+    said = archsmith(*TINY, "search.epochs=many", "hydra.run.dir=d")
+    assert said.err.splitlines() == [
+        "archsmith: search.epochs: expected a finite number (as 6), found 'many'"
+    ]
+    assert not Path("d").exists()
+
+
 def test_a_list_leaves_no_folder(archsmith, tmp_path: Path):
     assert archsmith("task=list").code == 0
     assert not list(tmp_path.glob("outputs/*"))
