@@ -182,6 +182,7 @@ def main() -> None:
     where = [str(CONF.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
     os.environ["PYTHONPATH"] = os.pathsep.join(where)  # for the processes of a launcher
     sys.argv += nni_trial.overrides()
+    bug: BaseException | None = None
     try:
         distributed.start()
         if distributed.size() > 1 and {"-m", "--multirun"} & set(sys.argv):
@@ -196,11 +197,13 @@ def main() -> None:
         earlier = distributed.failing(code)
         if earlier is not None:
             distributed.end(earlier)
-        if line is None and distributed.size() == 1:
-            raise error from None
-        told_all = "".join(traceback.format_exception(error))
-        print(f"archsmith: {line or told_all}", file=sys.stderr)
-        distributed.end(code)
+        if line is not None or distributed.size() > 1:
+            traced = "".join(traceback.format_exception(error))
+            print(f"archsmith: {line or traced}", file=sys.stderr)
+            distributed.end(code)
+        bug = error
+    if bug is not None:
+        raise bug
 
 
 if __name__ == "__main__":

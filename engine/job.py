@@ -64,6 +64,10 @@ class Job:
         net.checkpoint_cells = self.runtime.checkpoint_cells
         net.autocast = PRECISIONS[self.search.precision]
         strategy.setup(net, self.device)
+        if self.runtime.graphs is True and size() > 1:
+            raise ValueError(
+                f"runtime.graphs: not with several processes, found {size()}; set it to auto"
+            )
         if self.device.type == "cuda" and self.runtime.graphs and size() == 1:
             strategy.gradients = Replay(strategy, net, cuda_capture)
         return net

@@ -6,7 +6,7 @@ compute them. A replay launches all of a pass at once, from the addresses it was
 
 import logging
 from collections.abc import Callable, Hashable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -26,10 +26,21 @@ AGREES = {torch.float32: 1e-3, torch.bfloat16: 5e-2}  # relative distance of two
 
 
 class Graph(NamedTuple):
-    batches: list[Batch]  # read by the graph
-    metrics: Metrics  # written by it, as are the gradients
-    gradients: list[Tensor | None]
+    """What a graph reads and writes; what it writes holds until another of its pool is replayed."""
+
+    batches: list[Batch]
+    metrics: Metrics
+    gradients: list[Tensor]
+    parameters: list[Tensor]  # of which these are the gradients
+    copies: list[Tensor]  # of the gradients, for `.grad`: memory of their own
     replay: Callable[[], object]
+
+    def hand_over(self) -> Metrics:
+        """Puts the gradients into `.grad`, and returns the metrics."""
+        torch._foreach_copy_(self.copies, self.gradients)
+        for parameter, gradient in zip(self.parameters, self.copies, strict=True):
+            parameter.grad = gradient
+        return {key: value.clone() for key, value in self.metrics.items()}
 
 
 class Replay:
@@ -77,16 +88,12 @@ class Replay:
             if graph is None:
                 return compute(*batches)
             self.graphs[kind] = graph
-            differing = None if name in self.trusted else self._check(name, compute, graph, wanted)
-            if differing is not None:
-                return differing
-        else:
-            for held, batch in zip(graph.batches, batches, strict=True):
-                torch._foreach_copy_(held, batch)
-            graph.replay()
-        for parameter, gradient in zip(wanted, graph.gradients, strict=True):
-            parameter.grad = gradient
-        return {key: value.clone() for key, value in graph.metrics.items()}
+            found = graph.hand_over()
+            return found if name in self.trusted else self._checked(name, compute, graph, found)
+        for held, batch in zip(graph.batches, batches, strict=True):
+            torch._foreach_copy_(held, batch)
+        graph.replay()
+        return graph.hand_over()
 
     def _captured(
         self, name: str, compute: Compute, batches: Sequence[Batch], wanted: Sequence[Tensor]
@@ -101,28 +108,29 @@ class Replay:
             for parameter in wanted:
                 parameter.grad = None
             return None
-        return Graph(held, metrics, [parameter.grad for parameter in wanted], replay)
+        parameters = [parameter for parameter in wanted if parameter.grad is not None]
+        gradients = [cast(Tensor, parameter.grad) for parameter in parameters]
+        copies = [torch.empty_like(gradient) for gradient in gradients]
+        return Graph(held, metrics, gradients, parameters, copies, replay)
 
-    def _check(
-        self, name: str, compute: Compute, graph: Graph, wanted: Sequence[Tensor]
-    ) -> Metrics | None:
-        """Computes the pass itself; where its gradients differ it keeps them, gives up, and returns
-        its metrics."""
-        for parameter in wanted:
+    def _checked(self, name: str, compute: Compute, graph: Graph, found: Metrics) -> Metrics:
+        """What a graph found, compared with the pass itself; that is taken where they differ."""
+        for parameter in graph.parameters:
             parameter.grad = None
-        with frozen_statistics(self.net):
-            metrics = compute(*graph.batches)
-        pairs = [
-            (found, parameter.grad)
-            for found, parameter in zip(graph.gradients, wanted, strict=True)
-            if found is not None and parameter.grad is not None
-        ]
-        length = torch.stack([g.norm() for _, g in pairs]).norm()
-        distance = torch.stack([(f - g).norm() for f, g in pairs]).norm()
+        try:
+            with frozen_statistics(self.net):
+                metrics = compute(*graph.batches)
+        except torch.OutOfMemoryError:
+            found = graph.hand_over()
+            self._give_up("memory does not suffice for a graph and a pass beside it")
+            return found
+        pairs = list(zip(graph.copies, (p.grad for p in graph.parameters), strict=True))
+        length = torch.stack([g.norm() for _, g in pairs if g is not None]).norm()
+        distance = torch.stack([(f - g).norm() for f, g in pairs if g is not None]).norm()
         precision = getattr(self.net, "autocast", None) or torch.float32
         if distance <= AGREES[precision] * length:
             self.trusted.add(name)
-            return None
+            return found
         self._give_up(
             f"a replay of the pass '{name}' differs from it by {float(distance / length):.1e}"
         )
@@ -139,12 +147,12 @@ class Replay:
 
 
 def cuda_capture() -> Capture:
-    """Captures into CUDA graphs that share one pool of memory."""
-    pool = torch.cuda.graph_pool_handle()
+    """Captures into CUDA graphs that share one pool of memory; on the present device."""
+    pool, stream = torch.cuda.graph_pool_handle(), torch.cuda.Stream()
 
     def capture(compute: Callable[[], Metrics]) -> tuple[Metrics, Callable[[], Any]]:
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
+        with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
             metrics = compute()
         graph.replay()  # a capture computes nothing
         return metrics, graph.replay

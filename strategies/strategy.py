@@ -20,6 +20,9 @@ from supernets.mixture import Active, GroupMixture, Mixture, everything_active
 Logits = Callable[[Tensor, Mixture], Tensor]  # a supernet, or one with other weights
 
 
+OWN = ("torch", "search_spaces", "supernets", "engine")  # modules of these read tensors alone
+
+
 class Strategy:
     """Drives one supernet: relaxes alphas to gates, updates weights and alphas, reads the
     architecture.
@@ -118,6 +121,9 @@ class Strategy:
                 ingredient.to(device)
         self.net = net
         self.weights = list(net.parameters())
+        self._outside = [
+            m for m in net.modules() if type(m).__module__.partition(".")[0] not in OWN
+        ]
         self._weight_names = {id(p): name for name, p in net.named_parameters()}
         self.weight_optimizer = self._make_weight_optimizer(self.weights)
         self.alpha_optimizer = self._make_alpha_optimizer(self.arch_parameters())
@@ -178,9 +184,11 @@ class Strategy:
         is the same operations on the same tensors.
 
         None where that is not known: gates that are drawn, batches computed in parts or cells
-        twice, and an ingredient of a class that does not say by a method of this name.
+        twice, and an ingredient or an operation from outside of a class that does not say by a
+        method of this name.
         """
         parts = [self.relaxation, self.edge_normalisation, self.update, *self.losses.values()]
+        parts += self._outside
         drawn = getattr(self.relaxation, "samples", False)
         if drawn or self.micro_batches > 1 or getattr(self.net, "checkpoint_cells", False):
             return None

@@ -6,7 +6,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
+import torch
+
 from engine.numbers import is_number
+
+# What is none of these (`object`, a protocol, a literal) may admit null and lists, too.
+CLOSED = {int, float, str, bool, type(None), list, tuple, dict, Sequence, Mapping, torch.Tensor}
 
 
 def check_types(found: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
@@ -55,8 +60,8 @@ def _annotations(target: Any) -> dict[str, Any]:
     try:
         taken = getattr(import_module(module), name)
         parameters = inspect.signature(taken, eval_str=True).parameters
-    except (ImportError, AttributeError, NameError, TypeError, ValueError):
-        return {}  # instantiation says what is wrong with it
+    except Exception:  # whatever outside code raises: instantiation says what is wrong with it
+        return {}
     return {name: one.annotation for name, one in parameters.items()}
 
 
@@ -65,7 +70,8 @@ def _kinds(hint: Any) -> set[Any] | None:
     if hint in (None, Any, inspect.Parameter.empty):
         return None
     alternatives = typing.get_args(hint) if _is_union(hint) else (hint,)
-    return {typing.get_origin(one) or one for one in alternatives}
+    kinds = {typing.get_origin(one) or one for one in alternatives}
+    return kinds if all(kind in CLOSED for kind in kinds) else None
 
 
 def _is_union(hint: Any) -> bool:

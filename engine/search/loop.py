@@ -28,7 +28,7 @@ from engine.search.pictures import pictures
 from engine.search.settings import SearchSettings
 from engine.search.state import SearchState
 from search_spaces.architecture import Architecture
-from strategies.gradients import Batch
+from strategies.gradients import Batch, eagerly
 from strategies.strategy import Strategy
 from supernets.mixture import Mixture
 from supernets.network import Network
@@ -90,7 +90,17 @@ def search(
         probe_memory(net, strategy, min(settings.batch_size, len(roles.train.index)))
     state = SearchState(net, strategy, roles)
     task = _Search(state, settings, folder, record, checkpoints, meta, stop)
-    return sparing("search", task.run, state.halve, next(net.parameters()).device)
+    device = next(net.parameters()).device
+    try:
+        return sparing("search", task.run, state.halve, device, drop=lambda: _drop_graphs(strategy))
+    finally:
+        _drop_graphs(strategy)  # retraining wants their memory
+
+
+def _drop_graphs(strategy: Strategy) -> bool:
+    """Passes are computed eagerly from now on; whether they were not before."""
+    before, strategy.gradients = strategy.gradients, eagerly
+    return before is not eagerly
 
 
 def probe_memory(net: Network, strategy: Strategy, batch: int) -> None:

@@ -14,7 +14,7 @@ from engine import interrupt
 from engine.data.roles import Roles
 from engine.evaluate import evaluate, restore_statistics
 from engine.runtime import synchronize
-from strategies.gradients import Batch
+from strategies.gradients import Batch, eagerly
 from strategies.strategy import Strategy
 from supernets.network import Network
 
@@ -74,8 +74,10 @@ def timed_epoch(net: Network, strategy: Strategy, roles: Roles, clock: Clock) ->
                 net, train, val if move_alphas else None, progress=1.0, move_alphas=move_alphas
             )
 
-        moving = timed(lambda: step(True), device, clock)
-        still = timed(lambda: step(False), device, clock) if strategy.warmup else moving
+        untimed = 1 if strategy.gradients is eagerly else 3  # passes are captured in the second
+        moving = timed(lambda: step(True), device, clock, untimed)
+        still = timed(lambda: step(False), device, clock, untimed) if strategy.warmup else moving
+        strategy.gradients = eagerly  # gives the memory of graphs back
         mixture = strategy.mixture(noise=False)
         measuring = 0.0
         for measure, loader in ((restore_statistics, roles.statistics), (evaluate, roles.select)):
@@ -95,14 +97,16 @@ def _batch(roles: Roles, net: Network) -> Batch:
     return x, torch.randint(net.space.classes, (size,), device=device).to(labels.dtype)
 
 
-def timed(step: Callable[[], object], device: torch.device, clock: Clock) -> list[float]:
-    """Seconds of `STEPS` steps, after one that is not timed; of fewer once they took `LONG`."""
+def timed(
+    step: Callable[[], object], device: torch.device, clock: Clock, untimed: int = 1
+) -> list[float]:
+    """Seconds of `STEPS` steps, after some that are not timed; of fewer once they took `LONG`."""
     seconds: list[float] = []
-    while len(seconds) <= STEPS and sum(seconds) < LONG:
+    while len(seconds) < STEPS + untimed and sum(seconds) < LONG:
         interrupt.check("timing")
         synchronize(device)
         began = clock()
         step()
         synchronize(device)
         seconds.append(clock() - began)
-    return seconds[1:] or seconds
+    return seconds[untimed:] or seconds[-1:]

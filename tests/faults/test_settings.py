@@ -4,7 +4,9 @@ import os
 import re
 import shutil
 import signal
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -217,6 +219,24 @@ def test_f48_any_configuration_runs_two_steps_or_is_refused_by_key(two_steps, ch
 @given(changes=st.dictionaries(KEYS, VALUES, min_size=1, max_size=3))
 def test_f48_many_configurations(two_steps, changes: dict):
     runs_or_is_refused(two_steps, changes)
+
+
+class Taker:
+    def __init__(self, shape: "B C H W", size: object = 1):  # noqa: F722
+        self.shape, self.size = shape, size
+
+
+def taking(sizes: float | Iterable[float], many: Literal[1, None], plain: float) -> None:
+    """Annotated as outside code may be."""
+
+
+def test_annotations_that_say_nothing_refuse_nothing():
+    here = f"{__name__}."
+    check_types({"size": None}, {"_target_": f"{here}Taker", "size": 1})
+    defaults = {"_target_": f"{here}taking", "sizes": 1.0, "many": 1, "plain": 1.0}
+    check_types({"sizes": [1.0], "many": None}, defaults)
+    with pytest.raises(ValueError, match="plain: expected a finite number"):
+        check_types({"plain": None}, defaults)
 
 
 @pytest.mark.parametrize("override", ["strategy.clip=null", "data.image_size=[8,12]"])

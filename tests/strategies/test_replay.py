@@ -12,7 +12,7 @@ import torch
 from hydra.utils import instantiate
 from recording import recorded
 from test_every_config import STRATEGIES, composed, still
-from torch import Tensor
+from torch import Tensor, nn
 
 from search_spaces.darts import darts
 from strategies.relaxation.softmax import Softmax
@@ -191,6 +191,88 @@ def test_a_subclass_that_does_not_speak_for_itself_is_not_captured():
     run = Run("darts", capture=recorded)
     run.strategy.relaxation = Own(1.0, 1.0)
     assert run.train().captures == 0
+
+
+class Scaled(nn.Module):
+    """An operation from outside that reads a Python number."""
+
+    def __init__(self, by: float):
+        super().__init__()
+        self.by = by
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.by
+
+
+class Speaking(Scaled):
+    def constants(self) -> float:
+        return self.by
+
+
+@pytest.mark.parametrize("operation", [Scaled, Speaking])
+def test_an_operation_from_outside_is_captured_if_it_says_what_it_reads(operation: type[Scaled]):
+    def run(capture: Callable | None) -> Run:
+        own = Run("darts", capture=capture)
+        scaled = operation(1.0)
+        own.net.head.insert(0, scaled)
+        own.strategy.setup(own.net, CPU)
+
+        def change(strategy: Strategy, net: Network, step: int) -> None:
+            scaled.by = 1.0 if step < 4 else 2.0
+
+        return own.train(change)
+
+    eager, graphs = run(None), run(recorded)
+    assert_equal(graphs, eager)
+    assert graphs.captures == (4 if operation is Speaking else 0)
+
+
+def test_gradients_stay_when_another_graph_is_replayed():
+    """The memory of a pool's graphs is one: what one wrote is gone when the next is replayed."""
+    graphs: list[list[Tensor]] = []
+
+    def one_pool(compute: Callable) -> Any:
+        result, replay = recorded(compute)
+        graphs.append([p.grad for p in everything(run) if p.grad is not None])
+        mine = len(graphs) - 1
+
+        def replayed() -> None:
+            for other, written in enumerate(graphs):
+                if other != mine:
+                    for gradient in written:
+                        gradient.fill_(torch.nan)
+            replay()
+
+        return result, replayed
+
+    def everything(run: Run) -> list[Any]:
+        return [*run.strategy.weights, *run.strategy.arch_parameters()]
+
+    def finite(strategy: Strategy, net: Network, step: int) -> None:
+        for parameter in everything(run):
+            assert parameter.grad is None or parameter.grad.isfinite().all()
+
+    run = Run("pcdarts", "strategy.warmup=0.5", capture=one_pool)
+    assert_equal(run.train(finite), Run("pcdarts", "strategy.warmup=0.5", capture=None).train())
+    assert run.captures == 2
+
+
+def test_memory_that_does_not_suffice_for_the_check_costs_the_graphs_alone(caplog):
+    def run(capture: Callable | None) -> Run:
+        own = Run("darts", capture=capture)
+        if capture is not None:
+            loss, count = own.strategy.loss, iter(range(100))
+
+            def scarce(*args: Any) -> Any:
+                if next(count) == 3:  # two eager passes, a captured one, then that beside it
+                    raise torch.OutOfMemoryError("CUDA out of memory")
+                return loss(*args)
+
+            own.strategy.loss = scarce  # type: ignore[method-assign]
+        return own.train()
+
+    assert_equal(run(recorded), run(None))
+    assert "memory does not suffice for a graph and a pass beside it" in caplog.text
 
 
 def test_a_capture_that_fails_is_said_once_and_steps_go_on(caplog):
