@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from engine.data import image_folder
 from engine.errors import OutOfMemory, is_out_of_memory
+from engine.safety.memory import sparing
 from search_spaces.space import Space
 from strategies.micro_batches import in_parts
 from strategies.strategy import Strategy
@@ -198,3 +199,32 @@ def test_f28_out_of_memory_outside_the_loops_is_exit_code_5(archsmith, monkeypat
     said = archsmith()
     assert said.code == 5
     assert "archsmith: out of memory (CUDA out of memory" in said.err
+
+
+def test_f28_what_is_there_for_speed_alone_is_given_up_first(caplog):
+    """CUDA graphs hold memory: without them the batch may fit, as it did before they were."""
+    calls: list[str] = []
+
+    def run() -> str:
+        calls.append("run")
+        if calls.count("run") <= fails:
+            out_of_memory()
+        return "found"
+
+    def drop() -> bool:
+        calls.append("drop")
+        return True
+
+    def halve() -> int:
+        calls.append("halve")
+        return 2
+
+    for fails, expected in (
+        (0, ["run"]),
+        (1, ["run", "drop", "run"]),
+        (2, ["run", "drop", "run", "halve", "run"]),
+    ):
+        calls.clear()
+        assert sparing("search", run, halve, torch.device("cpu"), drop=drop) == "found"
+        assert calls == expected
+    assert "out of memory with CUDA graphs; continued without" in caplog.text
