@@ -12,8 +12,8 @@ from engine.phases.within_budget import drawn, fitted
 from engine.runtime import seed_everything, versions
 from engine.search.benchmark import look_up, rank_correlation
 from engine.search.diagnosis import degenerate
-from engine.search.loop import Found
 from engine.search.loop import search as run_search
+from engine.search.measure import Found
 from engine.search.time_budget import epochs_within
 from search_spaces.architecture import Architecture
 

@@ -9,7 +9,7 @@ from engine.budget.fit import Fit, given_up
 from engine.budget.limits import budget_line
 from engine.data.roles import Roles
 from engine.job import Job
-from engine.search.loop import Found, discretised_accuracy
+from engine.search.measure import Found, discretised_accuracy
 from engine.search.pareto import best_first
 from search_spaces.architecture import Architecture
 from supernets.network import Network

@@ -4,7 +4,6 @@ import copy
 import logging
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +13,14 @@ from torch import Tensor
 from engine import interrupt
 from engine.data.sets import Loader, Roles
 from engine.errors import ConfigError, Interrupted
-from engine.evaluate import evaluate, restore_statistics
 from engine.parallel import distributed
 from engine.records.record import Progress, Record
 from engine.safety.checkpoint import Checkpoints
 from engine.safety.finite import Watch, largest, not_learning
 from engine.safety.memory import sparing
 from engine.safety.memory_probe import PROBED_STEPS, check_memory, images_for, step_memory
-from engine.search.curvature import alpha_eigenvalue, weight_sharpness
-from engine.search.diagnosis import degenerate, diagnose
+from engine.search.diagnosis import degenerate
+from engine.search.measure import Found, discretised_accuracy, measure
 from engine.search.pareto import Pareto
 from engine.search.pictures import pictures
 from engine.search.settings import SearchSettings
@@ -30,7 +28,6 @@ from engine.search.state import SearchState
 from search_spaces.architecture import Architecture
 from strategies.gradients import Batch, eagerly
 from strategies.strategy import Strategy
-from supernets.mixture import Mixture
 from supernets.network import Network
 
 log = logging.getLogger(__name__)
@@ -39,16 +36,6 @@ REMEDY = (
     "lower strategy.weight_optimizer.lr, or set strategy.clip; if it is the alphas', lower "
     "strategy.alpha_optimizer.lr"
 )
-
-
-@dataclass(frozen=True)
-class Found:
-    """A search's result; accuracies on the `select` images, as fractions."""
-
-    architecture: Architecture
-    supernet_accuracy: float
-    discretised_accuracy: float
-    metrics: dict[str, float]  # these two and the rest of the diagnosis, of the last epoch
 
 
 def search(
@@ -211,7 +198,7 @@ class _Search:
     def measure(self, epoch: int) -> Found:
         state = self.state
         about = {**self.meta, "epoch": epoch}
-        return _measure(state.net, state.strategy, state.roles, about, curvature=self.curvature)
+        return measure(state.net, state.strategy, state.roles, about, curvature=self.curvature)
 
 
 def _steps(state: SearchState, watch: Watch, epochs: int, progress: Progress) -> Iterator[None]:
@@ -265,40 +252,6 @@ def _tell(epoch: int, epochs: int, metrics: dict[str, float], found: Found, clas
     warning = not_learning(metrics["train_loss"], classes, "strategy.weight_optimizer.lr")
     if epoch == 0 and warning:
         log.warning("search: %s", warning)
-
-
-def _measure(
-    net: Network, strategy: Strategy, roles: Roles, meta: dict[str, Any], *, curvature: bool
-) -> Found:
-    """The present architecture, and the diagnosis of it and of the supernet."""
-    mixture = strategy.mixture(noise=False)
-    # Running averages lag behind a net that learns fast; training never reads them.
-    restore_statistics(net, roles.statistics, mixture)
-    selected = evaluate(net, roles.select, mixture)
-    architecture = strategy.architecture(**meta)
-    discretised = discretised_accuracy(net, architecture, roles)
-    metrics = {
-        "supernet_accuracy": selected["accuracy"],
-        "supernet_loss": selected["loss"],
-        "discretised_accuracy": discretised,
-        "discretisation_gap": selected["accuracy"] - discretised,
-        **diagnose(strategy.space, strategy.gates(), strategy.alive, architecture),
-        "lr": strategy.weight_optimizer.param_groups[0]["lr"],
-    }
-    if curvature:
-        batch = next(iter(roles.select))
-        metrics["alpha_eigenvalue"] = alpha_eigenvalue(net, strategy, batch)
-        metrics["weight_sharpness"] = weight_sharpness(net, strategy, batch)
-    return Found(architecture, selected["accuracy"], discretised, metrics)
-
-
-def discretised_accuracy(net: Network, architecture: Architecture, roles: Roles) -> float:
-    """Accuracy on `select` of the discrete network, weights inherited, statistics anew."""
-    device = next(net.parameters()).device
-    discrete = copy.deepcopy(net)
-    mixture = Mixture.of(architecture, net.space, device)
-    restore_statistics(discrete, roles.statistics, mixture)
-    return evaluate(discrete, roles.select, mixture)["accuracy"]
 
 
 def _forever(loader: Loader) -> Iterator[Batch]:

@@ -12,7 +12,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from engine.errors import Interrupted
 from engine.records.record import Record
 from engine.safety.checkpoint import Checkpoints
-from engine.search.loop import Found, SearchSettings, search
+from engine.search.loop import SearchSettings, search
+from engine.search.measure import Found
 from engine.search.pareto import Pareto, undominated
 from search_spaces.architecture import Architecture
 from search_spaces.goldnas import CANDIDATES, goldnas

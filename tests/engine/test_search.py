@@ -11,7 +11,8 @@ from test_every_config import composed, make
 from engine.errors import ConfigError, DataError, Interrupted, NumbersError
 from engine.records.record import Record
 from engine.safety.checkpoint import Checkpoints
-from engine.search.loop import Found, SearchSettings, search
+from engine.search.loop import SearchSettings, search
+from engine.search.measure import Found
 from search_spaces.space import Space
 from strategies.strategy import Strategy
 from supernets.network import Network, supernet
