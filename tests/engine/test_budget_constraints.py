@@ -124,7 +124,7 @@ def test_the_network_that_is_retrained_keeps_to_the_budget(name: str, space: str
         ("goldnas", "params"),
         pytest.param("goldnas", "macs", marks=pytest.mark.slow),
         pytest.param("darts", "params", marks=pytest.mark.slow),
-        ("darts", "macs"),
+        pytest.param("darts", "macs", marks=pytest.mark.slow),
         pytest.param("nasbench201", "params", marks=pytest.mark.slow),
         pytest.param("nasbench201", "macs", marks=pytest.mark.slow),
     ],

@@ -200,6 +200,7 @@ def test_weights_that_changed_on_the_way_are_named(toy_darts, tmp_path, monkeypa
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_one_flipped_bit_is_a_difference_of_logits(toy_darts, tmp_path, monkeypatch):
     def load_back(staging, *arguments, load_back=exporting._load_back):
         flip_a_sign(staging)

@@ -175,7 +175,9 @@ def test_an_alpha_step_leaves_weights_and_statistics_and_a_weight_step_leaves_al
     assert all(torch.equal(a, b) for a, b in zip(alphas, strategy.arch_parameters(), strict=True))
 
 
-@pytest.mark.parametrize("space", ["toy_darts", "toy_nasbench201"])
+@pytest.mark.parametrize(
+    "space", ["toy_darts", pytest.param("toy_nasbench201", marks=pytest.mark.slow)]
+)
 def test_pcdarts_with_k_1_and_no_edge_normalisation_is_darts_bit_for_bit(
     space: str, request, tmp_path: Path
 ):

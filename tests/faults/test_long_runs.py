@@ -21,7 +21,12 @@ TINY = [
 
 
 @pytest.mark.parametrize(
-    "owner", ["engine.safety.checkpoint", "engine.records.record", "engine.records.run_folder"]
+    "owner",
+    [
+        "engine.safety.checkpoint",
+        pytest.param("engine.records.record", marks=pytest.mark.slow),
+        pytest.param("engine.records.run_folder", marks=pytest.mark.slow),
+    ],
 )
 def test_f10_a_full_disk_is_exit_code_6_and_never_success(owner: str, archsmith, monkeypatch):
     def full(path: Path, content: bytes) -> None:

@@ -99,8 +99,9 @@ def failing(monkeypatch, owner: type, name: str, calls: tuple[int, ...], *, late
 
 @pytest.mark.parametrize(
     ("owner", "name", "late"),
-    [(FirstOrder, "weight_step", False), (FirstOrder, "alpha_gradients", False),
-     (Strategy, "step", True)],
+    [(FirstOrder, "weight_step", False),
+     pytest.param(FirstOrder, "alpha_gradients", False, marks=pytest.mark.slow),
+     pytest.param(Strategy, "step", True, marks=pytest.mark.slow)],
     ids=["f28_weight_step", "f29_alpha_step", "after_the_update"],
 )  # fmt: skip
 def test_f28_f29_once_more_in_parts_and_no_half_of_an_update(
