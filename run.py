@@ -148,7 +148,8 @@ def run_task(config: DictConfig) -> float | None:
 def _leave_no_folder() -> None:
     """Removes the folder that Hydra makes for every job, where nothing else is in it."""
     folder = Path(HydraConfig.get().runtime.output_dir)
-    if {path.name for path in folder.iterdir()} <= {".hydra", "run.log"}:
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    if names <= {".hydra", "run.log"}:
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -14,7 +14,7 @@ from engine import interrupt
 from engine.data.image_file import attempt, first_line
 from engine.data.image_tree import Part
 from engine.data.loader import Images, digest, histogram
-from engine.errors import DataError, OutOfMemory
+from engine.errors import DataError, Interrupted, OutOfMemory
 from engine.parallel.data_parallel import Portion
 
 log = logging.getLogger(__name__)
@@ -86,12 +86,18 @@ def _decoded(
 
 
 def _living(batches: DataLoader) -> Iterator[Any]:
-    """The batches. Raises OutOfMemory where a worker process died: mostly for lack of memory."""
+    """The batches. Raises OutOfMemory where a worker process died: mostly for lack of memory; or
+    Interrupted, where the run was asked to stop."""
     try:
         yield from batches
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise
+        if interrupt.requested():  # a signal to all processes met one that was just starting
+            raise Interrupted(
+                "data: stopped while images were read; run the same command to continue from the "
+                "last checkpoint"
+            ) from error
         raise OutOfMemory(
             f"data: {first_line(error)}; expected enough memory and shared memory (/dev/shm) for "
             "the worker processes; lower data.workers (0 decodes without), or raise either"

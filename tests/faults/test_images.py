@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import shutil
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +16,12 @@ from faults.toys import image_tree
 from PIL import Image
 
 from engine import interrupt
+from engine.data import image_folder
 from engine.data.loader import Images
 from engine.data.roles import Data
 from engine.data.sets import folder
 from engine.data.split import Settings
-from engine.errors import DataError
+from engine.errors import DataError, Interrupted, OutOfMemory
 from engine.evaluate import evaluate
 from engine.records.record import Progress
 
@@ -330,6 +332,21 @@ def test_f21_images_on_disk_go_on_at_the_next_batch(workers: int, tmp_path: Path
     assert all(torch.equal(a, b) for a, b in zip(rest, whole[1:], strict=True))
 
 
+def test_f03_a_worker_that_a_signal_ended_is_no_lack_of_memory():
+    """A signal to all processes may meet a worker that is just starting."""
+
+    def batches() -> Iterator[int]:
+        yield 1
+        raise RuntimeError("DataLoader worker (pid(s) 7) exited unexpectedly")
+
+    with pytest.raises(OutOfMemory, match="lower data.workers"):
+        list(image_folder._living(batches()))
+    with interrupt.listening():
+        os.kill(os.getpid(), signal.SIGTERM)
+        with pytest.raises(Interrupted, match="run the same command"):
+            list(image_folder._living(batches()))
+
+
 @pytest.mark.slow
 def test_f03_a_signal_to_the_whole_group_leaves_the_workers_at_work(tmp_path: Path):
     """Schedulers signal every process; the parent saves, and its workers must not die before."""
@@ -337,9 +354,10 @@ def test_f03_a_signal_to_the_whole_group_leaves_the_workers_at_work(tmp_path: Pa
     data = opened(tmp_path / "i", memory_mb=0, workers=2)
     with interrupt.listening():
         batches = iter(data.training(4, seed=1))
-        next(batches)
+        for _ in range(2):  # one of each worker: both listen to signals by now
+            next(batches)
         for child in multiprocessing.active_children():
             os.kill(child.pid, signal.SIGTERM)
         os.kill(os.getpid(), signal.SIGTERM)
-        assert len(list(batches)) == 3
+        assert len(list(batches)) == 2
         assert interrupt.requested()

@@ -123,4 +123,4 @@ def test_f65_memory_and_open_files_stay_flat(
     (memory, files), (later, more) = seen
     print(f"{total} steps: {memory / 1e6:.1f} MB, then {later / 1e6:.1f} MB; {more} open files")
     assert later < 1.02 * memory
-    assert more == files
+    assert more <= files  # what earlier tests left open may be closed on the way
