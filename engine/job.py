@@ -38,7 +38,7 @@ class Job:
     checkpoint_seconds: float
     seed: int
     device: torch.device
-    runtime: Runtime
+    runtime: Runtime  # how a supernet computes
     data: Data
     space: Space
     strategy: Callable[[Space], Any]

@@ -27,7 +27,6 @@ from search_spaces.architecture import Architecture
 from search_spaces.space import Space
 from supernets.network import Network, final_network
 
-__all__ = ["Recipe", "retrain"]
 log = logging.getLogger(__name__)
 
 
