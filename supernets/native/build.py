@@ -32,7 +32,7 @@ HEADERS = (
     "source.h",
 )
 COMPILERS = ("c++", "g++", "clang++")
-FLAGS = ["-O3", "-march=native", "-std=c++17", "-fno-math-errno", "-fno-trapping-math"]
+FLAGS = ["-O2", "-std=c++17", "-fno-math-errno", "-fno-trapping-math"]
 FLAGS += ["-ffp-contract=fast", "-Wno-psabi", "-fopenmp", "-fPIC", "-shared"]
 
 
@@ -40,6 +40,12 @@ def compiler() -> str | None:
     """The C++ compiler: $CXX, or the first of the usual names that is found."""
     names = [os.environ["CXX"]] if os.environ.get("CXX") else COMPILERS
     return next((found for name in names if (found := shutil.which(name))), None)
+
+
+def target() -> str:
+    """What the kernels are built for, as the compiler's `-march` names it: $ARCHSMITH_MARCH, or the
+    processor at hand. It decides how wide a vector is (lanes.h)."""
+    return os.environ.get("ARCHSMITH_MARCH") or "native"
 
 
 @functools.cache
@@ -54,7 +60,10 @@ def library() -> ctypes.CDLL | None:
         )
         return None
     try:
-        return ctypes.CDLL(str(_built(found)))
+        loaded = ctypes.CDLL(str(_built(found)))
+        if loaded.runs_here():
+            return loaded
+        raise OSError(f"this processor cannot run ARCHSMITH_MARCH={target()}; leave it out")
     except (OSError, subprocess.SubprocessError) as error:
         said = getattr(error, "stderr", None) or str(error)
         log.warning(
@@ -67,16 +76,17 @@ def library() -> ctypes.CDLL | None:
 
 
 def _built(found: str) -> Path:
-    """The shared library of this source, compiler and processor."""
+    """The shared library of this source, compiler, target and processor."""
+    flags = [*FLAGS, f"-march={target()}"]
     version = subprocess.run([found, "--version"], capture_output=True, text=True, check=True)
     code = [path.read_text() for path in (SOURCE, *map(SOURCE.with_name, HEADERS))]
-    key = hashlib.sha256("\n".join([version.stdout, *FLAGS, _processor(), *code]).encode())
+    key = hashlib.sha256("\n".join([version.stdout, *flags, _processor(), *code]).encode())
     path = _cache() / f"kernels-{key.hexdigest()[:16]}.so"
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:
             made = Path(folder) / path.name
-            command = [found, *FLAGS, str(SOURCE), "-o", str(made)]
+            command = [found, *flags, str(SOURCE), "-o", str(made)]
             subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
             made.replace(path)
     return path

@@ -24,8 +24,8 @@ struct Separable : Norms {
   // z of a half of one image and block; `in` is padded, `d` gets the depthwise result.
   void half_forward(const Kind& kind, int half, int b, const float* in, const Shape& shape,
                     float* d, float* z) const {
-    convolve(kind, in + int64_t(shape.at(0, 0)) * P, shape.row, half ? 1 : s.stride,
-             depthwise_of(half, b, false), d, h, w);
+    depthwise_kernels(kind, half ? 1 : s.stride)
+        .forward(in + int64_t(shape.at(0, 0)) * P, shape.row, depthwise_of(half, b, false), P, d, h, w);
     pointwise(d, P, pointwise_of(kind, half, b, false), P, z, w, 1, h, w);
   }
 
@@ -120,12 +120,12 @@ struct Separable : Norms {
     const int stride = half ? 1 : s.stride;
     float* origin = spread + int64_t(shape.at(0, 0)) * P;
     pointwise(dz, P, pointwise_of(kind, half, b, true), P, origin, shape.row, stride, h, w);
-    convolve(kind, origin, shape.row, 1, depthwise_of(half, b, true), out, shape.h, shape.w);
+    depthwise_kernels(kind, 1)
+        .forward(origin, shape.row, depthwise_of(half, b, true), P, out, shape.h, shape.w);
     if (!kind.gradients) return;
     float* part = weight_part(n, b);
-    (kind.kernel == 3 ? depthwise_gradient<3> : depthwise_gradient<5>)(
-        in + int64_t(shape.at(0, 0)) * P, shape.row, kind.dilation, stride, origin, shape.row,
-        stride, P, h, w, part);
+    depthwise_kernels(kind, stride)
+        .gradient(in + int64_t(shape.at(0, 0)) * P, shape.row, origin, P, h, w, part);
     pointwise_gradient(d, P, dz, P, out_pixels, part + int64_t(kind.kernel) * kind.kernel * P);
   }
 
