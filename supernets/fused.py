@@ -192,7 +192,7 @@ def chained(layers: Sequence[Sequence[nn.Module]], shared: Shared, gate: Tensor)
             x, stacked, folded = factorised(x, alike, shared), True, i == len(layers) - 1
             x = normalised(x, [m.bn for m in alike], gate if folded else None)
         elif isinstance(layer, nn.BatchNorm2d):
-            if not stacked and not layer.training:  # the running statistics differ
+            if not stacked and (layer.affine or not layer.training):  # the edges differ
                 x, stacked = shared.repeated(x), True
             folded = stacked and i == len(layers) - 1
             x = normalised(x, alike, gate if folded else None)
@@ -239,20 +239,24 @@ def normalised(x: Tensor, norms: Sequence[Any], gate: Tensor | None) -> Tensor:
     where the edges have it in common."""
     norm, channels = norms[0], norms[0].num_features
     scale = None if gate is None else gate.repeat_interleave(channels)
+    shift = None
+    if norm.affine:
+        weight, shift = (joined([getattr(m, name) for m in norms]) for name in ("weight", "bias"))
+        scale, shift = (weight, shift) if scale is None else (scale * weight, scale * shift)
     if not norm.training:
         mean, variance = (
             joined([getattr(m, name) for m in norms]) for name in ("running_mean", "running_var")
         )
-        return F.batch_norm(x, mean, variance, scale, None, False, 0.0, norm.eps)
+        return F.batch_norm(x, mean, variance, scale, shift, False, 0.0, norm.eps)
     if hasattr(norm, "normalise"):  # over the images of several processes
-        y, mean, variance = norm.normalise(x, scale, None)
+        y, mean, variance = norm.normalise(x, scale, shift)
         if norm.track_running_stats:
             record(norms, mean.view(-1, channels), variance.view(-1, channels))
         return y
     if not norm.track_running_stats:
-        return F.batch_norm(x, None, None, scale, None, True, 0.0, norm.eps)
+        return F.batch_norm(x, None, None, scale, shift, True, 0.0, norm.eps)
     mean, variance = (norm.running_mean.new_zeros(x.size(1)) for _ in range(2))
-    y = F.batch_norm(x, mean, variance, scale, None, True, 1.0, norm.eps)
+    y = F.batch_norm(x, mean, variance, scale, shift, True, 1.0, norm.eps)
     record(norms, mean.view(-1, channels), variance.view(-1, channels))
     return y
 

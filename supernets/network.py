@@ -32,8 +32,8 @@ class CellModule(nn.Module):
     """A cell at one layer: asks each state for what all its outgoing edges contribute.
 
     forward: inputs (B, C', H', W') each, the group's mixture (None in a final network)
-    -> (B, out_nodes * C, H/s, W/s). In a supernet a `form` may stand in for `preprocessed` and
-    `from_node`: see `supernets.forms`.
+    -> (B, out_nodes * C, H/s, W/s). A `form` may stand in for `preprocessed` and `from_node`: see
+    `supernets.forms`.
     """
 
     form: "Form | None" = None
@@ -51,7 +51,7 @@ class CellModule(nn.Module):
 
     def forward(self, inputs: Sequence[Tensor], mixture: GroupMixture | None) -> Tensor:
         form: Form = self
-        if self.form is not None and mixture is not None and not inputs[0].is_meta:
+        if self.form is not None and not inputs[0].is_meta:
             form = self.form
         states: list[Tensor | None] = list(form.preprocessed(inputs))
         last = states[-1]
@@ -96,6 +96,11 @@ class CellModule(nn.Module):
     def _zeros(self, x: Tensor) -> Tensor:
         h, w = (-(-side // self.stride) for side in x.shape[2:])
         return x.new_zeros(x.size(0), self.channels, h, w)
+
+
+def outside(x: Tensor) -> Tensor:
+    """A state as it leaves the cells: torch's convolutions on a CPU need channels first."""
+    return x.contiguous() if x.device.type == "cpu" else x
 
 
 class Network(nn.Module):
@@ -165,10 +170,10 @@ class Network(nn.Module):
                 y = layer(inputs, part) if keep else checkpointed(layer, inputs, part)
                 before, last = last, y
             else:
-                before, last = last, layer(last)
+                before, last = last, layer(outside(last))
             if i == self.auxiliary_after and self.auxiliary is not None and self.training:
-                auxiliary = self.auxiliary(last)
-        logits = self.head(last)
+                auxiliary = self.auxiliary(outside(last))
+        logits = self.head(outside(last))
         return logits if auxiliary is None else (logits, auxiliary)
 
     def set_drop_path(self, probability: float) -> None:

@@ -36,7 +36,7 @@ struct Projector {
     for (int t = 0; t < s.threads; t++) thread.push_back(next), next += each;
   }
 
-  enum { MEAN, RSTD, SHIFT, A, B_, C_, ROWS };
+  enum { MEAN, A, B_, C_, ROWS };
   float* row(int which) const { return lanes + int64_t(which) * P; }
   int outputs(int part) const { return s.parts == 1 ? s.C : part ? s.C - s.C / 2 : s.C / 2; }
   float* map(int n) const { return z + int64_t(n) * pixels * P; }
@@ -132,9 +132,10 @@ struct Projector {
         s.stats[s.C + c] = float(1.0 / std::sqrt(squares / count + s.eps));
         s.stats[2 * s.C + c] = float(squares / (count - 1));
       }
+      const float scale = s.affine ? s.affine[c] * s.stats[s.C + c] : s.stats[s.C + c];
       row(MEAN)[c] = s.stats[c];
-      row(A)[c] = row(RSTD)[c] = s.stats[s.C + c];
-      row(C_)[c] = row(SHIFT)[c] = -s.stats[c] * s.stats[s.C + c];
+      row(A)[c] = scale;
+      row(C_)[c] = (s.affine ? s.affine[s.C + c] : 0.0f) - s.stats[c] * scale;
     }
   }
 
@@ -146,10 +147,13 @@ struct Projector {
         sum += partial[n * 2 * P + c];
         product += partial[n * 2 * P + P + c];
       }
-      const double mean = row(MEAN)[c], rstd = row(RSTD)[c];
-      const double b = s.training ? -rstd * rstd * rstd * product / count : 0.0;
+      const double mean = s.stats[c], rstd = s.stats[s.C + c], scale = row(A)[c];
+      const double b = s.training ? -scale * rstd * rstd * product / count : 0.0;
       row(B_)[c] = float(b);
-      row(C_)[c] = float(s.training ? -rstd * sum / count - b * mean : 0.0);
+      row(C_)[c] = float(s.training ? -scale * sum / count - b * mean : 0.0);
+      if (!s.affine_gradients) continue;
+      s.affine_gradients[c] = float(rstd * product);
+      s.affine_gradients[s.C + c] = float(sum);
     }
   }
 
