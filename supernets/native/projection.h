@@ -60,24 +60,38 @@ struct Projector {
     });
   }
 
+  // f(pixel, channel, its place) of `pixels` in a row and C channels.
+  // Channels that lie apart are taken one after the other: a pixel's would be lines of one cache set.
+  template <class F>
+  static void each_value(const int64_t* step, int64_t pixel_step, int pixels, int C, F f) {
+    if (step[1] == 1)
+      for (int x = 0; x < pixels; x++)
+#pragma omp simd
+        for (int c = 0; c < C; c++) f(x, c, x * pixel_step + c);
+    else
+      for (int c = 0; c < C; c++)
+        for (int x = 0; x < pixels; x++) f(x, c, x * pixel_step + c * step[1]);
+  }
+
+  // The pixels of a row that a part sees; those at the border may have no pixel.
+  int seen(int part, int y) const {
+    return y * s.stride + part < s.H ? std::min(w, (s.W - part + s.stride - 1) / s.stride) : 0;
+  }
+
   // relu(x) of the pixels each part sees, side by side: (pixels, Q).
   void gather(int n, float* to) const {
     const int64_t* step = s.x.strides;
-    for (int y = 0; y < h; y++)
-      for (int x = 0; x < w; x++)
-        for (int part = 0; part < s.parts; part++, to += inner) {
-          const int i = y * s.stride + part, j = x * s.stride + part;
-          if (i >= s.H || j >= s.W) {
-            std::memset(to, 0, sizeof(float) * inner);
-            continue;
-          }
-          const float* from = s.x.data + n * step[0] + i * step[2] + j * step[3];
-          if (step[1] == 1 && s.inputs == inner)
-            for (int c = 0; c < inner; c++) to[c] = from[c] <= 0.0f ? 0.0f : from[c];
-          else
-            for (int c = 0; c < inner; c++)
-              to[c] = c >= s.inputs || from[c * step[1]] <= 0.0f ? 0.0f : from[c * step[1]];
-        }
+    if (s.inputs < inner || s.parts > 1) std::memset(to, 0, sizeof(float) * pixels * Q);
+    for (int y = 0; y < h; y++, to += int64_t(w) * Q)
+      for (int part = 0; part < s.parts; part++) {
+        const float* from = s.x.data + n * step[0] + (y * s.stride + part) * step[2] + part * step[3];
+        float* mine = to + part * inner;
+        const int64_t lanes = Q;
+        each_value(step, s.stride * step[3], seen(part, y), s.inputs,
+                   [=](int x, int c, int64_t at) {
+                     mine[x * lanes + c] = from[at] <= 0.0f ? 0.0f : from[at];
+                   });
+      }
   }
 
   // The inverse of `gather` for gradients; `active` holds what it gathered.
@@ -89,32 +103,34 @@ struct Projector {
         for (int x = 0; x < s.W; x++)
           for (int c = 0; c < s.inputs; c++)
             image[y * step[2] + x * step[3] + c * step[1]] = 0.0f;
-    for (int y = 0; y < h; y++)
-      for (int x = 0; x < w; x++)
-        for (int part = 0; part < s.parts; part++, from += inner, active += inner) {
-          const int i = y * s.stride + part, j = x * s.stride + part;
-          if (i >= s.H || j >= s.W) continue;
-          float* to = image + i * step[2] + j * step[3];
-          if (step[1] == 1)
-            for (int c = 0; c < s.inputs; c++) to[c] = active[c] <= 0.0f ? 0.0f : from[c];
-          else
-            for (int c = 0; c < s.inputs; c++)
-              to[c * step[1]] = active[c] <= 0.0f ? 0.0f : from[c];
-        }
+    for (int y = 0; y < h; y++, from += int64_t(w) * Q, active += int64_t(w) * Q)
+      for (int part = 0; part < s.parts; part++) {
+        float* to = image + (y * s.stride + part) * step[2] + part * step[3];
+        const float *mine = from + part * inner, *seen_by = active + part * inner;
+        const int64_t lanes = Q;
+        each_value(step, s.stride * step[3], seen(part, y), s.inputs,
+                   [=](int x, int c, int64_t at) {
+                     to[at] = seen_by[x * lanes + c] <= 0.0f ? 0.0f : mine[x * lanes + c];
+                   });
+      }
   }
 
   void exchange(int n, const Image& theirs, float* mine, bool in) const {
     const int64_t* step = theirs.strides;
-    for (int y = 0; y < h; y++)
-      for (int x = 0; x < w; x++, mine += P) {
-        float* at = theirs.data + n * step[0] + y * step[2] + x * step[3];
-        if (step[1] == 1 && s.C == P)
-          std::memcpy(in ? mine : at, in ? at : mine, sizeof(float) * P);
-        else if (in)
-          for (int c = 0; c < P; c++) mine[c] = c < s.C ? at[c * step[1]] : 0.0f;
-        else
-          for (int c = 0; c < s.C; c++) at[c * step[1]] = mine[c];
-      }
+    if (in && s.C < P) std::memset(mine, 0, sizeof(float) * pixels * P);
+    for (int y = 0; y < h; y++, mine += int64_t(w) * P) {
+      float* row = theirs.data + n * step[0] + y * step[2];
+      if (step[1] == 1 && s.C == P && step[3] == P)
+        std::memcpy(in ? mine : row, in ? row : mine, sizeof(float) * w * P);
+      else if (in)
+        each_value(step, step[3], w, s.C, [&](int x, int c, int64_t at) {
+          mine[x * P + c] = row[at];
+        });
+      else
+        each_value(step, step[3], w, s.C, [&](int x, int c, int64_t at) {
+          row[at] = mine[x * P + c];
+        });
+    }
   }
 
   void statistics() const {
@@ -193,12 +209,14 @@ struct Projector {
         scatter(n, b, a);
       }
     }
-    if (backward && s.gradients)
-      each_weight([&](int i, int o, int64_t position) {
-        float sum = 0.0f;
-        for (int n = 0; n < s.B; n++) sum += weight_partial[n * int64_t(P) * Q + int64_t(i) * P + o];
-        s.gradients[position] = sum;
-      });
+    if (!backward || !s.gradients) return;
+    const int64_t matrix = int64_t(P) * Q;
+    for (int n = 1; n < s.B; n++)
+      for (int64_t i = 0; i < matrix; i += LANES)
+        store(weight_partial + i, load(weight_partial + i) + load(weight_partial + n * matrix + i));
+    each_weight([&](int i, int o, int64_t position) {
+      s.gradients[position] = weight_partial[int64_t(i) * P + o];
+    });
   }
 };
 
