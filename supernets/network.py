@@ -10,6 +10,7 @@ from search_spaces.architecture import Architecture
 from search_spaces.ops import FactorizedReduce, ReLUConvBN
 from search_spaces.space import Cell, Layer, Space
 from supernets.checkpointing import checkpointed
+from supernets.layout import channels_first
 from supernets.mixed_op import Candidate, ChosenOps
 from supernets.mixture import GroupMixture, Mixture
 from supernets.skeleton import HEADS, STEMS, AuxiliaryHead, ResidualBlock
@@ -110,7 +111,7 @@ class Network(nn.Module):
     def __init__(self, space: Space, fill: FillEdge, *, affine: bool, auxiliary: bool = False):
         super().__init__()
         self.space = space
-        self.channels_last = False  # lays the images out so; layers keep what they get
+        self.channels_last = False  # lays the images out so on CUDA; layers keep what they get
         self.autocast: torch.dtype | None = None  # computes in it where that is safe
         self.checkpoint_cells = False  # less memory, a second forward pass: checkpointing.py
         self.stem, self.stem_second, scale = STEMS[space.stem](
@@ -154,7 +155,7 @@ class Network(nn.Module):
     def _logits(self, x: Tensor, mixture: Mixture | None) -> Tensor | tuple[Tensor, Tensor]:
         if self.channels_last:
             x = x.contiguous(memory_format=torch.channels_last)
-        before = self.stem(x)
+        before = self.stem(channels_first(x))
         last = self.stem_second(before)
         auxiliary = None
         for i, (layer, group) in enumerate(zip(self.layers, self.groups, strict=True)):
@@ -165,9 +166,9 @@ class Network(nn.Module):
                 y = layer(inputs, part) if keep else checkpointed(layer, inputs, part)
                 before, last = last, y
             else:
-                before, last = last, layer(last)
+                before, last = last, layer(channels_first(last))
             if i == self.auxiliary_after and self.auxiliary is not None and self.training:
-                auxiliary = self.auxiliary(last)
+                auxiliary = self.auxiliary(channels_first(last))
         logits = self.head(last)
         return logits if auxiliary is None else (logits, auxiliary)
 
