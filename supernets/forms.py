@@ -13,7 +13,7 @@ from supernets.native.cell import NativeCell, twice_differentiable
 from supernets.native.final import NativeFinal
 from supernets.network import CellModule, Network
 
-__all__ = ["FORMS", "check_form", "twice_differentiable", "use_form"]
+__all__ = ["FORMS", "check_form", "check_layout", "twice_differentiable", "use_form"]
 
 FORMS = {"reference": None, "fused": FusedCell, "native": NativeCell}
 # Of a final network's edges few run the same, so that the fused form has nothing to gain there.
@@ -26,15 +26,25 @@ def check_form(form: str) -> None:
         raise ValueError(f"runtime.form: expected one of auto, {', '.join(FORMS)}, found {form!r}")
 
 
+def check_layout(channels_last: bool, device: torch.device) -> None:
+    """Raises ValueError for channels last on a CPU."""
+    if channels_last and device.type == "cpu":
+        raise ValueError(
+            "runtime.channels_last: not on a CPU, where torch's convolutions may then write "
+            "outside their memory; set runtime.channels_last=false"
+        )
+
+
 def use_form(net: Network, form: str, device: torch.device, *, channels_last: bool = False) -> None:
     """Chooses the form of every cell of a supernet or a final network, from now on.
 
     `auto` is `native` on a CPU with a C++ compiler, else `fused`, which for a final network is the
     reference. The layout of maps in memory is channels first unless `channels_last` asks for the
-    other, which cells in the native form always have among themselves.
-    Raises ValueError for an unknown form, or for `native` where it cannot be.
+    other on CUDA (`supernets.layout`). Raises ValueError for an unknown form, for `native` where it
+    cannot be, and for `channels_last` on a CPU.
     """
     check_form(form)
+    check_layout(channels_last, device)
     if form == "native" and (device.type != "cpu" or library() is None):
         raise ValueError(
             f"runtime.form: native needs a CPU, found {device.type}, and a C++ compiler; "
@@ -45,6 +55,7 @@ def use_form(net: Network, form: str, device: torch.device, *, channels_last: bo
     cells = [module for module in net.modules() if isinstance(module, CellModule)]
     final = all(isinstance(edge, ChosenOps) for cell in cells for edge in cell.edges.values())
     chosen = (FINAL_FORMS if final else FORMS)[form]
-    net.channels_last = channels_last or (form == "native" and not final)
+    net.channels_last = channels_last
+    net.cells_channels_last = form == "native"
     for cell in cells:
         cell.form = None if chosen is None else chosen(cell)

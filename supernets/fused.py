@@ -76,11 +76,15 @@ class FusedCell:
         """As `CellModule.from_node`."""
         assert mixture is not None
         bundles, alone = self.plan(source, mixture)
-        found = {e: self.module.from_edge(e, x, mixture) for e in alone}
+        found = {e: self.alone(e, x, mixture) for e in alone}
         for bundle in bundles:
             found |= zip(bundle.edges, self.run(bundle, x, mixture), strict=True)
         edges = self.module.cell.edges
         return [(edges[e].target, y) for e in sorted(found) if (y := found[e]) is not None]
+
+    def alone(self, e: int, x: Tensor, mixture: GroupMixture) -> Tensor | None:
+        """What an edge that the form does not know adds to its target."""
+        return self.module.from_edge(e, x, mixture)
 
     def run(self, bundle: Bundle, x: Tensor, mixture: GroupMixture) -> Sequence[Tensor]:
         """What each edge of a bundle adds to its target."""

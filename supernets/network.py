@@ -10,6 +10,7 @@ from search_spaces.architecture import Architecture
 from search_spaces.ops import FactorizedReduce, ReLUConvBN
 from search_spaces.space import Cell, Layer, Space
 from supernets.checkpointing import checkpointed
+from supernets.layout import channels_first, channels_last
 from supernets.mixed_op import Candidate, ChosenOps
 from supernets.mixture import GroupMixture, Mixture
 from supernets.skeleton import HEADS, STEMS, AuxiliaryHead, ResidualBlock
@@ -98,11 +99,6 @@ class CellModule(nn.Module):
         return x.new_zeros(x.size(0), self.channels, h, w)
 
 
-def outside(x: Tensor) -> Tensor:
-    """A state as it leaves the cells: torch's convolutions on a CPU need channels first."""
-    return x.contiguous() if x.device.type == "cpu" else x
-
-
 class Network(nn.Module):
     """Stem, layers, head. Weights only: gates come with each pass, as a `Mixture` (None in a final
     network).
@@ -115,7 +111,8 @@ class Network(nn.Module):
     def __init__(self, space: Space, fill: FillEdge, *, affine: bool, auxiliary: bool = False):
         super().__init__()
         self.space = space
-        self.channels_last = False  # lays the images out so; layers keep what they get
+        self.channels_last = False  # lays the images out so on CUDA; layers keep what they get
+        self.cells_channels_last = False  # lays cells' inputs out so, where kernels are fast on it
         self.autocast: torch.dtype | None = None  # computes in it where that is safe
         self.checkpoint_cells = False  # less memory, a second forward pass: checkpointing.py
         self.stem, self.stem_second, scale = STEMS[space.stem](
@@ -159,21 +156,23 @@ class Network(nn.Module):
     def _logits(self, x: Tensor, mixture: Mixture | None) -> Tensor | tuple[Tensor, Tensor]:
         if self.channels_last:
             x = x.contiguous(memory_format=torch.channels_last)
-        before = self.stem(x)
+        before = self.stem(channels_first(x))
         last = self.stem_second(before)
         auxiliary = None
         for i, (layer, group) in enumerate(zip(self.layers, self.groups, strict=True)):
             if isinstance(layer, CellModule):
+                if self.cells_channels_last:
+                    before, last = channels_last(before, last)
                 inputs = (before, last)[-layer.cell.inputs :]
                 part = None if mixture is None or group is None else mixture.groups[group]
                 keep = not (self.checkpoint_cells and self.training and torch.is_grad_enabled())
                 y = layer(inputs, part) if keep else checkpointed(layer, inputs, part)
                 before, last = last, y
             else:
-                before, last = last, layer(outside(last))
+                before, last = last, layer(channels_first(last))
             if i == self.auxiliary_after and self.auxiliary is not None and self.training:
-                auxiliary = self.auxiliary(outside(last))
-        logits = self.head(outside(last))
+                auxiliary = self.auxiliary(channels_first(last))
+        logits = self.head(last)
         return logits if auxiliary is None else (logits, auxiliary)
 
     def set_drop_path(self, probability: float) -> None:

@@ -67,14 +67,13 @@ def differences(
     factors: bool = True,
     training: bool = True,
     batch: int = 3,
-    channels_last: bool = False,
 ) -> dict[str, float]:
     """Largest difference of each tensor to the reference in float64, relative to its largest
     value (gates and factors of all edges of a group count as one tensor)."""
     torch.manual_seed(0)
     reference = supernet(space, mixed_op).double()
     other = copy.deepcopy(reference).to(dtype)
-    use_form(other, form, CPU, channels_last=channels_last)
+    use_form(other, form, CPU)
     x = torch.randn(batch, *space.input_shape, dtype=torch.float64)
     expected = outcome(reference, x, choose, factors=factors, training=training)
     found = outcome(other, x.to(dtype), choose, factors=factors, training=training)

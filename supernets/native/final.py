@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from supernets.chains import Chain, chain
+from supernets.layout import channels_first
 from supernets.mixed_op import ChosenOps
 from supernets.mixture import GroupMixture
 from supernets.native.build import library
@@ -67,7 +68,7 @@ class NativeFinal:
     ) -> list[tuple[int, Tensor]]:
         """As `CellModule.from_node`."""
         if not native(x, 2):
-            return self.module.from_node(source, x.contiguous(), mixture)
+            return self.module.from_node(source, channels_first(x), mixture)
         if source not in self.plans:
             self.plans[source] = plan(self.module, source)
         edges, bundles, owned = (p := self.plans[source]).edges, p.bundles, p.owned
@@ -75,7 +76,7 @@ class NativeFinal:
         keeps: dict[Place, Tensor | None] = {}
         for e, edge in edges:
             if type(edge) is not ChosenOps:
-                found[e, 0] = edge(x.contiguous())
+                found[e, 0] = edge(channels_first(x))
                 continue
             for o, op in enumerate(edge.ops):
                 y = None if (e, o) in owned else outside(op, x)
@@ -89,7 +90,7 @@ class NativeFinal:
 
 def outside(op: nn.Module, x: Tensor) -> Tensor:
     """What the kernels do not run, in torch."""
-    return x if type(op) is nn.Identity else op(x.contiguous())
+    return x if type(op) is nn.Identity else op(channels_first(x))
 
 
 def plan(cell: CellModule, source: int) -> Plan:
