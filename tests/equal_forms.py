@@ -57,6 +57,16 @@ def outcome(
     return found | {name: buffer.clone() for name, buffer in net.named_buffers()}
 
 
+def assert_native_equal(
+    space: Space, mixed_op: Callable[..., nn.Module], *, times: float = 4, **how: object
+) -> None:
+    """As near the reference in float64 as the reference in float32 is, so many times."""
+    found = differences(space, mixed_op, "native", torch.float32, **how)
+    measure = differences(space, mixed_op, "reference", torch.float32, **how)
+    rounding = max(measure.values())
+    assert {n: d for n, d in found.items() if not d <= max(2e-5, times * rounding)} == {}
+
+
 def differences(
     space: Space,
     mixed_op: Callable[..., nn.Module],

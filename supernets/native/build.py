@@ -42,6 +42,12 @@ def compiler() -> str | None:
     return next((found for name in names if (found := shutil.which(name))), None)
 
 
+def target() -> str:
+    """What the kernels are built for, as the compiler's `-march` names it: $ARCHSMITH_MARCH, or the
+    processor at hand. It decides how wide a vector is (lanes.h)."""
+    return os.environ.get("ARCHSMITH_MARCH") or "native"
+
+
 @functools.cache
 def library() -> ctypes.CDLL | None:
     """The kernels, built where they were not; None, after one line in the log, without a compiler
@@ -67,16 +73,17 @@ def library() -> ctypes.CDLL | None:
 
 
 def _built(found: str) -> Path:
-    """The shared library of this source, compiler and processor."""
+    """The shared library of this source, compiler, target and processor."""
+    flags = [*FLAGS, f"-march={target()}"]
     version = subprocess.run([found, "--version"], capture_output=True, text=True, check=True)
     code = [path.read_text() for path in (SOURCE, *map(SOURCE.with_name, HEADERS))]
-    key = hashlib.sha256("\n".join([version.stdout, *FLAGS, _processor(), *code]).encode())
+    key = hashlib.sha256("\n".join([version.stdout, *flags, _processor(), *code]).encode())
     path = _cache() / f"kernels-{key.hexdigest()[:16]}.so"
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:
             made = Path(folder) / path.name
-            command = [found, *FLAGS, str(SOURCE), "-o", str(made)]
+            command = [found, *flags, str(SOURCE), "-o", str(made)]
             subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
             made.replace(path)
     return path

@@ -12,6 +12,13 @@
 
 #include "interface.h"
 
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/asan_interface.h>
+#else
+#define ASAN_POISON_MEMORY_REGION(start, bytes)
+#define ASAN_UNPOISON_MEMORY_REGION(start, bytes)
+#endif
+
 namespace {
 
 constexpr int LANES = 16;
@@ -23,22 +30,36 @@ inline void store(float* p, vec v) { *reinterpret_cast<vec*>(p) = v; }
 inline vec select(ivec mask, vec a, vec b) { return mask ? a : b; }
 inline vec positive(vec v) { return select(v <= 0.0f, vec{}, v); }  // a NaN stays
 
-// Memory that stays between calls: fresh pages would cost more than the arithmetic.
+// Memory that stays between calls: fresh pages would cost more than the arithmetic. An address
+// sanitiser sees what is read or written beside the parts that were taken.
 struct Arena {
   char* memory = nullptr;
   size_t size = 0, used = 0;
   std::mutex busy;
 
+  static size_t room(int64_t floats) {  // bytes of a part and a gap, so that the next is aligned
+    return (size_t(floats) * sizeof(float) + 2 * 64 + 63) / 64 * 64;
+  }
+
   void reserve(size_t bytes) {
     used = 0;
-    if (bytes <= size) return;
-    std::free(memory);
-    size = (bytes + 4095) / 4096 * 4096;
-    memory = static_cast<char*>(std::aligned_alloc(4096, size));
-    if (!memory) {
-      size = 0;
-      throw std::bad_alloc();
+    if (bytes > size) {
+      std::free(memory);
+      size = (bytes + 4095) / 4096 * 4096;
+      memory = static_cast<char*>(std::aligned_alloc(4096, size));
+      if (!memory) {
+        size = 0;
+        throw std::bad_alloc();
+      }
     }
+    ASAN_POISON_MEMORY_REGION(memory, size);
+  }
+
+  float* take(int64_t floats) {  // of what is reserved, where `room` was counted for each part
+    float* part = reinterpret_cast<float*>(memory + used);
+    used += room(floats);
+    ASAN_UNPOISON_MEMORY_REGION(part, size_t(floats) * sizeof(float));
+    return part;
   }
 };
 Arena arena;

@@ -15,25 +15,26 @@ struct Projector {
   const int h, w, pixels, P, inner, Q;  // Q lanes in, P lanes out
   bool backward;
   float *z, *lanes, *partial, *weight, *turned, *weight_partial;
-  std::vector<float*> thread;
+  struct Buffers { float *a, *b, *d; };  // two gathered maps, one of the outputs
+  std::vector<Buffers> thread;
 
   static int width(int C) { return (C + LANES - 1) / LANES * LANES; }
 
   Projector(const Projection& s, bool backward)
       : s(s), h((s.H - 1) / s.stride + 1), w((s.W - 1) / s.stride + 1), pixels(h * w),
         P(width(s.C)), inner(width(s.inputs)), Q(inner * s.parts), backward(backward) {
-    const int64_t each = int64_t(pixels) * (2 * Q + P);
+    const int64_t wide = int64_t(pixels) * Q, narrow = int64_t(pixels) * P;
     const int64_t all = int64_t(s.B) * pixels * P, matrix = int64_t(P) * Q;
     struct Want { float** where; int64_t floats; } wants[] = {
         {&z, all}, {&lanes, int64_t(ROWS) * P}, {&partial, int64_t(s.B) * 2 * P},
         {&weight, matrix}, {&turned, matrix},
         {&weight_partial, backward && s.gradients ? s.B * matrix : 0}};
-    int64_t total = each * s.threads;
-    for (auto& want : wants) total += want.floats;
-    arena.reserve(size_t(total) * sizeof(float));
-    float* next = reinterpret_cast<float*>(arena.memory);
-    for (auto& want : wants) *want.where = next, next += want.floats;
-    for (int t = 0; t < s.threads; t++) thread.push_back(next), next += each;
+    size_t total = (2 * arena.room(wide) + arena.room(narrow)) * s.threads;
+    for (auto& want : wants) total += arena.room(want.floats);
+    arena.reserve(total);
+    for (auto& want : wants) *want.where = arena.take(want.floats);
+    for (int t = 0; t < s.threads; t++)
+      thread.push_back({arena.take(wide), arena.take(wide), arena.take(narrow)});
   }
 
   enum { MEAN, A, B_, C_, ROWS };
@@ -178,8 +179,8 @@ struct Projector {
     if (backward) statistics();
 #pragma omp parallel num_threads(s.threads)
     {
-      float* a = thread[omp_get_thread_num()];
-      float *b = a + int64_t(pixels) * Q, *d = b + int64_t(pixels) * Q;
+      const Buffers& mine = thread[omp_get_thread_num()];
+      float *a = mine.a, *b = mine.b, *d = mine.d;
 #pragma omp for schedule(static)
       for (int n = 0; n < s.B; n++) {
         gather(n, a);
