@@ -38,7 +38,7 @@ class Job:
     checkpoint_seconds: float
     seed: int
     device: torch.device
-    runtime: Runtime  # how a supernet computes
+    runtime: Runtime  # how networks compute
     data: Data
     space: Space
     strategy: Callable[[Space], Any]
@@ -51,16 +51,20 @@ class Job:
     architecture: Architecture | None = None
     weights: Path | None = None
 
+    @property
+    def form(self) -> str:
+        """The form of all networks that a run trains or evaluates."""
+        if size() > 1 and self.runtime.form != "reference":
+            return "fused"  # the native kernels have batch norms of their own
+        return self.runtime.form
+
     def supernet(self, strategy: Any) -> Network:
         """The supernet that a strategy searches, on the device, in the form that was asked for.
 
         The strategy is set up for it. Raises ValueError where the two do not fit.
         """
         net = supernet(self.space, strategy.mixed_op).to(self.device)
-        form = self.runtime.form
-        if size() > 1 and form != "reference":
-            form = "fused"  # the native kernels have batch norms of their own
-        use_form(net, form, self.device, channels_last=self.runtime.channels_last)
+        use_form(net, self.form, self.device, channels_last=self.runtime.channels_last)
         net.checkpoint_cells = self.runtime.checkpoint_cells
         net.autocast = PRECISIONS[self.search.precision]
         strategy.setup(net, self.device)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from supernets.forms import check_form
+from supernets.forms import check_form, check_layout
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +33,8 @@ class Runtime:
         checkpoint_cells: cells of a supernet compute their activations again in the backward pass,
             which takes less memory and more time.
         form: how a supernet computes, `auto` or one of `supernets.forms.FORMS`.
-        channels_last: maps lie in memory with their channels together; the native form's always do.
+        channels_last: maps lie in memory with their channels together; on CUDA only
+            (`supernets.layout`).
         graphs: passes of a search are captured as CUDA graphs and replayed, where they are the same
             operations every time (`strategies.replay`); `auto` is on for CUDA.
 
@@ -73,6 +74,7 @@ class Runtime:
             raise ValueError(
                 f"runtime.graphs: needs CUDA, found {chosen.type}; set runtime.graphs=auto"
             )
+        check_layout(self.channels_last, chosen)
         if chosen.index is not None:
             torch.cuda.set_device(chosen)
         if self.threads is not None:

@@ -14,10 +14,10 @@ Chain = list[nn.Module]
 LAYERS: dict[type, Callable[..., bool]] = {
     nn.ReLU: lambda layer: not layer.inplace,
     nn.Conv2d: lambda layer: layer.padding_mode == "zeros" and layer.padding != "same",
-    nn.BatchNorm2d: lambda layer: not layer.affine and layer.running_mean is not None,
+    nn.BatchNorm2d: lambda layer: layer.running_mean is not None,
     nn.MaxPool2d: lambda layer: not layer.return_indices,
     nn.AvgPool2d: lambda layer: True,
-    FactorizedReduce: lambda layer: not layer.bn.affine,
+    FactorizedReduce: lambda layer: True,
 }
 PARTS: dict[type, Callable[..., Sequence[nn.Module]]] = {
     nn.Identity: lambda op: [],

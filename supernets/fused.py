@@ -76,11 +76,15 @@ class FusedCell:
         """As `CellModule.from_node`."""
         assert mixture is not None
         bundles, alone = self.plan(source, mixture)
-        found = {e: self.module.from_edge(e, x, mixture) for e in alone}
+        found = {e: self.alone(e, x, mixture) for e in alone}
         for bundle in bundles:
             found |= zip(bundle.edges, self.run(bundle, x, mixture), strict=True)
         edges = self.module.cell.edges
         return [(edges[e].target, y) for e in sorted(found) if (y := found[e]) is not None]
+
+    def alone(self, e: int, x: Tensor, mixture: GroupMixture) -> Tensor | None:
+        """What an edge that the form does not know adds to its target."""
+        return self.module.from_edge(e, x, mixture)
 
     def run(self, bundle: Bundle, x: Tensor, mixture: GroupMixture) -> Sequence[Tensor]:
         """What each edge of a bundle adds to its target."""
@@ -192,7 +196,7 @@ def chained(layers: Sequence[Sequence[nn.Module]], shared: Shared, gate: Tensor)
             x, stacked, folded = factorised(x, alike, shared), True, i == len(layers) - 1
             x = normalised(x, [m.bn for m in alike], gate if folded else None)
         elif isinstance(layer, nn.BatchNorm2d):
-            if not stacked and not layer.training:  # the running statistics differ
+            if not stacked and (layer.affine or not layer.training):  # the edges differ
                 x, stacked = shared.repeated(x), True
             folded = stacked and i == len(layers) - 1
             x = normalised(x, alike, gate if folded else None)
@@ -239,20 +243,24 @@ def normalised(x: Tensor, norms: Sequence[Any], gate: Tensor | None) -> Tensor:
     where the edges have it in common."""
     norm, channels = norms[0], norms[0].num_features
     scale = None if gate is None else gate.repeat_interleave(channels)
+    shift = None
+    if norm.affine:
+        weight, shift = (joined([getattr(m, name) for m in norms]) for name in ("weight", "bias"))
+        scale, shift = (weight, shift) if scale is None else (scale * weight, scale * shift)
     if not norm.training:
         mean, variance = (
             joined([getattr(m, name) for m in norms]) for name in ("running_mean", "running_var")
         )
-        return F.batch_norm(x, mean, variance, scale, None, False, 0.0, norm.eps)
+        return F.batch_norm(x, mean, variance, scale, shift, False, 0.0, norm.eps)
     if hasattr(norm, "normalise"):  # over the images of several processes
-        y, mean, variance = norm.normalise(x, scale, None)
+        y, mean, variance = norm.normalise(x, scale, shift)
         if norm.track_running_stats:
             record(norms, mean.view(-1, channels), variance.view(-1, channels))
         return y
     if not norm.track_running_stats:
-        return F.batch_norm(x, None, None, scale, None, True, 0.0, norm.eps)
+        return F.batch_norm(x, None, None, scale, shift, True, 0.0, norm.eps)
     mean, variance = (norm.running_mean.new_zeros(x.size(1)) for _ in range(2))
-    y = F.batch_norm(x, mean, variance, scale, None, True, 1.0, norm.eps)
+    y = F.batch_norm(x, mean, variance, scale, shift, True, 1.0, norm.eps)
     record(norms, mean.view(-1, channels), variance.view(-1, channels))
     return y
 

@@ -93,11 +93,16 @@ class ChosenOps(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         outputs = []
         for op in self.ops:
-            y = op(x)
-            if self.training and self.drop > 0 and not isinstance(op, nn.Identity):
-                y = y * (self.kept(x) / (1.0 - self.drop))
-            outputs.append(y)
+            y, keep = op(x), self.keep(op, x)
+            outputs.append(y if keep is None else y * keep)
         return sum(outputs[1:], outputs[0])
+
+    def keep(self, op: nn.Module, x: Tensor) -> Tensor | None:
+        """What drop-path multiplies an op's output by, drawn at each call: (B, 1, 1, 1); None
+        where nothing is dropped."""
+        if self.training and self.drop > 0 and not isinstance(op, nn.Identity):
+            return self.kept(x) / (1.0 - self.drop)
+        return None
 
     def kept(self, x: Tensor) -> Tensor:
         """For which images an op's output is kept, drawn at each call: (B, 1, 1, 1), 0 or 1."""

@@ -10,6 +10,7 @@ from search_spaces.architecture import Architecture
 from search_spaces.ops import FactorizedReduce, ReLUConvBN
 from search_spaces.space import Cell, Layer, Space
 from supernets.checkpointing import checkpointed
+from supernets.layout import channels_first, channels_last
 from supernets.mixed_op import Candidate, ChosenOps
 from supernets.mixture import GroupMixture, Mixture
 from supernets.skeleton import HEADS, STEMS, AuxiliaryHead, ResidualBlock
@@ -32,8 +33,8 @@ class CellModule(nn.Module):
     """A cell at one layer: asks each state for what all its outgoing edges contribute.
 
     forward: inputs (B, C', H', W') each, the group's mixture (None in a final network)
-    -> (B, out_nodes * C, H/s, W/s). In a supernet a `form` may stand in for `preprocessed` and
-    `from_node`: see `supernets.forms`.
+    -> (B, out_nodes * C, H/s, W/s). A `form` may stand in for `preprocessed` and `from_node`: see
+    `supernets.forms`.
     """
 
     form: "Form | None" = None
@@ -51,7 +52,7 @@ class CellModule(nn.Module):
 
     def forward(self, inputs: Sequence[Tensor], mixture: GroupMixture | None) -> Tensor:
         form: Form = self
-        if self.form is not None and mixture is not None and not inputs[0].is_meta:
+        if self.form is not None and not inputs[0].is_meta:
             form = self.form
         states: list[Tensor | None] = list(form.preprocessed(inputs))
         last = states[-1]
@@ -110,7 +111,8 @@ class Network(nn.Module):
     def __init__(self, space: Space, fill: FillEdge, *, affine: bool, auxiliary: bool = False):
         super().__init__()
         self.space = space
-        self.channels_last = False  # lays the images out so; layers keep what they get
+        self.channels_last = False  # lays the images out so on CUDA; layers keep what they get
+        self.cells_channels_last = False  # lays cells' inputs out so, where kernels are fast on it
         self.autocast: torch.dtype | None = None  # computes in it where that is safe
         self.checkpoint_cells = False  # less memory, a second forward pass: checkpointing.py
         self.stem, self.stem_second, scale = STEMS[space.stem](
@@ -154,20 +156,22 @@ class Network(nn.Module):
     def _logits(self, x: Tensor, mixture: Mixture | None) -> Tensor | tuple[Tensor, Tensor]:
         if self.channels_last:
             x = x.contiguous(memory_format=torch.channels_last)
-        before = self.stem(x)
+        before = self.stem(channels_first(x))
         last = self.stem_second(before)
         auxiliary = None
         for i, (layer, group) in enumerate(zip(self.layers, self.groups, strict=True)):
             if isinstance(layer, CellModule):
+                if self.cells_channels_last:
+                    before, last = channels_last(before, last)
                 inputs = (before, last)[-layer.cell.inputs :]
                 part = None if mixture is None or group is None else mixture.groups[group]
                 keep = not (self.checkpoint_cells and self.training and torch.is_grad_enabled())
                 y = layer(inputs, part) if keep else checkpointed(layer, inputs, part)
                 before, last = last, y
             else:
-                before, last = last, layer(last)
+                before, last = last, layer(channels_first(last))
             if i == self.auxiliary_after and self.auxiliary is not None and self.training:
-                auxiliary = self.auxiliary(last)
+                auxiliary = self.auxiliary(channels_first(last))
         logits = self.head(last)
         return logits if auxiliary is None else (logits, auxiliary)
 

@@ -57,6 +57,16 @@ def outcome(
     return found | {name: buffer.clone() for name, buffer in net.named_buffers()}
 
 
+def assert_native_equal(
+    space: Space, mixed_op: Callable[..., nn.Module], *, times: float = 4, **how: object
+) -> None:
+    """As near the reference in float64 as the reference in float32 is, so many times."""
+    found = differences(space, mixed_op, "native", torch.float32, **how)
+    measure = differences(space, mixed_op, "reference", torch.float32, **how)
+    rounding = max(measure.values())
+    assert {n: d for n, d in found.items() if not d <= max(2e-5, times * rounding)} == {}
+
+
 def differences(
     space: Space,
     mixed_op: Callable[..., nn.Module],
@@ -67,14 +77,13 @@ def differences(
     factors: bool = True,
     training: bool = True,
     batch: int = 3,
-    channels_last: bool = False,
 ) -> dict[str, float]:
     """Largest difference of each tensor to the reference in float64, relative to its largest
     value (gates and factors of all edges of a group count as one tensor)."""
     torch.manual_seed(0)
     reference = supernet(space, mixed_op).double()
     other = copy.deepcopy(reference).to(dtype)
-    use_form(other, form, CPU, channels_last=channels_last)
+    use_form(other, form, CPU)
     x = torch.randn(batch, *space.input_shape, dtype=torch.float64)
     expected = outcome(reference, x, choose, factors=factors, training=training)
     found = outcome(other, x.to(dtype), choose, factors=factors, training=training)

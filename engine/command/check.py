@@ -26,6 +26,7 @@ from engine.search.time_budget import LONG, timed, timed_epoch
 from search_spaces.architecture import Architecture
 from search_spaces.space import Space
 from strategies.random_search import RandomSearch
+from supernets.forms import use_form
 from supernets.network import final_network
 
 FORMAT = "archsmith.preflight/1"
@@ -178,6 +179,7 @@ def _retraining(job: Job) -> dict[str, Any]:
             break
         auxiliary = recipe.auxiliary_weight > 0
         net = final_network(space, architecture, auxiliary=auxiliary).to(job.device)
+        use_form(net, job.form, job.device)
         training = Training(net, loader, recipe)
         net.train()
         seconds.append(timed(partial(training.step, x, y), job.device, time.perf_counter))

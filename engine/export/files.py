@@ -29,6 +29,7 @@ from engine.final.weights import save_weights, weights_of
 from engine.runtime import versions
 from search_spaces.architecture import Architecture
 from supernets.costs import macs, parameters
+from supernets.forms import use_form
 from supernets.network import Network
 
 log = logging.getLogger(__name__)
@@ -120,6 +121,7 @@ def _job(
             f"expected {channels} of each, one a channel"
         )
     plain = copy.deepcopy(net).cpu().float().to(memory_format=torch.contiguous_format).eval()
+    use_form(plain, "reference", torch.device("cpu"))  # what is traced is torch operations
     plain.auxiliary = None
     plain.set_drop_path(0.0)
     facts = {

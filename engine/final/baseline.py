@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from search_spaces.architecture import Architecture
 from search_spaces.space import Space
 from supernets.costs import macs, parameters
+from supernets.layout import channels_first
 from supernets.network import final_network
 
 STEPS = 512  # widths are multiples of 1 / STEPS
@@ -94,7 +95,7 @@ class HandMade(nn.Module):
         self.net = scaled(net, width, space.input_shape[0], space.classes)
 
     def forward(self, x: Tensor, mixture: None = None) -> Tensor:
-        return self.net(x)
+        return self.net(channels_first(x))
 
     def set_drop_path(self, probability: float) -> None:
         """Nothing to drop."""

@@ -12,7 +12,7 @@ import torch
 from engine import interrupt
 from engine.data.loader import Loader
 from engine.data.sets import Data
-from engine.errors import ConfigError, Interrupted
+from engine.errors import ConfigError, Interrupted, configuring
 from engine.final.recipe import Recipe
 from engine.final.training import Training
 from engine.parallel import distributed
@@ -25,6 +25,7 @@ from engine.safety.memory import sparing
 from engine.safety.memory_probe import PROBED_STEPS, check_memory, images_for, step_memory
 from search_spaces.architecture import Architecture
 from search_spaces.space import Space
+from supernets.forms import use_form
 from supernets.network import Network, final_network
 
 log = logging.getLogger(__name__)
@@ -38,15 +39,20 @@ def retrain(
     *,
     device: torch.device,
     seed: int,
+    form: str,
     **how: Any,
 ) -> Network:
     """The architecture's network, made and trained as `train` does; `space` has the recipe's size.
 
-    Raises: as `train`.
+    It computes in the form, one of `supernets.forms`, and keeps it.
+
+    Raises: as `train`; ConfigError for a form that cannot be here.
     """
     seed_everything(seed)
-    net = final_network(space, architecture, auxiliary=recipe.auxiliary_weight > 0)
-    return train(net.to(device), data, recipe, device=device, seed=seed, **how)
+    net = final_network(space, architecture, auxiliary=recipe.auxiliary_weight > 0).to(device)
+    with configuring():
+        use_form(net, form, device)
+    return train(net, data, recipe, device=device, seed=seed, **how)
 
 
 def train(

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from engine.errors import ConfigError
+from engine.errors import ConfigError, configuring
 from engine.export.files import export as run_export
 from engine.final.network import digest_of, final_space, save_final
 from engine.final.retrain import retrain as run_retrain
@@ -11,6 +11,7 @@ from engine.phases.within_budget import fit_of, spent
 from engine.runtime import seed_everything
 from search_spaces.architecture import Architecture
 from supernets.costs import macs, parameters
+from supernets.forms import use_form
 from supernets.network import Network
 
 
@@ -34,6 +35,7 @@ def retrain(run: Run) -> None:
             folder=job.folder,
             device=job.device,
             seed=job.seed,
+            form=job.form,
             record=run.record,
             checkpoints=run.checkpoints("retrain", identity),
         )
@@ -59,6 +61,8 @@ def evaluate(run: Run) -> None:
             f"data: the weights were trained on {trained_on[0]} ({len(trained_on[1])} classes, "
             f"{trained_on[2]}), found data={job.data.name}; set data={trained_on[0]}"
         )
+    with configuring():
+        use_form(net, job.form, job.device)
     with run.measuring("evaluate"):
         tested = run.tested(net)
     reads = run.results.fields["test_reads"] + 1

@@ -6,9 +6,10 @@ from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from supernets.fused import Bundle, FusedCell, mixed
+from supernets.layout import channels_first
 from supernets.mixture import GroupMixture
 from supernets.native.build import library
 from supernets.native.projection import Projection
@@ -39,7 +40,7 @@ def native(x: Tensor, stride: int) -> bool:
 
 
 class NativeCell(FusedCell):
-    """A `Form` of a cell; what the kernels cannot do runs in the fused form."""
+    """A `Form` of a cell; what the kernels cannot do runs in the fused form, on channels first."""
 
     def __init__(self, cell: CellModule):
         super().__init__(cell)
@@ -50,24 +51,31 @@ class NativeCell(FusedCell):
         kernels = library()
         if not self.projections and kernels is not None:
             self.projections = [Projection.of(pre, kernels) for pre in self.module.preprocess]
-        return [
-            pre(x) if own is None or not native(x, 2) else own(x)
-            for x, pre, own in zip(inputs, self.module.preprocess, self.projections, strict=True)
-        ]
+        found = []
+        for x, pre, own in zip(inputs, self.module.preprocess, self.projections, strict=True):
+            if own is not None and native(x, 2):
+                found.append(own(x))
+            else:
+                found.append(x if type(pre) is nn.Identity else pre(channels_first(x)))
+        return found
+
+    def alone(self, e: int, x: Tensor, mixture: GroupMixture) -> Tensor | None:
+        return super().alone(e, channels_first(x), mixture)
 
     def run(self, bundle: Bundle, x: Tensor, mixture: GroupMixture) -> Sequence[Tensor]:
         if bundle not in self.splits:
             self.splits[bundle] = split(bundle)
         source, own, others = self.splits[bundle]
         if source is None or not native(x, bundle.stride):
-            return super().run(bundle, x, mixture)
+            return super().run(bundle, channels_first(x), mixture)
         gates, factors = (t if t is None else t.to(x.dtype) for t in bundle.gates(mixture))
         assert gates is not None
         found = source(x, gates[:, own], None if bundle.k == 1 else factors)
         if not others:
             return found
         chains = [bundle.chains[o] for o in others]
-        rest = mixed(chains, x[:, : x.size(1) // bundle.k], gates[:, others])
+        head = channels_first(x[:, : x.size(1) // bundle.k])
+        rest = mixed(chains, head, gates[:, others])
         if bundle.k > 1:  # a mixed channel is the first of every k after the shuffle
             rest = F.pad(rest[:, :, :, None], (0, 0, 0, 0, 0, bundle.k - 1)).flatten(2, 3)
         return [y + more for y, more in zip(found, rest.unbind(1), strict=True)]

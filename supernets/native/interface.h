@@ -9,7 +9,8 @@ extern "C" {
 enum Type : int32_t { SEPARABLE, MAX_POOL, AVG_POOL, IDENTITY, FACTORISED };
 
 // One candidate on all edges. `weights` has, per half, E depthwise and then E pointwise kernels.
-// `stats` has, per batch norm, mean, 1 / standard deviation and unbiased variance, E * C each.
+// `stats` has, per batch norm, mean, 1 / standard deviation and unbiased variance, E * C each;
+// `affine` scale and shift, E * C each, and is null where the norms have none.
 // `gradients` has, per half, depthwise (E, C, K, K) and then pointwise (E, C, C); it may be null.
 // A factorised reduction has its two convolutions, (E, C / 2, C) and (E, C - C / 2, C), instead.
 struct Kind {
@@ -20,6 +21,8 @@ struct Kind {
   const float* gates;  // (E)
   float* gate_gradients;
   float* gradients;
+  const float* affine;
+  float* affine_gradients;
 };
 
 struct Image {  // of all images: elements from one to the next, along B, C, H, W
@@ -28,22 +31,28 @@ struct Image {  // of all images: elements from one to the next, along B, C, H, 
 };
 
 // With k > 1, C are the mixed channels out of k C; the others bypass, times the factors (E).
+// `keep` (B, E) multiplies what an edge gives of an image (drop-path), and is null where nothing is
+// dropped; with it k is 1.
 struct Source {
   int32_t B, C, H, W, E, stride, kinds, training, threads, k;
   const Kind* kind;
   const float* factors;
   float* factor_gradients;
+  const float* keep;
   Image x, dx;
   const Image* y;  // (E): outputs, or their gradients in the backward pass
 };
 
 // `parts` is 2 for a factorised reduction. `stats` has mean, 1 / standard deviation and unbiased
-// variance, C each; `gradients` has those of the weights (C / parts, inputs), or is null.
+// variance, C each, `affine` scale and shift, or is null; `gradients` has those of the weights
+// (C / parts, inputs), or is null.
 struct Projection {
   int32_t B, inputs, H, W, C, stride, parts, training, threads;
   float eps;
   const float* weights[2];
   float *stats, *gradients;
+  const float* affine;
+  float* affine_gradients;
   Image x, dx, y;
 };
 }

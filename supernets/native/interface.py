@@ -25,7 +25,7 @@ class CKind(ctypes.Structure):
         *fields(ctypes.c_int32, "type halves kernel dilation norm"),
         ("eps", ctypes.c_float),
         ("weights", Pointers),
-        *fields(ctypes.c_void_p, "stats gates gate_gradients gradients"),
+        *fields(ctypes.c_void_p, "stats gates gate_gradients gradients affine affine_gradients"),
     ]
 
 
@@ -33,7 +33,7 @@ class CSource(ctypes.Structure):
     _fields_ = [
         *fields(ctypes.c_int32, "B C H W E stride kinds training threads k"),
         ("kind", ctypes.POINTER(CKind)),
-        *fields(ctypes.c_void_p, "factors factor_gradients"),
+        *fields(ctypes.c_void_p, "factors factor_gradients keep"),
         *fields(CImage, "x dx"),
         ("y", ctypes.POINTER(CImage)),
     ]
@@ -44,9 +44,13 @@ class CProjection(ctypes.Structure):
         *fields(ctypes.c_int32, "B inputs H W C stride parts training threads"),
         ("eps", ctypes.c_float),
         ("weights", ctypes.c_void_p * 2),
-        *fields(ctypes.c_void_p, "stats gradients"),
+        *fields(ctypes.c_void_p, "stats gradients affine affine_gradients"),
         *fields(CImage, "x dx y"),
     ]
+
+
+def pointer(x: Tensor | None) -> int | None:
+    return None if x is None else x.data_ptr()
 
 
 def ran(status: int) -> None:

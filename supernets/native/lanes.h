@@ -14,8 +14,14 @@
 
 #include "interface.h"
 
-#if defined(__linux__)
+#ifdef __linux__
 #include <sys/mman.h>
+#endif
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/asan_interface.h>
+#else
+#define ASAN_POISON_MEMORY_REGION(start, bytes)
+#define ASAN_UNPOISON_MEMORY_REGION(start, bytes)
 #endif
 
 namespace {
@@ -82,26 +88,40 @@ inline void store(float* p, vec v) { *reinterpret_cast<vec*>(p) = v; }
 inline vec select(ivec mask, vec a, vec b) { return mask ? a : b; }
 inline vec positive(vec v) { return select(v <= 0.0f, vec{}, v); }  // a NaN stays
 
-// Memory that stays between calls: fresh pages would cost more than the arithmetic.
+// Memory that stays between calls: fresh pages would cost more than the arithmetic. An address
+// sanitiser sees what is read or written beside the parts that were taken.
 struct Arena {
   static constexpr size_t PAGE = size_t(2) << 20;  // a large one, where the system has them
   char* memory = nullptr;
   size_t size = 0, used = 0;
   std::mutex busy;
 
+  static size_t room(int64_t floats) {  // bytes of a part and a gap, so that the next is aligned
+    return (size_t(floats) * sizeof(float) + 2 * 64 + 63) / 64 * 64;
+  }
+
   void reserve(size_t bytes) {
     used = 0;
-    if (bytes <= size) return;
-    std::free(memory);
-    size = (bytes + PAGE - 1) / PAGE * PAGE;
-    memory = static_cast<char*>(std::aligned_alloc(PAGE, size));
-    if (!memory) {
-      size = 0;
-      throw std::bad_alloc();
-    }
+    if (bytes > size) {
+      std::free(memory);
+      size = (bytes + PAGE - 1) / PAGE * PAGE;
+      memory = static_cast<char*>(std::aligned_alloc(PAGE, size));
+      if (!memory) {
+        size = 0;
+        throw std::bad_alloc();
+      }
 #ifdef MADV_HUGEPAGE
-    madvise(memory, size, MADV_HUGEPAGE);
+      madvise(memory, size, MADV_HUGEPAGE);
 #endif
+    }
+    ASAN_POISON_MEMORY_REGION(memory, size);
+  }
+
+  float* take(int64_t floats) {  // of what is reserved, where `room` was counted for each part
+    float* part = reinterpret_cast<float*>(memory + used);
+    used += room(floats);
+    ASAN_UNPOISON_MEMORY_REGION(part, size_t(floats) * sizeof(float));
+    return part;
   }
 };
 Arena arena;

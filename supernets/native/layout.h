@@ -17,9 +17,10 @@ struct Layout {
   bool backward;
   float *X, *DX, *Y, *T1, *T2, *T3, *T4;  // maps of all images
   float *lanes, *partial, *weight_partial, *packed;
-  std::vector<float*> thread;
+  struct Buffers { float *a, *b, *d, *e; };  // two padded maps, two dense ones
+  std::vector<Buffers> thread;
   std::vector<float> factor_parts;
-  int64_t scratch, weight_floats;
+  int64_t padded, weight_floats;
 
   static int width(int C) { return (C + LANES - 1) / LANES * LANES; }
 
@@ -42,10 +43,9 @@ struct Layout {
                                                  [](const Kind& k) { return k.gradients; });
     const int64_t all_in = int64_t(s.B) * in_pixels * P, all_out = int64_t(s.B) * out_pixels * M;
     const int64_t dense = int64_t(in_pixels) * P, bypass = int64_t(out_pixels) * width(s.C * s.k);
-    const int64_t padded = std::max({int64_t(Shape(s.H, s.W, pad).pixels()) * P,
-                                     2 * int64_t(out_pixels) * P, bypass});
+    padded = std::max({int64_t(Shape(s.H, s.W, pad).pixels()) * P, 2 * int64_t(out_pixels) * P,
+                       bypass});
     weight_floats = std::max(int64_t(taps) * P, factorised * int64_t(P) * P) + int64_t(P) * P;
-    scratch = 2 * padded + 2 * dense;
     const int64_t packed_floats = 2 * 2 * weight_floats * blocks;
     const int64_t partials = weights ? int64_t(s.B) * blocks * weight_floats : 0;
     struct Want { float** where; int64_t floats; } wants[] = {
@@ -56,14 +56,13 @@ struct Layout {
         {&T4, weights && halves == 2 ? all_out : 0},
         {&lanes, int64_t(LANE_ROWS) * M}, {&partial, int64_t(s.B) * 2 * M},
         {&weight_partial, partials}, {&packed, packed_floats}};
-    int64_t total = 0;
-    auto rounded = [](int64_t floats) { return (floats + 2 * LANES + 15) / 16 * 16; };
-    for (auto& want : wants) total += rounded(want.floats);
-    total += rounded(scratch) * s.threads;
-    arena.reserve(size_t(total) * sizeof(float));
-    float* next = reinterpret_cast<float*>(arena.memory);
-    for (auto& want : wants) *want.where = next, next += rounded(want.floats);
-    for (int t = 0; t < s.threads; t++) thread.push_back(next), next += rounded(scratch);
+    size_t total = 2 * (arena.room(padded) + arena.room(dense)) * s.threads;
+    for (auto& want : wants) total += arena.room(want.floats);
+    arena.reserve(total);
+    for (auto& want : wants) *want.where = arena.take(want.floats);
+    for (int t = 0; t < s.threads; t++)
+      thread.push_back(
+          {arena.take(padded), arena.take(padded), arena.take(dense), arena.take(dense)});
     factor_parts.assign(int64_t(s.B) * s.E, 0.0f);
   }
 
@@ -76,15 +75,9 @@ struct Layout {
   }
   float* image(float* all, int n) const { return all + int64_t(n) * in_pixels * P; }
 
-  // Scratch of this thread.
-  struct Buffers { float *a, *b, *d, *e; };  // two padded maps, two dense ones
-  Buffers buffers() const {
-    float* base = thread[omp_get_thread_num()];
-    const int64_t padded = (scratch - 2 * int64_t(in_pixels) * P) / 2;
-    return {base, base + padded, base + 2 * padded, base + 2 * padded + int64_t(in_pixels) * P};
-  }
+  Buffers buffers() const { return thread[omp_get_thread_num()]; }
   void clear(const Buffers& k) const {
-    std::memset(k.a, 0, sizeof(float) * (scratch - 2 * int64_t(in_pixels) * P));
+    for (float* map : {k.a, k.b}) std::memset(map, 0, sizeof(float) * padded);
   }
 
   template <class F>

@@ -1,4 +1,4 @@
-// Weights in blocks, and batch norms with the gates as their scale.
+// Weights in blocks, and batch norms, whose scale the gates multiply.
 
 #pragma once
 
@@ -63,16 +63,25 @@ struct Norms : Layout {
     load_norm(kind, half);
   }
 
+  struct Norm { double mean, rstd, scale, shift; };  // of a channel
+  Norm norm_of(const Kind& kind, int half, int e, int c) const {
+    if (!kind.norm) return {0, 1, 1, 0};
+    const int64_t EC = int64_t(s.E) * s.C, at = int64_t(e) * s.C + c;
+    const float* stats = kind.stats + half * 3 * EC + at;
+    if (!kind.affine) return {stats[0], stats[EC], 1, 0};
+    const float* affine = kind.affine + half * 2 * EC + at;
+    return {stats[0], stats[EC], affine[0], affine[EC]};
+  }
+
+  // Rows of the mean, and of the factor and the summand that normalise.
   void load_norm(const Kind& kind, int half) const {
-    const float* from = kind.stats + int64_t(half) * 3 * s.E * s.C;
     const int base = half ? MEAN2 : MEAN;
     std::memset(row(base), 0, sizeof(float) * 3 * M);
     each_lane([&](int lane, int e, int c) {
-      const float mean = kind.norm ? from[e * s.C + c] : 0.0f;
-      const float rstd = kind.norm ? from[(int64_t(s.E) + e) * s.C + c] : 1.0f;
-      row(base)[lane] = mean;
-      row(base + 1)[lane] = rstd;
-      row(base + 2)[lane] = -mean * rstd;
+      const Norm norm = norm_of(kind, half, e, c);
+      row(base)[lane] = float(norm.mean);
+      row(base + 1)[lane] = float(norm.scale * norm.rstd);
+      row(base + 2)[lane] = float(norm.shift - norm.mean * norm.scale * norm.rstd);
     });
   }
 
@@ -82,22 +91,28 @@ struct Norms : Layout {
   }
 
   // dz = A d + B z + C, from the sums of d and d * (z - mean); d are gradients behind the norm,
-  // `gate` null where no gate multiplies it. Also the gradient of the gates.
+  // `gate` null where no gate multiplies it. Also the gradients of gates, scale and shift.
   void norm_gradient(const Kind& kind, int half, const float* gate) const {
-    const int base = half ? MEAN2 : MEAN;
+    const int64_t EC = int64_t(s.E) * s.C;
     const double count = double(s.B) * out_pixels;
     std::memset(row(A), 0, sizeof(float) * 3 * M);
     if (gate) std::fill(kind.gate_gradients, kind.gate_gradients + s.E, 0.0f);
     std::vector<double> gate_sums(s.E, 0.0);
-    each_lane([&](int lane, int e, int) {
+    each_lane([&](int lane, int e, int channel) {
       double sum = 0, product = 0;
       for (int n = 0; n < s.B; n++) {
         sum += partial[int64_t(n) * 2 * M + lane / P * 2 * P + lane % P];
         product += partial[int64_t(n) * 2 * M + lane / P * 2 * P + P + lane % P];
       }
-      const double mean = row(base)[lane], rstd = row(base + 1)[lane];
-      const double g = gate ? gate[lane] : 1.0;
-      gate_sums[e] += rstd * product;
+      const auto [mean, rstd, scale, shift] = norm_of(kind, half, e, channel);
+      double g = gate ? gate[lane] : 1.0;
+      gate_sums[e] += scale * rstd * product + shift * sum;
+      if (kind.affine_gradients) {
+        float* own = kind.affine_gradients + half * 2 * EC + int64_t(e) * s.C + channel;
+        own[0] = float(g * rstd * product);
+        own[EC] = float(g * sum);
+      }
+      g *= scale;
       double b = 0, c = 0;
       if (s.training && kind.norm) {
         b = -g * rstd * rstd * rstd * product / count;

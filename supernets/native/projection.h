@@ -15,28 +15,29 @@ struct Projector {
   const int h, w, pixels, P, inner, Q;  // Q lanes in, P lanes out
   bool backward;
   float *z, *lanes, *partial, *weight, *turned, *weight_partial;
-  std::vector<float*> thread;
+  struct Buffers { float *a, *b, *d; };  // two gathered maps, one of the outputs
+  std::vector<Buffers> thread;
 
   static int width(int C) { return (C + LANES - 1) / LANES * LANES; }
 
   Projector(const Projection& s, bool backward)
       : s(s), h((s.H - 1) / s.stride + 1), w((s.W - 1) / s.stride + 1), pixels(h * w),
         P(width(s.C)), inner(width(s.inputs)), Q(inner * s.parts), backward(backward) {
-    const int64_t each = int64_t(pixels) * (2 * Q + P);
+    const int64_t wide = int64_t(pixels) * Q, narrow = int64_t(pixels) * P;
     const int64_t all = int64_t(s.B) * pixels * P, matrix = int64_t(P) * Q;
     struct Want { float** where; int64_t floats; } wants[] = {
         {&z, all}, {&lanes, int64_t(ROWS) * P}, {&partial, int64_t(s.B) * 2 * P},
         {&weight, matrix}, {&turned, matrix},
         {&weight_partial, backward && s.gradients ? s.B * matrix : 0}};
-    int64_t total = each * s.threads;
-    for (auto& want : wants) total += want.floats;
-    arena.reserve(size_t(total) * sizeof(float));
-    float* next = reinterpret_cast<float*>(arena.memory);
-    for (auto& want : wants) *want.where = next, next += want.floats;
-    for (int t = 0; t < s.threads; t++) thread.push_back(next), next += each;
+    size_t total = (2 * arena.room(wide) + arena.room(narrow)) * s.threads;
+    for (auto& want : wants) total += arena.room(want.floats);
+    arena.reserve(total);
+    for (auto& want : wants) *want.where = arena.take(want.floats);
+    for (int t = 0; t < s.threads; t++)
+      thread.push_back({arena.take(wide), arena.take(wide), arena.take(narrow)});
   }
 
-  enum { MEAN, RSTD, SHIFT, A, B_, C_, ROWS };
+  enum { MEAN, A, B_, C_, ROWS };
   float* row(int which) const { return lanes + int64_t(which) * P; }
   int outputs(int part) const { return s.parts == 1 ? s.C : part ? s.C - s.C / 2 : s.C / 2; }
   float* map(int n) const { return z + int64_t(n) * pixels * P; }
@@ -60,24 +61,38 @@ struct Projector {
     });
   }
 
+  // f(pixel, channel, its place) of `pixels` in a row and C channels.
+  // Channels that lie apart are taken one after the other: a pixel's would be lines of one cache set.
+  template <class F>
+  static void each_value(const int64_t* step, int64_t pixel_step, int pixels, int C, F f) {
+    if (step[1] == 1)
+      for (int x = 0; x < pixels; x++)
+#pragma omp simd
+        for (int c = 0; c < C; c++) f(x, c, x * pixel_step + c);
+    else
+      for (int c = 0; c < C; c++)
+        for (int x = 0; x < pixels; x++) f(x, c, x * pixel_step + c * step[1]);
+  }
+
+  // The pixels of a row that a part sees; those at the border may have no pixel.
+  int seen(int part, int y) const {
+    return y * s.stride + part < s.H ? std::min(w, (s.W - part + s.stride - 1) / s.stride) : 0;
+  }
+
   // relu(x) of the pixels each part sees, side by side: (pixels, Q).
   void gather(int n, float* to) const {
     const int64_t* step = s.x.strides;
-    for (int y = 0; y < h; y++)
-      for (int x = 0; x < w; x++)
-        for (int part = 0; part < s.parts; part++, to += inner) {
-          const int i = y * s.stride + part, j = x * s.stride + part;
-          if (i >= s.H || j >= s.W) {
-            std::memset(to, 0, sizeof(float) * inner);
-            continue;
-          }
-          const float* from = s.x.data + n * step[0] + i * step[2] + j * step[3];
-          if (step[1] == 1 && s.inputs == inner)
-            for (int c = 0; c < inner; c++) to[c] = from[c] <= 0.0f ? 0.0f : from[c];
-          else
-            for (int c = 0; c < inner; c++)
-              to[c] = c >= s.inputs || from[c * step[1]] <= 0.0f ? 0.0f : from[c * step[1]];
-        }
+    if (s.inputs < inner || s.parts > 1) std::memset(to, 0, sizeof(float) * pixels * Q);
+    for (int y = 0; y < h; y++, to += int64_t(w) * Q)
+      for (int part = 0; part < s.parts; part++) {
+        const float* from = s.x.data + n * step[0] + (y * s.stride + part) * step[2] + part * step[3];
+        float* mine = to + part * inner;
+        const int64_t lanes = Q;
+        each_value(step, s.stride * step[3], seen(part, y), s.inputs,
+                   [=](int x, int c, int64_t at) {
+                     mine[x * lanes + c] = from[at] <= 0.0f ? 0.0f : from[at];
+                   });
+      }
   }
 
   // The inverse of `gather` for gradients; `active` holds what it gathered.
@@ -89,32 +104,34 @@ struct Projector {
         for (int x = 0; x < s.W; x++)
           for (int c = 0; c < s.inputs; c++)
             image[y * step[2] + x * step[3] + c * step[1]] = 0.0f;
-    for (int y = 0; y < h; y++)
-      for (int x = 0; x < w; x++)
-        for (int part = 0; part < s.parts; part++, from += inner, active += inner) {
-          const int i = y * s.stride + part, j = x * s.stride + part;
-          if (i >= s.H || j >= s.W) continue;
-          float* to = image + i * step[2] + j * step[3];
-          if (step[1] == 1)
-            for (int c = 0; c < s.inputs; c++) to[c] = active[c] <= 0.0f ? 0.0f : from[c];
-          else
-            for (int c = 0; c < s.inputs; c++)
-              to[c * step[1]] = active[c] <= 0.0f ? 0.0f : from[c];
-        }
+    for (int y = 0; y < h; y++, from += int64_t(w) * Q, active += int64_t(w) * Q)
+      for (int part = 0; part < s.parts; part++) {
+        float* to = image + (y * s.stride + part) * step[2] + part * step[3];
+        const float *mine = from + part * inner, *seen_by = active + part * inner;
+        const int64_t lanes = Q;
+        each_value(step, s.stride * step[3], seen(part, y), s.inputs,
+                   [=](int x, int c, int64_t at) {
+                     to[at] = seen_by[x * lanes + c] <= 0.0f ? 0.0f : mine[x * lanes + c];
+                   });
+      }
   }
 
   void exchange(int n, const Image& theirs, float* mine, bool in) const {
     const int64_t* step = theirs.strides;
-    for (int y = 0; y < h; y++)
-      for (int x = 0; x < w; x++, mine += P) {
-        float* at = theirs.data + n * step[0] + y * step[2] + x * step[3];
-        if (step[1] == 1 && s.C == P)
-          std::memcpy(in ? mine : at, in ? at : mine, sizeof(float) * P);
-        else if (in)
-          for (int c = 0; c < P; c++) mine[c] = c < s.C ? at[c * step[1]] : 0.0f;
-        else
-          for (int c = 0; c < s.C; c++) at[c * step[1]] = mine[c];
-      }
+    if (in && s.C < P) std::memset(mine, 0, sizeof(float) * pixels * P);
+    for (int y = 0; y < h; y++, mine += int64_t(w) * P) {
+      float* row = theirs.data + n * step[0] + y * step[2];
+      if (step[1] == 1 && s.C == P && step[3] == P)
+        std::memcpy(in ? mine : row, in ? row : mine, sizeof(float) * w * P);
+      else if (in)
+        each_value(step, step[3], w, s.C, [&](int x, int c, int64_t at) {
+          mine[x * P + c] = row[at];
+        });
+      else
+        each_value(step, step[3], w, s.C, [&](int x, int c, int64_t at) {
+          row[at] = mine[x * P + c];
+        });
+    }
   }
 
   void statistics() const {
@@ -132,9 +149,10 @@ struct Projector {
         s.stats[s.C + c] = float(1.0 / std::sqrt(squares / count + s.eps));
         s.stats[2 * s.C + c] = float(squares / (count - 1));
       }
+      const float scale = s.affine ? s.affine[c] * s.stats[s.C + c] : s.stats[s.C + c];
       row(MEAN)[c] = s.stats[c];
-      row(A)[c] = row(RSTD)[c] = s.stats[s.C + c];
-      row(C_)[c] = row(SHIFT)[c] = -s.stats[c] * s.stats[s.C + c];
+      row(A)[c] = scale;
+      row(C_)[c] = (s.affine ? s.affine[s.C + c] : 0.0f) - s.stats[c] * scale;
     }
   }
 
@@ -146,10 +164,13 @@ struct Projector {
         sum += partial[n * 2 * P + c];
         product += partial[n * 2 * P + P + c];
       }
-      const double mean = row(MEAN)[c], rstd = row(RSTD)[c];
-      const double b = s.training ? -rstd * rstd * rstd * product / count : 0.0;
+      const double mean = s.stats[c], rstd = s.stats[s.C + c], scale = row(A)[c];
+      const double b = s.training ? -scale * rstd * rstd * product / count : 0.0;
       row(B_)[c] = float(b);
-      row(C_)[c] = float(s.training ? -rstd * sum / count - b * mean : 0.0);
+      row(C_)[c] = float(s.training ? -scale * sum / count - b * mean : 0.0);
+      if (!s.affine_gradients) continue;
+      s.affine_gradients[c] = float(rstd * product);
+      s.affine_gradients[s.C + c] = float(sum);
     }
   }
 
@@ -158,8 +179,8 @@ struct Projector {
     if (backward) statistics();
 #pragma omp parallel num_threads(s.threads)
     {
-      float* a = thread[omp_get_thread_num()];
-      float *b = a + int64_t(pixels) * Q, *d = b + int64_t(pixels) * Q;
+      const Buffers& mine = thread[omp_get_thread_num()];
+      float *a = mine.a, *b = mine.b, *d = mine.d;
 #pragma omp for schedule(static)
       for (int n = 0; n < s.B; n++) {
         gather(n, a);
@@ -189,12 +210,14 @@ struct Projector {
         scatter(n, b, a);
       }
     }
-    if (backward && s.gradients)
-      each_weight([&](int i, int o, int64_t position) {
-        float sum = 0.0f;
-        for (int n = 0; n < s.B; n++) sum += weight_partial[n * int64_t(P) * Q + int64_t(i) * P + o];
-        s.gradients[position] = sum;
-      });
+    if (!backward || !s.gradients) return;
+    const int64_t matrix = int64_t(P) * Q;
+    for (int n = 1; n < s.B; n++)
+      for (int64_t i = 0; i < matrix; i += LANES)
+        store(weight_partial + i, load(weight_partial + i) + load(weight_partial + n * matrix + i));
+    each_weight([&](int i, int o, int64_t position) {
+      s.gradients[position] = weight_partial[int64_t(i) * P + o];
+    });
   }
 };
 

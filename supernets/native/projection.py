@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from search_spaces.ops import FactorizedReduce, ReLUConvBN
 from supernets.fused import record
-from supernets.native.interface import CImage, CProjection, first_derivative_only, ran
+from supernets.native.interface import CImage, CProjection, first_derivative_only, pointer, ran
 
 
 @dataclass(frozen=True)
@@ -38,10 +38,11 @@ class Projection:
             == ((1, 1), (stride, stride), (0, 0), 1, None)
             for m in convs
         )
-        return cls(library, convs, norm) if plain and not norm.affine else None
+        return cls(library, convs, norm) if plain else None
 
     def __call__(self, x: Tensor) -> Tensor:
-        return Project.apply(x, self, *(m.weight.contiguous() for m in self.convs))
+        affine = torch.stack([self.norm.weight, self.norm.bias]) if self.norm.affine else None
+        return Project.apply(x, self, affine, *(m.weight.contiguous() for m in self.convs))
 
     def moments(self, x: Tensor) -> Tensor:
         """(3, C'): mean, 1 / deviation, variance; filled in where they are not the batch's."""
@@ -58,16 +59,18 @@ class Projection:
         x: Tensor,
         y: Tensor,
         moments: Tensor,
+        affine: Tensor | None,
         weights: Sequence[Tensor],
         dx: Tensor | None = None,
         gradients: Tensor | None = None,
+        affine_gradients: Tensor | None = None,
     ) -> None:
         """Calls `projection_forward` or `projection_backward`. Raises MemoryError."""
         what = CProjection(
             *x.shape, moments.size(1), self.convs[0].stride[0], len(weights),
             training, torch.get_num_threads(), self.norm.eps,
             (ctypes.c_void_p * 2)(*(w.data_ptr() for w in weights)), moments.data_ptr(),
-            None if gradients is None else gradients.data_ptr(),
+            pointer(gradients), pointer(affine), pointer(affine_gradients),
             CImage.of(x), CImage.of(x if dx is None else dx), CImage.of(y),
         )  # fmt: skip
         ran(getattr(self.library, name)(ctypes.byref(what)))
@@ -75,27 +78,33 @@ class Projection:
 
 class Project(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, what: Projection, *weights: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, what: Projection, affine: Tensor | None, *weights: Tensor
+    ) -> Tensor:
         B, _, H, W = x.shape
         stride = what.convs[0].stride[0]
         y = x.new_empty(B, -(-H // stride), -(-W // stride), what.norm.num_features)
         y, moments = y.permute(0, 3, 1, 2), what.moments(x)
         ctx.what, ctx.training = what, what.norm.training
-        what.call("projection_forward", ctx.training, x, y, moments, weights)
+        what.call("projection_forward", ctx.training, x, y, moments, affine, weights)
         if what.norm.training and what.norm.track_running_stats:
             record([what.norm], moments[None, 0], moments[None, 2])
-        ctx.save_for_backward(x, moments, *weights)
+        ctx.save_for_backward(x, moments, affine, *weights)
         return y
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> Any:
         first_derivative_only()
-        x, moments, *weights = ctx.saved_tensors
+        x, moments, affine, *weights = ctx.saved_tensors
         dx, gradients = torch.empty_like(x), None
+        d_affine = None if affine is None else torch.empty_like(affine)
         parts: Sequence[Tensor | None] = [None] * len(weights)
-        if any(ctx.needs_input_grad[2:]):
+        if any(ctx.needs_input_grad[3:]):
             gradients = x.new_empty(sum(w.numel() for w in weights))
             split = gradients.split([w.numel() for w in weights])
             parts = [part.view(w.shape) for part, w in zip(split, weights, strict=True)]
-        ctx.what.call("projection_backward", ctx.training, x, dy, moments, weights, dx, gradients)
-        return dx, None, *parts
+        ctx.what.call(
+            "projection_backward", ctx.training, x, dy, moments, affine, weights,
+            dx, gradients, d_affine,
+        )  # fmt: skip
+        return dx, None, d_affine, *parts

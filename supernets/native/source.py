@@ -15,7 +15,15 @@ from torch import Tensor, nn
 from search_spaces.ops import FactorizedReduce
 from supernets.chains import Chain
 from supernets.fused import record
-from supernets.native.interface import CImage, CKind, CSource, Pointers, first_derivative_only, ran
+from supernets.native.interface import (
+    CImage,
+    CKind,
+    CSource,
+    Pointers,
+    first_derivative_only,
+    pointer,
+    ran,
+)
 
 SEPARABLE, MAX_POOL, AVG_POOL, IDENTITY, FACTORISED = range(5)  # enum Type in interface.h
 
@@ -32,6 +40,14 @@ class Kind:
     @property
     def halves(self) -> int:
         return len(self.convs) // 2
+
+    @property
+    def affine(self) -> Tensor | None:
+        """Scale and shift of the norms (norms, 2, E, C), None where they have none."""
+        if not self.norms or not self.norms[0][0].affine:
+            return None
+        alike = [getattr(m, name) for row in self.norms for name in ("weight", "bias") for m in row]
+        return torch.stack(alike).view(len(self.norms), 2, len(self.norms[0]), -1)
 
 
 def separable_half(layers: Sequence[nn.Module], stride: int) -> bool:
@@ -115,13 +131,16 @@ class Source:
         self.k = k
         self.convs = [m for kind in kinds for alike in kind.convs for m in alike]
 
-    def __call__(self, x: Tensor, gates: Tensor, factors: Tensor | None) -> Sequence[Tensor]:
-        """x (B, C, H, W), gates (E, kinds), factors (E,) of what bypasses -> what each edge adds,
-        (B, C, H/s, W/s)."""
+    def __call__(
+        self, x: Tensor, gates: Tensor, factors: Tensor | None, keep: Tensor | None = None
+    ) -> Sequence[Tensor]:
+        """x (B, C, H, W), gates (E, kinds), factors (E,) of what bypasses, `keep` (B, E) of
+        drop-path -> what each edge adds, (B, C, H/s, W/s)."""
         weights = [
             m.weight if m.weight.is_contiguous() else m.weight.contiguous() for m in self.convs
         ]
-        return Run.apply(x, gates.T.contiguous(), factors, self, *weights)
+        affine = [kind.affine for kind in self.kinds]
+        return Run.apply(x, gates.T.contiguous(), factors, keep, self, *affine, *weights)
 
     def moments(self, x: Tensor) -> list[Tensor]:
         """Per kind (norms, 3, E, C): mean, 1 / deviation, variance; of eval mode filled in."""
@@ -155,12 +174,15 @@ class Source:
         y: Sequence[Tensor],
         gates: Tensor,
         factors: Tensor,
+        keep: Tensor | None,
         moments: Sequence[Tensor],
+        affine: Sequence[Tensor | None],
         weights: Sequence[Tensor],
         dx: Tensor | None = None,
         gate_gradients: Tensor | None = None,
         factor_gradients: Tensor | None = None,
         gradients: Sequence[Tensor | None] = (),
+        affine_gradients: Sequence[Tensor | None] = (),
     ) -> None:
         """Calls `source_forward` or `source_backward`. Raises MemoryError."""
         kinds, pointers, first = (CKind * len(self.kinds))(), [], 0
@@ -175,17 +197,18 @@ class Source:
             if kind.convs:
                 kernel, dilation = kind.convs[0][0].kernel_size[0], kind.convs[0][0].dilation[0]
             gradient = gradients[i] if gradients else None
+            affine_gradient = affine_gradients[i] if affine_gradients else None
             kinds[i] = CKind(
                 kind.type, kind.halves, kernel, dilation, len(kind.norms) > 0,
                 kind.norms[0][0].eps if kind.norms else 0.0,
                 ctypes.cast(pointers[-1], Pointers), stats.data_ptr(), gates.data_ptr() + i * row,
                 None if gate_gradients is None else gate_gradients.data_ptr() + i * row,
-                None if gradient is None else gradient.data_ptr(),
+                pointer(gradient), pointer(affine[i]), pointer(affine_gradient),
             )  # fmt: skip
         source = CSource(
             x.size(0), x.size(1) // self.k, *x.shape[2:], self.edges, self.stride,
             len(self.kinds), training, torch.get_num_threads(), self.k, kinds, factors.data_ptr(),
-            None if factor_gradients is None else factor_gradients.data_ptr(),
+            pointer(factor_gradients), pointer(keep),
             CImage.of(x), CImage.of(x if dx is None else dx),
             (CImage * len(y))(*map(CImage.of, y)),
         )  # fmt: skip
@@ -197,35 +220,47 @@ class Run(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, gates: Tensor, given: Tensor | None, source: Source, *weights: Tensor
+        ctx: Any,
+        x: Tensor,
+        gates: Tensor,
+        given: Tensor | None,
+        keep: Tensor | None,
+        source: Source,
+        *parameters: Tensor | None,
     ) -> Any:
         B, C, H, W = x.shape
         h, w = (-(-side // source.stride) for side in (H, W))
         y = [x.new_empty(B, h, w, C).permute(0, 3, 1, 2) for _ in range(source.edges)]
         factors = x.new_ones(source.edges) if given is None else given.contiguous()
-        moments = source.moments(x)
+        moments, kinds = source.moments(x), len(source.kinds)
+        affine, weights = parameters[:kinds], cast(Sequence[Tensor], parameters[kinds:])
         ctx.source, ctx.training = source, source.training
-        source.call("source_forward", ctx.training, x, y, gates, factors, moments, weights)
+        source.call(
+            "source_forward", ctx.training, x, y, gates, factors, keep, moments, affine, weights
+        )
         source.record(moments)
-        ctx.save_for_backward(x, gates, factors, *moments, *weights)
+        ctx.save_for_backward(x, gates, factors, keep, *moments, *parameters)
         return tuple(y)
 
     @staticmethod
     def backward(ctx: Any, *dy: Tensor) -> Any:
         first_derivative_only()
         source: Source = ctx.source
-        x, gates, factors, *rest = ctx.saved_tensors
-        moments, weights = rest[: len(source.kinds)], rest[len(source.kinds) :]
+        x, gates, factors, keep, *rest = ctx.saved_tensors
+        kinds = len(source.kinds)
+        moments, affine, weights = rest[:kinds], rest[kinds : 2 * kinds], rest[2 * kinds :]
         dx, d_gates, d_factors = (torch.empty_like(t) for t in (x, gates, factors))
         gradients: list[Tensor | None] = []
         parts: Sequence[Tensor | None] = [None] * len(weights)
-        if any(ctx.needs_input_grad[4:]):
+        if any(ctx.needs_input_grad[5 + kinds :]):
             gradients, parts = source_gradients(source, x, weights)
+        d_affine = [None if t is None else torch.empty_like(t) for t in affine]
         source.call(
-            "source_backward", ctx.training, x, dy, gates, factors, moments, weights,
-            dx, d_gates, d_factors, gradients,
+            "source_backward", ctx.training, x, dy, gates, factors, keep, moments, affine, weights,
+            dx, d_gates, d_factors, gradients, d_affine,
         )  # fmt: skip
-        return dx, d_gates, d_factors if ctx.needs_input_grad[2] else None, None, *parts
+        d_given = d_factors if ctx.needs_input_grad[2] else None
+        return dx, d_gates, d_given, None, None, *d_affine, *parts
 
 
 def source_gradients(

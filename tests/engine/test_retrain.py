@@ -59,6 +59,7 @@ def run(toy_darts, tmp_path):
             folder=place,
             device=CPU,
             seed=seed,
+            form=options.pop("form", "reference"),
             record=Record(place),
             checkpoints=Checkpoints(place / "checkpoints", "retrain", {}, every_seconds=0),
             **options,

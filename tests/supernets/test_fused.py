@@ -56,13 +56,6 @@ def test_each_family(family: str, choose: Choose, training: bool):
     assert_equal(space_of(family, 5), MixedOp, choose=choose, training=training)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_channels_last(family: str):
-    assert_equal(space_of(family, 5), MixedOp, channels_last=True)
-    if family == "darts":
-        assert_equal(space_of(family, 8), partial(PartialMixedOp, k=4), channels_last=True)
-
-
 @pytest.mark.parametrize("choose", [everything, pruned])
 @pytest.mark.parametrize("factors", [True, False])
 def test_partial_channels(choose: Choose, factors: bool):

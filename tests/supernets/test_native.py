@@ -6,12 +6,12 @@ multiple of its error, or by 2e-5 of the largest value.
 """
 
 import copy
-from collections.abc import Callable
 from functools import partial
 
 import pytest
 import torch
-from equal_forms import CPU, Choose, differences, drawn, everything, pruned
+from equal_forms import CPU, Choose, drawn, everything, pruned
+from equal_forms import assert_native_equal as assert_equal
 from torch import nn
 from torch.func import functional_call
 
@@ -36,16 +36,6 @@ def space_of(channels: int, candidates: list[str] | None = None, size: tuple[int
         input_shape=(3, *size),
         classes=4,
     )
-
-
-def assert_equal(
-    space: Space, mixed_op: Callable[..., nn.Module], *, times: float = 4, **how: object
-) -> None:
-    """As near the reference in float64 as the reference in float32 is, so many times."""
-    found = differences(space, mixed_op, "native", torch.float32, **how)
-    measure = differences(space, mixed_op, "reference", torch.float32, **how)
-    rounding = max(measure.values())
-    assert {n: d for n, d in found.items() if not d <= max(2e-5, times * rounding)} == {}
 
 
 @pytest.mark.parametrize("candidate", [name for name in CANDIDATES if name != "none"])

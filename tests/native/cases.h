@@ -1,0 +1,85 @@
+// The cases: sizes, kinds and arrangements, the same on every machine.
+
+#pragma once
+
+#include <algorithm>
+
+#include "tensors.h"
+
+namespace check {
+
+struct Case {
+  int number, C, E, B, H, W, stride, k, threads;
+  bool training, weights, coarse, projection;
+  int inputs, parts;  // of a projection
+  std::vector<Kind> kinds;
+  Arrangement x, y, dx, dy;
+
+  std::string name() const;
+};
+
+std::string Case::name() const {
+  static const char* types[] = {"separable", "max pool", "avg pool", "identity", "factorised"};
+  char text[400];
+  std::snprintf(text, sizeof text, "case %d: C=%d E=%d B=%d H=%d W=%d stride=%d k=%d%s%s, x %s, "
+                "y %s, dx %s, dy %s;", number, C, E, B, H, W, stride, k,
+                training ? " training" : "", weights ? "" : " gates only", NAMES[x], NAMES[y],
+                NAMES[dx], NAMES[dy]);
+  std::string found = text;
+  if (projection) return found + " projection of " + std::to_string(inputs) + " channels in " +
+                         std::to_string(parts);
+  for (const Kind& kind : kinds) {
+    found += std::string(" ") + types[kind.type];
+    if (kind.type == SEPARABLE)
+      found += " x" + std::to_string(kind.halves) + " kernel " + std::to_string(kind.kernel) +
+               " dilation " + std::to_string(kind.dilation);
+    if (!kind.norm) found += " without norm";
+    found += ",";
+  }
+  return found;
+}
+
+Kind draw_kind(Random& random, int kernel, int stride, int C) {
+  Kind kind{};
+  kind.norm = 1, kind.halves = 0, kind.kernel = kind.dilation = 1;
+  const int choice = random.below(stride == 2 && C == 1 ? 3 : 4);
+  if (choice == 0) {
+    kind.type = SEPARABLE, kind.kernel = kernel, kind.halves = 1 + random.below(2);
+    constexpr int dilations[] = {1, 1, 2, 3, 11};
+    kind.dilation = dilations[random.below(5)];
+  } else if (choice < 3) {
+    kind.type = choice == 1 ? MAX_POOL : AVG_POOL, kind.norm = random.below(2);
+  } else if (stride == 1) {
+    kind.type = IDENTITY, kind.norm = random.below(2);
+  } else {
+    kind.type = FACTORISED, kind.halves = 1;
+  }
+  return kind;
+}
+
+Arrangement draw_arrangement(Random& random, bool gradient = false) {
+  return Arrangement(random.below(gradient ? ARRANGEMENTS : EXPANDED));
+}
+
+// Sizes that are 0 are drawn, like all that is not given.
+Case case_of(int number, int C, int stride, int kernel, int H, int W, int E, int k) {
+  Random random(7919u * unsigned(number) + 1);
+  Case c{};
+  c.number = number, c.C = C, c.stride = stride;
+  c.H = H ? H : 1 + random.below(9), c.W = W ? W : 1 + random.below(7);
+  c.E = E ? E : 1 + random.below(14), c.k = k ? k : 1 << random.below(3);
+  c.threads = 1 + random.below(4), c.training = !random.chance(4), c.weights = !random.chance(4);
+  c.coarse = random.chance(4), c.B = 1 + random.below(4);
+  if (c.H <= stride && c.W <= stride) c.B = std::max(c.B, 2);  // has a variance
+  for (int more = random.below(4); more >= 0; more--)
+    c.kinds.push_back(draw_kind(random, kernel, stride, C));
+  c.x = draw_arrangement(random), c.y = draw_arrangement(random);
+  c.dx = draw_arrangement(random), c.dy = draw_arrangement(random, true);
+  if (random.chance(6)) {
+    c.projection = true, c.kinds.clear(), c.E = c.k = 1, c.inputs = 1 + random.below(40);
+    c.parts = stride == 2 && C > 1 ? 1 + random.below(2) : 1;
+  }
+  return c;
+}
+
+}  // namespace check

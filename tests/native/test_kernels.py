@@ -1,0 +1,86 @@
+"""The native kernels against a naive reference in double precision, by a C++ program.
+
+It runs under an address and an undefined-behaviour sanitiser, as built for use, and for aarch64 in
+an emulator, for every target that this machine can run.
+"""
+
+import os
+import platform
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from targets import TARGETS, runs
+
+from supernets.native import build
+
+HERE = Path(__file__).parent
+NATIVE = Path(build.__file__).parent
+SANITISED = ["-Og", "-g1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+SANITISED += ["-std=c++17", "-fopenmp", "-Wno-psabi"]
+# An arena that lives as long as the process, and OpenMP's threads, are no leaks.
+ENVIRONMENT = {"ASAN_OPTIONS": "detect_leaks=0", "OMP_WAIT_POLICY": "passive"}
+QUICK, ALL = 41, 1  # every so many-th case
+
+pytestmark = pytest.mark.skipif(build.compiler() is None, reason="no C++ compiler on this machine")
+
+
+def compiled(compiler: str, flags: Sequence[str], folder: Path) -> Path:
+    """The program; its reference without the flags, since that is not what is tested."""
+    program, reference = folder / "check_kernels", folder / "reference.o"
+    plain = [compiler, "-O1", "-std=c++17", f"-I{NATIVE}", "-c", HERE / "reference.cpp"]
+    subprocess.run([*plain, "-o", reference], check=True)
+    sources = [f"-I{NATIVE}", HERE / "check_kernels.cpp", reference]
+    subprocess.run([compiler, *flags, *sources, "-o", program], check=True)
+    return program
+
+
+def passes(*command: str | Path | int) -> None:
+    run = subprocess.run(
+        [str(word) for word in command],
+        capture_output=True,
+        text=True,
+        env=os.environ | ENVIRONMENT,
+    )
+    print(run.stdout)
+    assert run.returncode == 0, f"{run.stdout}\n{run.stderr[:4000]}"
+
+
+@pytest.fixture(params=TARGETS)
+def target(request: pytest.FixtureRequest) -> str:
+    if not runs(request.param):
+        pytest.skip(f"this processor cannot run {request.param}")
+    return request.param
+
+
+@pytest.mark.parametrize("every", [QUICK, pytest.param(ALL, marks=pytest.mark.slow)])
+def test_under_sanitisers(target: str, every: int, tmp_path: Path):
+    program = compiled(str(build.compiler()), [*SANITISED, f"-march={target}"], tmp_path)
+    passes(program, every)
+
+
+@pytest.mark.slow
+def test_as_built_for_use(target: str, tmp_path: Path):
+    program = compiled(str(build.compiler()), used_flags(target), tmp_path)
+    passes(program, ALL)
+
+
+def used_flags(target: str) -> list[str]:
+    """The flags of the library for this target, without those that make it a library."""
+    flags = [flag for flag in build.FLAGS if flag not in ("-shared", "-fPIC", "-march=native")]
+    return [*flags, f"-march={target}"]
+
+
+@pytest.mark.slow
+def test_on_aarch64(tmp_path: Path):
+    compiler, emulator = (shutil.which(n) for n in ("aarch64-linux-gnu-g++", "qemu-aarch64"))
+    if platform.machine() == "aarch64":
+        pytest.skip("the other tests run on aarch64 itself")
+    if compiler is None or emulator is None:
+        pytest.skip(
+            "needs aarch64-linux-gnu-g++ and qemu-aarch64 (g++-aarch64-linux-gnu, qemu-user)"
+        )
+    program = compiled(compiler, [*used_flags("armv8-a"), "-static"], tmp_path)
+    passes(emulator, program, QUICK)

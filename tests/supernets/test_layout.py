@@ -1,0 +1,175 @@
+"""No pass of ours hands a channels-last map to torch's convolutions on a CPU."""
+
+import pytest
+import torch
+from equal_forms import CPU, everything
+from hydra.utils import instantiate
+from layouts import Convolutions, taken_for_channels_last
+from test_every_config import STRATEGIES, composed, still
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from engine.evaluate import evaluate, restore_statistics
+from engine.final.baseline import NETWORKS, HandMade
+from search_spaces.architecture import Architecture
+from search_spaces.darts import CANDIDATES, darts
+from search_spaces.goldnas import CANDIDATES as GOLDNAS
+from search_spaces.goldnas import goldnas
+from search_spaces.nasbench201 import CANDIDATES as NASBENCH201
+from search_spaces.nasbench201 import nasbench201
+from search_spaces.space import Space
+from supernets.forms import FORMS, use_form
+from supernets.layout import channels_first
+from supernets.mixed_op import MixedOp
+from supernets.mixture import GroupMixture, Mixture
+from supernets.native.build import compiler
+from supernets.network import final_network, supernet
+
+
+class Strided(nn.Sequential):
+    """An operation from outside, of the convolutions at fault."""
+
+    def __init__(self, c_in: int, c_out: int, stride: int, *, affine: bool, search: bool):
+        super().__init__(nn.Conv2d(c_in, c_out, 1, stride), nn.BatchNorm2d(c_out, affine=affine))
+
+
+class Own(MixedOp):
+    """A mixed op that no form knows: its edges run alone."""
+
+
+def space_of(family: str, channels: int = 4, **more: object) -> Space:
+    """`outside` is the DARTS space with an operation from outside."""
+    make, names = {
+        "goldnas": (goldnas, list(GOLDNAS)),
+        "nasbench201": (nasbench201, list(NASBENCH201)),
+        "outside": (darts, [*CANDIDATES, "strided"]),
+    }.get(family, (darts, list(CANDIDATES)))
+    operations = {"strided": Strided} if family == "outside" else None
+    settings = dict(
+        layers=5 if family == "nasbench201" else 3, nodes=2, channels=channels, candidates=names,
+        input_shape=(3, 8, 8), classes=3, operations=operations,
+    )  # fmt: skip
+    return make(**settings | more)
+
+
+def batch() -> tuple[Tensor, Tensor]:
+    """Images as they come out of a data set of (H, W, C) images, and labels."""
+    return torch.randn(4, 8, 8, 3).permute(0, 3, 1, 2), torch.arange(4) % 3
+
+
+def mixture_of(space: Space) -> Mixture:
+    def part(cell) -> GroupMixture:
+        gates = torch.rand(len(cell.edges), cell.width, requires_grad=True)
+        return GroupMixture(gates, None, everything(cell))
+
+    return Mixture({name: part(cell) for name, cell in space.groups.items()})
+
+
+def assert_channels_first(found: Convolutions) -> None:
+    assert found.seen
+    assert found.last == set()
+
+
+@pytest.fixture(params=list(FORMS))
+def form(request) -> str:
+    if request.param == "native" and compiler() is None:
+        pytest.skip("no C++ compiler on this machine")
+    return request.param
+
+
+def step(name: str, form: str, space: Space, *overrides: str) -> Convolutions:
+    """A step of a strategy, its statistics restored, and evaluated."""
+    config = composed(*still(name), *overrides).strategy
+    strategy = instantiate(config, _convert_="all")(space=space)
+    net = supernet(space, strategy.mixed_op).train()
+    use_form(net, form, CPU)
+    strategy.setup(net, CPU)
+    strategy.epoch_start(0, 2)
+    with Convolutions() as found:
+        strategy.step(net, batch(), batch(), progress=0.5, move_alphas=True)
+        restore_statistics(net, [batch()], strategy.mixture(noise=False))
+        evaluate(net, [batch()], strategy.mixture(noise=False))
+    return found
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(n, marks=[] if n in ("gdas", "pcdarts") else pytest.mark.slow)
+        for n in STRATEGIES
+        if n != "random"
+    ],
+)
+def test_a_step_of_each_strategy(name: str, form: str):
+    assert_channels_first(step(name, form, space_of("goldnas" if name == "goldnas" else "outside")))
+
+
+@pytest.mark.parametrize("hessian", ["exact", "finite_difference"])
+def test_a_step_of_second_order(hessian: str, form: str):
+    space = space_of("darts", candidates=["skip_connect", "sep_conv_3x3", "dil_conv_5x5"])
+    override = f"strategy.update.hessian={hessian}"
+    assert_channels_first(step("darts_second_order", form, space, override))
+
+
+@pytest.mark.parametrize("mixed_op", [MixedOp, Own])
+@pytest.mark.parametrize(
+    ("family", "channels", "more"),
+    [
+        ("darts", 1, {}),
+        ("darts", 3, {"stem": "imagenet"}),  # the last cells have maps of 1x1
+        ("goldnas", 2, {}),
+        ("nasbench201", 5, {}),
+        ("outside", 3, {}),
+    ],
+)
+def test_a_pass_of_each_space(family: str, channels: int, more: dict, mixed_op, form: str):
+    space = space_of(family, channels, **more)
+    net, mixture = supernet(space, mixed_op).train(), mixture_of(space)
+    use_form(net, form, CPU)
+    for net.checkpoint_cells in (False, True):
+        with Convolutions() as found:
+            net(batch()[0].requires_grad_(), mixture).sum().backward()
+        assert_channels_first(found)
+
+
+def test_a_step_of_retraining_with_an_auxiliary_head():
+    space = space_of("darts", 3)
+    chosen = {group: {"0-2": ("sep_conv_3x3",), "1-3": ("skip_connect",)} for group in space.groups}
+    net = final_network(space, Architecture.of(space, chosen), auxiliary=True).train()
+    net.set_drop_path(0.2)
+    with Convolutions() as found:
+        logits, auxiliary = net(batch()[0])
+        (logits.sum() + auxiliary.sum()).backward()
+        restore_statistics(net, [batch()])
+        evaluate(net, [batch()])
+    assert_channels_first(found)
+
+
+@pytest.mark.parametrize("network", list(NETWORKS))
+def test_a_step_of_a_baseline(network: str):
+    net = HandMade(network, space_of("darts"), 0.1).train()
+    with Convolutions() as found:
+        net(batch()[0]).sum().backward()
+    assert_channels_first(found)
+
+
+@pytest.mark.parametrize(
+    "shape", [(2, 3, 4, 5), (2, 1, 4, 5), (2, 3, 1, 1), (2, 3, 1, 5), (1,) * 4]
+)
+def test_channels_first_is_what_torch_takes_it_for(shape: tuple[int, ...]):
+    x = torch.randn(shape[0], *shape[2:], shape[1]).permute(0, 3, 1, 2).requires_grad_()
+    y = channels_first(x)
+    assert y.stride() == torch.empty(shape).stride()
+    assert torch.equal(x, y)
+    assert not taken_for_channels_last(y)
+    (gradient,) = torch.autograd.grad((y**3).sum(), x, create_graph=True)
+    (second,) = torch.autograd.grad(gradient.sum(), x)
+    torch.testing.assert_close(second, 6 * x)
+    assert channels_first(y) is y or min(shape[1], shape[2] * shape[3]) == 1
+
+
+def test_the_watch_sees_channels_last():
+    weight, x = torch.randn(2, 3, 1, 1, requires_grad=True), batch()[0]
+    with Convolutions() as found:
+        F.conv2d(x, weight).sum().backward()
+    assert (found.seen, len(found.last)) == (2, 2)
