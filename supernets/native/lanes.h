@@ -138,23 +138,31 @@ struct Shape {
 // Pixels of a depthwise tile: their sums, the K taps of a row and one value stay in registers.
 constexpr int TILE = 8;
 
-// f(t, j, value): every value of a row that T pixels, S apart, see through K taps, D apart; each is
-// loaded once.
+// f(t, j, value): the values of a row that T pixels, S apart, see through K taps, D apart; each is
+// loaded once. With D = 0 the taps are `dilation` apart, and a value is loaded for each tap.
 template <int K, int D, int S, int T, class F>
-INLINE void seen(const float* in, int P, F f) {
-  unrolled<(T - 1) * S + (K - 1) * D + 1>([&](auto p) HERE {
-    const vec value = load(in);
-    in += P;
-    unrolled<T>([&](auto t) HERE {
-      constexpr int reach = p - t * S;
-      if constexpr (reach >= 0 && reach % D == 0 && reach / D < K) f(t, number<reach / D>{}, value);
+INLINE void seen(const float* in, int P, int dilation, F f) {
+  if constexpr (D == 0) {
+    unrolled<K>([&](auto j) HERE {
+      unrolled<T>([&](auto t) HERE { f(t, j, load(in + int64_t(t * S + j * dilation) * P)); });
     });
-  });
+  } else {
+    unrolled<(T - 1) * S + (K - 1) * D + 1>([&](auto p) HERE {
+      const vec value = load(in);
+      in += P;
+      unrolled<T>([&](auto t) HERE {
+        constexpr int reach = p - t * S;
+        if constexpr (reach >= 0 && reach % D == 0 && reach / D < K)
+          f(t, number<reach / D>{}, value);
+      });
+    });
+  }
 }
 
 template <int K, int D, int S>
-void depthwise(const float* in, int row, const float* weight, int P, float* out, int h, int w) {
-  constexpr int reach = D * (K - 1) / 2;
+void depthwise(const float* in, int row, int dilation, const float* weight, int P, float* out,
+               int h, int w) {
+  const int reach = dilation * (K - 1) / 2;
   in -= (int64_t(reach) * row + reach) * P;
   for (int y = 0; y < h; y++)
     for (int v = 0; v < P; v += LANES)
@@ -162,10 +170,11 @@ void depthwise(const float* in, int row, const float* weight, int P, float* out,
         const float* line = in + (int64_t(y) * row + x) * S * P + v;
         const float* tap = weight + v;
         vec sum[T] = {};
-        for (int i = 0; i < K; i++, line += int64_t(D) * row * P) {
+        for (int i = 0; i < K; i++, line += int64_t(dilation) * row * P) {
           vec k[K];
           unrolled<K>([&](auto j) HERE { k[j] = load(tap), tap += P; });
-          seen<K, D, S, T>(line, P, [&](auto t, auto j, vec value) HERE { sum[t] += value * k[j]; });
+          seen<K, D, S, T>(line, P, dilation,
+                           [&](auto t, auto j, vec value) HERE { sum[t] += value * k[j]; });
         }
         float* to = out + (int64_t(y) * w + x) * P + v;
         unrolled<T>([&](auto t) HERE { store(to, sum[t]), to += P; });
@@ -174,9 +183,9 @@ void depthwise(const float* in, int row, const float* weight, int P, float* out,
 
 // gradient[t] = sum over pixels of d(y, x) * in(y * S + ..); d lies as `in` does, S pixels apart.
 template <int K, int D, int S>
-void depthwise_gradient(const float* in, int row, const float* d, int P, int h, int w,
+void depthwise_gradient(const float* in, int row, int dilation, const float* d, int P, int h, int w,
                         float* gradient) {
-  constexpr int reach = D * (K - 1) / 2;
+  const int reach = dilation * (K - 1) / 2;
   in -= (int64_t(reach) * row + reach) * P;
   std::memset(gradient, 0, sizeof(float) * K * K * P);
   for (int y = 0; y < h; y++)
@@ -187,29 +196,33 @@ void depthwise_gradient(const float* in, int row, const float* d, int P, int h, 
         unrolled<T>([&](auto t) HERE { g[t] = load(d + at + int64_t(t) * S * P); });
         const float* line = in + at;
         float* to = gradient + v;
-        for (int i = 0; i < K; i++, line += int64_t(D) * row * P, to += K * P) {
+        for (int i = 0; i < K; i++, line += int64_t(dilation) * row * P, to += K * P) {
           vec sum[K];
           unrolled<K>([&](auto j) HERE { sum[j] = load(to + j * P); });
-          seen<K, D, S, T>(line, P, [&](auto t, auto j, vec value) HERE { sum[j] += g[t] * value; });
+          seen<K, D, S, T>(line, P, dilation,
+                           [&](auto t, auto j, vec value) HERE { sum[j] += g[t] * value; });
           unrolled<K>([&](auto j) HERE { store(to + j * P, sum[j]); });
         }
       });
 }
 
 struct Depthwise {
-  void (*forward)(const float*, int, const float*, int, float*, int, int);
-  void (*gradient)(const float*, int, const float*, int, int, int, float*);
+  void (*forward)(const float*, int, int, const float*, int, float*, int, int);
+  void (*gradient)(const float*, int, int, const float*, int, int, int, float*);
 };
 
 template <int K, int D, int S>
 constexpr Depthwise DEPTHWISE = {depthwise<K, D, S>, depthwise_gradient<K, D, S>};
 
-// Python hands over no others (source.py).
 Depthwise depthwise_kernels(const Kind& kind, int stride) {
-  static const Depthwise known[2][2][2] = {
-      {{DEPTHWISE<3, 1, 1>, DEPTHWISE<3, 1, 2>}, {DEPTHWISE<3, 2, 1>, DEPTHWISE<3, 2, 2>}},
-      {{DEPTHWISE<5, 1, 1>, DEPTHWISE<5, 1, 2>}, {DEPTHWISE<5, 2, 1>, DEPTHWISE<5, 2, 2>}}};
-  return known[kind.kernel == 5][kind.dilation - 1][stride - 1];
+  static const Depthwise known[2][3][2] = {
+      {{DEPTHWISE<3, 0, 1>, DEPTHWISE<3, 0, 2>},
+       {DEPTHWISE<3, 1, 1>, DEPTHWISE<3, 1, 2>},
+       {DEPTHWISE<3, 2, 1>, DEPTHWISE<3, 2, 2>}},
+      {{DEPTHWISE<5, 0, 1>, DEPTHWISE<5, 0, 2>},
+       {DEPTHWISE<5, 1, 1>, DEPTHWISE<5, 1, 2>},
+       {DEPTHWISE<5, 2, 1>, DEPTHWISE<5, 2, 2>}}};
+  return known[kind.kernel == 5][kind.dilation > 2 ? 0 : kind.dilation][stride - 1];
 }
 
 // Outputs of a product that stay in registers, T pixels by V vectors, beside one row of weights.

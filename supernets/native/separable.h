@@ -25,7 +25,8 @@ struct Separable : Norms {
   void half_forward(const Kind& kind, int half, int b, const float* in, const Shape& shape,
                     float* d, float* z) const {
     depthwise_kernels(kind, half ? 1 : s.stride)
-        .forward(in + int64_t(shape.at(0, 0)) * P, shape.row, depthwise_of(half, b, false), P, d, h, w);
+        .forward(in + int64_t(shape.at(0, 0)) * P, shape.row, kind.dilation,
+                 depthwise_of(half, b, false), P, d, h, w);
     pointwise(d, P, pointwise_of(kind, half, b, false), P, z, w, 1, h, w);
   }
 
@@ -121,11 +122,13 @@ struct Separable : Norms {
     float* origin = spread + int64_t(shape.at(0, 0)) * P;
     pointwise(dz, P, pointwise_of(kind, half, b, true), P, origin, shape.row, stride, h, w);
     depthwise_kernels(kind, 1)
-        .forward(origin, shape.row, depthwise_of(half, b, true), P, out, shape.h, shape.w);
+        .forward(origin, shape.row, kind.dilation, depthwise_of(half, b, true), P, out, shape.h,
+                 shape.w);
     if (!kind.gradients) return;
     float* part = weight_part(n, b);
     depthwise_kernels(kind, stride)
-        .gradient(in + int64_t(shape.at(0, 0)) * P, shape.row, origin, P, h, w, part);
+        .gradient(in + int64_t(shape.at(0, 0)) * P, shape.row, kind.dilation, origin, P, h, w,
+                  part);
     pointwise_gradient(d, P, dz, P, out_pixels, part + int64_t(kind.kernel) * kind.kernel * P);
   }
 

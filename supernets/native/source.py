@@ -60,7 +60,7 @@ def separable_half(layers: Sequence[nn.Module], stride: int) -> bool:
     pad = dilation * (K - 1) // 2
     depthwise = (C, C, C, (K, K), (stride, stride), (pad, pad), (dilation, dilation), None)
     pointwise = (C, C, 1, (1, 1), (1, 1), (0, 0), (1, 1), None)
-    return K in (3, 5) and dilation in (1, 2) and (settings(d), settings(p)) == (depthwise, pointwise)
+    return K in (3, 5) and (settings(d), settings(p)) == (depthwise, pointwise)
 
 
 def settings(conv: nn.Conv2d) -> tuple[Any, ...]:
