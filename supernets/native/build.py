@@ -27,6 +27,7 @@ HEADERS = (
     "norms.h",
     "separable.h",
     "factorised.h",
+    "dense.h",
     "pools.h",
     "projection.h",
     "source.h",

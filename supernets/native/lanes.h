@@ -279,22 +279,25 @@ void pointwise(const float* in, int Q, const float* weight, int P, float* out, i
   convolution<1>(in, w, Q, weight, P, out, out_row, out_step, h, w);
 }
 
-// gradient (Q in, P out) += sum over pixels of in d^T, for n pixels.
+// gradient (Q in, P out) += sum over pixels of in d^T, for h rows of w pixels.
 template <int V>
-INLINE void outer_products(const float* in, int Q, const float* d, int P, int n, float* gradient) {
+INLINE void outer_products(const float* in, int row, int Q, const float* d, int d_row, int P, int w,
+                           int h, float* gradient) {
   constexpr int T = REGISTERS == 16 ? 4 : std::min(LANES, 8);
   for (int q = 0; q < Q; q += T) {
     vec sum[T][V];
     unrolled<T>([&](auto t) HERE {
       unrolled<V>([&](auto v) HERE { sum[t][v] = load(gradient + int64_t(q + t) * P + v * LANES); });
     });
-    const float *from = in + q, *g = d;
-    for (int i = 0; i < n; i++, from += Q, g += P) {
-      vec k[V];
-      unrolled<V>([&](auto v) HERE { k[v] = load(g + v * LANES); });
-      unrolled<T>([&](auto t) HERE {
-        unrolled<V>([&](auto v) HERE { sum[t][v] += k[v] * from[t]; });
-      });
+    for (int y = 0; y < h; y++) {
+      const float *from = in + int64_t(y) * row * Q + q, *g = d + int64_t(y) * d_row * P;
+      for (int x = 0; x < w; x++, from += Q, g += P) {
+        vec k[V];
+        unrolled<V>([&](auto v) HERE { k[v] = load(g + v * LANES); });
+        unrolled<T>([&](auto t) HERE {
+          unrolled<V>([&](auto v) HERE { sum[t][v] += k[v] * from[t]; });
+        });
+      }
     }
     unrolled<T>([&](auto t) HERE {
       unrolled<V>([&](auto v) HERE { store(gradient + int64_t(q + t) * P + v * LANES, sum[t][v]); });
@@ -302,23 +305,22 @@ INLINE void outer_products(const float* in, int Q, const float* d, int P, int n,
   }
 }
 
-// As above, in parts that stay in the first cache.
-void add_outer_products(const float* in, int Q, const float* d, int P, int pixels,
-                        float* gradient) {
-  const int most = std::max(16, 4096 / (P + Q));
-  for (int first = 0; first < pixels; first += most) {
-    const int n = std::min(most, pixels - first);
-    const float *from = in + int64_t(first) * Q, *g = d + int64_t(first) * P;
-    int v = 0;
-    for (; v + 2 * LANES <= P; v += 2 * LANES) outer_products<2>(from, Q, g + v, P, n, gradient + v);
-    if (v < P) outer_products<1>(from, Q, g + v, P, n, gradient + v);
-  }
+void add_outer_products(const float* in, int row, int Q, const float* d, int d_row, int P, int w,
+                        int h, float* gradient) {
+  int v = 0;
+  for (; v + 2 * LANES <= P; v += 2 * LANES)
+    outer_products<2>(in, row, Q, d + v, d_row, P, w, h, gradient + v);
+  if (v < P) outer_products<1>(in, row, Q, d + v, d_row, P, w, h, gradient + v);
 }
 
 void pointwise_gradient(const float* in, int Q, const float* d, int P, int pixels,
                         float* gradient) {
   std::memset(gradient, 0, sizeof(float) * P * Q);
-  add_outer_products(in, Q, d, P, pixels, gradient);
+  const int most = std::max(16, 4096 / (P + Q));  // so many stay in the first cache
+  for (int first = 0; first < pixels; first += most) {
+    const int n = std::min(most, pixels - first);
+    add_outer_products(in + int64_t(first) * Q, n, Q, d + int64_t(first) * P, n, P, n, 1, gradient);
+  }
 }
 
 // Mean and sum of squared deviations of one image, per lane.

@@ -2,12 +2,12 @@
 
 #pragma once
 
-#include "factorised.h"
+#include "dense.h"
 
 namespace {
 
-struct Pools : Factorised {
-  using Factorised::Factorised;
+struct Pools : Dense {
+  using Dense::Dense;
 
   float* pooled(const Kind& kind, int n) const {
     return kind.type == IDENTITY ? image(X, n) : T1 + int64_t(n) * out_pixels * P;

@@ -9,7 +9,7 @@ namespace {
 struct Separable : Norms {
   using Norms::Norms;
 
-  Shape padded(const Kind& kind, bool input) const {
+  Shape padded_shape(const Kind& kind, bool input) const {
     const int pad = kind.dilation * (kind.kernel - 1) / 2;
     return input ? Shape(s.H, s.W, pad) : Shape(h, w, pad);
   }
@@ -19,6 +19,13 @@ struct Separable : Norms {
       for (int64_t i = 0; i < int64_t(in.w) * P; i += LANES)
         store(to + int64_t(in.at(y, 0)) * P + i,
               positive(load(image(X, n) + int64_t(y) * in.w * P + i)));
+  }
+
+  // The gradient of an image behind its ReLU, added to the image's.
+  void add_where_positive(int n, const float* d) const {
+    float *dx = image(DX, n), *x = image(X, n);
+    for (int64_t i = 0; i < int64_t(in_pixels) * P; i += LANES)
+      store(dx + i, load(dx + i) + select(load(x + i) <= 0.0f, vec{}, load(d + i)));
   }
 
   // z of a half of one image and block; `in` is padded, `d` gets the depthwise result.
@@ -36,7 +43,7 @@ struct Separable : Norms {
   }
 
   void separable_forward(const Kind& kind) const {
-    const Shape in = padded(kind, true), middle = padded(kind, false);
+    const Shape in = padded_shape(kind, true), middle = padded_shape(kind, false);
 #pragma omp single
     {
       pack_weights(kind);
@@ -133,7 +140,7 @@ struct Separable : Norms {
   }
 
   void separable_backward(const Kind& kind) const {
-    const Shape in = padded(kind, true), middle = padded(kind, false);
+    const Shape in = padded_shape(kind, true), middle = padded_shape(kind, false);
     const bool twice = kind.halves == 2, keep = kind.gradients;
 #pragma omp single
     {
@@ -186,12 +193,10 @@ struct Separable : Norms {
 #pragma omp for schedule(static)
     for (int n = 0; n < s.B; n++) {
       relu_input(n, in, k.b);
-      float *dx = image(DX, n), *x = image(X, n);
       for (int b = 0; b < blocks; b++) {
         combine(map(twice ? T3 : Y, n, b), map(T1, n, b), row(A) + b * P, M, P, out_pixels, k.d);
         half_backward(kind, 0, n, b, k.d, keep ? map(T2, n, b) : nullptr, k.b, in, k.a, k.e);
-        for (int64_t i = 0; i < int64_t(in_pixels) * P; i += LANES)
-          store(dx + i, load(dx + i) + select(load(x + i) <= 0.0f, vec{}, load(k.e + i)));
+        add_where_positive(n, k.e);
       }
     }
     if (keep) reduce_weights(kind, 0);
