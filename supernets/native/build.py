@@ -27,12 +27,13 @@ HEADERS = (
     "norms.h",
     "separable.h",
     "factorised.h",
+    "dense.h",
     "pools.h",
     "projection.h",
     "source.h",
 )
 COMPILERS = ("c++", "g++", "clang++")
-FLAGS = ["-O3", "-march=native", "-std=c++17", "-fno-math-errno", "-fno-trapping-math"]
+FLAGS = ["-O2", "-std=c++17", "-fno-math-errno", "-fno-trapping-math"]
 FLAGS += ["-ffp-contract=fast", "-Wno-psabi", "-fopenmp", "-fPIC", "-shared"]
 
 
@@ -60,7 +61,10 @@ def library() -> ctypes.CDLL | None:
         )
         return None
     try:
-        return ctypes.CDLL(str(_built(found)))
+        loaded = ctypes.CDLL(str(_built(found)))
+        if loaded.runs_here():
+            return loaded
+        raise OSError(f"this processor cannot run ARCHSMITH_MARCH={target()}; leave it out")
     except (OSError, subprocess.SubprocessError) as error:
         said = getattr(error, "stderr", None) or str(error)
         log.warning(

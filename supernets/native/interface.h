@@ -6,13 +6,14 @@
 
 extern "C" {
 
-enum Type : int32_t { SEPARABLE, MAX_POOL, AVG_POOL, IDENTITY, FACTORISED };
+enum Type : int32_t { SEPARABLE, MAX_POOL, AVG_POOL, IDENTITY, FACTORISED, DENSE };
 
 // One candidate on all edges. `weights` has, per half, E depthwise and then E pointwise kernels.
 // `stats` has, per batch norm, mean, 1 / standard deviation and unbiased variance, E * C each;
 // `affine` scale and shift, E * C each, and is null where the norms have none.
 // `gradients` has, per half, depthwise (E, C, K, K) and then pointwise (E, C, C); it may be null.
-// A factorised reduction has its two convolutions, (E, C / 2, C) and (E, C - C / 2, C), instead.
+// A factorised reduction has its two convolutions, (E, C / 2, C) and (E, C - C / 2, C), instead, a
+// dense convolution its one, (E, C, C, K, K).
 struct Kind {
   int32_t type, halves, kernel, dilation, norm;
   float eps;

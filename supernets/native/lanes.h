@@ -1,4 +1,4 @@
-// Vectors of 16 lanes, memory, and the kernels of single maps.
+// Vectors as wide as the target's registers, memory, and the kernels of single maps.
 
 #pragma once
 
@@ -9,9 +9,14 @@
 #include <cstring>
 #include <mutex>
 #include <new>
+#include <type_traits>
+#include <utility>
 
 #include "interface.h"
 
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
 #ifdef __SANITIZE_ADDRESS__
 #include <sanitizer/asan_interface.h>
 #else
@@ -21,9 +26,62 @@
 
 namespace {
 
-constexpr int LANES = 16;
+// A vector is one register: a wider one would live in memory. `REGISTERS` bounds what a kernel
+// keeps in them at once.
+#if defined(__AVX512F__)
+constexpr int LANES = 16, REGISTERS = 32;
+#elif defined(__AVX__)
+constexpr int LANES = 8, REGISTERS = 16;
+#elif defined(__aarch64__)
+constexpr int LANES = 4, REGISTERS = 32;
+#else
+constexpr int LANES = 4, REGISTERS = 16;
+#endif
 typedef float vec __attribute__((vector_size(4 * LANES)));
 typedef int32_t ivec __attribute__((vector_size(4 * LANES)));
+
+#define INLINE inline __attribute__((always_inline))
+#define HERE __attribute__((always_inline))  // of a lambda
+
+template <int N>
+using number = std::integral_constant<int, N>;
+
+template <class F, int... I>
+INLINE void each_of(F f, std::integer_sequence<int, I...>) {
+  (f(number<I>{}), ...);
+}
+
+// f(0), f(1), ... f(N - 1), as constants, so that arrays indexed by them are registers.
+template <int N, class F>
+INLINE void unrolled(F f) {
+  each_of(f, std::make_integer_sequence<int, N>{});
+}
+
+constexpr int smaller(int tile) { return tile < 6 ? 1 : tile / 2; }
+
+// f(first, T): a row of n pixels in tiles of T, or of fewer where the row is shorter. The last tile
+// may overlap the one before it.
+template <int T, class F>
+INLINE void tiles(int n, F f) {
+  if constexpr (T > 1)
+    if (n < T) return tiles<smaller(T)>(n, f);
+  for (int x = 0; x < n; x += T) f(std::min(x, n - T), number<T>{});
+}
+
+// As `tiles`, each pixel once.
+template <int T, class F>
+INLINE void parts(int n, F f, int x = 0) {
+  for (; x + T <= n; x += T) f(x, number<T>{});
+  if constexpr (T > 1) parts<smaller(T)>(n, f, x);
+}
+
+// f(first lane, V): the P lanes of a pixel in steps of V vectors, a cache line where there is one.
+template <class F>
+INLINE void lines(int P, F f) {
+  int v = 0;
+  for (; v + 16 <= P; v += 16) f(v, number<16 / LANES>{});
+  for (; v < P; v += LANES) f(v, number<1>{});
+}
 
 inline vec load(const float* p) { return *reinterpret_cast<const vec*>(p); }
 inline void store(float* p, vec v) { *reinterpret_cast<vec*>(p) = v; }
@@ -33,6 +91,7 @@ inline vec positive(vec v) { return select(v <= 0.0f, vec{}, v); }  // a NaN sta
 // Memory that stays between calls: fresh pages would cost more than the arithmetic. An address
 // sanitiser sees what is read or written beside the parts that were taken.
 struct Arena {
+  static constexpr size_t PAGE = size_t(2) << 20;  // a large one, where the system has them
   char* memory = nullptr;
   size_t size = 0, used = 0;
   std::mutex busy;
@@ -45,12 +104,15 @@ struct Arena {
     used = 0;
     if (bytes > size) {
       std::free(memory);
-      size = (bytes + 4095) / 4096 * 4096;
-      memory = static_cast<char*>(std::aligned_alloc(4096, size));
+      size = (bytes + PAGE - 1) / PAGE * PAGE;
+      memory = static_cast<char*>(std::aligned_alloc(PAGE, size));
       if (!memory) {
         size = 0;
         throw std::bad_alloc();
       }
+#ifdef MADV_HUGEPAGE
+      madvise(memory, size, MADV_HUGEPAGE);
+#endif
     }
     ASAN_POISON_MEMORY_REGION(memory, size);
   }
@@ -73,232 +135,392 @@ struct Shape {
 
 // ---- elementary kernels: `in` and `out` point to the pixel (0, 0) ----------------------------
 
-template <int K>
-void depthwise(const float* in, int row, int dilation, int stride, const float* weight, int P,
-               float* out, int h, int w) {
+// Pixels of a depthwise tile: their sums, the K taps of a row and one value stay in registers.
+constexpr int TILE = 8;
+
+// f(t, j, value): the values of a row that T pixels, S apart, see through K taps, D apart; each is
+// loaded once. With D = 0 the taps are `dilation` apart, and a value is loaded for each tap.
+template <int K, int D, int S, int T, class F>
+INLINE void seen(const float* in, int P, int dilation, F f) {
+  if constexpr (D == 0) {
+    unrolled<K>([&](auto j) HERE {
+      unrolled<T>([&](auto t) HERE { f(t, j, load(in + int64_t(t * S + j * dilation) * P)); });
+    });
+  } else {
+    unrolled<(T - 1) * S + (K - 1) * D + 1>([&](auto p) HERE {
+      const vec value = load(in);
+      in += P;
+      unrolled<T>([&](auto t) HERE {
+        constexpr int reach = p - t * S;
+        if constexpr (reach >= 0 && reach % D == 0 && reach / D < K)
+          f(t, number<reach / D>{}, value);
+      });
+    });
+  }
+}
+
+template <int K, int D, int S>
+void depthwise(const float* in, int row, int dilation, const float* weight, int P, float* out,
+               int h, int w) {
   const int reach = dilation * (K - 1) / 2;
   in -= (int64_t(reach) * row + reach) * P;
-  for (int v = 0; v < P; v += LANES) {
-    vec k[K * K];
-    for (int t = 0; t < K * K; t++) k[t] = load(weight + t * P + v);
-    for (int y = 0; y < h; y++) {
-      const float* line = in + int64_t(y) * stride * row * P + v;
-      float* to = out + int64_t(y) * w * P + v;
-      for (int x = 0; x < w; x++) {
-        const float* pixel = line + int64_t(x) * stride * P;
-        vec sum = {}, second = {};
-#pragma GCC unroll 5
-        for (int i = 0; i < K; i++)
-#pragma GCC unroll 5
-          for (int j = 0; j < K; j++) {
-            vec value = load(pixel + (int64_t(i) * row + j) * dilation * P);
-            if ((i * K + j) % 2) second += value * k[i * K + j];
-            else sum += value * k[i * K + j];
-          }
-        store(to + int64_t(x) * P, sum + second);
-      }
+  for (int y = 0; y < h; y++)
+    for (int v = 0; v < P; v += LANES)
+      tiles<TILE>(w, [&](int x, auto T) HERE {
+        const float* line = in + (int64_t(y) * row + x) * S * P + v;
+        const float* tap = weight + v;
+        vec sum[T] = {};
+        for (int i = 0; i < K; i++, line += int64_t(dilation) * row * P) {
+          vec k[K];
+          unrolled<K>([&](auto j) HERE { k[j] = load(tap), tap += P; });
+          seen<K, D, S, T>(line, P, dilation,
+                           [&](auto t, auto j, vec value) HERE { sum[t] += value * k[j]; });
+        }
+        float* to = out + (int64_t(y) * w + x) * P + v;
+        unrolled<T>([&](auto t) HERE { store(to, sum[t]), to += P; });
+      });
+}
+
+// gradient[t] = sum over pixels of d(y, x) * in(y * S + ..); d lies as `in` does, S pixels apart.
+template <int K, int D, int S>
+void depthwise_gradient(const float* in, int row, int dilation, const float* d, int P, int h, int w,
+                        float* gradient) {
+  const int reach = dilation * (K - 1) / 2;
+  in -= (int64_t(reach) * row + reach) * P;
+  std::memset(gradient, 0, sizeof(float) * K * K * P);
+  for (int y = 0; y < h; y++)
+    for (int v = 0; v < P; v += LANES)
+      parts<TILE>(w, [&](int x, auto T) HERE {
+        const int64_t at = (int64_t(y) * row + x) * S * P + v;
+        vec g[T];
+        unrolled<T>([&](auto t) HERE { g[t] = load(d + at + int64_t(t) * S * P); });
+        const float* line = in + at;
+        float* to = gradient + v;
+        for (int i = 0; i < K; i++, line += int64_t(dilation) * row * P, to += K * P) {
+          vec sum[K];
+          unrolled<K>([&](auto j) HERE { sum[j] = load(to + j * P); });
+          seen<K, D, S, T>(line, P, dilation,
+                           [&](auto t, auto j, vec value) HERE { sum[j] += g[t] * value; });
+          unrolled<K>([&](auto j) HERE { store(to + j * P, sum[j]); });
+        }
+      });
+}
+
+struct Depthwise {
+  void (*forward)(const float*, int, int, const float*, int, float*, int, int);
+  void (*gradient)(const float*, int, int, const float*, int, int, int, float*);
+};
+
+template <int K, int D, int S>
+constexpr Depthwise DEPTHWISE = {depthwise<K, D, S>, depthwise_gradient<K, D, S>};
+
+Depthwise depthwise_kernels(const Kind& kind, int stride) {
+  static const Depthwise known[2][3][2] = {
+      {{DEPTHWISE<3, 0, 1>, DEPTHWISE<3, 0, 2>},
+       {DEPTHWISE<3, 1, 1>, DEPTHWISE<3, 1, 2>},
+       {DEPTHWISE<3, 2, 1>, DEPTHWISE<3, 2, 2>}},
+      {{DEPTHWISE<5, 0, 1>, DEPTHWISE<5, 0, 2>},
+       {DEPTHWISE<5, 1, 1>, DEPTHWISE<5, 1, 2>},
+       {DEPTHWISE<5, 2, 1>, DEPTHWISE<5, 2, 2>}}};
+  return known[kind.kernel == 5][kind.dilation > 2 ? 0 : kind.dilation][stride - 1];
+}
+
+// Outputs of a product that stay in registers, T pixels by V vectors, beside one row of weights.
+template <int V>
+constexpr int PIXELS = (REGISTERS - V - 2) / V;
+
+// out(t) = sum over taps and q of weight[tap][q] * in(t, tap)[q], for T pixels: `in` has Q lanes a
+// pixel; the K taps of a line follow one another, and the K lines are `line` apart.
+template <int K, int T, int V>
+INLINE void multiply(const float* in, int64_t line, int Q, const float* weight, int P, float* out,
+                     int64_t out_step) {
+  vec sum[T][V] = {};
+  for (int i = 0; i < K; i++, in += line) {
+    const float* from = in;
+    for (int q = 0; q < K * Q; q++, weight += P, from++) {
+      vec k[V];
+      unrolled<V>([&](auto v) HERE { k[v] = load(weight + v * LANES); });
+      unrolled<T>([&](auto t) HERE {
+        const float value = from[int64_t(t) * Q];
+        unrolled<V>([&](auto v) HERE { sum[t][v] += k[v] * value; });
+      });
     }
   }
+  unrolled<T>([&](auto t) HERE {
+    unrolled<V>([&](auto v) HERE { store(out + t * out_step + v * LANES, sum[t][v]); });
+  });
 }
 
-// gradient[t] = sum over pixels of d(y, x) * in(y * stride + ..): d lies at steps of `step` pixels.
+// A convolution of K x K taps over all lanes: weight (K, K, Q in, P out). `in` has `row` pixels a
+// line and points to the first tap; `out` has `out_row` pixels a line, `out_step` from one to the
+// next.
 template <int K>
-void depthwise_gradient(const float* in, int row, int dilation, int stride, const float* d,
-                        int d_row, int d_step, int P, int h, int w, float* gradient) {
-  const int reach = dilation * (K - 1) / 2;
-  in -= (int64_t(reach) * row + reach) * P;
-  for (int v = 0; v < P; v += LANES) {
-    vec sum[K * K];
-    for (int t = 0; t < K * K; t++) sum[t] = vec{};
-    for (int y = 0; y < h; y++)
-      for (int x = 0; x < w; x++) {
-        vec g = load(d + (int64_t(y) * d_row + x) * d_step * P + v);
-        const float* pixel = in + (int64_t(y) * row + x) * stride * P + v;
-#pragma GCC unroll 5
-        for (int i = 0; i < K; i++)
-#pragma GCC unroll 5
-          for (int j = 0; j < K; j++)
-            sum[i * K + j] += g * load(pixel + (int64_t(i) * row + j) * dilation * P);
-      }
-    for (int t = 0; t < K * K; t++) store(gradient + t * P + v, sum[t]);
+void convolution(const float* in, int row, int Q, const float* weight, int P, float* out,
+                 int out_row, int out_step, int h, int w) {
+  if (row == w && out_row == w && out_step == 1) row = out_row = w *= h, h = 1;
+  const int64_t step = int64_t(out_step) * P;
+  for (int y = 0; y < h; y++) {
+    const float* from = in + int64_t(y) * row * Q;
+    float* to = out + int64_t(y) * out_row * step;
+    auto columns = [&](int v, auto V) HERE {
+      tiles<PIXELS<V>>(w, [&](int x, auto T) HERE {
+        multiply<K, T, V>(from + int64_t(x) * Q, int64_t(row) * Q, Q, weight + v, P,
+                          to + x * step + v, step);
+      });
+    };
+    int v = 0;
+    for (; v + 2 * LANES <= P; v += 2 * LANES) columns(v, number<2>{});
+    if (v < P) columns(v, number<1>{});
   }
 }
 
-template <int T, int V>
-inline void multiply(const float* in, int Q, const float* weight, int P, float* out,
-                     int64_t out_step) {
-  vec sum[T][V];
-  for (int t = 0; t < T; t++)
-    for (int v = 0; v < V; v++) sum[t][v] = vec{};
-  for (int i = 0; i < Q; i++) {
-    vec k[V];
-    for (int v = 0; v < V; v++) k[v] = load(weight + int64_t(i) * P + v * LANES);
-#pragma GCC unroll 12
-    for (int t = 0; t < T; t++)
-      for (int v = 0; v < V; v++) sum[t][v] += k[v] * in[int64_t(t) * Q + i];
-  }
-  for (int t = 0; t < T; t++)
-    for (int v = 0; v < V; v++) store(out + t * out_step + v * LANES, sum[t][v]);
-}
-
-// out(pixel) = weight^T in(pixel), weight (Q in, P out), for pixels in a row.
-template <int T, int V>
-inline void multiply_row(const float* in, int Q, const float* weight, int P, float* out,
-                         int64_t out_step, int n) {
-  int x = 0;
-  for (; x + T <= n; x += T)
-    multiply<T, V>(in + int64_t(x) * Q, Q, weight, P, out + x * out_step, out_step);
-  for (; x < n; x++)
-    multiply<1, V>(in + int64_t(x) * Q, Q, weight, P, out + x * out_step, out_step);
-}
-
-// `in` is dense; `out` has `out_row` pixels a line, and `out_step` from one to the next.
 void pointwise(const float* in, int Q, const float* weight, int P, float* out, int out_row,
                int out_step, int h, int w) {
-  if (out_row == w && out_step == 1) w *= h, h = 1;
-  for (int y = 0; y < h; y++) {
-    const float* from = in + int64_t(y) * w * Q;
-    float* to = out + int64_t(y) * out_row * out_step * P;
-    int v = 0;
-    for (; v + 2 * LANES <= P; v += 2 * LANES)
-      multiply_row<8, 2>(from, Q, weight + v, P, to + v, int64_t(out_step) * P, w);
-    if (v < P) multiply_row<12, 1>(from, Q, weight + v, P, to + v, int64_t(out_step) * P, w);
+  convolution<1>(in, w, Q, weight, P, out, out_row, out_step, h, w);
+}
+
+// gradient (Q in, P out) += sum over pixels of in d^T, for h rows of w pixels.
+template <int V>
+INLINE void outer_products(const float* in, int row, int Q, const float* d, int d_row, int P, int w,
+                           int h, float* gradient) {
+  constexpr int T = REGISTERS == 16 ? 4 : std::min(LANES, 8);
+  for (int q = 0; q < Q; q += T) {
+    vec sum[T][V];
+    unrolled<T>([&](auto t) HERE {
+      unrolled<V>([&](auto v) HERE { sum[t][v] = load(gradient + int64_t(q + t) * P + v * LANES); });
+    });
+    for (int y = 0; y < h; y++) {
+      const float *from = in + int64_t(y) * row * Q + q, *g = d + int64_t(y) * d_row * P;
+      for (int x = 0; x < w; x++, from += Q, g += P) {
+        vec k[V];
+        unrolled<V>([&](auto v) HERE { k[v] = load(g + v * LANES); });
+        unrolled<T>([&](auto t) HERE {
+          unrolled<V>([&](auto v) HERE { sum[t][v] += k[v] * from[t]; });
+        });
+      }
+    }
+    unrolled<T>([&](auto t) HERE {
+      unrolled<V>([&](auto v) HERE { store(gradient + int64_t(q + t) * P + v * LANES, sum[t][v]); });
+    });
   }
 }
 
-// gradient (Q in, P out) = sum over pixels of in d^T.
+void add_outer_products(const float* in, int row, int Q, const float* d, int d_row, int P, int w,
+                        int h, float* gradient) {
+  int v = 0;
+  for (; v + 2 * LANES <= P; v += 2 * LANES)
+    outer_products<2>(in, row, Q, d + v, d_row, P, w, h, gradient + v);
+  if (v < P) outer_products<1>(in, row, Q, d + v, d_row, P, w, h, gradient + v);
+}
+
 void pointwise_gradient(const float* in, int Q, const float* d, int P, int pixels,
                         float* gradient) {
-  for (int v = 0; v < P; v += LANES)
-    for (int i = 0; i < Q; i += LANES) {
-      vec sum[LANES];
-      for (int t = 0; t < LANES; t++) sum[t] = vec{};
-      for (int64_t n = 0; n < pixels; n++) {
-        vec g = load(d + n * P + v);
-        const float* value = in + n * Q + i;
-#pragma GCC unroll 16
-        for (int t = 0; t < LANES; t++) sum[t] += g * value[t];
-      }
-      for (int t = 0; t < LANES; t++) store(gradient + (int64_t(i) + t) * P + v, sum[t]);
-    }
+  std::memset(gradient, 0, sizeof(float) * P * Q);
+  const int most = std::max(16, 4096 / (P + Q));  // so many stay in the first cache
+  for (int first = 0; first < pixels; first += most) {
+    const int n = std::min(most, pixels - first);
+    add_outer_products(in + int64_t(first) * Q, n, Q, d + int64_t(first) * P, n, P, n, 1, gradient);
+  }
 }
 
 // Mean and sum of squared deviations of one image, per lane.
 void moments(const float* z, int P, int pixels, float* mean, float* squares) {
-  for (int v = 0; v < P; v += LANES) {
-    vec sum[4] = {}, square[4] = {};
-    int n = 0;
-    for (; n + 4 <= pixels; n += 4)
-      for (int t = 0; t < 4; t++) sum[t] += load(z + int64_t(n + t) * P + v);
-    for (; n < pixels; n++) sum[0] += load(z + int64_t(n) * P + v);
-    vec m = ((sum[0] + sum[1]) + (sum[2] + sum[3])) / float(pixels);
-    for (n = 0; n + 4 <= pixels; n += 4)
-      for (int t = 0; t < 4; t++) {
-        vec d = load(z + int64_t(n + t) * P + v) - m;
-        square[t] += d * d;
-      }
-    for (; n < pixels; n++) {
-      vec d = load(z + int64_t(n) * P + v) - m;
-      square[0] += d * d;
-    }
-    store(mean + v, m);
-    store(squares + v, (square[0] + square[1]) + (square[2] + square[3]));
-  }
+  lines(P, [&](int v, auto V) HERE {
+    vec sum[2][V] = {}, square[2][V] = {}, m[V];
+    parts<2>(pixels, [&](int n, auto T) HERE {
+      unrolled<T>([&](auto t) HERE {
+        unrolled<V>([&](auto l) HERE { sum[t][l] += load(z + int64_t(n + t) * P + v + l * LANES); });
+      });
+    });
+    unrolled<V>([&](auto l) HERE { m[l] = (sum[0][l] + sum[1][l]) / float(pixels); });
+    parts<2>(pixels, [&](int n, auto T) HERE {
+      unrolled<T>([&](auto t) HERE {
+        unrolled<V>([&](auto l) HERE {
+          const vec d = load(z + int64_t(n + t) * P + v + l * LANES) - m[l];
+          square[t][l] += d * d;
+        });
+      });
+    });
+    unrolled<V>([&](auto l) HERE {
+      store(mean + v + l * LANES, m[l]);
+      store(squares + v + l * LANES, square[0][l] + square[1][l]);
+    });
+  });
 }
 
 // Sums of d and of d * (z - mean), per lane.
 void products(const float* d, const float* z, const float* mean, int P, int pixels, float* sums) {
-  for (int v = 0; v < P; v += LANES) {
-    vec m = load(mean + v), a[2] = {}, b[2] = {};
-    int n = 0;
-    for (; n + 2 <= pixels; n += 2)
-      for (int t = 0; t < 2; t++) {
-        vec g = load(d + int64_t(n + t) * P + v);
-        a[t] += g;
-        b[t] += g * (load(z + int64_t(n + t) * P + v) - m);
-      }
-    for (; n < pixels; n++) {
-      vec g = load(d + int64_t(n) * P + v);
-      a[0] += g;
-      b[0] += g * (load(z + int64_t(n) * P + v) - m);
-    }
-    store(sums + v, a[0] + a[1]);
-    store(sums + P + v, b[0] + b[1]);
-  }
+  lines(P, [&](int v, auto V) HERE {
+    vec m[V], a[2][V] = {}, b[2][V] = {};
+    unrolled<V>([&](auto l) HERE { m[l] = load(mean + v + l * LANES); });
+    parts<2>(pixels, [&](int n, auto T) HERE {
+      unrolled<T>([&](auto t) HERE {
+        unrolled<V>([&](auto l) HERE {
+          const int64_t at = int64_t(n + t) * P + v + l * LANES;
+          const vec g = load(d + at);
+          a[t][l] += g;
+          b[t][l] += g * (load(z + at) - m[l]);
+        });
+      });
+    });
+    unrolled<V>([&](auto l) HERE {
+      store(sums + v + l * LANES, a[0][l] + a[1][l]);
+      store(sums + P + v + l * LANES, b[0][l] + b[1][l]);
+    });
+  });
 }
 
 // out = a * d + b * z + c, per lane.
 void combine(const float* d, const float* z, const float* abc, int64_t M, int P, int pixels,
              float* out) {
-  for (int v = 0; v < P; v += LANES) {
-    vec a = load(abc + v), b = load(abc + M + v), c = load(abc + 2 * M + v);
+  lines(P, [&](int v, auto V) HERE {
+    vec a[V], b[V], c[V];
+    unrolled<V>([&](auto l) HERE {
+      const float* lane = abc + v + l * LANES;
+      a[l] = load(lane), b[l] = load(lane + M), c[l] = load(lane + 2 * M);
+    });
     for (int64_t n = 0; n < pixels; n++)
-      store(out + n * P + v, a * load(d + n * P + v) + b * load(z + n * P + v) + c);
-  }
+      unrolled<V>([&](auto l) HERE {
+        const int64_t at = n * P + v + l * LANES;
+        store(out + at, a[l] * load(d + at) + b[l] * load(z + at) + c[l]);
+      });
+  });
 }
 
 // relu(scale * z + shift) into a padded map.
 void activate(const float* z, const float* scale, const float* shift, int P, const Shape& s,
               float* out) {
   for (int y = 0; y < s.h; y++)
-    for (int v = 0; v < P; v += LANES) {
-      vec a = load(scale + v), b = load(shift + v);
+    lines(P, [&](int v, auto V) HERE {
+      vec a[V], b[V];
+      unrolled<V>([&](auto l) HERE {
+        a[l] = load(scale + v + l * LANES), b[l] = load(shift + v + l * LANES);
+      });
       const float* from = z + int64_t(y) * s.w * P + v;
       float* to = out + int64_t(s.at(y, 0)) * P + v;
-      for (int64_t x = 0; x < s.w; x++) store(to + x * P, positive(a * load(from + x * P) + b));
-    }
+      for (int64_t x = 0; x < s.w; x++)
+        unrolled<V>([&](auto l) HERE {
+          const int64_t at = x * P + l * LANES;
+          store(to + at, positive(a[l] * load(from + at) + b[l]));
+        });
+    });
 }
 
-// 3x3 windows, clipped at the border; `where` gets the pixel of the first maximum, if not null.
-void pool_forward(const Kind& kind, const float* x, const Shape& in, int stride, int P, int h,
-                  int w, float* z, int32_t* where) {
+// Rows, or columns: those that a window of a 3x3 pool sees, clipped at the border, and the windows
+// that see a given one.
+struct Range {
+  int first, size;
+};
+Range seen_by(int window, int stride, int all) {
+  const int first = std::max(window * stride - 1, 0);
+  return {first, std::min(window * stride + 2, all) - first};
+}
+Range seers_of(int at, int stride, int windows) {
+  const int first = (std::max(at - 1, 0) + stride - 1) / stride;
+  return {first, std::min((at + 1) / stride, windows - 1) - first + 1};
+}
+
+// 1 / (the pixels of a window)
+constexpr float SHARE[] = {0, 1, 1 / 2.0f, 1 / 3.0f, 1 / 4.0f, 0, 1 / 6.0f, 0, 0, 1 / 9.0f};
+
+// f(row, column); 3x3 are unrolled.
+template <class F>
+INLINE void each_pixel(const Range& rows, const Range& columns, F f) {
+  if (rows.size == 3 && columns.size == 3) {
+#pragma GCC unroll 3
+    for (int i = 0; i < 3; i++)
+#pragma GCC unroll 3
+      for (int j = 0; j < 3; j++) f(rows.first + i, columns.first + j);
+  } else {
+    for (int i = 0; i < rows.size; i++)
+      for (int j = 0; j < columns.size; j++) f(rows.first + i, columns.first + j);
+  }
+}
+
+// z is h x w; `where` gets the pixel of the first maximum, if that is wanted.
+template <bool WANTED>
+void max_pool(const float* x, const Shape& in, int stride, int P, int h, int w, float* z,
+              int32_t* where) {
   for (int oy = 0; oy < h; oy++)
     for (int ox = 0; ox < w; ox++) {
-      int top = std::max(oy * stride - 1, 0), bottom = std::min(oy * stride + 2, in.h);
-      int left = std::max(ox * stride - 1, 0), right = std::min(ox * stride + 2, in.w);
-      float share = 1.0f / float((bottom - top) * (right - left));
-      for (int v = 0; v < P; v += LANES) {
-        vec found = load(x + (int64_t(top) * in.w + left) * P + v), sum = {};
-        ivec first = ivec{} + (top * in.w + left);
-        for (int i = top; i < bottom; i++)
-          for (int j = left; j < right; j++) {
-            vec value = load(x + (int64_t(i) * in.w + j) * P + v);
-            const ivec larger = (value > found) | (value != value);
-            found = select(larger, value, found);
-            first = larger ? ivec{} + (i * in.w + j) : first;
-            sum += value;
-          }
-        const int64_t at = (int64_t(oy) * w + ox) * P + v;
-        store(z + at, kind.type == MAX_POOL ? found : sum * share);
-        if (where) *reinterpret_cast<ivec*>(where + at) = first;
-      }
+      const Range rows = seen_by(oy, stride, in.h), columns = seen_by(ox, stride, in.w);
+      const int64_t to = (int64_t(oy) * w + ox) * P;
+      lines(P, [&](int v, auto V) HERE {
+        vec found[V];
+        ivec first[V];
+        const int start = rows.first * in.w + columns.first;
+        unrolled<V>([&](auto l) HERE {
+          found[l] = load(x + int64_t(start) * P + v + l * LANES), first[l] = ivec{} + start;
+        });
+        each_pixel(rows, columns, [&](int i, int j) HERE {
+          const int pixel = i * in.w + j;
+          unrolled<V>([&](auto l) HERE {
+            const vec value = load(x + int64_t(pixel) * P + v + l * LANES);
+            const ivec larger = (value > found[l]) | (value != value);
+            found[l] = select(larger, value, found[l]);
+            if constexpr (WANTED) first[l] = larger ? ivec{} + pixel : first[l];
+          });
+        });
+        unrolled<V>([&](auto l) HERE {
+          store(z + to + v + l * LANES, found[l]);
+          if constexpr (WANTED) *reinterpret_cast<ivec*>(where + to + v + l * LANES) = first[l];
+        });
+      });
     }
 }
 
-// dx(pixel) += what the windows that hold the pixel pass on of d.
-void pool_backward(const Kind& kind, const Shape& in, int stride, int P, int h, int w,
-                   const int32_t* where, const float* d, float* dx) {
+void average_pool(const float* x, const Shape& in, int stride, int P, int h, int w, float* z) {
+  for (int oy = 0; oy < h; oy++)
+    for (int ox = 0; ox < w; ox++) {
+      const Range rows = seen_by(oy, stride, in.h), columns = seen_by(ox, stride, in.w);
+      const float share = SHARE[rows.size * columns.size];
+      lines(P, [&](int v, auto V) HERE {
+        vec sum[V] = {};
+        each_pixel(rows, columns, [&](int i, int j) HERE {
+          const float* from = x + (int64_t(i) * in.w + j) * P + v;
+          unrolled<V>([&](auto l) HERE { sum[l] += load(from + l * LANES); });
+        });
+        float* to = z + (int64_t(oy) * w + ox) * P + v;
+        unrolled<V>([&](auto l) HERE { store(to + l * LANES, sum[l] * share); });
+      });
+    }
+}
+
+// d(window) *= its share of each pixel
+void share_out(const Shape& in, int stride, int P, int h, int w, float* d) {
+  for (int oy = 0; oy < h; oy++)
+    for (int ox = 0; ox < w; ox++) {
+      const float share = SHARE[seen_by(oy, stride, in.h).size * seen_by(ox, stride, in.w).size];
+      for (int v = 0; v < P; v += LANES, d += LANES) store(d, load(d) * share);
+    }
+}
+
+// dx(pixel) += d of the windows that see it; where there is a `where`, of those whose maximum it is.
+template <bool MAXIMUM>
+void pool_backward(const Shape& in, int stride, int P, int h, int w, const int32_t* where,
+                   const float* d, float* dx) {
   for (int y = 0; y < in.h; y++)
     for (int x = 0; x < in.w; x++) {
-      const int top = (std::max(y - 1, 0) + stride - 1) / stride, bottom = (y + 1) / stride;
-      const int left = (std::max(x - 1, 0) + stride - 1) / stride, right = (x + 1) / stride;
-      for (int v = 0; v < P; v += LANES) {
-        float* to = dx + (int64_t(y) * in.w + x) * P + v;
-        vec sum = load(to);
-        for (int i = top; i <= std::min(bottom, h - 1); i++)
-          for (int j = left; j <= std::min(right, w - 1); j++) {
-            const int64_t at = (int64_t(i) * w + j) * P + v;
-            if (kind.type == MAX_POOL) {
-              const ivec first = *reinterpret_cast<const ivec*>(where + at);
-              sum += select(first == y * in.w + x, load(d + at), vec{});
+      const Range rows = seers_of(y, stride, h), columns = seers_of(x, stride, w);
+      const int pixel = y * in.w + x;
+      lines(P, [&](int v, auto V) HERE {
+        float* to = dx + int64_t(pixel) * P + v;
+        vec sum[V];
+        unrolled<V>([&](auto l) HERE { sum[l] = load(to + l * LANES); });
+        each_pixel(rows, columns, [&](int i, int j) HERE {
+          const int64_t at = (int64_t(i) * w + j) * P + v;
+          unrolled<V>([&](auto l) HERE {
+            const vec value = load(d + at + l * LANES);
+            if constexpr (MAXIMUM) {
+              const ivec first = *reinterpret_cast<const ivec*>(where + at + l * LANES);
+              sum[l] += select(first == pixel, value, vec{});
             } else {
-              const int rows = std::min(i * stride + 2, in.h) - std::max(i * stride - 1, 0);
-              const int columns = std::min(j * stride + 2, in.w) - std::max(j * stride - 1, 0);
-              sum += load(d + at) * (1.0f / float(rows * columns));
+              sum[l] += value;
             }
-          }
-        store(to, sum);
-      }
+          });
+        });
+        unrolled<V>([&](auto l) HERE { store(to + l * LANES, sum[l]); });
+      });
     }
 }
 

@@ -30,14 +30,16 @@ struct Layout {
         w((s.W - 1) / s.stride + 1), in_pixels(s.H * s.W), out_pixels(h * w), all(s.C * s.k),
         backward(backward) {
     int pad = 0, taps = 0, halves = 1;
-    bool pooled = false, factorised = false;
+    int64_t matrices = 1;  // of P x P
+    bool pooled = false;
     for (int i = 0; i < s.kinds; i++) {
       const Kind& kind = s.kind[i];
       pad = std::max(pad, kind.dilation * (kind.kernel - 1) / 2);
       taps = std::max(taps, kind.kernel * kind.kernel);
       halves = std::max(halves, kind.halves);
       pooled |= kind.type == MAX_POOL || kind.type == AVG_POOL;
-      factorised |= kind.type == FACTORISED;
+      if (kind.type == FACTORISED) matrices = std::max<int64_t>(matrices, 2);
+      if (kind.type == DENSE) matrices = std::max<int64_t>(matrices, kind.kernel * kind.kernel);
     }
     const bool weights = backward && std::any_of(s.kind, s.kind + s.kinds,
                                                  [](const Kind& k) { return k.gradients; });
@@ -45,7 +47,7 @@ struct Layout {
     const int64_t dense = int64_t(in_pixels) * P, bypass = int64_t(out_pixels) * width(s.C * s.k);
     padded = std::max({int64_t(Shape(s.H, s.W, pad).pixels()) * P, 2 * int64_t(out_pixels) * P,
                        bypass});
-    weight_floats = std::max(int64_t(taps) * P, factorised * int64_t(P) * P) + int64_t(P) * P;
+    weight_floats = int64_t(taps) * P + matrices * P * P;
     const int64_t packed_floats = 2 * 2 * weight_floats * blocks;
     const int64_t partials = weights ? int64_t(s.B) * blocks * weight_floats : 0;
     struct Want { float** where; int64_t floats; } wants[] = {

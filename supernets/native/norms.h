@@ -40,12 +40,6 @@ struct Norms : Layout {
       }
   }
 
-  void convolve(const Kind& kind, const float* in, int row, int stride, const float* weight,
-                float* out, int h, int w) const {
-    (kind.kernel == 3 ? depthwise<3> : depthwise<5>)(in, row, kind.dilation, stride, weight, P,
-                                                     out, h, w);
-  }
-
   // ---- batch norm
 
   // Statistics of the last `partial` moments; also to `stats`, for the running averages.

@@ -2,24 +2,35 @@
 
 #pragma once
 
-#include "factorised.h"
+#include "dense.h"
 
 namespace {
 
-struct Pools : Factorised {
-  using Factorised::Factorised;
+struct Pools : Dense {
+  using Dense::Dense;
 
   float* pooled(const Kind& kind, int n) const {
     return kind.type == IDENTITY ? image(X, n) : T1 + int64_t(n) * out_pixels * P;
   }
 
   void pool(const Kind& kind, int n) const {
-    if (kind.type != IDENTITY)
-      pool_forward(kind, image(X, n), Shape(s.H, s.W, 0), s.stride, P, h, w, pooled(kind, n),
-                   backward ? where(n) : nullptr);
+    const Shape in(s.H, s.W, 0);
+    if (kind.type == MAX_POOL)
+      (backward ? max_pool<true> : max_pool<false>)(image(X, n), in, s.stride, P, h, w,
+                                                    pooled(kind, n), where(n));
+    else if (kind.type == AVG_POOL)
+      average_pool(image(X, n), in, s.stride, P, h, w, pooled(kind, n));
   }
   int32_t* where(int n) const {
     return reinterpret_cast<int32_t*>(T2) + int64_t(n) * out_pixels * P;
+  }
+
+  void pool_gradient(const Kind& kind, int n, float* d, float* dx) const {
+    const Shape in(s.H, s.W, 0);
+    if (kind.type == MAX_POOL)
+      return pool_backward<true>(in, s.stride, P, h, w, where(n), d, dx);
+    share_out(in, s.stride, P, h, w, d);
+    pool_backward<false>(in, s.stride, P, h, w, nullptr, d, dx);
   }
 
   void shared_forward(const Kind& kind) const {
@@ -72,7 +83,7 @@ struct Pools : Factorised {
         for (int64_t i = 0; i < int64_t(in_pixels) * P; i += LANES)
           store(dx + i, load(dx + i) + load(k.d + i));
       else
-        pool_backward(kind, Shape(s.H, s.W, 0), s.stride, P, h, w, where(n), k.d, dx);
+        pool_gradient(kind, n, k.d, dx);
     }
   }
 };

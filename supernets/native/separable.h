@@ -9,7 +9,7 @@ namespace {
 struct Separable : Norms {
   using Norms::Norms;
 
-  Shape padded(const Kind& kind, bool input) const {
+  Shape padded_shape(const Kind& kind, bool input) const {
     const int pad = kind.dilation * (kind.kernel - 1) / 2;
     return input ? Shape(s.H, s.W, pad) : Shape(h, w, pad);
   }
@@ -21,11 +21,19 @@ struct Separable : Norms {
               positive(load(image(X, n) + int64_t(y) * in.w * P + i)));
   }
 
+  // The gradient of an image behind its ReLU, added to the image's.
+  void add_where_positive(int n, const float* d) const {
+    float *dx = image(DX, n), *x = image(X, n);
+    for (int64_t i = 0; i < int64_t(in_pixels) * P; i += LANES)
+      store(dx + i, load(dx + i) + select(load(x + i) <= 0.0f, vec{}, load(d + i)));
+  }
+
   // z of a half of one image and block; `in` is padded, `d` gets the depthwise result.
   void half_forward(const Kind& kind, int half, int b, const float* in, const Shape& shape,
                     float* d, float* z) const {
-    convolve(kind, in + int64_t(shape.at(0, 0)) * P, shape.row, half ? 1 : s.stride,
-             depthwise_of(half, b, false), d, h, w);
+    depthwise_kernels(kind, half ? 1 : s.stride)
+        .forward(in + int64_t(shape.at(0, 0)) * P, shape.row, kind.dilation,
+                 depthwise_of(half, b, false), P, d, h, w);
     pointwise(d, P, pointwise_of(kind, half, b, false), P, z, w, 1, h, w);
   }
 
@@ -35,7 +43,7 @@ struct Separable : Norms {
   }
 
   void separable_forward(const Kind& kind) const {
-    const Shape in = padded(kind, true), middle = padded(kind, false);
+    const Shape in = padded_shape(kind, true), middle = padded_shape(kind, false);
 #pragma omp single
     {
       pack_weights(kind);
@@ -120,17 +128,19 @@ struct Separable : Norms {
     const int stride = half ? 1 : s.stride;
     float* origin = spread + int64_t(shape.at(0, 0)) * P;
     pointwise(dz, P, pointwise_of(kind, half, b, true), P, origin, shape.row, stride, h, w);
-    convolve(kind, origin, shape.row, 1, depthwise_of(half, b, true), out, shape.h, shape.w);
+    depthwise_kernels(kind, 1)
+        .forward(origin, shape.row, kind.dilation, depthwise_of(half, b, true), P, out, shape.h,
+                 shape.w);
     if (!kind.gradients) return;
     float* part = weight_part(n, b);
-    (kind.kernel == 3 ? depthwise_gradient<3> : depthwise_gradient<5>)(
-        in + int64_t(shape.at(0, 0)) * P, shape.row, kind.dilation, stride, origin, shape.row,
-        stride, P, h, w, part);
+    depthwise_kernels(kind, stride)
+        .gradient(in + int64_t(shape.at(0, 0)) * P, shape.row, kind.dilation, origin, P, h, w,
+                  part);
     pointwise_gradient(d, P, dz, P, out_pixels, part + int64_t(kind.kernel) * kind.kernel * P);
   }
 
   void separable_backward(const Kind& kind) const {
-    const Shape in = padded(kind, true), middle = padded(kind, false);
+    const Shape in = padded_shape(kind, true), middle = padded_shape(kind, false);
     const bool twice = kind.halves == 2, keep = kind.gradients;
 #pragma omp single
     {
@@ -183,12 +193,10 @@ struct Separable : Norms {
 #pragma omp for schedule(static)
     for (int n = 0; n < s.B; n++) {
       relu_input(n, in, k.b);
-      float *dx = image(DX, n), *x = image(X, n);
       for (int b = 0; b < blocks; b++) {
         combine(map(twice ? T3 : Y, n, b), map(T1, n, b), row(A) + b * P, M, P, out_pixels, k.d);
         half_backward(kind, 0, n, b, k.d, keep ? map(T2, n, b) : nullptr, k.b, in, k.a, k.e);
-        for (int64_t i = 0; i < int64_t(in_pixels) * P; i += LANES)
-          store(dx + i, load(dx + i) + select(load(x + i) <= 0.0f, vec{}, load(k.e + i)));
+        add_where_positive(n, k.e);
       }
     }
     if (keep) reduce_weights(kind, 0);

@@ -37,6 +37,7 @@ struct Runner : Pools {
         if (kind.type == SEPARABLE) backward ? separable_backward(kind) : separable_forward(kind);
         else if (kind.type == FACTORISED)
           backward ? factorised_backward(kind) : factorised_forward(kind);
+        else if (kind.type == DENSE) backward ? dense_backward(kind) : dense_forward(kind);
         else backward ? shared_backward(kind) : shared_forward(kind);
       }
 #pragma omp for schedule(static)

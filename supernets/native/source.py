@@ -25,13 +25,14 @@ from supernets.native.interface import (
     ran,
 )
 
-SEPARABLE, MAX_POOL, AVG_POOL, IDENTITY, FACTORISED = range(5)  # enum Type in interface.h
+SEPARABLE, MAX_POOL, AVG_POOL, IDENTITY, FACTORISED, DENSE = range(6)  # enum Type in interface.h
 
 
 @dataclass(frozen=True)
 class Kind:
     """One candidate on all edges; `convs` per half the depthwise and the pointwise of every edge
-    (of a factorised reduction its two), `norms` per batch norm that of every edge."""
+    (of a factorised reduction its two, of a dense convolution its one), `norms` per batch norm that
+    of every edge."""
 
     type: int
     convs: Sequence[Sequence[nn.Conv2d]]
@@ -42,12 +43,38 @@ class Kind:
         return len(self.convs) // 2
 
     @property
-    def affine(self) -> Tensor | None:
-        """Scale and shift of the norms (norms, 2, E, C), None where they have none."""
-        if not self.norms or not self.norms[0][0].affine:
+    def biases(self) -> Tensor | None:
+        """Of the convolutions before the first norm (E, C), None where they have none."""
+        if self.type != DENSE or self.convs[0][0].bias is None:
             return None
-        alike = [getattr(m, name) for row in self.norms for name in ("weight", "bias") for m in row]
-        return torch.stack(alike).view(len(self.norms), 2, len(self.norms[0]), -1)
+        return torch.stack([cast(Tensor, m.bias) for m in self.convs[0]])
+
+    @property
+    def affine(self) -> Tensor | None:
+        """Scale and shift behind the norms (norms, 2, E, C), None where they have none.
+
+        A bias before a norm only shifts what comes out where the norm takes running statistics.
+        """
+        biases = self.biases
+        if not self.norms or not (self.norms[0][0].affine or biases is not None):
+            return None
+        E, norm = len(self.norms[0]), self.norms[0][0]
+        if norm.affine:
+            alike = [
+                getattr(m, name) for row in self.norms for name in ("weight", "bias") for m in row
+            ]
+            found = torch.stack(alike).view(len(self.norms), 2, E, -1)
+        else:
+            assert biases is not None
+            found = torch.stack([torch.ones_like(biases), torch.zeros_like(biases)])[None]
+        if biases is None:
+            return found
+        scale, shift = found[0]
+        passed = torch.zeros_like(scale)
+        if not norm.training:
+            variance = torch.stack([cast(Tensor, m.running_var) for m in self.norms[0]])
+            passed = scale * (variance + norm.eps).rsqrt()
+        return torch.stack([scale, shift + passed * biases])[None]
 
 
 def separable_half(layers: Sequence[nn.Module], stride: int) -> bool:
@@ -84,10 +111,23 @@ def pool_type(layer: nn.Module, stride: int) -> int | None:
     return kind if plain and all(f in w for f, w in zip(found, window, strict=True)) else None
 
 
+def dense(layers: Sequence[nn.Module], stride: int) -> bool:
+    """Whether the layers are ReLU, 1x1 or 3x3 convolution and batch norm, of a kind that the
+    kernels know."""
+    if [type(m) for m in layers] != [nn.ReLU, nn.Conv2d, nn.BatchNorm2d] or stride > 1:
+        return False
+    conv = cast(nn.Conv2d, layers[1])
+    C, K = conv.in_channels, conv.kernel_size[0]
+    expected = (C, C, 1, (K, K), (1, 1), (K // 2, K // 2), (1, 1))
+    return K in (1, 3) and settings(conv)[:-1] == expected
+
+
 def kind_of(chains: Sequence[Chain], stride: int) -> Kind | None:
     """A candidate's chains, one an edge, as the kernels see it; None where they cannot."""
     one = chains[0]
     layers = list(zip(*chains, strict=True))
+    if dense(one, stride):
+        return Kind(DENSE, cast(Any, layers[1:2]), cast(Any, layers[2:]))
     if one and type(one[0]) is nn.ReLU:
         halves = [(one[i : i + 4], 1 if i else stride) for i in range(0, len(one), 4)]
         if len(halves) > 2 or not all(separable_half(*half) for half in halves):
@@ -162,9 +202,11 @@ class Source:
 
     def record(self, moments: Sequence[Tensor]) -> None:
         for kind, stats in zip(self.kinds, moments, strict=True):
+            biases = kind.biases
             for row, norms in zip(stats, kind.norms, strict=True):
                 if norms[0].training and norms[0].track_running_stats:
-                    record(norms, row[0], row[2])
+                    mean = row[0] if biases is None else row[0] + biases
+                    record(norms, mean, row[2])
 
     def call(
         self,
