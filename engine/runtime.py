@@ -33,7 +33,7 @@ class Runtime:
         threads: CPU threads of torch; None leaves torch's choice.
         checkpoint_cells: cells of a supernet compute their activations again in the backward pass,
             which takes less memory and more time.
-        form: how a supernet computes, `auto` or one of `supernets.forms.FORMS`.
+        form: how a network computes, `auto` or one of `supernets.forms.FORMS`.
         channels_last: maps lie in memory with their channels together; on CUDA only
             (`supernets.layout`).
         graphs: passes of a search are captured as CUDA graphs and replayed, where they are the same
