@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from search_spaces.ops import FactorizedReduce, ReLUConvBN
 from supernets.fused import record
+from supernets.native.checks import check_projection
 from supernets.native.interface import CImage, CProjection, first_derivative_only, ran
 
 
@@ -62,7 +63,9 @@ class Projection:
         dx: Tensor | None = None,
         gradients: Tensor | None = None,
     ) -> None:
-        """Calls `projection_forward` or `projection_backward`. Raises MemoryError."""
+        """Calls `projection_forward` or `projection_backward`. Raises MemoryError; of tensors that
+        do not fit TypeError, ValueError."""
+        check_projection(self, x, y, moments, weights, dx, gradients)
         what = CProjection(
             *x.shape, moments.size(1), self.convs[0].stride[0], len(weights),
             training, torch.get_num_threads(), self.norm.eps,
