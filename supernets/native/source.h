@@ -24,7 +24,7 @@ struct Runner : Pools {
       for (int n = 0; n < s.B; n++) {
         pack_input(n);
         if (backward) {
-          move_output<true>(n);
+          s.k > 1 ? take_gradients(n) : move_output<true>(n);
           drop(n);
           std::memset(image(DX, n), 0, sizeof(float) * in_pixels * P);
         } else {
@@ -42,9 +42,12 @@ struct Runner : Pools {
       }
 #pragma omp for schedule(static)
       for (int n = 0; n < s.B; n++) {
-        if (s.k > 1) backward ? bypass_backward(n) : bypass_forward(n);
-        if (!backward) drop(n);
-        backward ? unpack_input_gradient(n) : move_output<false>(n);
+        if (backward) {
+          unpack_input_gradient(n);
+          continue;
+        }
+        drop(n);
+        s.k > 1 ? give_outputs(n) : move_output<false>(n);
       }
     }
     if (!backward || s.k == 1) return;
