@@ -126,7 +126,7 @@ struct Layout {
   }
 
   template <bool IN>
-  void move_output(int n) const {  // the maps Y of all edges, to or from their tensors
+  void move_output(int n) const {  // the maps Y of all edges, to or from their tensors, as kept
     for (int b = 0; b < blocks; b++) {
       if (IN && per_block * s.C < P) std::memset(map(Y, n, b), 0, sizeof(float) * out_pixels * P);
       for (int slot = 0; slot < per_block; slot++) {
@@ -140,16 +140,22 @@ struct Layout {
           continue;
         }
         const Image& image = s.y[e];
+        const float kept = s.keep ? s.keep[int64_t(n) * s.E + e] : 1.0f;
         for (int y = 0; y < h; y++)
           for (int x = 0; x < w; x++, mine += P) {
             float* theirs = image.data + n * image.strides[0] + y * image.strides[2] +
                             x * image.strides[3];
             if (whole && image.strides[1] == 1)
-              std::memcpy(IN ? mine : theirs, IN ? theirs : mine, sizeof(float) * P);
+              for (int v = 0; v < P; v += LANES) {
+                vec value;
+                std::memcpy(&value, (IN ? theirs : mine) + v, sizeof value);
+                value *= kept;
+                std::memcpy((IN ? mine : theirs) + v, &value, sizeof value);
+              }
             else if (IN)
-              for (int c = 0; c < s.C; c++) mine[c] = theirs[c * s.k * image.strides[1]];
+              for (int c = 0; c < s.C; c++) mine[c] = kept * theirs[c * s.k * image.strides[1]];
             else
-              for (int c = 0; c < s.C; c++) theirs[c * s.k * image.strides[1]] = mine[c];
+              for (int c = 0; c < s.C; c++) theirs[c * s.k * image.strides[1]] = kept * mine[c];
           }
       }
     }
