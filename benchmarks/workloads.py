@@ -1,5 +1,6 @@
 """The workloads and forms of the benchmarks, and how a step is timed and its memory measured."""
 
+import gc
 import resource
 import subprocess
 import sys
@@ -78,6 +79,8 @@ def prepared(
         )
         for _ in range(2)
     )
+    gc.collect()
+    gc.freeze()  # as a search does (engine.runtime.settled)
     public = form == "public" and type(strategy.update) is first_order.FirstOrder
 
     def step() -> Any:

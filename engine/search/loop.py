@@ -15,6 +15,7 @@ from engine.data.sets import Loader, Roles
 from engine.errors import ConfigError, Interrupted
 from engine.parallel import distributed
 from engine.records.record import Progress, Record
+from engine.runtime import settled
 from engine.safety.checkpoint import Checkpoints
 from engine.safety.finite import Watch, largest, not_learning
 from engine.safety.memory import sparing
@@ -79,7 +80,10 @@ def search(
     task = _Search(state, settings, folder, record, checkpoints, meta, stop)
     device = next(net.parameters()).device
     try:
-        return sparing("search", task.run, state.halve, device, drop=lambda: _drop_graphs(strategy))
+        with settled():
+            return sparing(
+                "search", task.run, state.halve, device, drop=lambda: _drop_graphs(strategy)
+            )
     finally:
         _drop_graphs(strategy)  # retraining wants their memory
 
