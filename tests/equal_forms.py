@@ -77,11 +77,16 @@ def differences(
     factors: bool = True,
     training: bool = True,
     batch: int = 3,
+    affine: bool = False,
 ) -> dict[str, float]:
     """Largest difference of each tensor to the reference in float64, relative to its largest
     value (gates and factors of all edges of a group count as one tensor)."""
     torch.manual_seed(0)
-    reference = supernet(space, mixed_op).double()
+    reference = supernet(space, mixed_op, affine=affine).double()
+    for norm in (m for m in reference.modules() if affine and isinstance(m, nn.BatchNorm2d)):
+        if norm.affine:
+            nn.init.uniform_(norm.weight, 0.5, 1.5)
+            nn.init.normal_(norm.bias, std=0.3)
     other = copy.deepcopy(reference).to(dtype)
     use_form(other, form, CPU)
     x = torch.randn(batch, *space.input_shape, dtype=torch.float64)

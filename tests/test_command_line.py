@@ -15,6 +15,7 @@ from PIL import Image
 import run
 from engine.command import naming
 from engine.command.cli import LISTED
+from supernets.forms import use_form
 
 TINY = [
     "data=synthetic", "data.size=48", "data.image_size=8", "data.classes=3",
@@ -159,9 +160,18 @@ def test_missing_images_are_exit_code_3(archsmith):
     assert "nowhere" in line_of(said)
 
 
-def test_all_phases_then_again_then_one_by_one(archsmith, tmp_path: Path):
+def test_all_phases_then_again_then_one_by_one(archsmith, tmp_path: Path, monkeypatch):
+    forms: list[str] = []
+
+    def noted(net, form, device):
+        forms.append(form)
+        use_form(net, form, device)
+
+    for module in ("engine.final.retrain", "engine.phases.final"):
+        monkeypatch.setattr(f"{module}.use_form", noted)
     first = archsmith(*TINY, "export.formats=[standalone,genotype]")
     assert first.code == 0, first.err
+    assert forms == ["auto", "auto"]  # of retraining and evaluation
     (folder,) = (tmp_path / "outputs").iterdir()
     assert folder.name.startswith("darts-darts-synthetic-s0-")
     results = json.loads((folder / "results.json").read_text())

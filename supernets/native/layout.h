@@ -163,21 +163,29 @@ struct Layout {
   }
 
   template <bool IN>
-  void move_output(int n) const {  // the maps Y of all edges, to or from their tensors
+  void move_output(int n) const {  // the maps Y of all edges, to or from their tensors, as kept
     if (IN) clear_unused(n);
     each_output(n, [&](int e, float* mine) {
       if (e < 0) return;
       const Image& image = s.y[e];
+      const float kept = s.keep ? s.keep[int64_t(n) * s.E + e] : 1.0f;
+      auto move = [kept](float* mine, float* theirs, int count) HERE {
+        vectors(count, [=](int c, auto v) HERE {
+          put((IN ? mine : theirs) + c, kept * get<decltype(v)>((IN ? theirs : mine) + c));
+        });
+      };
       float* theirs = image.data + n * image.strides[0];
-      if (s.C == P && dense(image.strides, w))
-        return void(std::memcpy(IN ? mine : theirs, IN ? theirs : mine,
-                                sizeof(float) * out_pixels * P));
-      adjacent(image, [&](auto step) HERE {
-        for (int y = 0; y < h; y++)
-          for (int x = 0; x < w; x++, mine += P) {
-            float* pixel = theirs + y * image.strides[2] + x * image.strides[3];
-#pragma omp simd
-            for (int c = 0; c < s.C; c++) (IN ? mine[c] : pixel[c * step]) = IN ? pixel[c * step] : mine[c];
+      if (s.C == P && dense(image.strides, w)) return move(mine, theirs, out_pixels * P);
+      for (int y = 0; y < h; y++)
+        for (int x = 0; x < w; x++, mine += P) {
+          float* pixel = theirs + y * image.strides[2] + x * image.strides[3];
+          if (image.strides[1] == 1)
+            move(mine, pixel, s.C);
+          else
+            for (int c = 0; c < s.C; c++) {
+              float& other = pixel[c * image.strides[1]];
+              (IN ? mine[c] : other) = kept * (IN ? other : mine[c]);
+            }
           }
       });
     });

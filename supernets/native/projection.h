@@ -116,6 +116,21 @@ struct Projector {
       }
   }
 
+  // Where image n of the outputs lies as the kernels have it; null where it must be copied.
+  float* in_place(int n) const {
+    const int64_t* step = s.y.strides;
+    float* y = s.y.data + n * step[0];
+    const bool dense = step[1] == 1 && step[3] == P && step[2] == int64_t(w) * P && s.C == P;
+    return dense && reinterpret_cast<uintptr_t>(y) % sizeof(vec) == 0 ? y : nullptr;
+  }
+
+  // The gradients of image n, in `copy` if they must be.
+  const float* gradients_of(int n, float* copy) const {
+    if (const float* y = in_place(n)) return y;
+    exchange(n, s.y, copy, true);
+    return copy;
+  }
+
   void exchange(int n, const Image& theirs, float* mine, bool in) const {
     const int64_t* step = theirs.strides;
     if (in && s.C < P) std::memset(mine, 0, sizeof(float) * pixels * P);
@@ -187,8 +202,7 @@ struct Projector {
         pointwise(a, Q, weight, P, map(n), w, 1, h, w);
         float* to = partial + int64_t(n) * 2 * P;
         if (backward) {
-          exchange(n, s.y, d, true);
-          products(d, map(n), row(MEAN), P, pixels, to);
+          products(gradients_of(n, d), map(n), row(MEAN), P, pixels, to);
         } else if (s.training) {
           moments(map(n), P, pixels, to, to + P);
         }
@@ -197,13 +211,13 @@ struct Projector {
       backward ? gradient_coefficients() : statistics();
 #pragma omp for schedule(static)
       for (int n = 0; n < s.B; n++) {
-        if (backward) exchange(n, s.y, d, true);
-        // forward: B and C are zero, A z + C is the norm
-        combine(backward ? d : map(n), map(n), row(A), P, P, pixels, d);
-        if (!backward) {
-          exchange(n, s.y, d, false);
+        if (!backward) {  // B is zero, A z + C is the norm
+          float* y = in_place(n);
+          combine(map(n), map(n), row(A), P, P, pixels, y ? y : d);
+          if (!y) exchange(n, s.y, d, false);
           continue;
         }
+        combine(gradients_of(n, d), map(n), row(A), P, P, pixels, d);
         gather(n, a);
         if (s.gradients) pointwise_gradient(a, Q, d, P, pixels, weight_partial + n * int64_t(P) * Q);
         pointwise(d, P, turned, Q, b, w, 1, h, w);

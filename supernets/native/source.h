@@ -9,14 +9,6 @@ namespace {
 struct Runner : Pools {
   using Pools::Pools;
 
-  void drop(int n) const {  // multiplies the maps Y of all edges by what is kept of the image
-    for (int e = 0; s.keep && e < s.E; e++) {
-      float* y = map(Y, n, e / per_block) + e % per_block * s.C;
-      for (int64_t i = 0; i < out_pixels; i++)
-        for (int c = 0; c < s.C; c++) y[i * P + c] *= s.keep[int64_t(n) * s.E + e];
-    }
-  }
-
   void run() {
 #pragma omp parallel num_threads(s.threads)
     {
@@ -25,7 +17,6 @@ struct Runner : Pools {
         pack_input(n);
         if (backward) {
           s.k > 1 ? take_gradients(n) : move_output<true>(n);
-          drop(n);
           std::memset(image(DX, n), 0, sizeof(float) * in_pixels * P);
         } else {
           for (int b = 0; b < blocks; b++)
@@ -46,7 +37,6 @@ struct Runner : Pools {
           unpack_input_gradient(n);
           continue;
         }
-        drop(n);
         s.k > 1 ? give_outputs(n) : move_output<false>(n);
       }
     }

@@ -25,6 +25,8 @@ from search_spaces.nasbench201 import CANDIDATES as NASBENCH201
 from search_spaces.nasbench201 import nasbench201
 from search_spaces.space import Space
 from supernets.costs import macs, parameters
+from supernets.forms import use_form
+from supernets.native import build
 from supernets.network import Network, final_network
 
 ALL = ["standalone", "onnx", "pt2", "genotype"]
@@ -128,6 +130,15 @@ def test_stand_alone_file_and_record(toy_darts, tmp_path):
     assert all(torch.equal(wanted[name], tensor) for name, tensor in again.state_dict().items())
     text = (tmp_path / "genotype.txt").read_text()
     assert from_genotype(text, toy_darts).choices == architecture.choices
+
+
+@pytest.mark.skipif(build.compiler() is None, reason="no C++ compiler on this machine")
+def test_a_network_in_the_native_form_leaves_as_torch_operations(toy_darts, tmp_path):
+    net, architecture = chosen(toy_darts, SMALL)
+    use_form(net, "native", torch.device("cpu"))
+    found = exported(net, architecture, tmp_path, "standalone")
+    assert found["forms"]["standalone"]["max_abs_difference"] == 0.0
+    assert all(cell.form is not None for cell in net.layers)
 
 
 def test_nasbench201_has_its_string(toy_nasbench201, tmp_path):
@@ -252,6 +263,7 @@ def test_every_form_gives_the_logits(case, tmp_path):
     auxiliary = space.name == "darts"
     net, architecture = chosen(space, kept, auxiliary=auxiliary)
     net.set_drop_path(0.3)
+    use_form(net, "auto", torch.device("cpu"))
     found = exported(net, architecture, tmp_path, *ALL)
     for name in ("standalone", "onnx", "pt2"):
         form = found["forms"][name]

@@ -1,6 +1,7 @@
 import json
 import math
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,8 +18,10 @@ from engine.final.training import MovingAverage, Training
 from engine.records.record import Record
 from engine.safety.checkpoint import Checkpoints
 from search_spaces.architecture import Architecture
+from supernets.native import build
 
 CPU = torch.device("cpu")
+FORMS = ["reference", *(["native"] if build.compiler() else [])]
 TOY = Recipe(
     layers=3, channels=8, stem=None, epochs=3, batch_size=8, lr=0.05, min_lr=0.0, schedule="cosine",
     warmup_epochs=0, momentum=0.9, nesterov=True, weight_decay=1e-3, clip=5.0, label_smoothing=0.1,
@@ -143,7 +146,9 @@ def test_a_moving_average_gets_the_statistics_of_its_own_weights(run):
     torch.testing.assert_close(net.stem[1].running_mean, z.mean((0, 2, 3)), atol=1e-6, rtol=1e-5)
 
 
-def test_resumed_equals_uninterrupted_bit_for_bit(run, tmp_path):
+@pytest.mark.parametrize("form", FORMS)
+def test_resumed_equals_uninterrupted_bit_for_bit(run, tmp_path, form: str):
+    run = partial(run, form=form)
     whole = run(TOY, "whole")
     with pytest.raises(Interrupted, match="run the same command"):
         run(TOY, "parts", stop=lambda: True)
@@ -155,6 +160,21 @@ def test_resumed_equals_uninterrupted_bit_for_bit(run, tmp_path):
     assert metrics(tmp_path / "whole") == metrics(tmp_path / "parts")
     assert same(run(TOY, "parts"), parts)  # once more after the end: nothing is trained
     assert len(metrics(tmp_path / "parts")) == TOY.epochs
+
+
+@pytest.mark.skipif("native" not in FORMS, reason="no C++ compiler on this machine")
+def test_a_retraining_in_the_native_form_is_that_in_the_reference(run):
+    recipe = replace(TOY, epochs=1, ema=None, drop_path=0.3)
+    nets = [run(recipe, form, form=form) for form in FORMS]
+    x = torch.randn(4, 3, 16, 16)
+    expected, found = (net(x).detach() for net in nets)
+    torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-3)
+
+
+def test_a_form_that_cannot_be_here_is_one_line(run, monkeypatch):
+    monkeypatch.setattr("supernets.forms.library", lambda: None)
+    with pytest.raises(ConfigError, match=r"runtime\.form: native needs a CPU.* set runtime=fused"):
+        run(TOY, "a", form="native")
 
 
 def test_the_seed_decides_and_nothing_before_it(run):

@@ -56,6 +56,11 @@ def test_each_family(family: str, choose: Choose, training: bool):
     assert_equal(space_of(family, 5), MixedOp, choose=choose, training=training)
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_norms_with_scale_and_shift(training: bool):
+    assert_equal(space_of("darts", 5), MixedOp, affine=True, choose=pruned, training=training)
+
+
 @pytest.mark.parametrize("choose", [everything, pruned])
 @pytest.mark.parametrize("factors", [True, False])
 def test_partial_channels(choose: Choose, factors: bool):

@@ -66,6 +66,11 @@ def test_pruned_and_drawn_candidates_in_training_and_in_evaluation(choose: Choos
     assert_equal(space_of(8), MixedOp, choose=choose, training=training)
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_norms_with_scale_and_shift(training: bool):
+    assert_equal(space_of(5), MixedOp, affine=True, choose=pruned, training=training)
+
+
 @pytest.mark.parametrize("choose", [everything, pruned])
 @pytest.mark.parametrize("factors", [True, False])
 def test_partial_channels(choose: Choose, factors: bool):
