@@ -186,8 +186,7 @@ struct Layout {
               float& other = pixel[c * image.strides[1]];
               (IN ? mine[c] : other) = kept * (IN ? other : mine[c]);
             }
-          }
-      });
+        }
     });
   }
 };
