@@ -12,7 +12,7 @@ from pathlib import Path
 import matplotlib
 import torch
 from step_time import seconds
-from workloads import memory, prepared
+from workloads import PAPER, memory, prepared
 
 matplotlib.use("Agg")
 from matplotlib import pyplot
@@ -24,7 +24,7 @@ def settings(name: str, size: int) -> tuple[list[str], int]:
     """Overrides and batch of W1 with one size changed."""
     changed = {"cells": "space.layers", "channels": "space.channels"}
     given = [f"{changed[name]}={size}"] if name in changed else []
-    return ["strategy=darts", *given], size if name == "batch" else 16
+    return [PAPER, "strategy=darts", *given], size if name == "batch" else 16
 
 
 def main() -> None:

@@ -1,15 +1,21 @@
 """Seconds and memory of one search step (alpha step, then weight step) in each form.
 
-`python benchmarks/step_time.py [--quick] [--device cuda] [--threads 2] [--batch 16] [--n 5] [W1]`
-prints tables: medians of n steps with minimum and maximum, the forms interleaved in one process;
+`python benchmarks/step_time.py [--quick] [--march x86-64-v3] [--device cuda] [--threads 1]
+[--batch 16] [--n 3] [--operations] [W1 ...]` prints tables: medians of n steps with minimum and
+maximum, the forms interleaved in one process; processor seconds with one thread, else wall seconds;
 the ratio to `public`, the reference form as the public implementations write it, which compute the
 gradients of all weights in the alpha step; the peak memory of two steps (on CUDA of four) in a
-fresh process, above one in which everything is imported; operations, on CUDA launches.
+fresh process, above one in which everything is imported.
+
+`--march` builds the own kernels for another target, and holds torch to its instructions, as on a
+processor of that kind. `--operations` counts torch's operations (on CUDA launches), and takes long.
 """
 
 import argparse
+import os
 import platform
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -20,6 +26,14 @@ from workloads import CPU, CUDA_FORMS, FORMS, WORKLOADS, memory, operations, pre
 from engine.runtime import synchronize
 from supernets.native import build
 
+# What holds torch and oneDNN to the instructions of a target.
+LIMITS = {
+    "x86-64-v2": {"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41"},
+    "x86-64-v3": {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"},
+    "x86-64-v4": {"ATEN_CPU_CAPABILITY": "avx512", "ONEDNN_MAX_CPU_ISA": "AVX512_CORE"},
+}
+LEVELS = {"avx512f": "AVX-512", "avx2": "AVX2", "avx": "AVX", "sse4_2": "SSE4.2", "asimd": "NEON"}
+
 
 def seconds(
     steps: dict[str, Callable[[], Any]], n: int, device: torch.device = CPU
@@ -28,23 +42,38 @@ def seconds(
     captures graphs."""
     found: dict[str, list[float]] = {form: [] for form in steps}
     first = 1 if device.type == "cpu" else 3
+    alone = device.type == "cpu" and torch.get_num_threads() == 1
+    clock = time.process_time if alone else time.perf_counter
     for repeat in range(n + first):
         for form, step in steps.items():
             synchronize(device)
-            start = time.perf_counter()
+            start = clock()
             step()
             synchronize(device)
             if repeat >= first:
-                found[form].append(time.perf_counter() - start)
+                found[form].append(clock() - start)
     return found
 
 
 def processor() -> str:
+    """Its model, and the widest vectors that it has."""
     try:
         with open("/proc/cpuinfo") as file:
-            return next(line.split(":")[1].strip() for line in file if "model name" in line)
-    except (OSError, StopIteration):
+            lines = dict(line.split(":", 1) for line in file.read().splitlines() if ":" in line)
+    except OSError:
         return platform.processor() or platform.machine()
+    about = {name.strip(): value.strip() for name, value in lines.items()}
+    flags = about.get("flags", about.get("Features", "")).split()
+    level = next((level for flag, level in LEVELS.items() if flag in flags), "no vectors known")
+    family = f"family {about['cpu family']} model {about['model']}, " * ("cpu family" in about)
+    return f"{about.get('model name', platform.machine())} ({family}{level})"
+
+
+def held_to(target: str) -> None:
+    """Starts this script again with kernels and torch as on a processor of that kind."""
+    wanted = {"ARCHSMITH_MARCH": target, **LIMITS.get(target, {})}
+    if any(os.environ.get(name) != value for name, value in wanted.items()):
+        os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | wanted)
 
 
 def measure(workload: str, forms: list[str], args: argparse.Namespace) -> None:
@@ -57,14 +86,15 @@ def measure(workload: str, forms: list[str], args: argparse.Namespace) -> None:
     used = {form: memory(overrides, form, args.batch, args.threads, device) for form in forms}
     base, base_memory = statistics.median(found[forms[0]]), used[forms[0]]
     print(f"\n{workload}: {about}, batch {args.batch}\n")
-    print("| form | s a step, median (min to max) | times faster | MiB | share | operations |")
-    print("|---|---|---|---|---|---|")
+    more = "operations |" * args.operations
+    print(f"| form | s a step, median (min to max) | times faster | MiB | share |{more}")
+    print("|---|---|---|---|---|" + "---|" * args.operations)
     for form in forms:
         times, median = found[form], statistics.median(found[form])
         print(
             f"| {form} | {median:.3f} ({min(times):.3f} to {max(times):.3f}) "
-            f"| {base / median:.2f} | {used[form]:.0f} | {used[form] / base_memory:.2f} "
-            f"| {operations(steps[form], device):,} |",
+            f"| {base / median:.2f} | {used[form]:.0f} | {used[form] / base_memory:.2f} |"
+            + (f" {operations(steps[form], device):,} |" if args.operations else ""),
             flush=True,
         )
 
@@ -77,14 +107,20 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--n", type=int, default=3)
+    parser.add_argument("--march", help=", ".join(LIMITS))
+    parser.add_argument("--operations", action="store_true")
     args = parser.parse_args()
+    if args.march:
+        held_to(args.march)
     if args.quick:
         args.n = 2
     torch.set_num_threads(args.threads)
     about = f"torch {torch.__version__}, Python {platform.python_version()}, "
     if args.device == "cpu":
         forms = FORMS if build.library() else FORMS[:-1]
-        about += f"{processor()}, {args.threads} threads, compiler {build.compiler()}"
+        clock = "processor" if args.threads == 1 else "wall"
+        about += f"{processor()}, kernels for {build.target()}, {args.threads} threads, "
+        about += f"{clock} seconds, compiler {build.compiler()}"
     else:
         forms = CUDA_FORMS
         torch.backends.cudnn.benchmark = True

@@ -25,15 +25,17 @@ from supernets.network import supernet  # noqa: E402
 
 CPU = torch.device("cpu")
 STILL = "strategy.warmup=0"
+PAPER = "experiment=paper"
 # name -> what it is, and the settings that make it, at the papers' sizes
 WORKLOADS: dict[str, tuple[str, list[str]]] = {
-    "W1": ("DARTS, 8 cells, C = 16", ["strategy=darts"]),
+    "W1": ("DARTS, 8 cells, C = 16", [PAPER, "strategy=darts"]),
     "W1b": (
         "the same, second order by finite differences",
-        ["strategy=darts_second_order", "strategy.update.hessian=finite_difference"],
+        [PAPER, "strategy=darts_second_order", "strategy.update.hessian=finite_difference"],
     ),
-    "W2": ("PC-DARTS, K = 4, the same sizes", ["strategy=pcdarts", STILL]),
-    "W3": ("NAS-Bench-201, C = 16, N = 5", ["strategy=darts", "space=nasbench201"]),
+    "W2": ("PC-DARTS, K = 4, the same sizes", [PAPER, "strategy=pcdarts", STILL]),
+    "W3": ("NAS-Bench-201, C = 16, N = 5", [PAPER, "strategy=darts", "space=nasbench201"]),
+    "demo": ("the demo: DARTS, 5 cells, C = 8, on 1x8x8 images", ["strategy=darts"]),
 }
 # "public": the reference form, as the public implementations write it, which compute the
 # gradients of all weights in the alpha step too
@@ -56,14 +58,18 @@ def all_gradients(self: Any, strategy: Any, net: nn.Module, train: Any, val: Any
 
 
 def prepared(
-    overrides: list[str], form: str, batch: int, size: int = 32, device: torch.device = CPU
+    overrides: list[str], form: str, batch: int, device: torch.device = CPU
 ) -> Callable[[], Any]:
-    """A function that takes one search step: alphas on one batch, weights on another."""
+    """A function that takes one search step: alphas on one batch, weights on another.
+
+    Images are 3x32x32 at the papers' sizes, else those of the demo's data, 1x8x8.
+    """
     form, *extras = form.split("+")
     torch.manual_seed(0)
     with initialize_config_dir(version_base="1.3", config_dir=str(ROOT / "conf")):
-        config = compose("config", overrides=["experiment=paper", *overrides])
-    space = instantiate(config.space, _convert_="all")(input_shape=(3, size, size), classes=10)
+        config = compose("config", overrides=overrides)
+    shape = (3, 32, 32) if PAPER in overrides else (1, 8, 8)
+    space = instantiate(config.space, _convert_="all")(input_shape=shape, classes=10)
     strategy = instantiate(config.strategy, _convert_="all")(space=space)
     net = supernet(space, strategy.mixed_op).train().to(device)
     own = "reference" if form == "public" else form
@@ -74,7 +80,7 @@ def prepared(
         strategy.gradients = Replay(strategy, net, cuda_capture)
     train, val = (
         (
-            torch.randn(batch, 3, size, size, device=device),
+            torch.randn(batch, *shape, device=device),
             torch.randint(10, (batch,), device=device),
         )
         for _ in range(2)
@@ -131,7 +137,7 @@ if __name__ == "__main__":
     torch.set_num_threads(int(sys.argv[3]))
     device = torch.device(sys.argv[4])
     small = ["strategy=darts", "space.layers=3", "space.nodes=1"]
-    prepared(small, sys.argv[1], 2, 8, device)()
+    prepared(small, sys.argv[1], 2, device)()
     before = resident()
     step = prepared(sys.argv[5:], sys.argv[1], int(sys.argv[2]), device=device)
     for _ in range(2 if device.type == "cpu" else 4):

@@ -39,6 +39,8 @@ int runs_here() {
   return has;
 }
 
+int lanes() { return LANES; }  // of a vector
+
 // All others return 0, or 1 where there is no memory.
 int source_forward(const Source* what) { return run<Runner>(*what, false); }
 int source_backward(const Source* what) { return run<Runner>(*what, true); }
