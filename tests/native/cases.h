@@ -65,7 +65,8 @@ Case case_of(int number, int C, int stride, int kernel, int H, int W, int E, int
   Random random(7919u * unsigned(number) + 1);
   Case c{};
   c.number = number, c.C = C, c.stride = stride;
-  c.H = H ? H : 1 + random.below(9), c.W = W ? W : 1 + random.below(7);
+  const bool largest = random.chance(4);  // more often than its share: a kernel's loops are longest
+  c.H = H ? H : largest ? 9 : 1 + random.below(9), c.W = W ? W : largest ? 7 : 1 + random.below(7);
   c.E = E ? E : 1 + random.below(14), c.k = k ? k : 1 << random.below(3);
   c.threads = 1 + random.below(4), c.training = !random.chance(4), c.weights = !random.chance(4);
   c.coarse = random.chance(4), c.B = 1 + random.below(4);
