@@ -89,7 +89,6 @@ struct Bypass : Layout {
     float* shuffled = buffers().a;
     shuffle(n, shuffled);
     each_output(n, [&](int e, const float* mine) {
-      if (e < 0) return;
       const float factor = s.factors[e];
       each_pixel_of(n, e, [&](float* to, auto step, int i) HERE {
         const float *from = shuffled + int64_t(i) * all, *mixed = mine + int64_t(i) * P;
@@ -111,7 +110,6 @@ struct Bypass : Layout {
     clear_unused(n);
     std::memset(d, 0, sizeof(float) * out_pixels * all);
     each_output(n, [&](int e, float* mine) {
-      if (e < 0) return;
       const int channels = s.C, k = s.k, lanes = P;
       each_pixel_of(n, e, [=](const float* dy, auto step, int i) HERE {
         for (int c = 0; c < channels; c++) mine[int64_t(i) * lanes + c] = dy[c * k * step];

@@ -42,7 +42,7 @@ struct Dense : Factorised {
   }
 
   void dense_map(const Kind& kind, int n, int b, const float* in, const Shape& shape) const {
-    convolve(kind, in, shape, dense_of(b, false), map(T1, n, b));
+    convolve(kind, in, shape, dense_of(b, false), map(result(kind), n, b));
   }
 
   void dense_forward(const Kind& kind) const {
@@ -59,12 +59,11 @@ struct Dense : Factorised {
       relu_input(n, in, k.a);
       for (int b = 0; b < blocks; b++) {
         dense_map(kind, n, b, k.a, in);
-        if (s.training) moments_of(n, b, map(T1, n, b));
+        if (s.training) moments_of(n, b, map(result(kind), n, b));
       }
     }
 #pragma omp single
-    norm_from_moments(kind, 0, false);
-    add_to_output(0, T1, false);
+    last_norm(kind, 0);
   }
 
   // gradient (tap, P in, P out) from a padded input and dense d.
@@ -95,7 +94,7 @@ struct Dense : Factorised {
       relu_input(n, in, k.a);
       for (int b = 0; b < blocks; b++) {
         dense_map(kind, n, b, k.a, in);
-        products(map(Y, n, b), map(T1, n, b), row(MEAN) + b * P, P, out_pixels,
+        products(map(Y, n, b), map(result(kind), n, b), row(MEAN) + b * P, P, out_pixels,
                  partial + (int64_t(n) * blocks + b) * 2 * P);
       }
     }
@@ -105,7 +104,7 @@ struct Dense : Factorised {
     for (int n = 0; n < s.B; n++) {
       relu_input(n, in, k.a);
       for (int b = 0; b < blocks; b++) {
-        combine(map(Y, n, b), map(T1, n, b), row(A) + b * P, M, P, out_pixels, k.d);
+        combine(map(Y, n, b), map(result(kind), n, b), row(A) + b * P, M, P, out_pixels, k.d);
         if (kind.gradients) dense_gradient(kind, k.a, in, k.d, weight_part(n, b));
         for (int y = 0; y < h; y++)
           std::memcpy(k.b + int64_t(in.at(y, 0)) * P, k.d + int64_t(y) * w * P,

@@ -67,13 +67,12 @@ struct Factorised : Separable {
     for (int n = 0; n < s.B; n++) {
       gather(n, k.a);
       for (int b = 0; b < blocks; b++) {
-        pointwise(k.a, 2 * P, factorised_of(b, false), P, map(T1, n, b), w, 1, h, w);
-        if (s.training) moments_of(n, b, map(T1, n, b));
+        pointwise(k.a, 2 * P, factorised_of(b, false), P, map(result(kind), n, b), w, 1, h, w);
+        if (s.training) moments_of(n, b, map(result(kind), n, b));
       }
     }
 #pragma omp single
-    norm_from_moments(kind, 0, false);
-    add_to_output(0, T1, false);
+    last_norm(kind, 0);
   }
 
   void factorised_backward(const Kind& kind) const {
@@ -88,8 +87,8 @@ struct Factorised : Separable {
     for (int n = 0; n < s.B; n++) {
       gather(n, k.a);
       for (int b = 0; b < blocks; b++) {
-        pointwise(k.a, 2 * P, factorised_of(b, false), P, map(T1, n, b), w, 1, h, w);
-        products(map(Y, n, b), map(T1, n, b), row(MEAN) + b * P, P, out_pixels,
+        pointwise(k.a, 2 * P, factorised_of(b, false), P, map(result(kind), n, b), w, 1, h, w);
+        products(map(Y, n, b), map(result(kind), n, b), row(MEAN) + b * P, P, out_pixels,
                  partial + (int64_t(n) * blocks + b) * 2 * P);
       }
     }
@@ -99,7 +98,7 @@ struct Factorised : Separable {
     for (int n = 0; n < s.B; n++) {
       gather(n, k.a);
       for (int b = 0; b < blocks; b++) {
-        combine(map(Y, n, b), map(T1, n, b), row(A) + b * P, M, P, out_pixels, k.d);
+        combine(map(Y, n, b), map(result(kind), n, b), row(A) + b * P, M, P, out_pixels, k.d);
         if (kind.gradients)
           pointwise_gradient(k.a, 2 * P, k.d, P, out_pixels, weight_part(n, b));
         pointwise(k.d, P, factorised_of(b, true), 2 * P, k.b, w, 1, h, w);

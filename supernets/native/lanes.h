@@ -407,6 +407,22 @@ void combine(const float* d, const float* z, const float* abc, int64_t M, int P,
   });
 }
 
+// out += scale * z + shift, per lane.
+void add_normalised(const float* z, const float* scale, const float* shift, int P, int pixels,
+                    float* out) {
+  lines(P, [&](int v, auto V) HERE {
+    vec a[V], b[V];
+    unrolled<V>([&](auto l) HERE {
+      a[l] = load(scale + v + l * LANES), b[l] = load(shift + v + l * LANES);
+    });
+    for (int64_t n = 0; n < pixels; n++)
+      unrolled<V>([&](auto l) HERE {
+        const int64_t at = n * P + v + l * LANES;
+        store(out + at, load(out + at) + (a[l] * load(z + at) + b[l]));
+      });
+  });
+}
+
 // relu(scale * z + shift) into a padded map.
 void activate(const float* z, const float* scale, const float* shift, int P, const Shape& s,
               float* out) {

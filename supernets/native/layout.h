@@ -15,9 +15,11 @@ struct Layout {
   const int per_block, P, blocks, M, h, w;  // M lanes of all blocks; outputs are h x w
   const int in_pixels, out_pixels, all;  // `all` channels, those that bypass included
   bool backward;
-  float *X, *DX, *Y, *T1, *T2, *T3, *T4;  // maps of all images
-  float *lanes, *partial, *weight_partial, *packed;
-  struct Buffers { float *a, *b, *d, *e; };  // two padded maps, two dense ones
+  // Maps of all images; Y, the gradients of the outputs, and T2 to T4 only in the backward pass.
+  float *X, *DX, *Y, *T1, *T2, *T3, *T4;
+  std::vector<float*> results;  // in the forward pass what each kind gives, before its last norm
+  float *lanes, *partial, *weight_partial, *packed, *coefficients;
+  struct Buffers { float *a, *b, *d, *e, *y; };  // two padded maps, two dense ones, the outputs
   std::vector<Buffers> thread;
   std::vector<float> factor_parts;
   int64_t padded, weight_floats;
@@ -44,37 +46,60 @@ struct Layout {
     const bool weights = backward && std::any_of(s.kind, s.kind + s.kinds,
                                                  [](const Kind& k) { return k.gradients; });
     const int64_t all_in = int64_t(s.B) * in_pixels * P, all_out = int64_t(s.B) * out_pixels * M;
-    const int64_t dense = std::max(int64_t(in_pixels) * P, int64_t(all)), bypass = int64_t(out_pixels) * width(s.C * s.k);
+    const int64_t bypass = int64_t(out_pixels) * width(all);
+    const int64_t dense = std::max(int64_t(in_pixels) * P, int64_t(all));
+    const int64_t outputs = backward ? 0 : int64_t(out_pixels) * M;
     padded = std::max({int64_t(Shape(s.H, s.W, pad).pixels()) * P, 2 * int64_t(out_pixels) * P,
                        bypass});
     weight_floats = int64_t(taps) * P + matrices * P * P;
-    const int64_t packed_floats = 2 * 2 * weight_floats * blocks;
-    const int64_t partials = weights ? int64_t(s.B) * blocks * weight_floats : 0;
-    struct Want { float** where; int64_t floats; } wants[] = {
-        {&X, all_in}, {&Y, all_out}, {&T1, all_out},
+    results.resize(s.kinds);
+    std::vector<Want> wants = {
+        {&X, all_in},
         {&DX, backward ? all_in : 0},
+        {&Y, backward ? all_out : 0},
+        {&T1, backward ? all_out : 0},
         {&T2, backward && (weights || pooled) ? all_out : 0},
         {&T3, backward && halves == 2 ? all_out : 0},
         {&T4, weights && halves == 2 ? all_out : 0},
-        {&lanes, int64_t(LANE_ROWS) * M}, {&partial, int64_t(s.B) * 2 * M},
-        {&weight_partial, partials}, {&packed, packed_floats}};
-    size_t total = 2 * (arena.room(padded) + arena.room(dense)) * s.threads;
-    for (auto& want : wants) total += arena.room(want.floats);
-    arena.reserve(total);
-    for (auto& want : wants) *want.where = arena.take(want.floats);
-    for (int t = 0; t < s.threads; t++)
-      thread.push_back(
-          {arena.take(padded), arena.take(padded), arena.take(dense), arena.take(dense)});
+        {&lanes, int64_t(LANE_ROWS) * M},
+        {&coefficients, int64_t(s.kinds) * 2 * M},
+        {&partial, int64_t(s.B) * 2 * M},
+        {&weight_partial, weights ? int64_t(s.B) * blocks * weight_floats : 0},
+        {&packed, 2 * 2 * weight_floats * blocks}};
+    for (int i = 0; i < s.kinds && !backward; i++)
+      if (s.kind[i].type != IDENTITY)
+        wants.push_back({&results[i], shared(s.kind[i]) ? int64_t(s.B) * out_pixels * P : all_out});
+    thread.resize(s.threads);
+    for (Buffers& mine : thread)
+      for (Want want : {Want{&mine.a, padded}, {&mine.b, padded}, {&mine.d, dense},
+                        {&mine.e, dense}, {&mine.y, outputs}})
+        wants.push_back(want);
+    take(wants);
     factor_parts.assign(int64_t(s.B) * s.E, 0.0f);
   }
 
+  struct Want { float** where; int64_t floats; };
+  static void take(const std::vector<Want>& wants) {
+    size_t total = 0;
+    for (const Want& want : wants) total += arena.room(want.floats);
+    arena.reserve(total);
+    for (const Want& want : wants) *want.where = arena.take(want.floats);
+  }
+
+  // Whether all edges have what the kind gives in common.
+  static bool shared(const Kind& kind) {
+    return kind.type == MAX_POOL || kind.type == AVG_POOL || kind.type == IDENTITY;
+  }
+
   // Rows of M lanes each.
-  enum { GATE, MEAN, RSTD, SHIFT, MEAN2, RSTD2, SHIFT2, A, B_, C_, SCALE, OFFSET, LANE_ROWS };
+  enum { GATE, MEAN, RSTD, SHIFT, MEAN2, RSTD2, SHIFT2, A, B_, C_, LANE_ROWS };
   float* row(int which) const { return lanes + int64_t(which) * M; }
   int edge_of(int b, int slot) const { return b * per_block + slot; }
   float* map(float* all, int n, int b) const {
     return all + (int64_t(n) * blocks + b) * out_pixels * P;
   }
+  // What a kind gives of all images, before its last norm.
+  float* result(const Kind& kind) const { return backward ? T1 : results[&kind - s.kind]; }
   float* image(float* all, int n) const { return all + int64_t(n) * in_pixels * P; }
 
   Buffers buffers() const { return thread[omp_get_thread_num()]; }
@@ -146,27 +171,27 @@ struct Layout {
     });
   }
 
-  // f(edge, its channels in the map of its block): of an edge beyond the last, -1.
+  // An image's outputs of a block, or their gradients.
+  float* output(int n, int b) const {
+    return backward ? map(Y, n, b) : buffers().y + int64_t(b) * out_pixels * P;
+  }
+
+  // f(edge, its channels in the map of its block)
   template <class F>
   void each_output(int n, F f) const {
-    for (int b = 0; b < blocks; b++)
-      each_slot([&](int first) {
-        const int e = edge_of(b, first / s.C);
-        f(e < s.E ? e : -1, map(Y, n, b) + first);
-      });
+    for (int e = 0; e < s.E; e++) f(e, output(n, e / per_block) + e % per_block * s.C);
   }
 
   void clear_unused(int n) const {
     for (int b = 0; b < blocks; b++)
       if (per_block * s.C < P || (b + 1) * per_block > s.E)
-        std::memset(map(Y, n, b), 0, sizeof(float) * out_pixels * P);
+        std::memset(output(n, b), 0, sizeof(float) * out_pixels * P);
   }
 
   template <bool IN>
   void move_output(int n) const {  // the maps Y of all edges, to or from their tensors, as kept
     if (IN) clear_unused(n);
     each_output(n, [&](int e, float* mine) {
-      if (e < 0) return;
       const Image& image = s.y[e];
       const float kept = s.keep ? s.keep[int64_t(n) * s.E + e] : 1.0f;
       auto move = [kept](float* mine, float* theirs, int count) HERE {

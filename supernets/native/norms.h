@@ -43,12 +43,12 @@ struct Norms : Bypass {
   // ---- batch norm
 
   // Statistics of the last `partial` moments; also to `stats`, for the running averages.
-  void norm_from_moments(const Kind& kind, int half, bool shared) const {
+  void norm_from_moments(const Kind& kind, int half) const {
     float* out = kind.stats + int64_t(half) * 3 * s.E * s.C;
     const int64_t EC = int64_t(s.E) * s.C;
     each_lane([&](int lane, int e, int c) {
       if (s.training && kind.norm) {
-        const int64_t step = 2 * (shared ? P : M), from = shared ? lane % P : lane;
+        const int64_t step = 2 * (shared(kind) ? P : M), from = shared(kind) ? lane % P : lane;
         double mean = 0, squares = 0, count = double(s.B) * out_pixels;
         for (int n = 0; n < s.B; n++) mean += partial[n * step + from] / double(s.B);
         for (int n = 0; n < s.B; n++) {
@@ -83,6 +83,38 @@ struct Norms : Bypass {
       row(base + 1)[lane] = float(norm.scale * norm.rstd);
       row(base + 2)[lane] = float(norm.shift - norm.mean * norm.scale * norm.rstd);
     });
+  }
+
+  // The norm whose result the gates multiply; what they make of it is added up by `outputs`.
+  void last_norm(const Kind& kind, int half) const {
+    norm_from_moments(kind, half);
+    const int base = half ? MEAN2 : MEAN;
+    float* scale = coefficients + (&kind - s.kind) * 2 * int64_t(M);
+    for (int v = 0; v < M; v += LANES) {
+      const vec gate = load(row(GATE) + v);
+      store(scale + v, gate * load(row(base + 1) + v));
+      store(scale + M + v, gate * load(row(base + 2) + v));
+    }
+  }
+
+  // An image's outputs: the kinds' results, normalised, times their gates, in parts that stay in
+  // the first cache.
+  void outputs(int n) const {
+    constexpr int PART = 64;
+    for (int b = 0; b < blocks; b++)
+      for (int first = 0; first < out_pixels; first += PART) {
+        float* to = output(n, b) + int64_t(first) * P;
+        const int pixels = std::min(PART, out_pixels - first);
+        std::memset(to, 0, sizeof(float) * pixels * P);
+        for (int i = 0; i < s.kinds; i++) {
+          const Kind& kind = s.kind[i];
+          const float* from = kind.type == IDENTITY ? image(X, n)
+                              : shared(kind) ? results[i] + int64_t(n) * out_pixels * P
+                                             : map(results[i], n, b);
+          const float* scale = coefficients + i * 2 * int64_t(M) + b * P;
+          add_normalised(from + int64_t(first) * P, scale, scale + M, P, pixels, to);
+        }
+      }
   }
 
   void load_gates(const Kind& kind) const {

@@ -10,7 +10,7 @@ struct Pools : Dense {
   using Dense::Dense;
 
   float* pooled(const Kind& kind, int n) const {
-    return kind.type == IDENTITY ? image(X, n) : T1 + int64_t(n) * out_pixels * P;
+    return kind.type == IDENTITY ? image(X, n) : result(kind) + int64_t(n) * out_pixels * P;
   }
 
   void pool(const Kind& kind, int n) const {
@@ -43,8 +43,7 @@ struct Pools : Dense {
       if (s.training && kind.norm) moments(pooled(kind, n), P, out_pixels, to, to + P);
     }
 #pragma omp single
-    norm_from_moments(kind, 0, true);
-    add_to_output(0, pooled(kind, 0), true);
+    last_norm(kind, 0);
   }
 
   void shared_backward(const Kind& kind) const {

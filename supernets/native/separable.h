@@ -55,44 +55,24 @@ struct Separable : Norms {
     for (int n = 0; n < s.B; n++) {
       relu_input(n, in, k.a);
       for (int b = 0; b < blocks; b++) {
-        half_forward(kind, 0, b, k.a, in, k.d, map(T1, n, b));
-        if (s.training) moments_of(n, b, map(T1, n, b));
+        half_forward(kind, 0, b, k.a, in, k.d, map(result(kind), n, b));
+        if (s.training) moments_of(n, b, map(result(kind), n, b));
       }
     }
 #pragma omp single
-    norm_from_moments(kind, 0, false);
+    kind.halves == 2 ? norm_from_moments(kind, 0) : last_norm(kind, 0);
     if (kind.halves == 2) {
       clear(k);
 #pragma omp for schedule(static)
       for (int n = 0; n < s.B; n++)
         for (int b = 0; b < blocks; b++) {
-          activate(map(T1, n, b), row(RSTD) + b * P, row(SHIFT) + b * P, P, middle, k.a);
-          half_forward(kind, 1, b, k.a, middle, k.d, map(T1, n, b));
-          if (s.training) moments_of(n, b, map(T1, n, b));
+          activate(map(result(kind), n, b), row(RSTD) + b * P, row(SHIFT) + b * P, P, middle, k.a);
+          half_forward(kind, 1, b, k.a, middle, k.d, map(result(kind), n, b));
+          if (s.training) moments_of(n, b, map(result(kind), n, b));
         }
 #pragma omp single
-      norm_from_moments(kind, 1, false);
+      last_norm(kind, 1);
     }
-    add_to_output(kind.halves == 2, T1, false);
-  }
-
-  // Y += gate * norm(z)
-  void add_to_output(int half, const float* z, bool shared) const {
-    const int base = half ? MEAN2 : MEAN;
-#pragma omp for schedule(static)
-    for (int n = 0; n < s.B; n++)
-      for (int b = 0; b < blocks; b++) {
-        const float* from = z + (shared ? int64_t(n) : int64_t(n) * blocks + b) * out_pixels * P;
-        float* to = map(Y, n, b);
-        for (int v = 0; v < P; v += LANES) {
-          const int lane = b * P + v;
-          const vec gate = load(row(GATE) + lane);
-          const vec scale = gate * load(row(base + 1) + lane);
-          const vec shift = gate * load(row(base + 2) + lane);
-          for (int64_t i = 0; i < out_pixels; i++)
-            store(to + i * P + v, load(to + i * P + v) + scale * load(from + i * P + v) + shift);
-        }
-      }
   }
 
   float* weight_part(int n, int b) const {

@@ -18,9 +18,6 @@ struct Runner : Pools {
         if (backward) {
           s.k > 1 ? take_gradients(n) : move_output<true>(n);
           std::memset(image(DX, n), 0, sizeof(float) * in_pixels * P);
-        } else {
-          for (int b = 0; b < blocks; b++)
-            std::memset(map(Y, n, b), 0, sizeof(float) * out_pixels * P);
         }
       }
       for (int i = 0; i < s.kinds; i++) {
@@ -37,6 +34,7 @@ struct Runner : Pools {
           unpack_input_gradient(n);
           continue;
         }
+        outputs(n);
         s.k > 1 ? give_outputs(n) : move_output<false>(n);
       }
     }
