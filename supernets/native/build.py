@@ -24,6 +24,7 @@ HEADERS = (
     "interface.h",
     "lanes.h",
     "layout.h",
+    "bypass.h",
     "norms.h",
     "separable.h",
     "factorised.h",

@@ -85,6 +85,26 @@ INLINE void lines(int P, F f) {
 
 inline vec load(const float* p) { return *reinterpret_cast<const vec*>(p); }
 inline void store(float* p, vec v) { *reinterpret_cast<vec*>(p) = v; }
+// Of any address.
+template <class T>
+INLINE T get(const float* p) {
+  T value;
+  std::memcpy(&value, p, sizeof(T));
+  return value;
+}
+template <class T>
+INLINE void put(float* p, T value) {
+  std::memcpy(p, &value, sizeof(T));
+}
+
+// f(first, a vec or a float): n numbers in vectors, what is left over one by one.
+template <class F>
+INLINE void vectors(int n, F f) {
+  int c = 0;
+  for (; c + LANES <= n; c += LANES) f(c, vec{});
+  for (; c < n; c++) f(c, float{});
+}
+
 inline vec select(ivec mask, vec a, vec b) { return mask ? a : b; }
 inline vec positive(vec v) { return select(v <= 0.0f, vec{}, v); }  // a NaN stays
 

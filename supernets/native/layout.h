@@ -44,7 +44,7 @@ struct Layout {
     const bool weights = backward && std::any_of(s.kind, s.kind + s.kinds,
                                                  [](const Kind& k) { return k.gradients; });
     const int64_t all_in = int64_t(s.B) * in_pixels * P, all_out = int64_t(s.B) * out_pixels * M;
-    const int64_t dense = int64_t(in_pixels) * P, bypass = int64_t(out_pixels) * width(s.C * s.k);
+    const int64_t dense = std::max(int64_t(in_pixels) * P, int64_t(all)), bypass = int64_t(out_pixels) * width(s.C * s.k);
     padded = std::max({int64_t(Shape(s.H, s.W, pad).pixels()) * P, 2 * int64_t(out_pixels) * P,
                        bypass});
     weight_floats = int64_t(taps) * P + matrices * P * P;
@@ -95,166 +95,99 @@ struct Layout {
     return strides[1] == 1 && strides[3] == P && strides[2] == int64_t(w) * P;
   }
 
+  // f(step from a channel to the next), which is a constant where they lie side by side.
+  template <class F>
+  static void adjacent(const Image& image, F f) {
+    if (image.strides[1] == 1) f(number<1>{});
+    else f(image.strides[1]);
+  }
+
+  // f(first lane) of the slots of a block.
+  template <class F>
+  void each_slot(F f) const {
+    for (int slot = 0; slot < per_block; slot++) f(slot * s.C);
+  }
+
   void pack_input(int n) const {
     float* to = image(X, n);
     const float* from = s.x.data + n * s.x.strides[0];
     if (s.C == P && dense(s.x.strides, s.W))
       return void(std::memcpy(to, from, sizeof(float) * in_pixels * P));
     std::memset(to, 0, sizeof(float) * in_pixels * P);
-    for (int y = 0; y < s.H; y++)
-      for (int x = 0; x < s.W; x++, to += P) {
-        const float* pixel = from + y * s.x.strides[2] + x * s.x.strides[3];
-        for (int slot = 0; slot < per_block; slot++)
-          for (int c = 0; c < s.C; c++) to[slot * s.C + c] = pixel[c * s.x.strides[1]];
-      }
+    adjacent(s.x, [&](auto step) HERE {
+      for (int y = 0; y < s.H; y++)
+        for (int x = 0; x < s.W; x++, to += P) {
+          const float* pixel = from + y * s.x.strides[2] + x * s.x.strides[3];
+          each_slot([&](int first) HERE {
+#pragma omp simd
+            for (int c = 0; c < s.C; c++) to[first + c] = pixel[c * step];
+          });
+        }
+    });
   }
 
   void unpack_input_gradient(int n) const {
-    const float* from = image(DX, n);
+    float* from = image(DX, n);
     float* to = s.dx.data + n * s.dx.strides[0];
     if (s.C == P && dense(s.dx.strides, s.W))
       return void(std::memcpy(to, from, sizeof(float) * in_pixels * P));
-    for (int y = 0; y < s.H; y++)
-      for (int x = 0; x < s.W; x++, from += P) {
-        float* pixel = to + y * s.dx.strides[2] + x * s.dx.strides[3];
-        for (int c = 0; c < s.C; c++) {
-          float sum = from[c];
-          for (int slot = 1; slot < per_block; slot++) sum += from[slot * s.C + c];
-          pixel[c * s.dx.strides[1]] = sum;
+    adjacent(s.dx, [&](auto step) HERE {
+      for (int y = 0; y < s.H; y++)
+        for (int x = 0; x < s.W; x++, from += P) {
+          float* pixel = to + y * s.dx.strides[2] + x * s.dx.strides[3];
+          each_slot([&](int first) HERE {
+            if (first == 0) return;
+#pragma omp simd
+            for (int c = 0; c < s.C; c++) from[c] += from[first + c];
+          });
+#pragma omp simd
+          for (int c = 0; c < s.C; c++) pixel[c * step] = from[c];
         }
-      }
+    });
+  }
+
+  // f(edge, its channels in the map of its block): of an edge beyond the last, -1.
+  template <class F>
+  void each_output(int n, F f) const {
+    for (int b = 0; b < blocks; b++)
+      each_slot([&](int first) {
+        const int e = edge_of(b, first / s.C);
+        f(e < s.E ? e : -1, map(Y, n, b) + first);
+      });
+  }
+
+  void clear_unused(int n) const {
+    for (int b = 0; b < blocks; b++)
+      if (per_block * s.C < P || (b + 1) * per_block > s.E)
+        std::memset(map(Y, n, b), 0, sizeof(float) * out_pixels * P);
   }
 
   template <bool IN>
   void move_output(int n) const {  // the maps Y of all edges, to or from their tensors, as kept
-    for (int b = 0; b < blocks; b++) {
-      if (IN && per_block * s.C < P) std::memset(map(Y, n, b), 0, sizeof(float) * out_pixels * P);
-      for (int slot = 0; slot < per_block; slot++) {
-        const int e = edge_of(b, slot);
-        float* mine = map(Y, n, b) + slot * s.C;
-        const bool whole = s.C == P && s.k == 1;
-        if (e >= s.E) {
-          if (IN)
-            for (int64_t i = 0; i < out_pixels; i++)
-              std::memset(mine + i * P, 0, sizeof(float) * s.C);
-          continue;
-        }
-        const Image& image = s.y[e];
-        const float kept = s.keep ? s.keep[int64_t(n) * s.E + e] : 1.0f;
-        for (int y = 0; y < h; y++)
-          for (int x = 0; x < w; x++, mine += P) {
-            float* theirs = image.data + n * image.strides[0] + y * image.strides[2] +
-                            x * image.strides[3];
-            if (whole && image.strides[1] == 1)
-              for (int v = 0; v < P; v += LANES) {
-                vec value;
-                std::memcpy(&value, (IN ? theirs : mine) + v, sizeof value);
-                value *= kept;
-                std::memcpy((IN ? mine : theirs) + v, &value, sizeof value);
-              }
-            else if (IN)
-              for (int c = 0; c < s.C; c++) mine[c] = kept * theirs[c * s.k * image.strides[1]];
-            else
-              for (int c = 0; c < s.C; c++) theirs[c * s.k * image.strides[1]] = kept * mine[c];
-          }
-      }
-    }
-  }
-
-  // ---- the channels that bypass, where only C of k C are mixed
-
-  // Where in a channel's 2x2 window (clipped) the maximum is: 0 to 3.
-  int largest(const float* window, int rows, int columns) const {
-    const int64_t* step = s.x.strides;
-    int found = 0;
-    float most = *window;
-    for (int i = 0; i < rows; i++)
-      for (int j = 0; j < columns; j++) {
-        const float value = window[i * step[2] + j * step[3]];
-        if (value > most || value != value) most = value, found = 2 * i + j;
-      }
-    return found;
-  }
-
-  // f(place in the shuffled pixel, channel, row and column of the input) of all that bypasses an
-  // output pixel: the pixel itself, or the maximum of the window of stride 2.
-  template <class F>
-  void each_bypassed(int n, int y, int x, F f) const {
-    const int64_t* step = s.x.strides;
-    const float* image = s.x.data + n * step[0] + y * s.stride * step[2] + x * s.stride * step[3];
-    const int rows = std::min(2, s.H - 2 * y), columns = std::min(2, s.W - 2 * x);
-    for (int g = 1; g < s.k; g++)
-      for (int i = 0; i < s.C; i++) {
-        const int channel = g * s.C + i;
-        const int at = s.stride == 1 ? 0 : largest(image + channel * step[1], rows, columns);
-        f(i * s.k + g, channel, y * s.stride + at / 2, x * s.stride + at % 2);
-      }
-  }
-
-  void bypass(int n, float* to) const {  // shuffled, zero where mixed channels go: (pixels, k C)
-    const int64_t* step = s.x.strides;
-    const float* image = s.x.data + n * step[0];
-    for (int y = 0; y < h; y++)
-      for (int x = 0; x < w; x++, to += all) {
-        for (int i = 0; i < s.C; i++) to[i * s.k] = 0.0f;
-        each_bypassed(n, y, x, [&](int place, int channel, int i, int j) {
-          to[place] = image[i * step[2] + j * step[3] + channel * step[1]];
+    if (IN) clear_unused(n);
+    each_output(n, [&](int e, float* mine) {
+      if (e < 0) return;
+      const Image& image = s.y[e];
+      const float kept = s.keep ? s.keep[int64_t(n) * s.E + e] : 1.0f;
+      auto move = [kept](float* mine, float* theirs, int count) HERE {
+        vectors(count, [=](int c, auto v) HERE {
+          put((IN ? mine : theirs) + c, kept * get<decltype(v)>((IN ? theirs : mine) + c));
         });
-      }
-  }
-
-  void bypass_forward(int n) const {
-    float* shuffled = buffers().a;
-    bypass(n, shuffled);
-    for (int e = 0; e < s.E; e++) {
-      const Image& image = s.y[e];
+      };
+      float* theirs = image.data + n * image.strides[0];
+      if (s.C == P && dense(image.strides, w)) return move(mine, theirs, out_pixels * P);
       for (int y = 0; y < h; y++)
-        for (int x = 0; x < w; x++) {
-          float* to = image.data + n * image.strides[0] + y * image.strides[2] + x * image.strides[3];
-          const float* from = shuffled + (int64_t(y) * w + x) * all;
-          for (int c = 0; c < all; c++) to[c * image.strides[1]] = s.factors[e] * from[c];
-        }
-    }
-  }
-
-  void bypass_backward(int n) {
-    float *shuffled = buffers().a, *d = buffers().b;
-    bypass(n, shuffled);
-    std::memset(d, 0, sizeof(float) * out_pixels * all);
-    for (int e = 0; e < s.E; e++) {
-      const Image& image = s.y[e];
-      const int64_t* step = image.strides;
-      float total = 0.0f;
-      for (int y = 0; y < h; y++)
-        for (int x = 0; x < w; x++) {
-          const float* dy = image.data + n * step[0] + y * step[2] + x * step[3];
-          const int64_t at = (int64_t(y) * w + x) * all;
-          float dot = 0.0f;
-          if (step[1] == 1) {
-            for (int c = 0; c < all; c++) d[at + c] += s.factors[e] * dy[c];
-#pragma omp simd reduction(+ : dot)
-            for (int c = 0; c < all; c++) dot += shuffled[at + c] * dy[c];
-          } else {
-            for (int c = 0; c < all; c++) {
-              d[at + c] += s.factors[e] * dy[c * step[1]];
-              dot += shuffled[at + c] * dy[c * step[1]];
+        for (int x = 0; x < w; x++, mine += P) {
+          float* pixel = theirs + y * image.strides[2] + x * image.strides[3];
+          if (image.strides[1] == 1)
+            move(mine, pixel, s.C);
+          else
+            for (int c = 0; c < s.C; c++) {
+              float& other = pixel[c * image.strides[1]];
+              (IN ? mine[c] : other) = kept * (IN ? other : mine[c]);
             }
-          }
-          total += dot;
         }
-      factor_parts[int64_t(n) * s.E + e] = total;
-    }
-    const int64_t* step = s.dx.strides;
-    float* to = s.dx.data + n * step[0];
-    if (s.stride > 1)
-      for (int y = 0; y < s.H; y++)
-        for (int x = 0; x < s.W; x++)
-          for (int c = s.C; c < all; c++) to[y * step[2] + x * step[3] + c * step[1]] = 0.0f;
-    for (int y = 0; y < h; y++)
-      for (int x = 0; x < w; x++)
-        each_bypassed(n, y, x, [&](int place, int channel, int i, int j) {
-          to[i * step[2] + j * step[3] + channel * step[1]] = d[(int64_t(y) * w + x) * all + place];
-        });
+    });
   }
 };
 

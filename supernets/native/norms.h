@@ -2,12 +2,12 @@
 
 #pragma once
 
-#include "layout.h"
+#include "bypass.h"
 
 namespace {
 
-struct Norms : Layout {
-  using Layout::Layout;
+struct Norms : Bypass {
+  using Bypass::Bypass;
 
   // Weights of a half: per block, depthwise (K * K, P) and pointwise (P in, P out), and for the
   // backward pass the depthwise kernel turned round and the pointwise one transposed.

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from search_spaces.ops import FactorizedReduce, ReLUConvBN
 from supernets.fused import record
+from supernets.native.checks import check_projection
 from supernets.native.interface import CImage, CProjection, first_derivative_only, pointer, ran
 
 
@@ -65,7 +66,9 @@ class Projection:
         gradients: Tensor | None = None,
         affine_gradients: Tensor | None = None,
     ) -> None:
-        """Calls `projection_forward` or `projection_backward`. Raises MemoryError."""
+        """Calls `projection_forward` or `projection_backward`. Raises MemoryError; of tensors that
+        do not fit TypeError, ValueError."""
+        check_projection(self, x, y, moments, weights, dx, gradients, (affine, affine_gradients))
         what = CProjection(
             *x.shape, moments.size(1), self.convs[0].stride[0], len(weights),
             training, torch.get_num_threads(), self.norm.eps,

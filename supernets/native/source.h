@@ -16,7 +16,7 @@ struct Runner : Pools {
       for (int n = 0; n < s.B; n++) {
         pack_input(n);
         if (backward) {
-          move_output<true>(n);
+          s.k > 1 ? take_gradients(n) : move_output<true>(n);
           std::memset(image(DX, n), 0, sizeof(float) * in_pixels * P);
         } else {
           for (int b = 0; b < blocks; b++)
@@ -33,8 +33,11 @@ struct Runner : Pools {
       }
 #pragma omp for schedule(static)
       for (int n = 0; n < s.B; n++) {
-        if (s.k > 1) backward ? bypass_backward(n) : bypass_forward(n);
-        backward ? unpack_input_gradient(n) : move_output<false>(n);
+        if (backward) {
+          unpack_input_gradient(n);
+          continue;
+        }
+        s.k > 1 ? give_outputs(n) : move_output<false>(n);
       }
     }
     if (!backward || s.k == 1) return;

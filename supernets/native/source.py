@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from search_spaces.ops import FactorizedReduce
 from supernets.chains import Chain
 from supernets.fused import record
+from supernets.native.checks import check_source
 from supernets.native.interface import (
     CImage,
     CKind,
@@ -226,7 +227,13 @@ class Source:
         gradients: Sequence[Tensor | None] = (),
         affine_gradients: Sequence[Tensor | None] = (),
     ) -> None:
-        """Calls `source_forward` or `source_backward`. Raises MemoryError."""
+        """Calls `source_forward` or `source_backward`. Raises MemoryError; of tensors that do not
+        fit TypeError, ValueError."""
+        all_gates, all_factors = (gates, gate_gradients), (factors, factor_gradients)
+        all_affine = (affine, affine_gradients)
+        check_source(
+            self, x, y, all_gates, all_factors, keep, moments, all_affine, weights, dx, gradients
+        )
         kinds, pointers, first = (CKind * len(self.kinds))(), [], 0
         row = self.edges * gates.element_size()
         for i, (kind, stats) in enumerate(zip(self.kinds, moments, strict=True)):

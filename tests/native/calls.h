@@ -13,7 +13,7 @@ namespace check {
 struct Results {
   std::vector<Tensor> y;
   Tensor dx;
-  std::vector<std::vector<float>> stats, gates, weights;
+  std::vector<std::vector<float>> stats, gates, weights, affine;
   std::vector<float> factors;
 };
 
@@ -27,8 +27,8 @@ struct Problem {
   std::vector<Tensor> dy;
   std::vector<std::vector<int>> sizes;                 // of the weights of an edge, per kind
   std::vector<std::vector<std::vector<float>>> weights;  // per kind, per convolution and edge
-  std::vector<std::vector<float>> stats, gates;
-  std::vector<float> factors;
+  std::vector<std::vector<float>> stats, gates, affine;
+  std::vector<float> factors, keep;
   std::vector<std::vector<const float*>> pointers;
 
   explicit Problem(const Case& given)
@@ -36,6 +36,8 @@ struct Problem {
         x(c.x, c.B, c.projection ? c.inputs : c.C * c.k, c.H, c.W),
         factors(random.vector(c.E, -1, 1)) {
     random.fill(x, c.coarse);
+    if (c.keep)  // an image is dropped, or weighs more
+      for (int i = 0; i < c.B * c.E; i++) keep.push_back(random.below(3) ? 1.5f : 0.0f);
     for (int e = 0; e < c.E; e++) {
       dy.emplace_back(c.dy, c.B, c.C * c.k, h, w);
       random.fill(dy.back(), false);
@@ -56,6 +58,7 @@ struct Problem {
         pointers.back().push_back(weights.back().back().data());
       }
     stats.push_back(random.vector(size_t(norms) * 3 * c.E * c.C, 0.25f, 2.0f));
+    affine.push_back(random.vector(c.affine ? size_t(norms) * 2 * c.E * c.C : 0, -1, 1));
     gates.push_back(random.vector(c.E, -1, 1));
   }
 
@@ -67,7 +70,7 @@ struct Problem {
   }
 
   Results results() const {
-    Results found{{}, Tensor(c.dx, c.B, x.C, c.H, c.W), stats, {}, {}, {}};
+    Results found{{}, Tensor(c.dx, c.B, x.C, c.H, c.W), stats, {}, {}, {}, {}};
     const float nan = std::nanf("");
     for (int e = 0; e < c.E; e++) found.y.emplace_back(c.y, c.B, c.C * c.k, h, w);
     for (const auto& each : sizes) {
@@ -76,6 +79,7 @@ struct Problem {
       found.gates.emplace_back(c.E, nan);
       found.weights.emplace_back(c.weights ? total * c.E : 0, nan);
     }
+    for (const auto& each : affine) found.affine.emplace_back(c.weights ? each.size() : 0, nan);
     found.factors.assign(c.E, nan);
     return found;
   }
@@ -86,6 +90,8 @@ std::vector<Image> images(std::vector<Tensor>& tensors) {
   for (Tensor& tensor : tensors) found.push_back(tensor.image());
   return found;
 }
+
+float* data_of(std::vector<float>& values) { return values.empty() ? nullptr : values.data(); }
 
 // What was left in the arena by other calls must not matter: here it is NaN.
 void spoil_arena() {
@@ -111,19 +117,24 @@ struct Called {  // the structures that a call needs, pointing into a problem an
       kinds[i].stats = r.stats[i].data();
       kinds[i].gates = p.gates[i].data();
       kinds[i].gate_gradients = r.gates[i].data();
-      kinds[i].gradients = r.weights[i].empty() ? nullptr : r.weights[i].data();
+      kinds[i].gradients = data_of(r.weights[i]);
+      kinds[i].affine = data_of(p.affine[i]);
+      kinds[i].affine_gradients = data_of(r.affine[i]);
     }
     source.B = c.B, source.C = c.C, source.H = c.H, source.W = c.W, source.E = c.E;
     source.stride = c.stride, source.kinds = int(kinds.size()), source.training = c.training;
     source.threads = threads, source.k = c.k, source.kind = kinds.data();
     source.factors = p.factors.data(), source.factor_gradients = r.factors.data();
+    source.keep = data_of(p.keep);
     source.x = p.x.image(), source.dx = r.dx.image(), source.y = y.data();
     if (!c.projection) return;
     projection = p.projection();
     projection.threads = threads;
     for (int i = 0; i < c.parts; i++) projection.weights[i] = p.pointers[0][i];
     projection.stats = r.stats[0].data();
-    projection.gradients = c.weights ? r.weights[0].data() : nullptr;
+    projection.gradients = data_of(r.weights[0]);
+    projection.affine = data_of(p.affine[0]);
+    projection.affine_gradients = data_of(r.affine[0]);
     projection.x = source.x, projection.dx = source.dx, projection.y = y[0];
   }
 };

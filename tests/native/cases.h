@@ -10,7 +10,7 @@ namespace check {
 
 struct Case {
   int number, C, E, B, H, W, stride, k, threads;
-  bool training, weights, coarse, projection;
+  bool training, weights, coarse, projection, affine, keep;
   int inputs, parts;  // of a projection
   std::vector<Kind> kinds;
   Arrangement x, y, dx, dy;
@@ -21,10 +21,10 @@ struct Case {
 std::string Case::name() const {
   static const char* types[] = {"separable", "max pool", "avg pool", "identity", "factorised"};
   char text[400];
-  std::snprintf(text, sizeof text, "case %d: C=%d E=%d B=%d H=%d W=%d stride=%d k=%d%s%s, x %s, "
-                "y %s, dx %s, dy %s;", number, C, E, B, H, W, stride, k,
-                training ? " training" : "", weights ? "" : " gates only", NAMES[x], NAMES[y],
-                NAMES[dx], NAMES[dy]);
+  std::snprintf(text, sizeof text, "case %d: C=%d E=%d B=%d H=%d W=%d stride=%d k=%d%s%s%s%s, "
+                "x %s, y %s, dx %s, dy %s;", number, C, E, B, H, W, stride, k,
+                training ? " training" : "", weights ? "" : " gates only", affine ? " affine" : "",
+                keep ? " drop-path" : "", NAMES[x], NAMES[y], NAMES[dx], NAMES[dy]);
   std::string found = text;
   if (projection) return found + " projection of " + std::to_string(inputs) + " channels in " +
                          std::to_string(parts);
@@ -45,8 +45,7 @@ Kind draw_kind(Random& random, int kernel, int stride, int C) {
   const int choice = random.below(stride == 2 && C == 1 ? 3 : 4);
   if (choice == 0) {
     kind.type = SEPARABLE, kind.kernel = kernel, kind.halves = 1 + random.below(2);
-    constexpr int dilations[] = {1, 1, 2, 3, 11};
-    kind.dilation = dilations[random.below(5)];
+    kind.dilation = 1 + random.below(2);  // the kernels know these; see source.py
   } else if (choice < 3) {
     kind.type = choice == 1 ? MAX_POOL : AVG_POOL, kind.norm = random.below(2);
   } else if (stride == 1) {
@@ -74,10 +73,13 @@ Case case_of(int number, int C, int stride, int kernel, int H, int W, int E, int
   for (int more = random.below(4); more >= 0; more--)
     c.kinds.push_back(draw_kind(random, kernel, stride, C));
   c.x = draw_arrangement(random), c.y = draw_arrangement(random);
+  c.affine = random.chance(2);
   c.dx = draw_arrangement(random), c.dy = draw_arrangement(random, true);
   if (random.chance(6)) {
     c.projection = true, c.kinds.clear(), c.E = c.k = 1, c.inputs = 1 + random.below(40);
     c.parts = stride == 2 && C > 1 ? 1 + random.below(2) : 1;
+  } else {
+    c.keep = c.k == 1 && random.chance(2);
   }
   return c;
 }

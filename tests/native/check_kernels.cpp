@@ -75,7 +75,7 @@ void compare_bits(const Case& c, int threads, const Results& a, const Results& b
   for (size_t e = 0; e < a.y.size(); e++) same &= equal(a.y[e].memory, b.y[e].memory);
   for (size_t i = 0; i < a.stats.size(); i++)
     same &= equal(a.stats[i], b.stats[i]) && equal(a.gates[i], b.gates[i]) &&
-            equal(a.weights[i], b.weights[i]);
+            equal(a.weights[i], b.weights[i]) && equal(a.affine[i], b.affine[i]);
   if (!same) fail(c, threads, "other bits than with " + std::to_string(c.threads));
 }
 
@@ -94,6 +94,8 @@ void check(const Case& c) {
     if (!c.projection) compare(c, "gradients of the gates" + of, all.gates[i], found.gates[i]);
     if (!found.weights[i].empty())
       compare(c, "gradients of the weights" + of, all.weights[i], found.weights[i]);
+    if (!found.affine[i].empty())
+      compare(c, "gradients of scale and shift" + of, all.affine[i], found.affine[i]);
     if (c.training) compare(c, "moments" + of, all.stats[i], found.stats[i]);
     else if (!equal(found.stats[i], problem.stats[i])) fail(c, c.threads, "moments are changed");
   }

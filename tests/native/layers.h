@@ -23,6 +23,8 @@ struct Norm {
   float eps;
   bool training;
   Numbers mean, rstd, variance;  // (C), given where not training
+  const float *scale = nullptr, *shift = nullptr;  // (C), or none
+  Numbers scale_gradient, shift_gradient;
 };
 
 struct Step {
@@ -106,6 +108,8 @@ void take_moments(const Map& z, Norm& norm) {
   }
 }
 
+Number scale_of(const Norm& norm, int c) { return norm.scale ? double(norm.scale[c]) : 1.0; }
+
 // Not (z - mean) * rstd: a kernel multiplies and adds, and its rounding is to be estimated.
 Number normed(const Norm& norm, int c, const Number& z) {
   return z * norm.rstd[c] - norm.mean[c] * norm.rstd[c];
@@ -140,23 +144,29 @@ Map forward(Step& step, const Map& x) {
   if (step.type != Step::NORM) return y;
   if (step.norm.training) take_moments(x, step.norm);
   for (int c = 0; c < x.C; c++)
-    each_of_channel(x, c, [&](size_t at) { y.values[at] = normed(step.norm, c, x.values[at]); });
+    each_of_channel(x, c, [&](size_t at) {
+      y.values[at] = normed(step.norm, c, x.values[at]) * scale_of(step.norm, c);
+      if (step.norm.shift) y.values[at] += double(step.norm.shift[c]);
+    });
   return y;
 }
 
-void norm_backward(const Norm& norm, const Map& z, const Map& dy, Map& dz) {
+void norm_backward(Norm& norm, const Map& z, const Map& dy, Map& dz) {
   const double count = double(z.B) * z.H * z.W;
   for (int c = 0; c < z.C; c++) {
     Number sum, product;
-    if (norm.training)
-      each_of_channel(z, c, [&](size_t at) {
-        sum += dy.values[at];
-        product += dy.values[at] * normed(norm, c, z.values[at]);
-      });
     each_of_channel(z, c, [&](size_t at) {
+      sum += dy.values[at];
+      product += dy.values[at] * normed(norm, c, z.values[at]);
+    });
+    norm.scale_gradient.push_back(product);
+    norm.shift_gradient.push_back(sum);
+    const Number factor = norm.rstd[c] * scale_of(norm, c);
+    each_of_channel(z, c, [&](size_t at) {
+      dz.values[at] = factor * dy.values[at];
+      if (!norm.training) return;
       const Number along = normed(norm, c, z.values[at]) * (product * (1 / count));
-      dz.values[at] = norm.rstd[c] * dy.values[at] - norm.rstd[c] * (sum * (1 / count)) -
-                      norm.rstd[c] * along;
+      dz.values[at] = dz.values[at] - factor * (sum * (1 / count)) - factor * along;
     });
   }
 }

@@ -21,9 +21,12 @@ Step convolution(std::vector<Filter> filters) {
   return {Step::CONVOLUTION, std::move(filters), {}, false, 1};
 }
 
-// `stats` are those of the first channel; from one row of them to the next are `step`.
-Step norm_step(float eps, bool training, const float* stats, int64_t step, int C) {
-  Norm norm{eps, training, {}, {}, {}};
+// `stats` and `affine`, which may be null, begin at the first channel; their rows are `step` apart.
+Step norm_step(float eps, bool training, const float* stats, const float* affine, int64_t step,
+               int C) {
+  Norm norm;
+  norm.eps = eps, norm.training = training;
+  if (affine) norm.scale = affine, norm.shift = affine + step;
   for (int c = 0; c < C && !training; c++) {
     norm.mean.push_back(double(stats[c]));
     norm.rstd.push_back(double(stats[step + c]));
@@ -33,7 +36,8 @@ Step norm_step(float eps, bool training, const float* stats, int64_t step, int C
 
 Step norm_of(const Source& s, const Kind& kind, int half, int e) {
   const int64_t EC = int64_t(s.E) * s.C;
-  return norm_step(kind.eps, s.training, kind.stats + half * 3 * EC + e * s.C, EC, s.C);
+  const float* affine = kind.affine ? kind.affine + half * 2 * EC + e * s.C : nullptr;
+  return norm_step(kind.eps, s.training, kind.stats + half * 3 * EC + e * s.C, affine, EC, s.C);
 }
 
 std::vector<Filter> factorised(const float* first, const float* second, int C, int inputs) {
@@ -62,8 +66,8 @@ Chain chain_of(const Source& s, const Kind& kind, int e) {
   return chain;
 }
 
-// Copies the statistics and weights' gradients of an edge's chain to where `Kind` has them.
-void collect(const Chain& chain, int e, int E, int C, Numbers& stats, Numbers& weights) {
+// Copies the statistics and gradients of an edge's chain to where `Kind` has them.
+void collect(const Chain& chain, int e, int E, int C, int o, Expected& all) {
   size_t first = 0, half = 0;
   auto put = [](const Numbers& from, Numbers& to, size_t at) {
     to.resize(std::max(to.size(), at + from.size()));
@@ -71,13 +75,17 @@ void collect(const Chain& chain, int e, int E, int C, Numbers& stats, Numbers& w
   };
   for (const Step& step : chain.steps) {
     for (const Filter& w : step.filters) {
-      put(w.gradient, weights, first + e * w.gradient.size());
+      put(w.gradient, all.weights[o], first + e * w.gradient.size());
       first += E * w.gradient.size();
     }
-    if (step.type != Step::NORM || !step.norm.training) continue;
+    if (step.type != Step::NORM) continue;
+    const Norm& norm = step.norm;
+    put(norm.scale_gradient, all.affine[o], half * 2 * E * C + e * C);
+    put(norm.shift_gradient, all.affine[o], (half * 2 + 1) * E * C + e * C);
     int row = 0;
-    for (const Numbers* each : {&step.norm.mean, &step.norm.rstd, &step.norm.variance})
-      put(*each, stats, (half * 3 + row++) * E * C + e * C);
+    if (norm.training)
+      for (const Numbers* each : {&norm.mean, &norm.rstd, &norm.variance})
+        put(*each, all.stats[o], (half * 3 + row++) * E * C + e * C);
     half++;
   }
 }
@@ -117,8 +125,9 @@ void run_candidate(const Source& s, int o, int e, const Map& x, const Map& dy, E
     for (int c = 0; c < z.C; c++)
       for (int i = 0; i < z.H; i++)
         for (int j = 0; j < z.W; j++) {
-          const Number& theirs = dy(n, c * s.k, i, j);
-          all.y[e](n, c * s.k, i, j) += gate * z(n, c, i, j);
+          const Number keep = s.keep ? double(s.keep[n * s.E + e]) : 1.0;
+          const Number theirs = keep * dy(n, c * s.k, i, j);
+          all.y[e](n, c * s.k, i, j) += keep * (gate * z(n, c, i, j));
           all.gates[o][e] += theirs * z(n, c, i, j);
           d(n, c, i, j) = gate * theirs;
         }
@@ -127,7 +136,7 @@ void run_candidate(const Source& s, int o, int e, const Map& x, const Map& dy, E
     for (int c = 0; c < x.C; c++)
       for (int i = 0; i < x.H; i++)
         for (int j = 0; j < x.W; j++) all.dx(n, c, i, j) += d(n, c, i, j);
-  collect(chain, e, s.E, s.C, all.stats[o], all.weights[o]);
+  collect(chain, e, s.E, s.C, o, all);
 }
 
 }  // namespace
@@ -151,7 +160,7 @@ Expected expected(const Source& s, const Image* gradients) {
   const Map x = read(s.x, s.B, 0, all, s.H, s.W), mixed = read(s.x, s.B, 0, s.C, s.H, s.W);
   Expected found{std::vector<Map>(s.E, Map(s.B, all, h, w)), Map(s.B, all, s.H, s.W),
                  std::vector<Numbers>(s.kinds), std::vector<Numbers>(s.kinds, Numbers(s.E)),
-                 std::vector<Numbers>(s.kinds), Numbers(s.E)};
+                 std::vector<Numbers>(s.kinds), std::vector<Numbers>(s.kinds), Numbers(s.E)};
   std::vector<Map> dy;
   for (int e = 0; e < s.E; e++) dy.push_back(read(gradients[e], s.B, 0, all, h, w));
   run_bypass(s, x, dy, found);
@@ -164,10 +173,12 @@ Expected expected(const Projection& p, const Image& gradient) {
   Chain chain;
   std::vector<Filter> filters = {{p.weights[0], p.C, p.inputs, 1, p.stride, 1, 0, false, {}}};
   if (p.parts == 2) filters = factorised(p.weights[0], p.weights[1], p.C, p.inputs);
-  chain.steps = {relu(), convolution(filters), norm_step(p.eps, p.training, p.stats, p.C, p.C)};
+  chain.steps = {relu(), convolution(filters), 
+                 norm_step(p.eps, p.training, p.stats, p.affine, p.C, p.C)};
   const Map y = forward(chain, read(p.x, p.B, 0, p.inputs, p.H, p.W));
   Map dx = backward(chain, read(gradient, p.B, 0, p.C, y.H, y.W));
-  Expected found{{y}, dx, std::vector<Numbers>(1), {}, std::vector<Numbers>(1), {}};
-  collect(chain, 0, 1, p.C, found.stats[0], found.weights[0]);
+  Expected found{{y}, dx, std::vector<Numbers>(1), {}, std::vector<Numbers>(1),
+                 std::vector<Numbers>(1), {}};
+  collect(chain, 0, 1, p.C, 0, found);
   return found;
 }

@@ -41,12 +41,13 @@ struct Map {  // (B, C, H, W)
   const Number& operator()(int n, int c, int y, int x) const { return values[index(n, c, y, x)]; }
 };
 
-// `stats` (of norms that take the batch's moments, else empty), `gates` and `weights` per kind,
-// laid out as `Kind` has them; a projection is one kind without gates. `dx` has all channels.
+// `stats` (of norms that take the batch's moments, else empty) and the gradients of gates, weights
+// and scales and shifts (`affine`, empty without norms), per kind and laid out as `Kind` has them.
+// A projection is one kind without gates. `dx` has all channels.
 struct Expected {
   std::vector<Map> y;
   Map dx;
-  std::vector<Numbers> stats, gates, weights;
+  std::vector<Numbers> stats, gates, weights, affine;
   Numbers factors;
 };
 

@@ -17,11 +17,14 @@ from torch.func import functional_call
 
 from search_spaces import darts, goldnas
 from search_spaces.darts import CANDIDATES
+from search_spaces.ops import FactorizedReduce, ReLUConvBN
 from search_spaces.space import Space
 from supernets.forms import twice_differentiable, use_form
 from supernets.mixed_op import MixedOp, PartialMixedOp
 from supernets.mixture import GroupMixture, Mixture
 from supernets.native import build
+from supernets.native.projection import Projection
+from supernets.native.source import source_gradients
 from supernets.network import supernet
 
 pytestmark = pytest.mark.skipif(build.compiler() is None, reason="no C++ compiler on this machine")
@@ -213,3 +216,81 @@ def test_a_compiler_that_fails_is_named_and_torch_operations_run(monkeypatch, ca
         assert "out of order" in caplog.text
     finally:
         build.library.cache_clear()
+
+
+def source_of(channels: int = 4):
+    """A source of all candidates, its net, and what it takes: state, gates, factors."""
+    space = space_of(channels)
+    net = native(space)
+    cell, part = net.layers[0], mixture_of(space).groups["normal"]
+    cell.form.from_node(0, torch.randn(3, channels, 9, 11), part)
+    bundle = cell.form.plan(0, part)[0][0]
+    source, own, _ = cell.form.splits[bundle]
+    return source, torch.randn(3, channels, 9, 11), bundle.gates(part)[0][:, own]
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "said"),
+    [
+        (
+            {"x": lambda x: x.double()},
+            TypeError,
+            r"x is torch.float64 on cpu, expected torch.float",
+        ),
+        ({"x": lambda x: x.to("meta")}, TypeError, r"x is torch.float32 on meta, .* on cpu"),
+        ({"x": lambda x: x[:, :, 1:]}, ValueError, r"y is \(3, 4, 9, 11\), expected \(3, 4, 8, 11"),
+        ({"x": lambda x: x[0]}, ValueError, r"x is \(4, 9, 11\), expected 4 dimensions"),
+        ({"x": lambda x: x[:, :3]}, ValueError, r"x is \(3, 3, 9, 11\), expected \(3, 4, 9, 11\)"),
+        ({"y": lambda y: y[:-1]}, ValueError, "1 outputs, expected 2"),
+        ({"y": lambda y: [t[..., 1:] for t in y]}, ValueError, r"y is \(3, 4, 9, 10\), expected"),
+        ({"y": lambda y: [t[:1].expand_as(t) for t in y]}, ValueError, "y .* memory of its own"),
+        ({"gates": lambda g: g[1:]}, ValueError, r"gates is \(6, 2\), expected \(7, 2\)"),
+        ({"gates": lambda g: g.T.contiguous().T}, ValueError, r"gates .* expected it contiguous"),
+        ({"factors": lambda f: f[1:]}, ValueError, r"factors is \(1,\), expected \(2,\)"),
+        ({"moments": lambda m: [t[..., 1:] for t in m]}, ValueError, r"moments is \(1, 3, 2, 3\)"),
+        ({"weights": lambda w: [t.double() for t in w]}, TypeError, "a weight is torch.float64"),
+        ({"weights": lambda w: [t[:3] for t in w]}, ValueError, r"a weight is \(3, 1, 3, 3\)"),
+        ({"weights": lambda w: w[:-1]}, ValueError, "weights, expected"),
+        ({"moments": lambda m: m[1:]}, ValueError, "6 moments, expected 7"),
+        ({"dx": lambda dx: dx[..., 1:]}, ValueError, r"dx is \(3, 4, 9, 10\), expected"),
+        ({"gate_gradients": lambda g: g.double()}, TypeError, "gates is torch.float64"),
+        ({"gradients": lambda g: [*g[:-1], g[-1][1:]]}, ValueError, "gradients is"),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_a_kernel_runs(change, error, said: str, monkeypatch):
+    source, x, gates = source_of()
+    weights = [m.weight.detach() for m in source.convs]
+    gates = gates.detach().T.contiguous()
+    given = dict(
+        x=x, y=[torch.empty_like(x) for _ in range(source.edges)], gates=gates,
+        factors=torch.ones(source.edges), keep=None, moments=source.moments(x),
+        affine=[None] * len(source.kinds), weights=weights,
+    )  # fmt: skip
+    name = "source_forward"
+    if set(change) & {"dx", "gate_gradients", "gradients"}:
+        name = "source_backward"
+        given |= dict(
+            dx=torch.empty_like(x), gate_gradients=torch.empty_like(gates),
+            factor_gradients=torch.empty(source.edges),
+            gradients=source_gradients(source, x, weights)[0],
+        )  # fmt: skip
+    source.call(name, True, **given)
+    monkeypatch.setattr(source, "library", None)
+    with pytest.raises(error, match=said):
+        source.call(name, True, **given | {key: turn(given[key]) for key, turn in change.items()})
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_what_does_not_fit_a_projection_is_refused(stride: int):
+    op = (ReLUConvBN(3, 4, 1, affine=False), FactorizedReduce(3, 4, affine=False))[stride - 1]
+    projection = Projection.of(op, build.library())
+    x, y = torch.randn(2, 3, 5, 5), torch.empty(2, 4, -(-5 // stride), -(-5 // stride))
+    weights = [m.weight.detach() for m in projection.convs]
+    given = dict(x=x, y=y, moments=projection.moments(x), affine=None, weights=weights)
+    projection.call("projection_forward", True, **given)
+    for name, value in (
+        ("x", x[:, :2]), ("x", x.double()), ("y", y[:, :3]), ("moments", given["moments"][1:]),
+        ("weights", [w[1:] for w in weights]), ("dx", x[1:]), ("gradients", torch.empty(3)),
+    ):  # fmt: skip
+        with pytest.raises((TypeError, ValueError), match="native kernels: "):
+            projection.call("projection_forward", True, **given | {name: value})
