@@ -158,7 +158,7 @@ def test_goldnas_whose_norms_have_no_scale():
     assert_equal(space, kept(space, *goldnas.CANDIDATES), drop=0.3)
 
 
-def test_nasbench201_whose_dense_convolutions_run_in_torch():
+def test_nasbench201_with_its_dense_convolutions():
     space = nasbench201.nasbench201(
         layers=5, nodes=3, channels=5, candidates=list(nasbench201.CANDIDATES),
         input_shape=(3, 9, 8), classes=4,
