@@ -20,6 +20,19 @@ FORMS = {"reference": None, "fused": FusedCell, "native": NativeCell}
 FINAL_FORMS = {"reference": None, "fused": None, "native": NativeFinal}
 
 
+# How many times faster the native form is than the fused one, by the lanes of a vector: the least
+# over the workloads of benchmarks/step_time.py (benchmarks/results.md has processors and dates). A
+# table, and no timing at run time, so that the same seed gives the same architecture.
+NATIVE_GAIN = {4: 1.1, 8: 1.1, 16: 1.1}
+
+
+def pays(device: torch.device) -> bool:
+    """Whether `auto` takes the native form: on a CPU, where its kernels can be built and gain."""
+    if device.type != "cpu" or (kernels := library()) is None:
+        return False
+    return NATIVE_GAIN.get(kernels.lanes(), 0.0) > 1.0
+
+
 def check_form(form: str) -> None:
     """Raises ValueError for an unknown form."""
     if form not in ("auto", *FORMS):
@@ -38,10 +51,10 @@ def check_layout(channels_last: bool, device: torch.device) -> None:
 def use_form(net: Network, form: str, device: torch.device, *, channels_last: bool = False) -> None:
     """Chooses the form of every cell of a supernet or a final network, from now on.
 
-    `auto` is `native` on a CPU with a C++ compiler, else `fused`, which for a final network is the
-    reference. The layout of maps in memory is channels first unless `channels_last` asks for the
-    other on CUDA (`supernets.layout`). Raises ValueError for an unknown form, for `native` where it
-    cannot be, and for `channels_last` on a CPU.
+    `auto` is `native` where that `pays`, else `fused`, which for a final network is the reference.
+    The layout of maps in memory is channels first unless `channels_last` asks for the other on CUDA
+    (`supernets.layout`). Raises ValueError for an unknown form, for `native` where it cannot be,
+    and for `channels_last` on a CPU.
     """
     check_form(form)
     check_layout(channels_last, device)
@@ -51,7 +64,7 @@ def use_form(net: Network, form: str, device: torch.device, *, channels_last: bo
             "set runtime=fused"
         )
     if form == "auto":
-        form = "native" if device.type == "cpu" and library() is not None else "fused"
+        form = "native" if pays(device) else "fused"
     cells = [module for module in net.modules() if isinstance(module, CellModule)]
     final = all(isinstance(edge, ChosenOps) for cell in cells for edge in cell.edges.values())
     chosen = (FINAL_FORMS if final else FORMS)[form]

@@ -94,7 +94,7 @@ struct Dense : Factorised {
       relu_input(n, in, k.a);
       for (int b = 0; b < blocks; b++) {
         dense_map(kind, n, b, k.a, in);
-        products(map(Y, n, b), map(result(kind), n, b), row(MEAN) + b * P, P, out_pixels,
+        products(output(n, b), map(result(kind), n, b), row(MEAN) + b * P, P, out_pixels,
                  partial + (int64_t(n) * blocks + b) * 2 * P);
       }
     }
@@ -104,7 +104,7 @@ struct Dense : Factorised {
     for (int n = 0; n < s.B; n++) {
       relu_input(n, in, k.a);
       for (int b = 0; b < blocks; b++) {
-        combine(map(Y, n, b), map(result(kind), n, b), row(A) + b * P, M, P, out_pixels, k.d);
+        combine(output(n, b), map(result(kind), n, b), row(A) + b * P, M, P, out_pixels, k.d);
         if (kind.gradients) dense_gradient(kind, k.a, in, k.d, weight_part(n, b));
         for (int y = 0; y < h; y++)
           std::memcpy(k.b + int64_t(in.at(y, 0)) * P, k.d + int64_t(y) * w * P,

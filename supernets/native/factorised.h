@@ -16,7 +16,7 @@ struct Factorised : Separable {
           const int i = 2 * y + part, j = 2 * x + part;
           for (int v = 0; v < P; v += LANES)
             store(to + v, i < s.H && j < s.W
-                              ? positive(load(image(X, n) + (int64_t(i) * s.W + j) * P + v))
+                              ? positive(load(input(n) + (int64_t(i) * s.W + j) * P + v))
                               : vec{});
         }
   }
@@ -88,7 +88,7 @@ struct Factorised : Separable {
       gather(n, k.a);
       for (int b = 0; b < blocks; b++) {
         pointwise(k.a, 2 * P, factorised_of(b, false), P, map(result(kind), n, b), w, 1, h, w);
-        products(map(Y, n, b), map(result(kind), n, b), row(MEAN) + b * P, P, out_pixels,
+        products(output(n, b), map(result(kind), n, b), row(MEAN) + b * P, P, out_pixels,
                  partial + (int64_t(n) * blocks + b) * 2 * P);
       }
     }
@@ -98,11 +98,11 @@ struct Factorised : Separable {
     for (int n = 0; n < s.B; n++) {
       gather(n, k.a);
       for (int b = 0; b < blocks; b++) {
-        combine(map(Y, n, b), map(result(kind), n, b), row(A) + b * P, M, P, out_pixels, k.d);
+        combine(output(n, b), map(result(kind), n, b), row(A) + b * P, M, P, out_pixels, k.d);
         if (kind.gradients)
           pointwise_gradient(k.a, 2 * P, k.d, P, out_pixels, weight_part(n, b));
         pointwise(k.d, P, factorised_of(b, true), 2 * P, k.b, w, 1, h, w);
-        scatter(k.b, k.a, image(DX, n));
+        scatter(k.b, k.a, input_gradient(n));
       }
     }
     if (!kind.gradients) return;

@@ -22,6 +22,8 @@ struct Layout {
   struct Buffers { float *a, *b, *d, *e, *y; };  // two padded maps, two dense ones, the outputs
   std::vector<Buffers> thread;
   std::vector<float> factor_parts;
+  bool x_lies, dx_lies;      // whether a tensor serves as a map, where it lies
+  std::vector<bool> y_lies;  // of each edge
   int64_t padded, weight_floats;
 
   static int width(int C) { return (C + LANES - 1) / LANES * LANES; }
@@ -45,6 +47,8 @@ struct Layout {
     }
     const bool weights = backward && std::any_of(s.kind, s.kind + s.kinds,
                                                  [](const Kind& k) { return k.gradients; });
+    x_lies = lies(s.x, s.W), dx_lies = backward && lies(s.dx, s.W);
+    for (int e = 0; e < s.E; e++) y_lies.push_back(!s.keep && lies(s.y[e], w));
     const int64_t all_in = int64_t(s.B) * in_pixels * P, all_out = int64_t(s.B) * out_pixels * M;
     const int64_t bypass = int64_t(out_pixels) * width(all);
     const int64_t dense = std::max(int64_t(in_pixels) * P, int64_t(all));
@@ -54,9 +58,10 @@ struct Layout {
     weight_floats = int64_t(taps) * P + matrices * P * P;
     results.resize(s.kinds);
     std::vector<Want> wants = {
-        {&X, all_in},
-        {&DX, backward ? all_in : 0},
-        {&Y, backward ? all_out : 0},
+        {&X, x_lies ? 0 : all_in},
+        {&DX, backward && !dx_lies ? all_in : 0},
+        {&Y, backward && !std::all_of(y_lies.begin(), y_lies.end(), [](bool lies) { return lies; })
+                 ? all_out : 0},
         {&T1, backward ? all_out : 0},
         {&T2, backward && (weights || pooled) ? all_out : 0},
         {&T3, backward && halves == 2 ? all_out : 0},
@@ -100,7 +105,12 @@ struct Layout {
   }
   // What a kind gives of all images, before its last norm.
   float* result(const Kind& kind) const { return backward ? T1 : results[&kind - s.kind]; }
-  float* image(float* all, int n) const { return all + int64_t(n) * in_pixels * P; }
+  float* input(int n) const {
+    return x_lies ? s.x.data + n * s.x.strides[0] : X + int64_t(n) * in_pixels * P;
+  }
+  float* input_gradient(int n) const {
+    return dx_lies ? s.dx.data + n * s.dx.strides[0] : DX + int64_t(n) * in_pixels * P;
+  }
 
   Buffers buffers() const { return thread[omp_get_thread_num()]; }
   void clear(const Buffers& k) const {
@@ -116,8 +126,11 @@ struct Layout {
 
   // ---- in and out of the block layout
 
-  bool dense(const int64_t* strides, int w) const {  // whether an image lies as a block does
-    return strides[1] == 1 && strides[3] == P && strides[2] == int64_t(w) * P;
+  // Whether images of w pixels a line lie as a block does, so that no copy is needed.
+  bool lies(const Image& image, int w) const {
+    const int64_t* step = image.strides;
+    return s.C == P && step[1] == 1 && step[3] == P && step[2] == int64_t(w) * P &&
+           step[0] % LANES == 0 && reinterpret_cast<uintptr_t>(image.data) % sizeof(vec) == 0;
   }
 
   // f(step from a channel to the next), which is a constant where they lie side by side.
@@ -134,10 +147,9 @@ struct Layout {
   }
 
   void pack_input(int n) const {
-    float* to = image(X, n);
+    if (x_lies) return;
+    float* to = input(n);
     const float* from = s.x.data + n * s.x.strides[0];
-    if (s.C == P && dense(s.x.strides, s.W))
-      return void(std::memcpy(to, from, sizeof(float) * in_pixels * P));
     std::memset(to, 0, sizeof(float) * in_pixels * P);
     adjacent(s.x, [&](auto step) HERE {
       for (int y = 0; y < s.H; y++)
@@ -152,10 +164,9 @@ struct Layout {
   }
 
   void unpack_input_gradient(int n) const {
-    float* from = image(DX, n);
+    if (dx_lies) return;
+    float* from = input_gradient(n);
     float* to = s.dx.data + n * s.dx.strides[0];
-    if (s.C == P && dense(s.dx.strides, s.W))
-      return void(std::memcpy(to, from, sizeof(float) * in_pixels * P));
     adjacent(s.dx, [&](auto step) HERE {
       for (int y = 0; y < s.H; y++)
         for (int x = 0; x < s.W; x++, from += P) {
@@ -173,6 +184,7 @@ struct Layout {
 
   // An image's outputs of a block, or their gradients.
   float* output(int n, int b) const {
+    if (y_lies[b * per_block]) return s.y[b].data + n * s.y[b].strides[0];  // one edge a block
     return backward ? map(Y, n, b) : buffers().y + int64_t(b) * out_pixels * P;
   }
 
@@ -182,7 +194,7 @@ struct Layout {
     for (int e = 0; e < s.E; e++) f(e, output(n, e / per_block) + e % per_block * s.C);
   }
 
-  void clear_unused(int n) const {
+  void clear_unused(int n) const {  // lanes of the gradients' maps
     for (int b = 0; b < blocks; b++)
       if (per_block * s.C < P || (b + 1) * per_block > s.E)
         std::memset(output(n, b), 0, sizeof(float) * out_pixels * P);
@@ -199,8 +211,8 @@ struct Layout {
           put((IN ? mine : theirs) + c, kept * get<decltype(v)>((IN ? theirs : mine) + c));
         });
       };
+      if (y_lies[e]) return;
       float* theirs = image.data + n * image.strides[0];
-      if (s.C == P && dense(image.strides, w)) return move(mine, theirs, out_pixels * P);
       for (int y = 0; y < h; y++)
         for (int x = 0; x < w; x++, mine += P) {
           float* pixel = theirs + y * image.strides[2] + x * image.strides[3];

@@ -108,7 +108,7 @@ struct Norms : Bypass {
         std::memset(to, 0, sizeof(float) * pixels * P);
         for (int i = 0; i < s.kinds; i++) {
           const Kind& kind = s.kind[i];
-          const float* from = kind.type == IDENTITY ? image(X, n)
+          const float* from = kind.type == IDENTITY ? input(n)
                               : shared(kind) ? results[i] + int64_t(n) * out_pixels * P
                                              : map(results[i], n, b);
           const float* scale = coefficients + i * 2 * int64_t(M) + b * P;

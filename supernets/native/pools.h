@@ -10,16 +10,16 @@ struct Pools : Dense {
   using Dense::Dense;
 
   float* pooled(const Kind& kind, int n) const {
-    return kind.type == IDENTITY ? image(X, n) : result(kind) + int64_t(n) * out_pixels * P;
+    return kind.type == IDENTITY ? input(n) : result(kind) + int64_t(n) * out_pixels * P;
   }
 
   void pool(const Kind& kind, int n) const {
     const Shape in(s.H, s.W, 0);
     if (kind.type == MAX_POOL)
-      (backward ? max_pool<true> : max_pool<false>)(image(X, n), in, s.stride, P, h, w,
+      (backward ? max_pool<true> : max_pool<false>)(input(n), in, s.stride, P, h, w,
                                                     pooled(kind, n), where(n));
     else if (kind.type == AVG_POOL)
-      average_pool(image(X, n), in, s.stride, P, h, w, pooled(kind, n));
+      average_pool(input(n), in, s.stride, P, h, w, pooled(kind, n));
   }
   int32_t* where(int n) const {
     return reinterpret_cast<int32_t*>(T2) + int64_t(n) * out_pixels * P;
@@ -56,7 +56,7 @@ struct Pools : Dense {
     for (int n = 0; n < s.B; n++) {
       pool(kind, n);
       for (int b = 0; b < blocks; b++)
-        products(map(Y, n, b), pooled(kind, n), row(MEAN) + b * P, P, out_pixels,
+        products(output(n, b), pooled(kind, n), row(MEAN) + b * P, P, out_pixels,
                  partial + (int64_t(n) * blocks + b) * 2 * P);
     }
 #pragma omp single
@@ -73,11 +73,11 @@ struct Pools : Dense {
         for (int64_t i = 0; i < out_pixels; i++) {
           vec d = b * load(pooled(kind, n) + i * P + v) + c;
           for (int block = 0; block < blocks; block++)
-            d += load(row(A) + block * P + v) * load(map(Y, n, block) + i * P + v);
+            d += load(row(A) + block * P + v) * load(output(n, block) + i * P + v);
           store(k.d + i * P + v, d);
         }
       }
-      float* dx = image(DX, n);
+      float* dx = input_gradient(n);
       if (kind.type == IDENTITY)
         for (int64_t i = 0; i < int64_t(in_pixels) * P; i += LANES)
           store(dx + i, load(dx + i) + load(k.d + i));

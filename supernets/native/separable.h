@@ -18,12 +18,12 @@ struct Separable : Norms {
     for (int y = 0; y < in.h; y++)
       for (int64_t i = 0; i < int64_t(in.w) * P; i += LANES)
         store(to + int64_t(in.at(y, 0)) * P + i,
-              positive(load(image(X, n) + int64_t(y) * in.w * P + i)));
+              positive(load(input(n) + int64_t(y) * in.w * P + i)));
   }
 
   // The gradient of an image behind its ReLU, added to the image's.
   void add_where_positive(int n, const float* d) const {
-    float *dx = image(DX, n), *x = image(X, n);
+    float *dx = input_gradient(n), *x = input(n);
     for (int64_t i = 0; i < int64_t(in_pixels) * P; i += LANES)
       store(dx + i, load(dx + i) + select(load(x + i) <= 0.0f, vec{}, load(d + i)));
   }
@@ -141,7 +141,7 @@ struct Separable : Norms {
           activate(z, row(RSTD) + b * P, row(SHIFT) + b * P, P, middle, k.b);
           half_forward(kind, 1, b, k.b, middle, keep ? map(T4, n, b) : k.d, map(T3, n, b));
         }
-        products(map(Y, n, b), twice ? map(T3, n, b) : z, row(twice ? MEAN2 : MEAN) + b * P, P,
+        products(output(n, b), twice ? map(T3, n, b) : z, row(twice ? MEAN2 : MEAN) + b * P, P,
                  out_pixels, partial + (int64_t(n) * blocks + b) * 2 * P);
       }
     }
@@ -152,7 +152,7 @@ struct Separable : Norms {
 #pragma omp for schedule(static)
       for (int n = 0; n < s.B; n++)
         for (int b = 0; b < blocks; b++) {
-          combine(map(Y, n, b), map(T3, n, b), row(A) + b * P, M, P, out_pixels, k.d);
+          combine(output(n, b), map(T3, n, b), row(A) + b * P, M, P, out_pixels, k.d);
           activate(map(T1, n, b), row(RSTD) + b * P, row(SHIFT) + b * P, P, middle, k.b);
           half_backward(kind, 1, n, b, k.d, map(T4, n, b), k.b, middle, k.a, map(T3, n, b));
           float* d = map(T3, n, b);
@@ -174,7 +174,7 @@ struct Separable : Norms {
     for (int n = 0; n < s.B; n++) {
       relu_input(n, in, k.b);
       for (int b = 0; b < blocks; b++) {
-        combine(map(twice ? T3 : Y, n, b), map(T1, n, b), row(A) + b * P, M, P, out_pixels, k.d);
+        combine(twice ? map(T3, n, b) : output(n, b), map(T1, n, b), row(A) + b * P, M, P, out_pixels, k.d);
         half_backward(kind, 0, n, b, k.d, keep ? map(T2, n, b) : nullptr, k.b, in, k.a, k.e);
         add_where_positive(n, k.e);
       }

@@ -17,7 +17,7 @@ struct Runner : Pools {
         pack_input(n);
         if (backward) {
           s.k > 1 ? take_gradients(n) : move_output<true>(n);
-          std::memset(image(DX, n), 0, sizeof(float) * in_pixels * P);
+          std::memset(input_gradient(n), 0, sizeof(float) * in_pixels * P);
         }
       }
       for (int i = 0; i < s.kinds; i++) {
