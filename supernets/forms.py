@@ -43,8 +43,8 @@ def check_layout(channels_last: bool, device: torch.device) -> None:
     """Raises ValueError for channels last on a CPU."""
     if channels_last and device.type == "cpu":
         raise ValueError(
-            "runtime.channels_last: not on a CPU, where torch's convolutions may then write "
-            "outside their memory; set runtime.channels_last=false"
+            "runtime.channels_last: needs CUDA, found cpu, where torch's convolutions may then "
+            "write outside their memory; set runtime.channels_last=false"
         )
 
 

@@ -96,6 +96,10 @@ def test_f48_a_wrong_setting_is_refused_by_its_key(prepared, override: str):
 
 
 CONFLICTS = {
+    "channels_last_on_a_cpu": (
+        ["runtime.channels_last=true", "device=cpu"],
+        "runtime.channels_last: needs CUDA, found cpu",
+    ),
     "f49_partial_channels": (
         ["strategy=pcdarts", "strategy.mixed_op.k=3"],
         "4 channels cannot be split into k=3",

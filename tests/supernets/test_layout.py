@@ -42,7 +42,7 @@ def space_of(family: str, channels: int = 4, **more: object) -> Space:
     make, names = {
         "goldnas": (goldnas, list(GOLDNAS)),
         "nasbench201": (nasbench201, list(NASBENCH201)),
-        "outside": (darts, [*CANDIDATES, "strided"]),
+        "outside": (darts, ["skip_connect", "max_pool_3x3", "sep_conv_3x3", "strided"]),
     }.get(family, (darts, list(CANDIDATES)))
     operations = {"strided": Strided} if family == "outside" else None
     settings = dict(
@@ -70,7 +70,9 @@ def assert_channels_first(found: Convolutions) -> None:
     assert found.last == set()
 
 
-@pytest.fixture(params=list(FORMS))
+@pytest.fixture(
+    params=[pytest.param(f, marks=[] if f == "native" else pytest.mark.slow) for f in FORMS]
+)
 def form(request) -> str:
     if request.param == "native" and compiler() is None:
         pytest.skip("no C++ compiler on this machine")
@@ -92,10 +94,19 @@ def step(name: str, form: str, space: Space, *overrides: str) -> Convolutions:
     return found
 
 
+def a_pass(space: Space, mixed_op, form: str, *, checkpointed: bool = False) -> Convolutions:
+    net, mixture = supernet(space, mixed_op).train(), mixture_of(space)
+    net.checkpoint_cells = checkpointed
+    use_form(net, form, CPU)
+    with Convolutions() as found:
+        net(batch()[0].requires_grad_(), mixture).sum().backward()
+    return found
+
+
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(n, marks=[] if n in ("gdas", "pcdarts") else pytest.mark.slow)
+        pytest.param(n, marks=[] if n == "pcdarts" else pytest.mark.slow)
         for n in STRATEGIES
         if n != "random"
     ],
@@ -111,7 +122,6 @@ def test_a_step_of_second_order(hessian: str, form: str):
     assert_channels_first(step("darts_second_order", form, space, override))
 
 
-@pytest.mark.parametrize("mixed_op", [MixedOp, Own])
 @pytest.mark.parametrize(
     ("family", "channels", "more"),
     [
@@ -122,14 +132,14 @@ def test_a_step_of_second_order(hessian: str, form: str):
         ("outside", 3, {}),
     ],
 )
-def test_a_pass_of_each_space(family: str, channels: int, more: dict, mixed_op, form: str):
-    space = space_of(family, channels, **more)
-    net, mixture = supernet(space, mixed_op).train(), mixture_of(space)
-    use_form(net, form, CPU)
-    for net.checkpoint_cells in (False, True):
-        with Convolutions() as found:
-            net(batch()[0].requires_grad_(), mixture).sum().backward()
-        assert_channels_first(found)
+def test_a_pass_of_each_space(family: str, channels: int, more: dict, form: str):
+    assert_channels_first(a_pass(space_of(family, channels, **more), MixedOp, form))
+
+
+@pytest.mark.parametrize("checkpointed", [True, False])
+@pytest.mark.parametrize("mixed_op", [MixedOp, Own])
+def test_a_pass_of_edges_alone_and_of_cells_computed_twice(mixed_op, checkpointed: bool, form: str):
+    assert_channels_first(a_pass(space_of("outside"), mixed_op, form, checkpointed=checkpointed))
 
 
 def test_a_step_of_retraining_with_an_auxiliary_head():
