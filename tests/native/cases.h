@@ -19,7 +19,8 @@ struct Case {
 };
 
 std::string Case::name() const {
-  static const char* types[] = {"separable", "max pool", "avg pool", "identity", "factorised"};
+  static const char* types[] = {"separable", "max pool",   "avg pool",
+                                "identity",  "factorised", "dense"};
   char text[400];
   std::snprintf(text, sizeof text, "case %d: C=%d E=%d B=%d H=%d W=%d stride=%d k=%d%s%s%s%s, "
                 "x %s, y %s, dx %s, dy %s;", number, C, E, B, H, W, stride, k,
@@ -33,25 +34,32 @@ std::string Case::name() const {
     if (kind.type == SEPARABLE)
       found += " x" + std::to_string(kind.halves) + " kernel " + std::to_string(kind.kernel) +
                " dilation " + std::to_string(kind.dilation);
+    if (kind.type == DENSE) found += " kernel " + std::to_string(kind.kernel);
     if (!kind.norm) found += " without norm";
     found += ",";
   }
   return found;
 }
 
+// A dilation of 11 is larger than every map.
+constexpr int DILATIONS[] = {1, 2, 3, 11};
+
 Kind draw_kind(Random& random, int kernel, int stride, int C) {
+  std::vector<Type> types = {SEPARABLE, MAX_POOL, AVG_POOL};
+  if (stride == 1) types.insert(types.end(), {IDENTITY, DENSE});
+  if (stride == 2 && C > 1) types.push_back(FACTORISED);
   Kind kind{};
+  kind.type = types[random.below(int(types.size()))];
   kind.norm = 1, kind.halves = 0, kind.kernel = kind.dilation = 1;
-  const int choice = random.below(stride == 2 && C == 1 ? 3 : 4);
-  if (choice == 0) {
-    kind.type = SEPARABLE, kind.kernel = kernel, kind.halves = 1 + random.below(2);
-    kind.dilation = 1 + random.below(2);  // the kernels know these; see source.py
-  } else if (choice < 3) {
-    kind.type = choice == 1 ? MAX_POOL : AVG_POOL, kind.norm = random.below(2);
-  } else if (stride == 1) {
-    kind.type = IDENTITY, kind.norm = random.below(2);
+  if (kind.type == SEPARABLE) {
+    kind.kernel = kernel, kind.halves = 1 + random.below(2);
+    kind.dilation = DILATIONS[random.below(4)];
+  } else if (kind.type == DENSE) {
+    kind.kernel = random.chance(2) ? 1 : 3;
+  } else if (kind.type == FACTORISED) {
+    kind.halves = 1;
   } else {
-    kind.type = FACTORISED, kind.halves = 1;
+    kind.norm = random.below(2);
   }
   return kind;
 }

@@ -60,6 +60,9 @@ Chain chain_of(const Source& s, const Kind& kind, int e) {
     }
   if (kind.type == FACTORISED)
     steps = {relu(), convolution(factorised(kind.weights[e], kind.weights[s.E + e], s.C, s.C))};
+  if (kind.type == DENSE)
+    steps = {relu(), convolution({{kind.weights[e], s.C, s.C, kind.kernel, 1, 1, kind.kernel / 2,
+                                   false, {}}})};
   if (kind.type == MAX_POOL || kind.type == AVG_POOL)
     steps = {{Step::POOL, {}, {}, kind.type == MAX_POOL, s.stride}};
   if (kind.type != SEPARABLE && kind.norm) steps.push_back(norm_of(s, kind, 0, e));
@@ -144,6 +147,7 @@ void run_candidate(const Source& s, int o, int e, const Map& x, const Map& dy, E
 std::vector<int> weight_sizes(const Kind& kind, int C) {
   std::vector<int> found;
   if (kind.type == FACTORISED) found = {C / 2 * C, (C - C / 2) * C};
+  if (kind.type == DENSE) found = {C * C * kind.kernel * kind.kernel};
   if (kind.type == SEPARABLE)
     for (int half = 0; half < kind.halves; half++)
       found.insert(found.end(), {C * kind.kernel * kind.kernel, C * C});
@@ -173,7 +177,7 @@ Expected expected(const Projection& p, const Image& gradient) {
   Chain chain;
   std::vector<Filter> filters = {{p.weights[0], p.C, p.inputs, 1, p.stride, 1, 0, false, {}}};
   if (p.parts == 2) filters = factorised(p.weights[0], p.weights[1], p.C, p.inputs);
-  chain.steps = {relu(), convolution(filters), 
+  chain.steps = {relu(), convolution(filters),
                  norm_step(p.eps, p.training, p.stats, p.affine, p.C, p.C)};
   const Map y = forward(chain, read(p.x, p.B, 0, p.inputs, p.H, p.W));
   Map dx = backward(chain, read(gradient, p.B, 0, p.C, y.H, y.W));
