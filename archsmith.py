@@ -11,7 +11,8 @@ from torch.utils.data import Dataset
 
 from engine.budget.limits import Budget
 from engine.command import naming
-from engine.command.objects import CONF, build
+from engine.command.naming import CONF
+from engine.command.objects import build
 from engine.command.preflight import preflight
 from engine.data.loader import Images
 from engine.data.sets import Data

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -23,31 +24,15 @@ from omegaconf import DictConfig, OmegaConf
 
 from engine import interrupt
 from engine.command import naming
-from engine.command.check import check
 from engine.command.cli import explain, list_choices, one_line, summary
-from engine.command.compare import compare
-from engine.command.objects import CONF, make_job
-from engine.command.preflight import preflight
-from engine.data.survey import Survey, survey
+from engine.command.naming import CONF
 from engine.errors import ConfigError, JobError, configuring
 from engine.parallel import distributed
-from engine.phases.run import Run
-from engine.pipeline import PHASES
 from engine.records import nni_trial
-from engine.records.run_folder import locked
-from engine.report.hparams import write_session
-from engine.report.page import write_report
-from engine.search.benchmark import Benchmark
 
-TASKS = {
-    "all": ("search", "retrain", "evaluate", "export"),
-    "search": ("search",),
-    "retrain": ("retrain",),
-    "evaluate": ("evaluate",),
-    "export": ("export",),
-    "rank": ("rank",),
-    "baseline": ("baseline",),
-}
+if TYPE_CHECKING:
+    from engine.data.survey import Survey
+
 log = logging.getLogger(__name__)
 # Filled once Hydra is done: what fails before is the command line's fault.
 composed: list[DictConfig] = []
@@ -100,28 +85,55 @@ def app(config: DictConfig) -> float | None:
 
 def run_task(config: DictConfig) -> float | None:
     """As `app`, and raises what goes wrong."""
-    if config.task == "list":
-        print(list_choices(CONF))
-        _leave_no_folder()
-        return None
-    if config.task == "compare":
-        with configuring():
-            print(compare(Path(config.runs), Benchmark(**config.benchmark)), end="")
-        _leave_no_folder()
-        return None
-    folder = Path(HydraConfig.get().runtime.output_dir)
-    if config.task == "check":
-        with locked(folder):
-            print(check(folder, _survey(config.data), partial(make_job, config), _command()))
-        return None
     if config.task not in TASKS:
-        raise ConfigError(
-            f"task: unknown '{config.task}'; known: {', '.join(TASKS)}, check, compare, list"
-        )
-    job = make_job(config)
+        raise ConfigError(f"task: unknown '{config.task}'; known: {', '.join(TASKS)}")
+    return TASKS[config.task](config)
+
+
+# -- tasks: each imports what it needs when it runs, as torch alone takes seconds
+# ----------------------------------------------------------------------------
+
+
+def list_task(config: DictConfig) -> None:
+    """Prints every choice of every group."""
+    print(list_choices(CONF))
+    _leave_no_folder()
+
+
+def compare_task(config: DictConfig) -> None:
+    """Prints runs side by side."""
+    from engine.command.compare import compare
+    from engine.search.benchmark import Benchmark
+
+    with configuring():
+        print(compare(Path(config.runs), Benchmark(**config.benchmark)), end="")
+    _leave_no_folder()
+
+
+def check_task(config: DictConfig) -> None:
+    """Prints what a run will meet."""
+    from engine.command.check import check
+    from engine.command.objects import make_job
+    from engine.records.run_folder import locked
+
+    folder = Path(HydraConfig.get().runtime.output_dir)
     with locked(folder):
-        distributed.join(folder, job.settings | {"data_fingerprint": job.data.fingerprint()})
-        phases = TASKS[config.task]
+        print(check(folder, _survey(config.data), partial(make_job, config), _command()))
+
+
+def run_phases(config: DictConfig, phases: tuple[str, ...]) -> float | None:
+    """Runs phases; returns the accuracy that a sweep may optimise."""
+    from engine.command.objects import make_job
+    from engine.command.preflight import preflight
+    from engine.phases.run import Run
+    from engine.pipeline import PHASES
+    from engine.records.run_folder import locked
+    from engine.report.hparams import write_session
+    from engine.report.page import write_report
+
+    job = make_job(config)
+    with locked(job.folder):
+        distributed.join(job.folder, job.settings | {"data_fingerprint": job.data.fingerprint()})
         if job.architecture is not None and config.task == "all":
             phases = phases[1:]
         if job.baseline is not None and config.task == "all":
@@ -145,6 +157,20 @@ def run_task(config: DictConfig) -> float | None:
     return accuracy
 
 
+TASKS: dict[str, Callable[[DictConfig], float | None]] = {
+    "all": partial(run_phases, phases=("search", "retrain", "evaluate", "export")),
+    "search": partial(run_phases, phases=("search",)),
+    "retrain": partial(run_phases, phases=("retrain",)),
+    "evaluate": partial(run_phases, phases=("evaluate",)),
+    "export": partial(run_phases, phases=("export",)),
+    "rank": partial(run_phases, phases=("rank",)),
+    "baseline": partial(run_phases, phases=("baseline",)),
+    "check": check_task,
+    "compare": compare_task,
+    "list": list_task,
+}
+
+
 def _leave_no_folder() -> None:
     """Removes the folder that Hydra makes for every job, where nothing else is in it."""
     folder = Path(HydraConfig.get().runtime.output_dir)
@@ -153,8 +179,10 @@ def _leave_no_folder() -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _survey(data: DictConfig) -> Callable[[], Survey] | None:
+def _survey(data: DictConfig) -> "Callable[[], Survey] | None":
     """What looks at every file of a folder of images; None for other data."""
+    from engine.data.survey import survey
+
     if data._target_ != "engine.data.sets.folder":
         return None
     names = ("root", "image_size", "channels", "on_error", "workers")

@@ -6,8 +6,6 @@ A `ValueError` raised while configuration becomes objects is a configuration err
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch
-
 
 class Failure(Exception):  # noqa: N818 - the family, not one error
     """Says in one line what went wrong, where, what was expected, and which setting to change."""
@@ -56,6 +54,10 @@ class Interrupted(Failure):
     exit_code = 75
 
 
+class ProcessLost(Interrupted):
+    """Another process died or fell silent; the last checkpoint is kept, and continues."""
+
+
 class ConfigError(Failure):
     """A setting is unknown, of the wrong type, impossible, or in conflict with another."""
 
@@ -76,6 +78,6 @@ NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "all
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an allocation failed, on the device or on the host."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True  # torch's, by its name: what trains nothing does without torch
     return isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in NO_MEMORY)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.stats import t as student
+from scipy.special import stdtrit  # of scipy.stats.t.ppf, without the second that imports
 
 from engine.command.naming import digest
 from engine.differences import differing_keys
@@ -92,7 +92,7 @@ class Spread:
         n = len(self.values)
         if n < 2:
             return -math.inf, math.inf
-        half = float(student.ppf((1 + CONFIDENCE) / 2, n - 1)) * self.deviation / math.sqrt(n)
+        half = float(stdtrit(n - 1, (1 + CONFIDENCE) / 2)) * self.deviation / math.sqrt(n)
         return self.mean - half, self.mean + half
 
 

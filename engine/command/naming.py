@@ -12,6 +12,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
+CONF = Path(__file__).resolve().parents[2] / "conf"
 NOT_IDENTITY = ("hydra", "task", "resume", "device", "benchmark", "checkpoint", "runs", "baseline")
 NAME = "{strategy}-{space}-{data}-s{seed}-{digest}"
 

@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from engine.budget.limits import Budget
 from engine.command import naming
 from engine.command.cli import one_line
+from engine.command.naming import CONF
 from engine.command.settings import check_groups, check_types
 from engine.errors import ConfigError, Failure, configuring
 from engine.export.files import check_formats
@@ -24,8 +25,6 @@ from engine.search.settings import SearchSettings
 from search_spaces.architecture import Architecture
 from search_spaces.genotype import published
 from search_spaces.space import Space
-
-CONF = Path(__file__).resolve().parents[2] / "conf"
 
 
 def build(node: DictConfig, **live: Any) -> Any:

@@ -3,44 +3,34 @@
 `torchrun` (or any launcher that sets RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT)
 starts the same command in each. All compute the same steps (`engine.parallel.data_parallel`);
 only the first speaks and keeps what it writes, the others write into a folder that they throw away.
-Without such a launcher, or with one process, every function here is what it is for one process.
+Without such a launcher, or with one process, every function here is what it is for one process,
+and torch is not imported for it.
 """
 
 import json
 import logging
 import os
-import re
 import shutil
 import sys
-import tempfile
-import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
-from datetime import timedelta
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
-
-import torch
-import torch.distributed as dist
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from engine.differences import differing_keys
-from engine.errors import ConfigError, Interrupted, is_out_of_memory
-from engine.parallel.heartbeat import BEAT, SPACE, Heartbeat
+from engine.errors import ConfigError, ProcessLost
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from engine.parallel.processes import Processes
 
 TOGETHER = ("search", "retrain")  # phases; the first process does the others alone
-MEETING = 120.0  # seconds in which all processes must have started
+LOST = ProcessLost.exit_code
 
 log = logging.getLogger(__name__)
 Value = TypeVar("Value")
-
-
-class ProcessLost(Interrupted):
-    """Another process died or fell silent; the last checkpoint is kept, and continues."""
-
-
-LOST = ProcessLost.exit_code
 
 
 def rank() -> int:
@@ -56,32 +46,7 @@ def first() -> bool:
     return rank() == 0
 
 
-class _Run:
-    """This process among the others: groups, store, signs of life."""
-
-    def __init__(self, rank: int, size: int):
-        self.rank, self.size = rank, size
-        patience = timedelta(seconds=MEETING)
-        try:
-            store, _, _ = next(iter(dist.rendezvous("env://", timeout=patience)))
-            self.store = dist.PrefixStore(SPACE, store)
-            Heartbeat.first(self.store, rank)
-            backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-            dist.init_process_group(backend, store=store, rank=rank, world_size=size)
-            control = dist.new_group(backend="gloo")
-        except (RuntimeError, ValueError) as error:
-            raise ConfigError(
-                f"torchrun: process {rank} of {size} did not find the others within {MEETING:.0f} "
-                f"s ({_short(error)}); check --nnodes, --rdzv-endpoint and the network between them"
-            ) from error
-        assert isinstance(control, dist.ProcessGroup)
-        self.control = control  # of values and flags, on the CPU
-        self.ending = threading.Lock()
-        self.heartbeat = Heartbeat(rank, size, _end_without, LOST)
-        self.scratch = Path(tempfile.mkdtemp(prefix="archsmith-")) if rank else None
-
-
-_run: _Run | None = None
+_run: "Processes | None" = None
 
 
 def start() -> None:
@@ -93,7 +58,9 @@ def start() -> None:
     count = int(os.environ.get("WORLD_SIZE", 1))
     if count < 2 or "RANK" not in os.environ:
         return
-    _run = _Run(int(os.environ["RANK"]), count)
+    from engine.parallel.processes import Processes
+
+    _run = Processes(int(os.environ["RANK"]), count, _end_without)
     if _run.rank:
         sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - to the end
         sys.argv += [f"hydra.run.dir={_run.scratch}"]
@@ -106,8 +73,7 @@ def finish() -> bool:
         return True
     goes_on, scratch = first(), _run.scratch
     from_first(None)
-    _run.heartbeat.stop()
-    dist.destroy_process_group()
+    _run.part()
     _run = None
     if scratch is not None:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -116,13 +82,6 @@ def finish() -> bool:
 
 # -- how they fail
 # ------------------------------------------------------------------------------------------------
-
-
-def _lost(reason: str) -> ProcessLost:
-    return ProcessLost(
-        f"process {rank()} of {size()}: another one was lost ({reason}); what was saved is kept, "
-        "run the same command again"
-    )
 
 
 def failing(code: int) -> int | None:
@@ -149,7 +108,7 @@ def _end_without(reason: str) -> None:
     """Ends this process where another failed or is lost, whatever it waits for."""
     code = failing(LOST)
     if code is None:
-        print(f"archsmith: {_lost(reason)}", file=sys.__stderr__)
+        print(f"archsmith: {_run.lost(reason) if _run else reason}", file=sys.__stderr__)
     end(LOST if code is None else code)
 
 
@@ -157,10 +116,7 @@ def end(code: int) -> NoReturn:
     """Ends this process; among several at once: what waits for a lost one would hold it up."""
     if _run is None:
         sys.exit(code)
-    if _run.scratch is None:
-        time.sleep(1.5 * BEAT)  # its store may end with it: the others hear first why
-    else:
-        shutil.rmtree(_run.scratch, ignore_errors=True)
+    _run.leave()
     logging.shutdown()
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
@@ -168,51 +124,24 @@ def end(code: int) -> NoReturn:
     os._exit(code)
 
 
-def _short(error: BaseException) -> str:
-    """The first sentence of an error, without the place in torch's sources."""
-    text = re.sub(r"^\[[^]]*\] *", "", " ".join(str(error).split()))
-    return text.partition(". ")[0][:160] or type(error).__name__
-
-
 # -- what they agree on
 # ------------------------------------------------------------------------------------------------
 
 
-@contextmanager
-def _meeting() -> Iterator[None]:
-    try:
-        yield
-    except RuntimeError as error:
-        if is_out_of_memory(error):
-            raise
-        raise _lost(_short(error)) from error
-
-
-def all_reduce(tensor: Tensor) -> None:
+def all_reduce(tensor: "Tensor") -> None:
     """Sums over the processes, in place; bit for bit the same on each. Raises ProcessLost."""
     if _run is not None:
-        with _meeting():
-            dist.all_reduce(tensor)
+        _run.all_reduce(tensor)
 
 
 def from_first(value: Value) -> Value:
     """The first process's value, on all. Raises ProcessLost."""
-    if _run is None:
-        return value
-    box = [value]
-    with _meeting():
-        dist.broadcast_object_list(box, src=0, group=_run.control, device=torch.device("cpu"))
-    return box[0]
+    return value if _run is None else _run.from_first(value)
 
 
 def from_all(value: Value) -> list[Value]:
     """Every process's value, on all. Raises ProcessLost."""
-    if _run is None:
-        return [value]
-    found: list[Any] = [None] * _run.size
-    with _meeting():
-        dist.all_gather_object(found, value, group=_run.control)
-    return found
+    return [value] if _run is None else _run.from_all(value)
 
 
 def any_process(flag: bool) -> bool:
@@ -250,7 +179,11 @@ def join(folder: Path, settings: Mapping[str, Any]) -> None:
 
 def local_device(name: str) -> str:
     """The setting `device` for this process: each has a GPU of its own. Raises ConfigError."""
-    if size() == 1 or name == "cpu" or not torch.cuda.is_available():
+    if size() == 1 or name == "cpu":
+        return name
+    import torch
+
+    if not torch.cuda.is_available():
         return name
     if name not in ("auto", "cuda"):
         raise ConfigError(f"device: '{name}' for {size()} processes; set device=cuda or device=cpu")

@@ -10,7 +10,7 @@ from engine.parallel.distributed import from_first
 from engine.phases.run import Run
 from engine.phases.within_budget import drawn, fitted
 from engine.runtime import seed_everything, versions
-from engine.search.benchmark import look_up, rank_correlation
+from engine.search.benchmark import look_up
 from engine.search.diagnosis import degenerate
 from engine.search.loop import search as run_search
 from engine.search.measure import Found
@@ -110,6 +110,8 @@ def _budget_identity(run: Run) -> dict[str, Any]:
 
 def rank(run: Run) -> None:
     """Kendall's tau between the searched supernet's ranking and the benchmark's table."""
+    from engine.search.ranking import rank_correlation  # imports scipy.stats: a second
+
     job = run.job
     if not job.benchmark.table:
         raise ConfigError("benchmark.table: task=rank compares with one; set it to a CSV file")

@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 
 from engine.errors import DataError
-from engine.search.benchmark import Benchmark, _tau, look_up, standing
+from engine.search.benchmark import Benchmark, look_up, standing
+from engine.search.ranking import _tau
 from search_spaces.genotype import from_nasbench201
 from search_spaces.space import Space
 

@@ -196,7 +196,7 @@ def test_f31_f32_a_killed_worker_is_named_and_nothing_hangs():
 
 
 def test_f28_out_of_memory_outside_the_loops_is_exit_code_5(archsmith, monkeypatch):
-    monkeypatch.setattr("run.make_job", lambda _: out_of_memory())
+    monkeypatch.setattr("engine.command.objects.make_job", lambda _: out_of_memory())
     said = archsmith()
     assert said.code == 5
     assert "archsmith: out of memory (CUDA out of memory" in said.err

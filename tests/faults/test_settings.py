@@ -33,7 +33,7 @@ def prepared(archsmith, monkeypatch):
     def stop(job: object) -> None:
         raise Interrupted("prepared")
 
-    monkeypatch.setattr("run.Run", stop)
+    monkeypatch.setattr("engine.phases.run.Run", stop)
     return lambda *overrides: archsmith(*SMALL, *overrides)
 
 

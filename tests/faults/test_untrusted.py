@@ -48,7 +48,7 @@ def given_file(archsmith, monkeypatch, tmp_path: Path):
     def stop(job: object) -> None:
         raise Interrupted("prepared")
 
-    monkeypatch.setattr("run.Run", stop)
+    monkeypatch.setattr("engine.phases.run.Run", stop)
 
     def call(content: object):
         path = tmp_path / "received.json"
@@ -108,7 +108,7 @@ def test_f13_nothing_but_two_files_of_a_received_run_directory_is_read(
     def stop(job: object) -> None:
         raise Interrupted("prepared")
 
-    monkeypatch.setattr("run.Run", stop)
+    monkeypatch.setattr("engine.phases.run.Run", stop)
     received = tmp_path / "received"
     (received / ".hydra").mkdir(parents=True)
     (received / "checkpoints").mkdir()

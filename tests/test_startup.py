@@ -1,0 +1,64 @@
+"""What a command imports: one that trains nothing starts without torch."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+HEAVY = {
+    "torch", "torchvision", "matplotlib", "sklearn", "scipy", "tensorboard", "onnx", "onnxscript",
+    "onnxruntime", "pandas", "nni",
+}  # fmt: skip
+CODE = """
+import atexit, sys
+atexit.register(lambda: print(*sys.modules, file=sys.stderr))
+import run
+run.main()
+"""
+
+
+def imported_by(folder: Path, *arguments: str) -> tuple[int, set[str]]:
+    """Exit code of a command line, and which of HEAVY its process imported."""
+    done = subprocess.run(
+        [sys.executable, "-c", CODE, *arguments],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    return done.returncode, HEAVY & set(done.stderr.splitlines()[-1].split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["--help"], 0),
+        (["task=list"], 0),
+        (["task=serch"], 2),
+        (["strategy=pcdart"], 2),
+        (["serch.epochs=3"], 2),
+        (["strategy=["], 2),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_what_trains_nothing_imports_nothing_heavy(tmp_path: Path, arguments: list[str], code: int):
+    assert imported_by(tmp_path, *arguments) == (code, set())
+
+
+def test_compare_imports_no_torch(tmp_path: Path):
+    (tmp_path / "runs" / "one").mkdir(parents=True)
+    (tmp_path / "runs" / "one" / "config.json").write_text("{}")
+    assert imported_by(tmp_path, "task=compare", "runs=runs") == (0, {"scipy"})
+
+
+@pytest.mark.slow
+def test_a_search_imports_only_what_it_uses(tmp_path: Path):
+    code, found = imported_by(
+        tmp_path, "task=search", "data=synthetic", "data.size=48", "data.image_size=8",
+        "space.layers=3", "space.nodes=1", "space.channels=4", "search.epochs=1",
+        "search.batch_size=16", "runtime=reference",
+    )  # fmt: skip
+    assert (code, found) == (0, {"torch", "matplotlib", "tensorboard"})
