@@ -155,8 +155,10 @@ struct Shape {
 
 // ---- elementary kernels: `in` and `out` point to the pixel (0, 0) ----------------------------
 
-// Pixels of a depthwise tile: their sums, the K taps of a row and one value stay in registers.
-constexpr int TILE = 8;
+// Pixels of a depthwise tile: their sums, the K taps of a row and one value stay in registers. Few
+// for the dilations that are rare, as each size takes time to build.
+template <int D>
+constexpr int TILE = D == 0 ? 2 : 8;
 
 // f(t, j, value): the values of a row that T pixels, S apart, see through K taps, D apart; each is
 // loaded once. With D = 0 the taps are `dilation` apart, and a value is loaded for each tap.
@@ -186,7 +188,7 @@ void depthwise(const float* in, int row, int dilation, const float* weight, int 
   in -= (int64_t(reach) * row + reach) * P;
   for (int y = 0; y < h; y++)
     for (int v = 0; v < P; v += LANES)
-      tiles<TILE>(w, [&](int x, auto T) HERE {
+      tiles<TILE<D>>(w, [&](int x, auto T) HERE {
         const float* line = in + (int64_t(y) * row + x) * S * P + v;
         const float* tap = weight + v;
         vec sum[T] = {};
@@ -210,7 +212,7 @@ void depthwise_gradient(const float* in, int row, int dilation, const float* d, 
   std::memset(gradient, 0, sizeof(float) * K * K * P);
   for (int y = 0; y < h; y++)
     for (int v = 0; v < P; v += LANES)
-      parts<TILE>(w, [&](int x, auto T) HERE {
+      parts<TILE<D>>(w, [&](int x, auto T) HERE {
         const int64_t at = (int64_t(y) * row + x) * S * P + v;
         vec g[T];
         unrolled<T>([&](auto t) HERE { g[t] = load(d + at + int64_t(t) * S * P); });
