@@ -86,6 +86,8 @@ def check_source(
     TypeError, ValueError."""
     E, k = source.edges, source.k
     C = source.convs[0].in_channels if source.convs else x.shape[1] // k
+    if any(alike[0].in_channels != C for kind in source.kinds for alike in kind.convs):
+        raise ValueError(f"native kernels: a convolution of an edge has not its {C} channels")
     check_maps(x, y, dx, (C * k, C * k), source.stride)
     for t in gates:
         check_dense("gates", t, (len(source.kinds), E))

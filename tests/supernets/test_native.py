@@ -280,6 +280,13 @@ def test_what_does_not_fit_is_refused_before_a_kernel_runs(change, error, said: 
         source.call(name, True, **given | {key: turn(given[key]) for key, turn in change.items()})
 
 
+def test_convolutions_of_other_channels_than_the_edge_are_refused():
+    source, x, gates = source_of()
+    source.kinds[-1].convs[-1][0].in_channels = 5
+    with pytest.raises(ValueError, match="has not its 4 channels"):
+        source(x, gates, None)
+
+
 @pytest.mark.parametrize("stride", [1, 2])
 def test_what_does_not_fit_a_projection_is_refused(stride: int):
     op = (ReLUConvBN(3, 4, 1, affine=False), FactorizedReduce(3, 4, affine=False))[stride - 1]
