@@ -99,8 +99,8 @@ void check(const Case& c) {
     if (c.training) compare(c, "moments" + of, all.stats[i], found.stats[i]);
     else if (!equal(found.stats[i], problem.stats[i])) fail(c, c.threads, "moments are changed");
   }
-  for (int threads = 1; threads <= 4; threads++)
-    if (threads != c.threads) compare_bits(c, threads, found, run(problem, threads));
+  const int others = 1 + (c.threads + c.number % 3) % 4;
+  compare_bits(c, others, found, run(problem, others));
 }
 
 int run_cases(int step) {

@@ -4,6 +4,7 @@ It runs under an address and an undefined-behaviour sanitiser, as built for use,
 an emulator, for every target that this machine can run.
 """
 
+import functools
 import os
 import platform
 import shutil
@@ -33,13 +34,19 @@ pytestmark = pytest.mark.skipif(build.compiler() is None, reason="no C++ compile
 
 
 def compiled(compiler: str, flags: Sequence[str], folder: Path) -> Path:
-    """The program; its reference without the flags, since that is not what is tested."""
-    program, reference = folder / "check_kernels", folder / "reference.o"
-    plain = [compiler, "-O1", "-std=c++17", f"-I{NATIVE}", "-c", HERE / "reference.cpp"]
-    subprocess.run([*plain, "-o", reference], check=True)
-    sources = [f"-I{NATIVE}", HERE / "check_kernels.cpp", reference]
+    program = folder / "check_kernels"
+    sources = [f"-I{NATIVE}", HERE / "check_kernels.cpp", reference(compiler, folder.parent)]
     subprocess.run([compiler, *flags, *sources, "-o", program], check=True)
     return program
+
+
+@functools.cache
+def reference(compiler: str, folder: Path) -> Path:
+    """Without the flags and once for all targets, since it is not what is tested."""
+    found = folder / f"reference-{Path(compiler).name}.o"
+    plain = [compiler, "-O1", "-std=c++17", f"-I{NATIVE}", "-c", HERE / "reference.cpp"]
+    subprocess.run([*plain, "-o", found], check=True)
+    return found
 
 
 def passes(*command: str | Path | int) -> None:
