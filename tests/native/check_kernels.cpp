@@ -11,9 +11,11 @@
 
 namespace check {
 
-// The estimate takes errors as independent. Those that all pixels have in common (of a moment) add
-// up to sqrt(15 * 14 * 4 images) = 29 times as much, and a kernel rounds in other places: twice that.
-constexpr double LIMIT = 64;
+// How many times the estimate an error may be. It takes errors as independent, but all pixels, up
+// to 15 * 14 of 4 images, have those of a moment in common: less than 16 was seen. Where the
+// output's gradient is one value, all round the same way, and what should cancel does not: 51 was
+// seen.
+double limit_of(const Case& c) { return c.dy >= EXPANDED ? 128 : 32; }
 
 [[noreturn]] void fail(const Case& c, int threads, const std::string& what) {
   std::printf("%s; %d threads: %s\n", c.name().c_str(), threads, what.c_str());
@@ -21,7 +23,7 @@ constexpr double LIMIT = 64;
 }
 
 struct Worst {
-  double noise = 0, relative = 0;  // times the estimate; of the largest value in its array
+  double noise = 0, relative = 0;  // of what is allowed; of the largest value in its array
   long values = 0, sharp = 0;      // `sharp`: told from what is 1e-3 of the largest value off
 } worst;
 
@@ -35,18 +37,19 @@ struct Comparison {
   }
 
   void operator()(const Number& wanted, float found, size_t at) {
-    const double unit = std::ldexp(std::sqrt(wanted.noise), -24);
+    const double allowed = limit_of(c) * std::ldexp(std::sqrt(wanted.noise), -24);
     const double error = std::abs(found - wanted.value);
-    if (!(error <= LIMIT * unit)) {
+    if (!(error <= allowed)) {
       char text[200];
       std::snprintf(text, sizeof text, " at %zu is %.9g, expected %.9g within %.2g", at, found,
-                    wanted.value, LIMIT * unit);
+                    wanted.value, allowed);
       fail(c, c.threads, what + text);
     }
     worst.values++;
-    worst.sharp += LIMIT * unit <= 1e-3 * largest;
-    if (error > 0) worst.noise = std::max(worst.noise, error / unit);
-    if (LIMIT * unit <= 1e-3 * largest) worst.relative = std::max(worst.relative, error / largest);
+    const bool sharp = allowed <= 1e-3 * largest;
+    worst.sharp += sharp;
+    if (error > 0) worst.noise = std::max(worst.noise, error / allowed);
+    if (sharp) worst.relative = std::max(worst.relative, error / largest);
   }
 };
 
@@ -132,8 +135,8 @@ int main(int count, char** words) {
   if (step < 1) return std::printf("usage: check_kernels N, for every N-th case\n"), 2;
   const int run = check::run_cases(step);
   const auto& worst = check::worst;
-  std::printf("%d cases, %d lanes: largest error %.2g times the estimate of rounding (limit %g), "
+  std::printf("%d cases, %d lanes: largest error %.2g of what rounding may add, "
               "%.2g of the largest value; %.2f%% of %ld values compared to 1e-3 of it or less\n",
-              run, LANES, worst.noise, check::LIMIT, worst.relative,
+              run, LANES, worst.noise, worst.relative,
               100.0 * worst.sharp / worst.values, worst.values);
 }
