@@ -20,19 +20,6 @@ from pathlib import Path
 log = logging.getLogger(__name__)
 
 SOURCE = Path(__file__).with_name("kernels.cpp")
-HEADERS = (
-    "interface.h",
-    "lanes.h",
-    "layout.h",
-    "bypass.h",
-    "norms.h",
-    "separable.h",
-    "factorised.h",
-    "dense.h",
-    "pools.h",
-    "projection.h",
-    "source.h",
-)
 COMPILERS = ("c++", "g++", "clang++")
 FLAGS = ["-O2", "-std=c++17", "-fno-math-errno", "-fno-trapping-math"]
 FLAGS += ["-ffp-contract=fast", "-Wno-psabi", "-fopenmp", "-fPIC", "-shared"]
@@ -81,7 +68,7 @@ def _built(found: str) -> Path:
     """The shared library of this source, compiler, target and processor."""
     flags = [*FLAGS, f"-march={target()}"]
     version = subprocess.run([found, "--version"], capture_output=True, text=True, check=True)
-    code = [path.read_text() for path in (SOURCE, *map(SOURCE.with_name, HEADERS))]
+    code = [path.read_text() for path in (SOURCE, *sorted(SOURCE.parent.glob("*.h")))]
     key = hashlib.sha256("\n".join([version.stdout, *flags, _processor(), *code]).encode())
     path = _cache() / f"kernels-{key.hexdigest()[:16]}.so"
     if not path.is_file():

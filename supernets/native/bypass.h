@@ -135,7 +135,8 @@ struct Bypass : Layout {
   template <class T>
   float bypass_gradient(int n, int e, int c, T, const float* shuffled, float* d) const {
     const Image& image = s.y[e];
-    const float *row = image.data + n * image.strides[0] + c * image.strides[1], *from = shuffled + c;
+    const float* row = image.data + n * image.strides[0] + c * image.strides[1];
+    const float* from = shuffled + c;
     const int64_t line = image.strides[2], step = image.strides[3];
     const float factor = s.factors[e];
     const int height = h, width = w, lanes = all;

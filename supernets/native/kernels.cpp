@@ -1,7 +1,8 @@
 // Candidates of the edges that leave one state, forward and backward, in float32 on the CPU.
 //
-// Layout: maps are channels last, in blocks of P lanes (a multiple of LANES). A block holds one edge,
-// or, where an edge has fewer than LANES channels, several side by side; unused lanes are zero.
+// Layout: maps are channels last, in blocks of P lanes (a multiple of LANES). A block holds one
+// edge, or, where an edge has fewer than LANES channels, several side by side; unused lanes are
+// zero.
 // A thread takes whole images. Between batch norms every image is on its own, and sums over the
 // batch are added in the order of the images, so results do not depend on the number of threads.
 

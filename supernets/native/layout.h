@@ -6,7 +6,8 @@
 
 #include <vector>
 
-#include "lanes.h"
+#include "convolutions.h"
+#include "maps.h"
 
 namespace {
 

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "dense.h"
+#include "windows.h"
 
 namespace {
 

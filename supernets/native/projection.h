@@ -6,7 +6,8 @@
 
 #include <vector>
 
-#include "lanes.h"
+#include "convolutions.h"
+#include "maps.h"
 
 namespace {
 
@@ -56,13 +57,14 @@ struct Projector {
     std::memset(turned, 0, sizeof(float) * P * Q);
     each_weight([&](int i, int o, int64_t position) {
       const int64_t first = int64_t(outputs(0)) * s.inputs;
-      const float value = position < first ? s.weights[0][position] : s.weights[1][position - first];
+      const float value =
+          position < first ? s.weights[0][position] : s.weights[1][position - first];
       weight[int64_t(i) * P + o] = turned[int64_t(o) * Q + i] = value;
     });
   }
 
   // f(pixel, channel, its place) of `pixels` in a row and C channels.
-  // Channels that lie apart are taken one after the other: a pixel's would be lines of one cache set.
+  // Channels that lie apart are taken one after the other: a pixel's would share a cache set.
   template <class F>
   static void each_value(const int64_t* step, int64_t pixel_step, int pixels, int C, F f) {
     if (step[1] == 1)
@@ -85,7 +87,8 @@ struct Projector {
     if (s.inputs < inner || s.parts > 1) std::memset(to, 0, sizeof(float) * pixels * Q);
     for (int y = 0; y < h; y++, to += int64_t(w) * Q)
       for (int part = 0; part < s.parts; part++) {
-        const float* from = s.x.data + n * step[0] + (y * s.stride + part) * step[2] + part * step[3];
+        const float* from =
+            s.x.data + n * step[0] + (y * s.stride + part) * step[2] + part * step[3];
         float* mine = to + part * inner;
         const int64_t lanes = Q;
         each_value(step, s.stride * step[3], seen(part, y), s.inputs,
@@ -219,7 +222,8 @@ struct Projector {
         }
         combine(gradients_of(n, d), map(n), row(A), P, P, pixels, d);
         gather(n, a);
-        if (s.gradients) pointwise_gradient(a, Q, d, P, pixels, weight_partial + n * int64_t(P) * Q);
+        if (s.gradients)
+          pointwise_gradient(a, Q, d, P, pixels, weight_partial + n * int64_t(P) * Q);
         pointwise(d, P, turned, Q, b, w, 1, h, w);
         scatter(n, b, a);
       }

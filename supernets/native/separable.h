@@ -174,7 +174,8 @@ struct Separable : Norms {
     for (int n = 0; n < s.B; n++) {
       relu_input(n, in, k.b);
       for (int b = 0; b < blocks; b++) {
-        combine(twice ? map(T3, n, b) : output(n, b), map(T1, n, b), row(A) + b * P, M, P, out_pixels, k.d);
+        combine(twice ? map(T3, n, b) : output(n, b), map(T1, n, b), row(A) + b * P, M, P,
+                out_pixels, k.d);
         half_backward(kind, 0, n, b, k.d, keep ? map(T2, n, b) : nullptr, k.b, in, k.a, k.e);
         add_where_positive(n, k.e);
       }
