@@ -22,7 +22,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from engine import interrupt
+from engine import garbage, interrupt
 from engine.command import naming
 from engine.command.cli import explain, list_choices, one_line, summary
 from engine.command.naming import CONF
@@ -123,15 +123,16 @@ def check_task(config: DictConfig) -> None:
 
 def run_phases(config: DictConfig, phases: tuple[str, ...]) -> float | None:
     """Runs phases; returns the accuracy that a sweep may optimise."""
-    from engine.command.objects import make_job
-    from engine.command.preflight import preflight
-    from engine.phases.run import Run
-    from engine.pipeline import PHASES
-    from engine.records.run_folder import locked
-    from engine.report.hparams import write_session
-    from engine.report.page import write_report
+    with garbage.uncollected():
+        from engine.command.objects import make_job
+        from engine.command.preflight import preflight
+        from engine.phases.run import Run
+        from engine.pipeline import PHASES
+        from engine.records.run_folder import locked
+        from engine.report.hparams import write_session
+        from engine.report.page import write_report
 
-    job = make_job(config)
+        job = make_job(config)
     with locked(job.folder):
         distributed.join(job.folder, job.settings | {"data_fingerprint": job.data.fingerprint()})
         if job.architecture is not None and config.task == "all":

@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 ORDER = ["search_spaces", "supernets", "strategies", "engine", "run"]
 ENGINE = [
-    {"errors", "interrupt", "files", "differences", "numbers", "runtime", "evaluate"},
+    {"errors", "garbage", "interrupt", "files", "differences", "numbers", "runtime", "evaluate"},
     *({name} for name in ("parallel", "data", "safety", "records", "final", "budget", "report")),
     {"search", "export"},
     {"job"},

@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from http.client import HTTPException
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -67,21 +68,28 @@ def digits(
 
     `test_share` of them, the same for every seed, are the test images. Values 0-16 become 0-255.
     """
-    from sklearn.datasets import load_digits
-
     check_share("test_share", test_share)
-    found = load_digits()
-    pixels = torch.from_numpy(np.rint(found.images * 255 / 16).astype(np.uint8))[:, None]
-    labels = torch.from_numpy(found.target.astype(np.int64))
+    images, target = _digits()
+    pixels = torch.from_numpy(np.rint(images * 255 / 16).astype(np.uint8))[:, None]
+    labels = torch.from_numpy(target.astype(np.int64))
     train, test = stratified(labels, 1 - test_share, generator("digits"))
     return _in_memory(
         "digits",
-        [str(name) for name in found.target_names],
+        [str(name) for name in range(10)],
         pixels[train],
         labels[train],
         lambda: Images(pixels[test], labels[test]),
         Settings(limit, split, select, augment, seed),
     )
+
+
+def _digits() -> tuple[np.ndarray, np.ndarray]:
+    """Images (1797, 8, 8) and labels from scikit-learn's file; to import it takes over a second."""
+    spec = find_spec("sklearn")
+    assert spec is not None
+    assert spec.origin is not None
+    table = np.loadtxt(Path(spec.origin).parent / "datasets/data/digits.csv.gz", delimiter=",")
+    return table[:, :-1].reshape(-1, 8, 8), table[:, -1]
 
 
 def synthetic(

@@ -4,13 +4,11 @@ import copy
 import hashlib
 import json
 import logging
-import math
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
+from contextlib import nullcontext
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -19,11 +17,13 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from engine import interrupt
+from engine import garbage, interrupt
 from engine.errors import Failure
-from engine.export import reload
 from engine.export.formats import FORMATS, Job, SkippedError, importable
+from engine.export.fresh_process import FreshProcess
 from engine.export.literals import shortest
+from engine.export.logits import BATCH_SIZES, SEED, TOLERANCE, compare, expected_logits, largest_of
+from engine.export.reload import LOADERS
 from engine.files import write_atomically
 from engine.final.weights import save_weights, weights_of
 from engine.runtime import versions
@@ -35,9 +35,6 @@ from supernets.network import Network
 log = logging.getLogger(__name__)
 
 WEIGHTS = "weights.safetensors"
-BATCH_SIZES = (1, 3)
-SEED = 0
-TOLERANCE = 1e-4  # of the largest logit
 PACKAGES = ("safetensors", "onnx", "onnxscript", "onnxruntime")
 Normalisation = tuple[Sequence[float], Sequence[float]]
 
@@ -75,11 +72,17 @@ def export(
     folder.mkdir(parents=True, exist_ok=True)
     for killed in folder.glob(".unchecked-*"):
         shutil.rmtree(killed, ignore_errors=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".unchecked-") as name:
+    with (
+        tempfile.TemporaryDirectory(dir=folder, prefix=".unchecked-") as name,
+        garbage.uncollected(),
+    ):
         staging = Path(name)
         save_weights(job.net, staging / WEIGHTS, {"archsmith.network": job.about})
-        forms = {name: _write(name, job, staging) for name in formats}
-        largest = _check(job.net, staging, forms)
+        _check_weights(job.net, staging / WEIGHTS)
+        inputs, expected = expected_logits(job.net)
+        forms, outputs = _write_all(job, staging, formats, inputs)
+        compare(forms, outputs, expected)
+        largest = largest_of(expected)
         summary = {
             "format": "archsmith.export/1",
             "architecture": architecture.identity,
@@ -155,49 +158,24 @@ def _describe(path: Path) -> dict[str, Any]:
     }
 
 
-def _check(net: Network, staging: Path, forms: dict[str, dict[str, Any]]) -> float:
-    """Notes in `forms` how far each is from the network, and returns the largest logit.
-
-    Raises:
-        Failure: the weights, or a form's logits, are not the network's.
-    """
-    generator = torch.Generator().manual_seed(SEED)
-    shape = net.space.input_shape
-    inputs = [torch.randn(size, *shape, generator=generator) for size in BATCH_SIZES]
-    with torch.no_grad():
-        expected = [net(x) for x in inputs]
-    largest = max(float(y.abs().max()) for y in expected)
-    if not math.isfinite(largest):
-        raise Failure(
-            f"export: the network's logits reach {largest}, expected numbers; train again"
-        )
-    _check_weights(net, staging / WEIGHTS)
-    loaded = [name for name in reload.LOADERS if "file" in forms.get(name, {})]
-    if "onnx" in loaded and not importable("onnxruntime"):
-        loaded.remove("onnx")
+def _write_all(
+    job: Job, staging: Path, formats: Sequence[str], inputs: Sequence[Tensor]
+) -> tuple[dict[str, dict[str, Any]], dict[str, list[Tensor] | str]]:
+    """What is said of each form; the logits of those loaded back, while others are written."""
+    loaded = {name for name in formats if name in LOADERS}
+    if not importable("onnxruntime"):
+        loaded.discard("onnx")
+    forms: dict[str, dict[str, Any]] = {name: {} for name in formats}
+    with FreshProcess(staging, inputs) if loaded else nullcontext() as fresh:
+        for name in FORMATS:
+            if name in forms:
+                forms[name] = _write(name, job, staging)
+            if fresh is not None and name in loaded and "file" in forms[name]:
+                fresh.load(name)
+        outputs = fresh.outputs() if fresh is not None else {}
+    if "onnx" not in loaded and "file" in forms.get("onnx", {}):
         forms["onnx"]["not_checked"] = "onnxruntime is not installed"
-    outputs = _load_back(staging, inputs, loaded) if loaded else {}
-    for name, found in outputs.items():
-        form = f"export: {forms[name]['file']}"
-        remedy = f"leave '{name}' out of export.formats, and report this"
-        if isinstance(found, str):
-            raise Failure(f"{form} cannot be loaded and run: {found}; {remedy}")
-        gap = difference(expected, found)
-        if gap > TOLERANCE * largest:
-            raise Failure(
-                f"{form} gives logits that differ by {gap:.3g} from the network's, "
-                f"expected at most {TOLERANCE * largest:.3g}; {remedy}"
-            )
-        forms[name]["max_abs_difference"] = gap
-    return largest
-
-
-def difference(expected: Sequence[Tensor], found: Sequence[Tensor]) -> float:
-    """The largest absolute difference; infinite where shapes differ or something is NaN."""
-    if [y.shape for y in expected] != [y.shape for y in found]:
-        return math.inf
-    gaps = [float((a - b).abs().max()) for a, b in zip(expected, found, strict=True)]
-    return math.inf if any(map(math.isnan, gaps)) else max(gaps)
+    return forms, outputs
 
 
 def _check_weights(net: Network, path: Path) -> None:
@@ -207,29 +185,6 @@ def _check_weights(net: Network, path: Path) -> None:
             raise Failure(
                 f"export: '{name}' in {path.name} is not what the network has; export again"
             )
-
-
-def _load_back(
-    staging: Path, inputs: Sequence[Tensor], forms: Sequence[str]
-) -> dict[str, list[Tensor] | str]:
-    """The logits of each form, or what went wrong, from one fresh process without this project."""
-    torch.save(list(inputs), staging / "inputs.pt")
-    threads = str(torch.get_num_threads())
-    done = subprocess.run(
-        [sys.executable, "-I", reload.__file__, str(staging.resolve()), threads, *forms],
-        cwd=staging,
-        env=os.environ | {"CUDA_VISIBLE_DEVICES": ""},
-        capture_output=True,
-        text=True,
-    )
-    interrupt.check("export")  # a signal to the whole group has ended that process, too
-    if done.returncode:
-        said = done.stderr.strip().splitlines()[-1:] or ["it said nothing"]
-        raise Failure(
-            f"export: the process that loads the files back ended with {done.returncode}, "
-            f"expected 0 ({said[0]}); free memory, or set fewer export.formats"
-        )
-    return torch.load(staging / "outputs.pt", weights_only=True)
 
 
 def _publish(staging: Path, folder: Path, files: Sequence[str]) -> None:

@@ -5,8 +5,6 @@ All but `model.py`, which does it in `prepare`, take images that are normalised 
 
 import importlib.util
 import json
-import logging
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,8 +19,6 @@ from engine.final.weights import weights_of
 from search_spaces.architecture import Architecture
 from search_spaces.genotype import to_genotype, to_nasbench201, to_nni
 from supernets.network import Network
-
-OPSET = 18  # the lowest that torch really writes
 
 
 class SkippedError(Exception):
@@ -52,7 +48,8 @@ class Job:
         """The network as a graph with any batch size, from which ONNX and .pt2 are written."""
         example = torch.zeros(2, *self.net.space.input_shape)
         shapes = {"x": {0: torch.export.Dim("batch")}}
-        program = torch.export.export(self.net, (example,), dynamic_shapes=shapes)
+        with torch.no_grad():  # the same graph, traced faster
+            program = torch.export.export(self.net, (example,), dynamic_shapes=shapes)
         for node in program.graph.nodes:
             node.meta.pop("stack_trace", None)  # paths of this machine
         return program
@@ -70,21 +67,9 @@ def write_onnx(job: Job, path: Path) -> None:
     for package in ("onnx", "onnxscript"):
         if not importable(package):
             raise SkippedError(f"{package} is not installed; pip install 'archsmith[onnx]'")
-    for chatty in ("onnx_ir", "onnxscript"):  # they log every constant they fold
-        logging.getLogger(chatty).setLevel(logging.WARNING)
-    with warnings.catch_warnings(action="ignore", category=FutureWarning):  # torch's own
-        program = torch.onnx.export(
-            job.program,
-            (),
-            dynamo=True,
-            opset_version=OPSET,
-            dynamic_shapes={"x": {0: "batch"}},
-            input_names=["image"],
-            output_names=["logits"],
-            external_data=False,
-            verbose=False,
-        )
-    assert program is not None
+    from engine.export.onnx_form import to_onnx  # imports torch.onnx
+
+    program = to_onnx(job.program)
     program.model.metadata_props["archsmith"] = job.about
     program.save(path, external_data=False)
 
@@ -112,13 +97,13 @@ def write_nni(job: Job, path: Path) -> None:
     path.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
 
 
-# format -> its file and what writes it
+# format -> its file and what writes it, in the order of writing: .pt2 takes longest to load back
 FORMATS: dict[str, tuple[str, Callable[[Job, Path], None]]] = {
-    "standalone": ("model.py", write_standalone),
-    "onnx": ("model.onnx", write_onnx),
     "pt2": ("model.pt2", write_pt2),
+    "standalone": ("model.py", write_standalone),
     "genotype": ("genotype.txt", write_genotype),
     "nni": ("nni.json", write_nni),
+    "onnx": ("model.onnx", write_onnx),
 }
 
 

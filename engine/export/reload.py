@@ -1,15 +1,20 @@
 """Loads exported files and runs them, in a process in which this project cannot be imported.
 
-`engine.export.files` starts it as a script: `python -I reload.py FOLDER THREADS FORMAT...`. It
-reads batches from `inputs.pt` there and writes `outputs.pt`: form -> logits of each batch, or the
-error.
+`engine.export.fresh_process` starts it as a script: `python -I reload.py FOLDER THREADS`. It reads
+batches from `inputs.pt` there, a form per line from standard input once its file is there, and
+writes `outputs.pt`: form -> logits of each batch, or the error.
 """
 
+import gc
 import importlib.util
+import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from importlib.abc import MetaPathFinder
 from pathlib import Path
+
+if __name__ == "__main__":
+    gc.disable()  # a process this short needs none, and it slows imports down by a fifth
 
 import torch
 from torch import Tensor
@@ -53,7 +58,7 @@ LOADERS = {"standalone": load_standalone, "onnx": load_onnx, "pt2": load_pt2}
 
 
 @torch.no_grad()
-def main(folder: Path, threads: int, formats: Sequence[str]) -> None:
+def main(folder: Path, threads: int, formats: Iterable[str]) -> None:
     """Writes `outputs.pt`; a form that fails does not keep the others from being run."""
     torch.set_num_threads(threads)
     sys.meta_path.insert(0, Hider())
@@ -69,4 +74,5 @@ def main(folder: Path, threads: int, formats: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3:])
+    main(Path(sys.argv[1]), int(sys.argv[2]), map(str.strip, sys.stdin))
+    os._exit(0)  # all is written; Python would take a second to tear torch down

@@ -7,6 +7,7 @@ import torch
 import yaml
 from hydra.utils import get_method
 from PIL import Image
+from sklearn.datasets import load_digits
 
 from engine.data import sets as module
 from engine.data.augment import generator
@@ -313,6 +314,13 @@ def test_all_seven_sets_have_a_yaml():
     assert [path.stem for path in CONFIGS] == [
         "cifar10", "cifar100", "digits", "fashionmnist", "folder", "svhn", "synthetic",
     ]  # fmt: skip
+
+
+def test_digits_are_those_that_scikit_learn_loads():
+    images, labels = module._digits()
+    found = load_digits()
+    assert np.array_equal(images, found.images)
+    assert np.array_equal(labels, found.target)
 
 
 def test_digits_by_their_known_numbers():

@@ -38,7 +38,7 @@ from supernets.network import final_network, supernet
 
 ROOT = Path(run.__file__).parent
 SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["run"])
+SERVER.set_forkserver_preload(["run", "engine.command.preflight", "engine.pipeline"])
 STRATEGIES = ["darts", "darts_second_order", "pcdarts", "goldnas"]
 SOME = {"fused": ["darts_second_order", "snas"], "reference": ["pcdarts"]}
 EVERY = {

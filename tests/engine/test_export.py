@@ -16,7 +16,9 @@ from torch import Tensor, nn
 from engine.errors import Failure
 from engine.export import files as exporting
 from engine.export import formats
-from engine.export.files import check_formats, difference, export
+from engine.export.files import check_formats, export
+from engine.export.fresh_process import FreshProcess
+from engine.export.logits import difference
 from engine.final.weights import load_weights, read_metadata, weights_of
 from search_spaces.architecture import Architecture
 from search_spaces.darts import CANDIDATES, darts
@@ -174,7 +176,11 @@ def _local() -> type:
 @pytest.mark.parametrize(
     ("changes", "names", "message"),
     [
-        ({}, ["onxx"], "export.formats: unknown 'onxx'; known: standalone, onnx, pt2, genotype"),
+        (
+            {},
+            ["onxx"],
+            "export.formats: unknown 'onxx'; known: pt2, standalone, genotype, nni, onnx",
+        ),
         ({"classes": ["a"]}, [], "1 names for a network of 10 classes"),
         ({"normalisation": ([0.5], [0.5])}, [], "1 means and 1 deviations, expected 3 of each"),
     ],
@@ -213,11 +219,11 @@ def test_weights_that_changed_on_the_way_are_named(toy_darts, tmp_path, monkeypa
 
 @pytest.mark.slow
 def test_one_flipped_bit_is_a_difference_of_logits(toy_darts, tmp_path, monkeypatch):
-    def load_back(staging, *arguments, load_back=exporting._load_back):
-        flip_a_sign(staging)
-        return load_back(staging, *arguments)
+    def load(self, form, *, load=FreshProcess.load):
+        flip_a_sign(self.folder)
+        load(self, form)
 
-    monkeypatch.setattr(exporting, "_load_back", load_back)
+    monkeypatch.setattr(FreshProcess, "load", load)
     with pytest.raises(
         Failure, match=r"model.py gives logits that differ by .* leave 'standalone'"
     ):

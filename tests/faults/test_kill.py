@@ -29,7 +29,7 @@ TINY = [
 
 # A server that has everything imported forks the runs: this process may have autograd's threads.
 SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["run"])
+SERVER.set_forkserver_preload(["run", "engine.command.preflight", "engine.pipeline"])
 
 
 def command(folder: Path, overrides: list[str]) -> None:

@@ -1,0 +1,95 @@
+"""A traced network as ONNX."""
+
+import copy
+import logging
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch.export import ExportedProgram
+from torch.onnx import ONNXProgram
+
+aten = torch.ops.aten
+OPSET = 18  # the lowest that torch really writes
+# What torch.onnx can write as it is, besides `_translations`; all without side effects.
+KNOWN = {
+    aten.add.Tensor,
+    aten.avg_pool2d.default,
+    aten.cat.default,
+    aten.conv2d.default,
+    aten.flatten.using_ints,
+    aten.linear.default,
+    aten.max_pool2d.default,
+    aten.mean.dim,
+    aten.mul.Tensor,
+    aten.new_zeros.default,
+    aten.pad.default,
+    aten.relu.default,
+    aten.sigmoid.default,
+    aten.slice.Tensor,
+    aten.sym_size.int,
+}
+
+
+def to_onnx(program: ExportedProgram) -> ONNXProgram:
+    """A network of images (B, C, H, W) as ONNX, with any batch size."""
+    if all(_known(node) for node in program.graph.nodes if node.op == "call_function"):
+        program = _decomposed(program)
+    for chatty in ("onnx_ir", "onnxscript"):  # they log every constant they fold
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    with warnings.catch_warnings(action="ignore", category=FutureWarning):  # torch's own
+        written = torch.onnx.export(
+            program,
+            (),
+            dynamo=True,
+            opset_version=OPSET,
+            dynamic_shapes={"x": {0: "batch"}},
+            input_names=["image"],
+            output_names=["logits"],
+            external_data=False,
+            verbose=False,
+            custom_translation_table=_translations(),
+        )
+    assert written is not None
+    return written
+
+
+def _known(call: torch.fx.Node) -> bool:
+    """Whether a call can be written as it is."""
+    if call.target is aten.batch_norm.default:
+        return None not in call.args[:5] and call.args[5] is False
+    if call.target is aten.adaptive_avg_pool2d.default:
+        return bool(call.args[1] == [1, 1])
+    return call.target in KNOWN
+
+
+def _decomposed(program: ExportedProgram) -> ExportedProgram:
+    """A copy that passes as decomposed already: torch.onnx would trace it once more for that, which
+    takes about as long as all else that it does.
+    """
+    found = copy.deepcopy(program)
+    found.run_decompositions = lambda *_: found
+    return found
+
+
+def _translations() -> dict[Any, Any]:
+    """Operations that our networks have and torch.onnx knows only by their parts, as `_known` has
+    them: a batch norm with weights in eval mode, the average of a map.
+    """
+    from onnxscript import opset18 as op
+
+    def batch_norm(
+        x: Any, weight: Any, bias: Any, mean: Any, variance: Any, training: bool,
+        momentum: float, eps: float, cudnn: bool,
+    ) -> Any:  # fmt: skip
+        return op.BatchNormalization(x, weight, bias, mean, variance, epsilon=eps)
+
+    def adaptive_avg_pool2d(x: Any, size: Sequence[int]) -> Any:
+        axes: Any = op.Constant(value_ints=[-1, -2])
+        return op.ReduceMean(x, axes, keepdims=1)
+
+    return {
+        aten.batch_norm.default: batch_norm,
+        aten.adaptive_avg_pool2d.default: adaptive_avg_pool2d,
+    }
