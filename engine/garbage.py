@@ -1,4 +1,4 @@
-"""Python's search for cycles, put off while very many objects are made that all stay."""
+"""Python's search for cycles, kept from objects that all stay."""
 
 import gc
 from collections.abc import Iterator
@@ -17,3 +17,15 @@ def uncollected() -> Iterator[None]:
     finally:
         if before:
             gc.enable()
+
+
+@contextmanager
+def settled() -> Iterator[None]:
+    """What exists now is left out of garbage collections within: a supernet's thousands of modules
+    and tensors would be looked at again and again, in vain."""
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()

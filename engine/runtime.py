@@ -1,6 +1,5 @@
 """The machine under a run: device, seeds, determinism, time and peak memory of each phase."""
 
-import gc
 import logging
 import os
 import platform
@@ -109,18 +108,6 @@ def choose_device(name: str) -> torch.device:
     if not available or int(index or 0) >= torch.cuda.device_count():
         raise ValueError(f"device: '{name}' is not on this machine; set device=cpu or device=auto")
     return torch.device(name)
-
-
-@contextmanager
-def settled() -> Iterator[None]:
-    """What exists now is left out of garbage collections within: a supernet's thousands of modules
-    and tensors would be looked at again and again, in vain."""
-    gc.collect()
-    gc.freeze()
-    try:
-        yield
-    finally:
-        gc.unfreeze()
 
 
 def synchronize(device: torch.device) -> None:

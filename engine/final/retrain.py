@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from engine import interrupt
+from engine import garbage, interrupt
 from engine.data.loader import Loader
 from engine.data.sets import Data
 from engine.errors import ConfigError, Interrupted, configuring
@@ -18,7 +18,7 @@ from engine.final.training import Training
 from engine.parallel import distributed
 from engine.parallel.data_parallel import across_processes
 from engine.records.record import Progress, Record
-from engine.runtime import seed_everything, settled
+from engine.runtime import seed_everything
 from engine.safety.checkpoint import Checkpoints
 from engine.safety.finite import Watch, not_learning
 from engine.safety.memory import sparing
@@ -84,7 +84,7 @@ def train(
     if recipe.epochs * len(training.loader) >= PROBED_STEPS and distributed.size() == 1:
         _probe(training, device)
     task = _Retraining(training, folder, record, checkpoints, stop)
-    with settled():
+    with garbage.settled():
         return sparing("retrain", task.run, training.halve, device)
 
 

@@ -10,12 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from engine import interrupt
+from engine import garbage, interrupt
 from engine.data.sets import Loader, Roles
 from engine.errors import ConfigError, Interrupted
 from engine.parallel import distributed
 from engine.records.record import Progress, Record
-from engine.runtime import settled
 from engine.safety.checkpoint import Checkpoints
 from engine.safety.finite import Watch, largest, not_learning
 from engine.safety.memory import sparing
@@ -80,7 +79,7 @@ def search(
     task = _Search(state, settings, folder, record, checkpoints, meta, stop)
     device = next(net.parameters()).device
     try:
-        with settled():
+        with garbage.settled():
             return sparing(
                 "search", task.run, state.halve, device, drop=lambda: _drop_graphs(strategy)
             )

@@ -17,3 +17,10 @@ def test_the_search_for_cycles_is_off_within_and_as_before_after():
     with pytest.raises(ValueError, match="within"), garbage.uncollected():
         raise ValueError("within")
     assert gc.isenabled()
+
+
+def test_what_exists_is_left_out_of_collections_and_back_in_afterwards():
+    before = gc.get_freeze_count()
+    with garbage.settled():
+        assert gc.get_freeze_count() > before + 1000
+    assert gc.get_freeze_count() == 0
