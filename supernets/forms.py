@@ -4,7 +4,10 @@ A form changes no parameter, no buffer and no name, so weights move between form
 strategy nor a space knows which one runs.
 """
 
+from collections.abc import Sequence
+
 import torch
+from torch import nn
 
 from supernets.fused import FusedCell
 from supernets.mixed_op import ChosenOps
@@ -20,17 +23,30 @@ FORMS = {"reference": None, "fused": FusedCell, "native": NativeCell}
 FINAL_FORMS = {"reference": None, "fused": None, "native": NativeFinal}
 
 
-# How many times faster the native form is than the fused one, by the lanes of a vector: the least
-# over the workloads of benchmarks/step_time.py (benchmarks/results.md has processors and dates). A
-# table, and no timing at run time, so that the same seed gives the same architecture.
-NATIVE_GAIN = {4: 1.1, 8: 1.1, 16: 1.1}
+# How many times faster than the fused form the native one is, by the lanes of a vector (4 with SSE,
+# 8 with AVX2, 16 with AVX-512; NEON has 4 and was not measured): the least over the workloads of
+# benchmarks/step_time.py whose cells have dense convolutions (NAS-Bench-201), and over the others.
+# benchmarks/results.md has the figures with processors and dates. It is a table, and no timing at
+# run time, so that the same seed gives the same architecture.
+NATIVE_GAIN = {
+    4: {"dense": 0.95, "separable": 1.7},
+    8: {"dense": 1.2, "separable": 3.2},
+    16: {"dense": 1.4, "separable": 3.0},
+}
 
 
-def pays(device: torch.device) -> bool:
+def pays(cells: Sequence[CellModule], device: torch.device) -> bool:
     """Whether `auto` takes the native form: on a CPU, where its kernels can be built and gain."""
     if device.type != "cpu" or (kernels := library()) is None:
         return False
-    return NATIVE_GAIN.get(kernels.lanes(), 0.0) > 1.0
+    kind = "dense" if any(map(has_dense, cells)) else "separable"
+    return NATIVE_GAIN[kernels.lanes()][kind] > 1.0
+
+
+def has_dense(cell: CellModule) -> bool:
+    """Whether a cell holds convolutions of several taps over all channels."""
+    convs = [m for m in cell.edges.modules() if isinstance(m, nn.Conv2d)]
+    return any(conv.groups == 1 and conv.kernel_size != (1, 1) for conv in convs)
 
 
 def check_form(form: str) -> None:
@@ -63,9 +79,9 @@ def use_form(net: Network, form: str, device: torch.device, *, channels_last: bo
             f"runtime.form: native needs a CPU, found {device.type}, and a C++ compiler; "
             "set runtime=fused"
         )
-    if form == "auto":
-        form = "native" if pays(device) else "fused"
     cells = [module for module in net.modules() if isinstance(module, CellModule)]
+    if form == "auto":
+        form = "native" if pays(cells, device) else "fused"
     final = all(isinstance(edge, ChosenOps) for cell in cells for edge in cell.edges.values())
     chosen = (FINAL_FORMS if final else FORMS)[form]
     net.channels_last = channels_last

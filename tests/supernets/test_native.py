@@ -7,6 +7,8 @@ multiple of its error, or by 2e-5 of the largest value.
 
 import copy
 from functools import partial
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -15,14 +17,17 @@ from equal_forms import assert_native_equal as assert_equal
 from torch import nn
 from torch.func import functional_call
 
-from search_spaces import darts, goldnas
+from search_spaces import darts, goldnas, nasbench201
 from search_spaces.darts import CANDIDATES
 from search_spaces.ops import FactorizedReduce, ReLUConvBN
 from search_spaces.space import Space
+from supernets import forms
 from supernets.forms import twice_differentiable, use_form
+from supernets.fused import FusedCell
 from supernets.mixed_op import MixedOp, PartialMixedOp
 from supernets.mixture import GroupMixture, Mixture
 from supernets.native import build
+from supernets.native.cell import NativeCell
 from supernets.native.projection import Projection
 from supernets.native.source import source_gradients
 from supernets.network import supernet
@@ -185,6 +190,30 @@ def test_second_derivatives_come_from_torch_operations():
         twice()
     with twice_differentiable():
         assert all(g.isfinite().all() for g in twice())
+
+
+@pytest.mark.parametrize(
+    ("lanes", "family", "expected"),
+    [(4, darts, NativeCell), (4, nasbench201, FusedCell), (8, nasbench201, NativeCell)],
+)
+def test_auto_takes_the_form_that_the_table_says_is_faster(
+    lanes: int, family: Any, expected: type, monkeypatch
+):
+    monkeypatch.setattr(forms, "library", lambda: SimpleNamespace(lanes=lambda: lanes))
+    sizes = dict(input_shape=(3, 8, 8), classes=4, channels=4, nodes=2)
+    if family is darts:
+        space = darts.darts(layers=3, candidates=["sep_conv_3x3", "none"], **sizes)
+    else:
+        space = nasbench201.nasbench201(layers=5, candidates=["nor_conv_3x3", "none"], **sizes)
+    net = supernet(space, MixedOp)
+    use_form(net, "auto", CPU)
+    assert type(net.layers[0].form) is expected
+
+
+def test_the_table_of_gains_knows_the_vectors_at_hand():
+    kernels = build.library()
+    assert kernels is not None
+    assert kernels.lanes() in forms.NATIVE_GAIN
 
 
 def test_without_a_compiler_torch_operations_run_and_it_is_said_once(
