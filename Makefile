@@ -16,10 +16,10 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)  ## search, retrain, evaluate and export on handwritten digits, about a minute or two
 	$(BIN)/python run.py
 
-test: $(READY)  ## unit tests, at most 3 minutes on 2 cores
+test: $(READY)  ## unit tests, meant for 3 minutes on 2 quiet cores
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" tests
 
-test-slow: $(READY)  ## the rest, at most 40 minutes
+test-slow: $(READY)  ## the rest, the better part of an hour
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m slow tests
 
 lint: $(READY)
