@@ -67,6 +67,10 @@ class FusedCell:
     def __deepcopy__(self, memo: dict[int, Any]) -> "FusedCell":
         return type(self)(memo[id(self.module)])  # a form is copied with its cell
 
+    def states(self, inputs: Sequence[Tensor], mixture: GroupMixture | None) -> Sequence[Tensor]:
+        """As `CellModule.states`."""
+        return self.module.summed(self.preprocessed(inputs), self.from_node, mixture)
+
     def preprocessed(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         return self.module.preprocessed(inputs)
 
@@ -255,26 +259,32 @@ def normalised(x: Tensor, norms: Sequence[Any], gate: Tensor | None) -> Tensor:
     if hasattr(norm, "normalise"):  # over the images of several processes
         y, mean, variance = norm.normalise(x, scale, shift)
         if norm.track_running_stats:
-            record(norms, mean.view(-1, channels), variance.view(-1, channels))
+            record_all(norms, mean, variance)
         return y
     if not norm.track_running_stats:
         return F.batch_norm(x, None, None, scale, shift, True, 0.0, norm.eps)
     mean, variance = (norm.running_mean.new_zeros(x.size(1)) for _ in range(2))
     y = F.batch_norm(x, mean, variance, scale, shift, True, 1.0, norm.eps)
-    record(norms, mean.view(-1, channels), variance.view(-1, channels))
+    record_all(norms, mean, variance)
     return y
 
 
+def record_all(norms: Sequence[Any], means: Tensor, variances: Tensor) -> None:
+    """`record` of (E * C,), or of (C,) that all have in common."""
+    rows = [t.view(-1, norms[0].num_features).expand(len(norms), -1) for t in (means, variances)]
+    record(norms, *(row.unbind() for row in rows))
+
+
 @torch.no_grad()
-def record(norms: Sequence[Any], means: Tensor, variances: Tensor) -> None:
-    """Moves running statistics as `nn.BatchNorm2d` does; (E, C) each, or (1, C) for all."""
+def record(norms: Sequence[Any], means: Sequence[Tensor], variances: Sequence[Tensor]) -> None:
+    """Moves running statistics as `nn.BatchNorm2d` does; of each norm (C,)."""
     counts = [m.num_batches_tracked for m in norms]
     torch._foreach_add_(counts, 1)
-    for name, found in (("running_mean", means), ("running_var", variances)):
-        buffers = [getattr(m, name) for m in norms]
-        rows = list(found.expand(len(norms), -1).unbind())
-        if norms[0].momentum is not None:
-            torch._foreach_lerp_(buffers, rows, norms[0].momentum)
-            continue
-        for buffer, row, count in zip(buffers, rows, counts, strict=True):
-            buffer.lerp_(row, 1.0 / float(count))
+    buffers = [m.running_mean for m in norms] + [m.running_var for m in norms]
+    found, momentum = [*means, *variances], norms[0].momentum
+    if momentum is not None and all(m.momentum == momentum for m in norms):
+        torch._foreach_lerp_(buffers, found, momentum)
+        return
+    for i, (buffer, value) in enumerate(zip(buffers, found, strict=True)):
+        momentum, count = norms[i % len(norms)].momentum, counts[i % len(norms)]
+        buffer.lerp_(value, 1.0 / float(count) if momentum is None else momentum)

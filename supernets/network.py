@@ -19,22 +19,23 @@ from supernets.skeleton import HEADS, STEMS, AuxiliaryHead, ResidualBlock
 FillEdge = Callable[[str, int, int, int], nn.Module | None]
 
 
+# (source, its state, mixture) -> what its edges add to their targets: (target, (B, C, H/s, W/s))
+FromNode = Callable[[int, Tensor, GroupMixture | None], list[tuple[int, Tensor]]]
+
+
 class Form(Protocol):
-    """How a cell computes: the methods of `CellModule` by these names, or a faster form of them."""
+    """How a cell computes: `CellModule.states`, or a faster form of it."""
 
-    def preprocessed(self, inputs: Sequence[Tensor]) -> list[Tensor]: ...
-
-    def from_node(
-        self, source: int, x: Tensor, mixture: GroupMixture | None
-    ) -> list[tuple[int, Tensor]]: ...
+    def states(
+        self, inputs: Sequence[Tensor], mixture: GroupMixture | None
+    ) -> Sequence[Tensor]: ...
 
 
 class CellModule(nn.Module):
     """A cell at one layer: asks each state for what all its outgoing edges contribute.
 
     forward: inputs (B, C', H', W') each, the group's mixture (None in a final network)
-    -> (B, out_nodes * C, H/s, W/s). A `form` may stand in for `preprocessed` and `from_node`: see
-    `supernets.forms`.
+    -> (B, out_nodes * C, H/s, W/s). A `form` may stand in for `states`: see `supernets.forms`.
     """
 
     form: "Form | None" = None
@@ -54,22 +55,33 @@ class CellModule(nn.Module):
         form: Form = self
         if self.form is not None and not inputs[0].is_meta:
             form = self.form
-        states: list[Tensor | None] = list(form.preprocessed(inputs))
-        last = states[-1]
-        assert last is not None
-        states += [None] * self.cell.nodes
+        outputs = form.states(inputs, mixture)
+        return torch.cat(list(outputs), 1) if len(outputs) > 1 else outputs[0]
+
+    @property
+    def outputs(self) -> range:
+        """The states that make up the cell's output, in order."""
+        last = self.cell.inputs + self.cell.nodes
+        return range(self.cell.inputs if self.cell.output == "concat" else last - 1, last)
+
+    def states(self, inputs: Sequence[Tensor], mixture: GroupMixture | None) -> Sequence[Tensor]:
+        """The states named by `outputs`, (B, C, H/s, W/s) each."""
+        return self.summed(self.preprocessed(inputs), self.from_node, mixture)
+
+    def summed(
+        self, states: Sequence[Tensor], from_node: FromNode, mixture: GroupMixture | None
+    ) -> Sequence[Tensor]:
+        """As `states`, from the first ones, by what `from_node` says that each of them adds."""
+        found: list[Tensor | None] = [*states, *[None] * self.cell.nodes]
         for source in range(self.cell.inputs + self.cell.nodes - 1):
-            x = states[source]
+            x = found[source]
             if x is None:  # no inputs: it is zero, but the batch norms behind it still shift
-                x = self._zeros(last)
-            for target, y in form.from_node(source, x, mixture):
-                before = states[target]
-                states[target] = y if before is None else before + y
-        outputs = states[self.cell.inputs :] if self.cell.output == "concat" else states[-1:]
-        if any(y is None for y in outputs):
-            zeros = self._zeros(last)
-            outputs = [zeros if y is None else y for y in outputs]
-        return torch.cat(outputs, 1) if len(outputs) > 1 else outputs[0]  # type: ignore[arg-type, return-value]
+                x = self._zeros(states[-1])
+            for target, y in from_node(source, x, mixture):
+                before = found[target]
+                found[target] = y if before is None else before + y
+        wanted = [found[i] for i in self.outputs]
+        return [self._zeros(states[-1]) if y is None else y for y in wanted]
 
     def preprocessed(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         """The cell's inputs as its first states, (B, C, H, W) each."""

@@ -164,7 +164,7 @@ class GlobalNorm(nn.BatchNorm2d):
             return super().forward(input)
         y, mean, variance = self.normalise(input, self.weight, self.bias)
         if self.training and self.track_running_stats:
-            record([self], mean[None], variance[None])
+            record([self], [mean], [variance])
         return y
 
     def normalise(

@@ -90,15 +90,18 @@ struct Bypass : Layout {
     shuffle(n, shuffled);
     each_output(n, [&](int e, const float* mine) {
       const float factor = s.factors[e];
+      const bool adds = s.adds[e];
       each_pixel_of(n, e, [&](float* to, auto step, int i) HERE {
         const float *from = shuffled + int64_t(i) * all, *mixed = mine + int64_t(i) * P;
         if constexpr (std::is_same_v<decltype(step), number<1>>)
           vectors(all, [&](int c, auto v) HERE {
-            put(to + c, factor * get<decltype(v)>(from + c));
+            const auto value = factor * get<decltype(v)>(from + c);
+            put(to + c, adds ? get<decltype(v)>(to + c) + value : value);
           });
         else
-          for (int c = 0; c < all; c++) to[c * step] = factor * from[c];
-        for (int c = 0; c < s.C; c++) to[c * s.k * step] = mixed[c];
+          for (int c = 0; c < all; c++)
+            to[c * step] = factor * from[c] + (adds ? to[c * step] : 0.0f);
+        for (int c = 0; c < s.C; c++) to[c * s.k * step] += mixed[c];
       });
     });
   }
@@ -154,14 +157,17 @@ struct Bypass : Layout {
   void pass_on(int n, const float* d) const {  // to the input's gradient
     const int64_t* step = s.dx.strides;
     float* to = s.dx.data;
-    if (s.stride > 1)
+    const bool adds = s.adds_dx;
+    if (s.stride > 1 && !adds)
       for (int y = 0; y < s.H; y++)
         for (int x = 0; x < s.W; x++)
           for (int c = s.C; c < all; c++)
             s.dx.data[n * step[0] + y * step[2] + x * step[3] + c * step[1]] = 0.0f;
     for (int y = 0; y < h; y++)
       for (int x = 0; x < w; x++, d += all)
-        each_bypassed(n, y, x, s.dx, [=](int place, float, int64_t at) HERE { to[at] = d[place]; });
+        each_bypassed(n, y, x, s.dx, [=](int place, float, int64_t at) HERE {
+          to[at] = d[place] + (adds ? to[at] : 0.0f);
+        });
   }
 };
 

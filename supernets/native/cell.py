@@ -2,21 +2,51 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from supernets.fused import Bundle, FusedCell, mixed
+from supernets.fused import Active, Bundle, FusedCell, mixed
 from supernets.layout import channels_first
 from supernets.mixture import GroupMixture
 from supernets.native.build import library
+from supernets.native.kinds import kind_of
+from supernets.native.plan import Plan, Step
 from supernets.native.projection import Projection
-from supernets.native.source import Source, kind_of
+from supernets.native.source import Source
 from supernets.network import CellModule
 
-Split = tuple[Source | None, list[int], list[int]]
+
+@dataclass(frozen=True)
+class Split:
+    """What of a bundle the kernels run: a plan of its own, and which candidates it has and which it
+    has not."""
+
+    plan: Plan | None
+    own: list[int]
+    others: list[int]
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A plan for a cell, and where its gates and factors stand among those of the group."""
+
+    plan: Plan
+    gates: Tensor  # in (edges * width), step by step, kind by kind
+    edges: Tensor  # step by step
+
+    def __call__(self, states: Sequence[Tensor], mixture: GroupMixture) -> Sequence[Tensor]:
+        gates = mixture.gates.flatten().index_select(0, self.gates)
+        factors = mixture.factors
+        if factors is not None:
+            rows = self.gates // mixture.gates.size(1)
+            gates = gates * factors.index_select(0, rows)
+            factors = factors.index_select(0, self.edges).float() if self.plan.partial else None
+        return self.plan(states, gates.float(), factors)
+
 
 _twice = False
 
@@ -40,12 +70,27 @@ def native(x: Tensor, stride: int) -> bool:
 
 
 class NativeCell(FusedCell):
-    """A `Form` of a cell; what the kernels cannot do runs in the fused form, on channels first."""
+    """A `Form` of a cell: one pass of the kernels where they know all of it.
+
+    Else they run what they know, source by source, and the rest runs in the fused form, on channels
+    first.
+    """
 
     def __init__(self, cell: CellModule):
         super().__init__(cell)
         self.splits: WeakKeyDictionary[Bundle, Split] = WeakKeyDictionary()
+        self.whole: tuple[Active, Whole | None] = (), None
         self.projections: list[Projection | None] = []
+
+    def states(self, inputs: Sequence[Tensor], mixture: GroupMixture | None) -> Sequence[Tensor]:
+        assert mixture is not None
+        found, active = self.preprocessed(inputs), tuple(map(tuple, mixture.active))
+        if self.whole[0] != active:
+            self.whole = active, self._whole(mixture)
+        whole = self.whole[1]
+        if whole is not None and all(native(x, 2) for x in found):
+            return whole(found, mixture)
+        return self.module.summed(found, self.from_node, mixture)
 
     def preprocessed(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         kernels = library()
@@ -63,31 +108,61 @@ class NativeCell(FusedCell):
         return super().alone(e, channels_first(x), mixture)
 
     def run(self, bundle: Bundle, x: Tensor, mixture: GroupMixture) -> Sequence[Tensor]:
-        if bundle not in self.splits:
-            self.splits[bundle] = split(bundle)
-        source, own, others = self.splits[bundle]
-        if source is None or not native(x, bundle.stride):
+        split = self.split(bundle)
+        if split.plan is None or not native(x, bundle.stride):
             return super().run(bundle, channels_first(x), mixture)
         gates, factors = (t if t is None else t.to(x.dtype) for t in bundle.gates(mixture))
         assert gates is not None
-        found = source(x, gates[:, own], None if bundle.k == 1 else factors)
-        if not others:
+        found = split.plan([x], gates[:, split.own].T.flatten(), factors if bundle.k > 1 else None)
+        if not split.others:
             return found
-        chains = [bundle.chains[o] for o in others]
+        chains = [bundle.chains[o] for o in split.others]
         head = channels_first(x[:, : x.size(1) // bundle.k])
-        rest = mixed(chains, head, gates[:, others])
+        rest = mixed(chains, head, gates[:, split.others])
         if bundle.k > 1:  # a mixed channel is the first of every k after the shuffle
             rest = F.pad(rest[:, :, :, None], (0, 0, 0, 0, 0, bundle.k - 1)).flatten(2, 3)
         return [y + more for y, more in zip(found, rest.unbind(1), strict=True)]
 
+    def split(self, bundle: Bundle) -> Split:
+        if bundle not in self.splits:
+            self.splits[bundle] = split(bundle)
+        return self.splits[bundle]
+
+    def _whole(self, mixture: GroupMixture) -> Whole | None:
+        """The plan for the cell, None where something in it runs in torch."""
+        cell, steps, gates = self.module.cell, [], []
+        edges: list[int] = []
+        for state in range(cell.inputs + cell.nodes - 1):
+            bundles, alone = self.plan(state, mixture)
+            if any(mixture.active[e] for e in alone):
+                return None
+            for bundle in bundles:
+                known, targets = self.split(bundle), [cell.edges[e].target for e in bundle.edges]
+                if known.plan is None or known.others or len(set(targets)) < len(targets):
+                    return None
+                steps.append(Step(known.plan.steps[0].source, state, targets))
+                rows, columns = bundle.place(mixture.gates.device)
+                gates.append((rows * mixture.gates.size(1) + columns).T.flatten())
+                edges += bundle.edges
+        if {target for step in steps for target in step.targets} != set(cell.targets):
+            return None
+        plan = Plan(steps, cell.inputs, self.module.outputs)
+        return Whole(plan, torch.cat(gates), torch.tensor(edges))
+
 
 def split(bundle: Bundle) -> Split:
-    """What the kernels run, and which candidates of the bundle these are and which are not."""
+    """What the kernels run of a bundle."""
     kernels = library()
     kinds = [kind_of(chains, bundle.stride) for chains in bundle.chains]
     own = [o for o, kind in enumerate(kinds) if kind is not None]
     if kernels is None or not own:
-        return None, [], list(range(len(kinds)))
-    known = [kind for kind in kinds if kind is not None]
-    source = Source(kernels, known, len(bundle.edges), stride=bundle.stride, k=bundle.k)
-    return source, own, [o for o, kind in enumerate(kinds) if kind is None]
+        return Split(None, [], list(range(len(kinds))))
+    known, count = [kind for kind in kinds if kind is not None], len(bundle.edges)
+    source = Source(kernels, known, count, stride=bundle.stride, k=bundle.k)
+    return Split(alone(source), own, [o for o, kind in enumerate(kinds) if kind is None])
+
+
+def alone(source: Source) -> Plan:
+    """Each edge's values by themselves."""
+    targets = range(1, source.edges + 1)
+    return Plan([Step(source, 0, targets)], 1, targets)

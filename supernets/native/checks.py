@@ -1,6 +1,5 @@
 """What must hold of every tensor before a kernel gets its address."""
 
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -9,7 +8,7 @@ from torch import Tensor
 
 if TYPE_CHECKING:
     from supernets.native.projection import Projection
-    from supernets.native.source import Kind, Source
+    from supernets.native.source import Given, Gradients, Source
 
 Shape = tuple[int, ...]
 
@@ -70,50 +69,43 @@ def check_maps(
 
 
 def check_source(
-    source: "Source",
-    x: Tensor,
-    y: Sequence[Tensor],
-    gates: Sequence[Tensor | None],
-    factors: Sequence[Tensor | None],
-    keep: Tensor | None,
-    moments: Sequence[Tensor],
-    affine: Sequence[Sequence[Tensor | None]],
-    weights: Sequence[Tensor],
-    dx: Tensor | None,
-    gradients: Sequence[Tensor | None],
+    source: "Source", given: "Given", y: Sequence[Tensor], to: "Gradients | None"
 ) -> None:
-    """All that `Source.call` hands over; gates, factors and `affine` with their gradients. Raises
-    TypeError, ValueError."""
-    E, k = source.edges, source.k
-    C = source.convs[0].in_channels if source.convs else x.shape[1] // k
-    if any(alike[0].in_channels != C for kind in source.kinds for alike in kind.convs):
+    """All that a pass hands over: the outputs y, or in a backward pass their gradients and where it
+    writes `to`. Raises TypeError, ValueError."""
+    E, x, channels = source.edges, given.x, source.channels(given.x)
+    convs = [alike[0] for kind in source.kinds for alike in kind.convs]
+    C = convs[0].in_channels if convs else channels
+    if any(m.in_channels != C for m in convs):
         raise ValueError(f"native kernels: a convolution of an edge has not its {C} channels")
-    check_maps(x, y, dx, (C * k, C * k), source.stride)
-    for t in gates:
-        check_dense("gates", t, (len(source.kinds), E))
-    for t in factors:
-        check_dense("factors", t, (E,))
-    check_dense("keep", keep, (x.shape[0], E))
-    for of_kinds in affine:
-        for kind, t in zip(source.kinds, of_kinds, strict=False):
-            check_dense("scale and shift", t, (len(kind.norms), 2, E, C))
-    shapes = [weight_shapes(kind) for kind in source.kinds]
-    expected = [shape for of_kind in shapes for shape in of_kind for _ in range(E)]
+    check_maps(x, y, to.x if to else None, (C * source.k, C * source.k), source.stride)
     check_count("outputs", y, E)
-    check_count("moments", moments, len(source.kinds))
-    check_count("weights", weights, len(expected))
-    for weight, shape in zip(weights, expected, strict=True):
+    check_dense("gates", given.gates, (len(source.kinds) * E,))
+    check_dense("factors", given.factors, (E,))
+    check_dense("keep", given.keep, (x.shape[0], E))
+    check_dense("moments", given.moments, (sum(source.norms) * 3 * E * C,))
+    check_weights(given.weights, source.shapes)
+    for affine in (given.affine, to.affine if to else ()):
+        for norms, t in zip(source.norms, affine, strict=False):
+            check_dense("scale and shift", t, (norms, 2, E, C))
+    if source.k > 1 and given.factors is None:
+        raise ValueError("native kernels: factors are None, expected those of what bypasses")
+    if to is not None:
+        check_dense("the gates' gradient", to.gates, (len(source.kinds) * E,))
+        check_dense("the factors' gradient", to.factors, (E,))
+        check_dense("the weights' gradient", to.weights, (sum(source.floats),))
+
+
+def check_weights(weights: Sequence[Tensor], shapes: Sequence[Shape]) -> None:
+    """There are many, so that each is looked at closely only where something does not fit."""
+    check_count("weights", weights, len(shapes))
+    if all(
+        w.shape == shape and w.dtype is torch.float32 and w.is_cpu and w.is_contiguous()
+        for w, shape in zip(weights, shapes, strict=True)
+    ):
+        return
+    for weight, shape in zip(weights, shapes, strict=True):
         check_dense("a weight", weight, shape)
-    for kind, stats in zip(source.kinds, moments, strict=True):
-        check_dense("moments", stats, (len(kind.norms), 3, E, C))
-    for of_kind, memory in zip(shapes, gradients, strict=False):  # none where none are wanted
-        check_dense("gradients", memory, (E * sum(map(math.prod, of_kind)),))
-
-
-def weight_shapes(kind: "Kind") -> list[Shape]:
-    """Of the weights of an edge, in the order of `kind.convs`."""
-    convs = [alike[0] for alike in kind.convs]
-    return [(m.out_channels, m.in_channels // m.groups, *m.kernel_size) for m in convs]
 
 
 def check_projection(

@@ -1,7 +1,9 @@
 """The native form of a final network's cell: own CPU kernels for the operations they know."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import count
 from typing import Any
 
 import torch
@@ -12,8 +14,10 @@ from supernets.layout import channels_first
 from supernets.mixed_op import ChosenOps
 from supernets.mixture import GroupMixture
 from supernets.native.build import library
-from supernets.native.cell import NativeCell, native
-from supernets.native.source import Source, kind_of
+from supernets.native.cell import NativeCell, alone, native
+from supernets.native.kinds import kind_of
+from supernets.native.plan import Plan, Step
+from supernets.native.source import Source
 from supernets.network import CellModule
 
 Place = tuple[int, int]  # an edge, and where the operation stands on it
@@ -25,20 +29,19 @@ class Alike:
 
     places: Sequence[Place]
     source: Source
-    gates: Tensor  # ones, (places, 1)
 
-    def __call__(self, x: Tensor, keeps: Sequence[Tensor | None]) -> dict[Place, Tensor]:
-        """x (B, C, H, W), per operation what drop-path keeps, (B, 1, 1, 1) -> outputs."""
-        keep = None
-        if any(k is not None for k in keeps):
-            ones = x.new_ones(x.size(0))
-            keep = torch.stack([ones if k is None else k.flatten() for k in keeps], 1)
-        return dict(zip(self.places, self.source(x, self.gates, None, keep), strict=True))
+    def keep(self, x: Tensor, keeps: Mapping[Place, Tensor | None]) -> Tensor | None:
+        """What drop-path keeps of each operation, (B, places), from (B, 1, 1, 1) each."""
+        own = [keeps[place] for place in self.places]
+        if all(keep is None for keep in own):
+            return None
+        ones = x.new_ones(x.size(0))
+        return torch.stack([ones if keep is None else keep.flatten() for keep in own], 1)
 
 
 @dataclass(frozen=True)
-class Plan:
-    """How a cell runs what leaves one source."""
+class Sorted:
+    """What leaves one source: what the kernels run of it, and what not."""
 
     edges: list[tuple[int, nn.Module]]  # in the reference's order
     bundles: list[Alike] = field(default_factory=list)
@@ -54,11 +57,42 @@ class NativeFinal:
 
     def __init__(self, cell: CellModule):
         self.module = cell
-        self.plans: dict[int, Plan] = {}
         self._inputs = NativeCell(cell)  # a supernet's cell takes its inputs the same way
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "NativeFinal":
         return type(self)(memo[id(self.module)])  # a form is copied with its cell
+
+    @cached_property
+    def sources(self) -> list[Sorted]:
+        """By the state that is read."""
+        cell = self.module.cell
+        return [of_source(self.module, i) for i in range(cell.inputs + cell.nodes - 1)]
+
+    @cached_property
+    def whole(self) -> Plan | None:
+        """The plan for the cell, None where something in it runs in torch."""
+        cell, steps = self.module.cell, []
+        for state, found in enumerate(self.sources):
+            places = [(e, o) for e, edge in found.edges for o in range(operations(edge))]
+            if set(places) != found.owned or any(not operations(edge) for _, edge in found.edges):
+                return None
+            for alike in found.bundles:
+                targets = [cell.edges[e].target for e, _ in alike.places]
+                steps.append(Step(alike.source, state, targets))
+        if {target for step in steps for target in step.targets} != set(cell.targets):
+            return None
+        return Plan(steps, cell.inputs, self.module.outputs)
+
+    def states(self, inputs: Sequence[Tensor], mixture: GroupMixture | None) -> Sequence[Tensor]:
+        """As `CellModule.states`."""
+        found = self.preprocessed(inputs)
+        if self.whole is None or not all(native(x, 2) for x in found):
+            return self.module.summed(found, self.from_node, mixture)
+        keeps = []
+        for source in self.sources:
+            drawn = drop_path(source, found[0])
+            keeps += [alike.keep(found[0], drawn) for alike in source.bundles]
+        return self.whole(found, torch.ones(sum(self.whole.gates)), None, keeps)
 
     def preprocessed(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         return self._inputs.preprocessed(inputs)
@@ -69,49 +103,63 @@ class NativeFinal:
         """As `CellModule.from_node`."""
         if not native(x, 2):
             return self.module.from_node(source, channels_first(x), mixture)
-        if source not in self.plans:
-            self.plans[source] = plan(self.module, source)
-        edges, bundles, owned = (p := self.plans[source]).edges, p.bundles, p.owned
+        known = self.sources[source]
         found: dict[Place, Tensor] = {}
         keeps: dict[Place, Tensor | None] = {}
-        for e, edge in edges:
+        for e, edge in known.edges:
             if type(edge) is not ChosenOps:
                 found[e, 0] = edge(channels_first(x))
                 continue
             for o, op in enumerate(edge.ops):
-                y = None if (e, o) in owned else outside(op, x)
+                y = None if (e, o) in known.owned else op(channels_first(x))
                 keeps[e, o] = keep = edge.keep(op, x)
                 if y is not None:
                     found[e, o] = y if keep is None else y * keep
-        for alike in bundles:
-            found |= alike(x, [keeps[place] for place in alike.places])
+        for alike in known.bundles:
+            plan, keep = alone(alike.source), alike.keep(x, keeps)
+            values = plan([x], torch.ones(len(alike.places)), None, [keep])
+            found |= zip(alike.places, values, strict=True)
         return [(self.module.cell.edges[e].target, found[e, o]) for e, o in sorted(found)]
 
 
-def outside(op: nn.Module, x: Tensor) -> Tensor:
-    """What the kernels do not run, in torch."""
-    return x if type(op) is nn.Identity else op(channels_first(x))
+def operations(edge: nn.Module) -> int:
+    """How many stand on an edge; 0 for what is not made of them."""
+    return len(edge.ops) if type(edge) is ChosenOps else 0
 
 
-def plan(cell: CellModule, source: int) -> Plan:
-    """Operations whose layers have the same settings form a bundle, if the kernels know them."""
+def drop_path(source: Sorted, x: Tensor) -> dict[Place, Tensor | None]:
+    """What each operation's output is multiplied by, drawn in the reference's order."""
+    return {
+        (e, o): edge.keep(op, x)
+        for e, edge in source.edges
+        if type(edge) is ChosenOps
+        for o, op in enumerate(edge.ops)
+    }
+
+
+def of_source(cell: CellModule, source: int) -> Sorted:
+    """Operations whose layers have the same settings form a bundle, if the kernels know them. The
+    edges of a bundle lead to different targets."""
     names = [(e, cell.cell.edges[e].name) for e in cell.cell.outgoing(source)]
-    found = Plan([(e, cell.edges[name]) for e, name in names if name in cell.edges])
-    groups: dict[tuple[object, ...], list[tuple[Place, Chain]]] = {}
+    found = Sorted([(e, cell.edges[name]) for e, name in names if name in cell.edges])
+    groups: dict[tuple[Any, ...], dict[int, tuple[Place, Chain]]] = {}
     for e, edge in found.edges:
+        strided, target = cell.cell.edges[e].strided, cell.cell.edges[e].target
         for o, op in enumerate(edge.ops if type(edge) is ChosenOps else ()):
             layers = chain(op)
-            if layers:
-                alike = cell.cell.edges[e].strided, *map(repr, layers)
-                groups.setdefault(alike, []).append(((e, o), layers))
+            if layers is not None:
+                settings = [repr(layer) for layer in layers]
+                keys = ((n, strided, *settings) for n in count())
+                members = next(m for k in keys if target not in (m := groups.setdefault(k, {})))
+                members[target] = (e, o), layers
     kernels = library()
-    for (strided, *_), members in groups.items():
-        places, chains = zip(*members, strict=True)
+    for (_, strided, *_), members in groups.items():
+        places, chains = zip(*members.values(), strict=True)
         stride = 2 if strided else 1
         kind = kind_of(chains, stride)
         if kernels is None or kind is None:
             continue
         run = Source(kernels, [kind], len(places), stride=stride, k=1)
-        found.bundles.append(Alike(places, run, torch.ones(len(places), 1)))
+        found.bundles.append(Alike(places, run))
         found.owned.update(places)
     return found

@@ -33,9 +33,11 @@ struct Image {  // of all images: elements from one to the next, along B, C, H, 
 
 // With k > 1, C are the mixed channels out of k C; the others bypass, times the factors (E).
 // `keep` (B, E) multiplies what an edge gives of an image (drop-path), and is null where nothing is
-// dropped; with it k is 1.
+// dropped; with it k is 1. `adds` (E) says of which outputs the values are added to what lies there;
+// `adds_dx` the same of the input's gradient.
 struct Source {
-  int32_t B, C, H, W, E, stride, kinds, training, threads, k;
+  int32_t B, C, H, W, E, stride, kinds, training, threads, k, adds_dx;
+  const int32_t* adds;
   const Kind* kind;
   const float* factors;
   float* factor_gradients;

@@ -31,7 +31,8 @@ class CKind(ctypes.Structure):
 
 class CSource(ctypes.Structure):
     _fields_ = [
-        *fields(ctypes.c_int32, "B C H W E stride kinds training threads k"),
+        *fields(ctypes.c_int32, "B C H W E stride kinds training threads k adds_dx"),
+        ("adds", ctypes.POINTER(ctypes.c_int32)),
         ("kind", ctypes.POINTER(CKind)),
         *fields(ctypes.c_void_p, "factors factor_gradients keep"),
         *fields(CImage, "x dx"),
@@ -49,8 +50,9 @@ class CProjection(ctypes.Structure):
     ]
 
 
-def pointer(x: Tensor | None) -> int | None:
-    return None if x is None else x.data_ptr()
+def pointer(x: Tensor | None, skipped: int = 0) -> int | None:
+    """The address of the float behind the first `skipped` ones."""
+    return None if x is None else x.data_ptr() + 4 * skipped
 
 
 def ran(status: int) -> None:

@@ -164,6 +164,22 @@ struct Layout {
     });
   }
 
+  // Zero, or what lies there: the sum is the same wherever it lies.
+  void begin_input_gradient(int n) const {
+    if (dx_lies && s.adds_dx) return;
+    float* to = input_gradient(n);
+    std::memset(to, 0, sizeof(float) * in_pixels * P);
+    if (!s.adds_dx) return;
+    const float* from = s.dx.data + n * s.dx.strides[0];
+    adjacent(s.dx, [&](auto step) HERE {
+      for (int y = 0; y < s.H; y++)
+        for (int x = 0; x < s.W; x++, to += P) {
+          const float* pixel = from + y * s.dx.strides[2] + x * s.dx.strides[3];
+          for (int c = 0; c < s.C; c++) to[c] = pixel[c * step];
+        }
+    });
+  }
+
   void unpack_input_gradient(int n) const {
     if (dx_lies) return;
     float* from = input_gradient(n);
@@ -201,31 +217,55 @@ struct Layout {
         std::memset(output(n, b), 0, sizeof(float) * out_pixels * P);
   }
 
-  template <bool IN>
-  void move_output(int n) const {  // the maps Y of all edges, to or from their tensors, as kept
-    if (IN) clear_unused(n);
+  // Whether an edge's outputs are added to what is there before the kinds' results are: the same
+  // sum, in the same order, wherever they lie.
+  bool begins(int e) const { return s.adds[e] && s.k == 1 && !s.keep; }
+  bool begun(int b) const {
+    for (int e = b * per_block; e < std::min(s.E, (b + 1) * per_block); e++)
+      if (begins(e)) return true;
+    return false;
+  }
+
+  void begin_outputs(int n) const {
+    for (int b = 0; b < blocks; b++)
+      if (begun(b) && !y_lies[b * per_block])
+        std::memset(output(n, b), 0, sizeof(float) * out_pixels * P);
     each_output(n, [&](int e, float* mine) {
-      const Image& image = s.y[e];
-      const float kept = s.keep ? s.keep[int64_t(n) * s.E + e] : 1.0f;
-      auto move = [kept](float* mine, float* theirs, int count) HERE {
-        vectors(count, [=](int c, auto v) HERE {
-          put((IN ? mine : theirs) + c, kept * get<decltype(v)>((IN ? theirs : mine) + c));
-        });
-      };
-      if (y_lies[e]) return;
-      float* theirs = image.data + n * image.strides[0];
-      for (int y = 0; y < h; y++)
-        for (int x = 0; x < w; x++, mine += P) {
-          float* pixel = theirs + y * image.strides[2] + x * image.strides[3];
-          if (image.strides[1] == 1)
-            move(mine, pixel, s.C);
-          else
-            for (int c = 0; c < s.C; c++) {
-              float& other = pixel[c * image.strides[1]];
-              (IN ? mine[c] : other) = kept * (IN ? other : mine[c]);
-            }
-        }
+      if (begins(e)) move_output<true>(n, e, mine);
     });
+  }
+
+  template <bool IN>
+  void move_outputs(int n) const {  // the maps Y of all edges, to or from their tensors, as kept
+    if (IN) clear_unused(n);
+    each_output(n, [&](int e, float* mine) { move_output<IN>(n, e, mine); });
+  }
+
+  template <bool IN>
+  void move_output(int n, int e, float* mine) const {
+    if (y_lies[e]) return;
+    const Image& image = s.y[e];
+    const float kept = s.keep ? s.keep[int64_t(n) * s.E + e] : 1.0f;
+    const bool adds = !IN && s.keep && s.adds[e];
+    auto move = [kept, adds](float* mine, float* theirs, int count) HERE {
+      vectors(count, [=](int c, auto v) HERE {
+        const auto value = kept * get<decltype(v)>((IN ? theirs : mine) + c);
+        put((IN ? mine : theirs) + c, adds ? get<decltype(v)>(theirs + c) + value : value);
+      });
+    };
+    float* theirs = image.data + n * image.strides[0];
+    for (int y = 0; y < h; y++)
+      for (int x = 0; x < w; x++, mine += P) {
+        float* pixel = theirs + y * image.strides[2] + x * image.strides[3];
+        if (image.strides[1] == 1)
+          move(mine, pixel, s.C);
+        else
+          for (int c = 0; c < s.C; c++) {
+            float& other = pixel[c * image.strides[1]];
+            if (IN) mine[c] = kept * other;
+            else other = kept * mine[c] + (adds ? other : 0.0f);
+          }
+      }
   }
 };
 

@@ -101,11 +101,12 @@ struct Norms : Bypass {
   // the first cache.
   void outputs(int n) const {
     constexpr int PART = 64;
+    begin_outputs(n);
     for (int b = 0; b < blocks; b++)
       for (int first = 0; first < out_pixels; first += PART) {
         float* to = output(n, b) + int64_t(first) * P;
         const int pixels = std::min(PART, out_pixels - first);
-        std::memset(to, 0, sizeof(float) * pixels * P);
+        if (!begun(b)) std::memset(to, 0, sizeof(float) * pixels * P);
         for (int i = 0; i < s.kinds; i++) {
           const Kind& kind = s.kind[i];
           const float* from = kind.type == IDENTITY ? input(n)

@@ -91,7 +91,7 @@ class Project(torch.autograd.Function):
         ctx.what, ctx.training = what, what.norm.training
         what.call("projection_forward", ctx.training, x, y, moments, affine, weights)
         if what.norm.training and what.norm.track_running_stats:
-            record([what.norm], moments[None, 0], moments[None, 2])
+            record([what.norm], [moments[0]], [moments[2]])
         ctx.save_for_backward(x, moments, affine, *weights)
         return y
 

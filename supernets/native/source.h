@@ -16,8 +16,8 @@ struct Runner : Pools {
       for (int n = 0; n < s.B; n++) {
         pack_input(n);
         if (backward) {
-          s.k > 1 ? take_gradients(n) : move_output<true>(n);
-          std::memset(input_gradient(n), 0, sizeof(float) * in_pixels * P);
+          s.k > 1 ? take_gradients(n) : move_outputs<true>(n);
+          begin_input_gradient(n);
         }
       }
       for (int i = 0; i < s.kinds; i++) {
@@ -35,7 +35,7 @@ struct Runner : Pools {
           continue;
         }
         outputs(n);
-        s.k > 1 ? give_outputs(n) : move_output<false>(n);
+        s.k > 1 ? give_outputs(n) : move_outputs<false>(n);
       }
     }
     if (!backward || s.k == 1) return;

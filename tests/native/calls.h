@@ -72,7 +72,12 @@ struct Problem {
   Results results() const {
     Results found{{}, Tensor(c.dx, c.B, x.C, c.H, c.W), stats, {}, {}, {}, {}};
     const float nan = std::nanf("");
-    for (int e = 0; e < c.E; e++) found.y.emplace_back(c.y, c.B, c.C * c.k, h, w);
+    Random before(c.number + 1);
+    if (c.adds_dx) before.fill(found.dx, false);
+    for (int e = 0; e < c.E; e++) {
+      found.y.emplace_back(c.y, c.B, c.C * c.k, h, w);
+      if (c.adds[e]) before.fill(found.y[e], false);
+    }
     for (const auto& each : sizes) {
       int64_t total = 0;
       for (int size : each) total += size;
@@ -125,7 +130,7 @@ struct Called {  // the structures that a call needs, pointing into a problem an
     source.stride = c.stride, source.kinds = int(kinds.size()), source.training = c.training;
     source.threads = threads, source.k = c.k, source.kind = kinds.data();
     source.factors = p.factors.data(), source.factor_gradients = r.factors.data();
-    source.keep = data_of(p.keep);
+    source.keep = data_of(p.keep), source.adds = c.adds.data(), source.adds_dx = c.adds_dx;
     source.x = p.x.image(), source.dx = r.dx.image(), source.y = y.data();
     if (!c.projection) return;
     projection = p.projection();

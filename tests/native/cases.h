@@ -10,7 +10,8 @@ namespace check {
 
 struct Case {
   int number, C, E, B, H, W, stride, k, threads;
-  bool training, weights, coarse, projection, affine, keep;
+  bool training, weights, coarse, projection, affine, keep, adds_dx;
+  std::vector<int32_t> adds;  // of each edge
   int inputs, parts;  // of a projection
   std::vector<Kind> kinds;
   Arrangement x, y, dx, dy;
@@ -90,6 +91,8 @@ Case case_of(int number, int C, int stride, int kernel, int H, int W, int E, int
   } else {
     c.keep = c.k == 1 && random.chance(2);
   }
+  for (int e = 0; e < c.E; e++) c.adds.push_back(!c.projection && random.chance(2));
+  c.adds_dx = !c.projection && random.chance(2);
   return c;
 }
 

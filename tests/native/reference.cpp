@@ -112,7 +112,7 @@ void run_bypass(const Source& s, const Map& x, const std::vector<Map>& dy, Expec
             const int place = c % s.C * s.k + c / s.C;
             const size_t from = bypassed(s, x, n, c, i, j);
             const Number factor = double(s.factors[e]), &d = dy[e](n, place, i, j);
-            all.y[e](n, place, i, j) = factor * x.values[from];
+            all.y[e](n, place, i, j) += factor * x.values[from];
             all.dx.values[from] += factor * d;
             all.factors[e] += x.values[from] * d;
           }
@@ -166,7 +166,11 @@ Expected expected(const Source& s, const Image* gradients) {
                  std::vector<Numbers>(s.kinds), std::vector<Numbers>(s.kinds, Numbers(s.E)),
                  std::vector<Numbers>(s.kinds), std::vector<Numbers>(s.kinds), Numbers(s.E)};
   std::vector<Map> dy;
-  for (int e = 0; e < s.E; e++) dy.push_back(read(gradients[e], s.B, 0, all, h, w));
+  for (int e = 0; e < s.E; e++) {
+    dy.push_back(read(gradients[e], s.B, 0, all, h, w));
+    if (s.adds[e]) found.y[e] = read(s.y[e], s.B, 0, all, h, w);
+  }
+  if (s.adds_dx) found.dx = read(s.dx, s.B, 0, all, s.H, s.W);
   run_bypass(s, x, dy, found);
   for (int o = 0; o < s.kinds; o++)
     for (int e = 0; e < s.E; e++) run_candidate(s, o, e, mixed, dy[e], found);

@@ -55,6 +55,7 @@ struct Expected {
 std::vector<int> weight_sizes(const Kind& kind, int C);
 std::vector<int> weight_sizes(const Projection& p);
 
-// The outputs, and the gradients where those of the outputs are `dy`: one an edge.
+// The outputs, and the gradients where those of the outputs are `dy`: one an edge. `s.y` and `s.dx`
+// hold what they are added to.
 Expected expected(const Source& s, const Image* dy);
 Expected expected(const Projection& p, const Image& dy);

@@ -6,6 +6,7 @@ multiple of its error, or by 2e-5 of the largest value.
 """
 
 import copy
+from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -29,7 +30,7 @@ from supernets.mixture import GroupMixture, Mixture
 from supernets.native import build
 from supernets.native.cell import NativeCell
 from supernets.native.projection import Projection
-from supernets.native.source import source_gradients
+from supernets.native.source import Given, Gradients, Source
 from supernets.network import supernet
 
 pytestmark = pytest.mark.skipif(build.compiler() is None, reason="no C++ compiler on this machine")
@@ -248,14 +249,21 @@ def test_a_compiler_that_fails_is_named_and_torch_operations_run(monkeypatch, ca
 
 
 def source_of(channels: int = 4):
-    """A source of all candidates, its net, and what it takes: state, gates, factors."""
+    """A source of all candidates on two edges, and what a pass of it reads."""
     space = space_of(channels)
-    net = native(space)
-    cell, part = net.layers[0], mixture_of(space).groups["normal"]
-    cell.form.from_node(0, torch.randn(3, channels, 9, 11), part)
-    bundle = cell.form.plan(0, part)[0][0]
-    source, own, _ = cell.form.splits[bundle]
-    return source, torch.randn(3, channels, 9, 11), bundle.gates(part)[0][:, own]
+    cell, part = native(space).layers[0], mixture_of(space).groups["normal"]
+    source = cell.form.split(cell.form.plan(0, part)[0][0]).plan.steps[0].source
+    x = torch.randn(3, channels, 9, 11)
+    given = Given(
+        x=x, training=True, gates=torch.rand(len(source.kinds) * source.edges), factors=None,
+        keep=None, moments=source.moments(x), affine=[None] * len(source.kinds),
+        weights=[w.detach() for w in source.weights],
+    )  # fmt: skip
+    return source, given
+
+
+def outputs(source: Source, x: torch.Tensor) -> list[torch.Tensor]:
+    return [torch.empty_like(x) for _ in range(source.edges)]
 
 
 @pytest.mark.parametrize(
@@ -270,50 +278,75 @@ def source_of(channels: int = 4):
         ({"x": lambda x: x[:, :, 1:]}, ValueError, r"y is \(3, 4, 9, 11\), expected \(3, 4, 8, 11"),
         ({"x": lambda x: x[0]}, ValueError, r"x is \(4, 9, 11\), expected 4 dimensions"),
         ({"x": lambda x: x[:, :3]}, ValueError, r"x is \(3, 3, 9, 11\), expected \(3, 4, 9, 11\)"),
-        ({"y": lambda y: y[:-1]}, ValueError, "1 outputs, expected 2"),
-        ({"y": lambda y: [t[..., 1:] for t in y]}, ValueError, r"y is \(3, 4, 9, 10\), expected"),
-        ({"y": lambda y: [t[:1].expand_as(t) for t in y]}, ValueError, "y .* memory of its own"),
-        ({"gates": lambda g: g[1:]}, ValueError, r"gates is \(6, 2\), expected \(7, 2\)"),
-        ({"gates": lambda g: g.T.contiguous().T}, ValueError, r"gates .* expected it contiguous"),
-        ({"factors": lambda f: f[1:]}, ValueError, r"factors is \(1,\), expected \(2,\)"),
-        ({"moments": lambda m: [t[..., 1:] for t in m]}, ValueError, r"moments is \(1, 3, 2, 3\)"),
+        ({"gates": lambda g: g[1:]}, ValueError, r"gates is \(13,\), expected \(14,\)"),
+        ({"gates": lambda g: g.repeat(2)[::2]}, ValueError, r"gates .* expected it contiguous"),
+        ({"factors": lambda f: torch.ones(1)}, ValueError, r"factors is \(1,\), expected \(2,\)"),
+        ({"keep": lambda k: torch.ones(2, 3)}, ValueError, r"keep is \(2, 3\), expected \(3, 2\)"),
+        ({"moments": lambda m: m[1:]}, ValueError, r"moments is \(\d+,\), expected"),
+        (
+            {"affine": lambda a: [torch.ones(2, 2, 2, 4), *a[1:]]},
+            ValueError,
+            r"scale and shift is \(2, 2, 2, 4\), expected \(1, 2, 2, 4\)",
+        ),
         ({"weights": lambda w: [t.double() for t in w]}, TypeError, "a weight is torch.float64"),
         ({"weights": lambda w: [t[:3] for t in w]}, ValueError, r"a weight is \(3, 1, 3, 3\)"),
         ({"weights": lambda w: w[:-1]}, ValueError, "weights, expected"),
-        ({"moments": lambda m: m[1:]}, ValueError, "6 moments, expected 7"),
-        ({"dx": lambda dx: dx[..., 1:]}, ValueError, r"dx is \(3, 4, 9, 10\), expected"),
-        ({"gate_gradients": lambda g: g.double()}, TypeError, "gates is torch.float64"),
-        ({"gradients": lambda g: [*g[:-1], g[-1][1:]]}, ValueError, "gradients is"),
     ],
 )
-def test_what_does_not_fit_is_refused_before_a_kernel_runs(change, error, said: str, monkeypatch):
-    source, x, gates = source_of()
-    weights = [m.weight.detach() for m in source.convs]
-    gates = gates.detach().T.contiguous()
-    given = dict(
-        x=x, y=[torch.empty_like(x) for _ in range(source.edges)], gates=gates,
-        factors=torch.ones(source.edges), keep=None, moments=source.moments(x),
-        affine=[None] * len(source.kinds), weights=weights,
-    )  # fmt: skip
-    name = "source_forward"
-    if set(change) & {"dx", "gate_gradients", "gradients"}:
-        name = "source_backward"
-        given |= dict(
-            dx=torch.empty_like(x), gate_gradients=torch.empty_like(gates),
-            factor_gradients=torch.empty(source.edges),
-            gradients=source_gradients(source, x, weights)[0],
-        )  # fmt: skip
-    source.call(name, True, **given)
-    monkeypatch.setattr(source, "library", None)
+def test_what_does_not_fit_is_refused_before_a_kernel_runs(change, error, said: str):
+    source, given = source_of()
+    y, adds = outputs(source, given.x), [False] * source.edges
+    source.forward(given, y, adds)
+    source.library = None
+    changed = {name: turn(getattr(given, name)) for name, turn in change.items()}
     with pytest.raises(error, match=said):
-        source.call(name, True, **given | {key: turn(given[key]) for key, turn in change.items()})
+        source.forward(replace(given, **changed), y, adds)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda y: y[:-1], "1 outputs, expected 2"),
+        (lambda y: [t[..., 1:] for t in y], r"y is \(3, 4, 9, 10\), expected"),
+        (lambda y: [t[:1].expand_as(t) for t in y], "y .* memory of its own"),
+    ],
+)
+def test_outputs_that_do_not_fit_are_refused(change, said: str):
+    source, given = source_of()
+    source.library = None
+    with pytest.raises(ValueError, match=said):
+        source.forward(given, change(outputs(source, given.x)), [False] * source.edges)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "said"),
+    [
+        ({"x": lambda dx: dx[..., 1:]}, ValueError, r"dx is \(3, 4, 9, 10\), expected"),
+        ({"gates": lambda g: g.double()}, TypeError, "the gates' gradient is torch.float64"),
+        ({"factors": lambda f: f[1:]}, ValueError, r"the factors' gradient is \(1,\)"),
+        ({"weights": lambda w: w[1:]}, ValueError, "the weights' gradient is"),
+        ({"affine": lambda a: [torch.ones(3), *a[1:]]}, ValueError, r"scale and shift is \(3,\)"),
+    ],
+)
+def test_memory_for_gradients_that_does_not_fit_is_refused(change, error, said: str):
+    source, given = source_of()
+    dy = outputs(source, given.x)
+    to = Gradients(
+        torch.empty_like(given.x), False, torch.empty_like(given.gates),
+        torch.empty(source.edges), torch.empty(sum(source.floats)), [None] * len(source.kinds),
+    )  # fmt: skip
+    source.backward(given, dy, to)
+    source.library = None
+    changed = {name: turn(getattr(to, name)) for name, turn in change.items()}
+    with pytest.raises(error, match=said):
+        source.backward(given, dy, replace(to, **changed))
 
 
 def test_convolutions_of_other_channels_than_the_edge_are_refused():
-    source, x, gates = source_of()
+    source, given = source_of()
     source.kinds[-1].convs[-1][0].in_channels = 5
     with pytest.raises(ValueError, match="has not its 4 channels"):
-        source(x, gates, None)
+        source.forward(given, outputs(source, given.x), [False] * source.edges)
 
 
 @pytest.mark.parametrize("stride", [1, 2])

@@ -179,7 +179,7 @@ def test_operations_of_one_kind_out_of_one_source_run_together():
     net(torch.randn(2, 3, 9, 11))
     form = net.layers[0].form
     assert isinstance(form, NativeFinal)
-    bundles = form.plans[0].bundles
+    bundles = form.sources[0].bundles
     assert [list(bundle.places) for bundle in bundles] == [[(0, 0), (2, 0)], [(0, 1), (2, 1)]]
 
 
