@@ -1,6 +1,5 @@
 """What a search has found after an epoch: the architecture, accuracies, the diagnosis."""
 
-import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,9 +49,13 @@ def measure(
 
 
 def discretised_accuracy(net: Network, architecture: Architecture, roles: Roles) -> float:
-    """Accuracy on `select` of the discrete network, weights inherited, statistics anew."""
-    device = next(net.parameters()).device
-    discrete = copy.deepcopy(net)
-    mixture = Mixture.of(architecture, net.space, device)
-    restore_statistics(discrete, roles.statistics, mixture)
-    return evaluate(discrete, roles.select, mixture)["accuracy"]
+    """Accuracy on `select` of the discrete network, weights inherited, statistics anew; the
+    supernet's own statistics are put back."""
+    mixture = Mixture.of(architecture, net.space, next(net.parameters()).device)
+    before = {name: buffer.clone() for name, buffer in net.named_buffers()}
+    try:
+        restore_statistics(net, roles.statistics, mixture)
+        return evaluate(net, roles.select, mixture)["accuracy"]
+    finally:
+        for name, buffer in net.named_buffers():
+            buffer.copy_(before[name])
