@@ -16,6 +16,7 @@ from engine.errors import DataError
 
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 ARRAY = "npy x"
+RESIZE = "bilinear"  # to height and width as they are asked for; proportions are not kept
 GREY = ("1", "L", "I", "I;16", "I;16L", "I;16B", "I;16N")
 
 
@@ -134,7 +135,7 @@ def _fit(pixels: np.ndarray, shape: Sequence[int]) -> np.ndarray:
         return pixels
     resized = [
         Image.fromarray(np.ascontiguousarray(pixels[:, :, c])).resize(
-            (W, H), Image.Resampling.BILINEAR
+            (W, H), Image.Resampling[RESIZE.upper()]
         )
         for c in range(C)
     ]
