@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from engine.data.listing import PassedOver
+
 
 def check_text(report: Mapping[str, Any]) -> str:
     """The report of `check` as lines; of files alone where a run would refuse them."""
@@ -47,6 +49,7 @@ def _of_files(files: Mapping[str, Any]) -> list[str]:
             f"{_most(files['sizes'][part])}; modes {_most(files['modes'][part])}"
         )
         lines += [f"  cannot be read: {reason}" for reason in files["unreadable"][part]]
+    lines += [f"passed over: {reason}" for reason in PassedOver(**files["passed_over"]).lines()]
     classes = list(files["images"]["train"])
     shown = ", ".join(
         f"{name} {'+'.join(str(part.get(name, 0)) for part in files['images'].values())}"

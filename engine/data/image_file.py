@@ -12,9 +12,9 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from engine.data.listing import formats
 from engine.errors import DataError
 
-FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 ARRAY = "npy x"
 RESIZE = "bilinear"  # to height and width as they are asked for; proportions are not kept
 GREY = ("1", "L", "I", "I;16", "I;16L", "I;16B", "I;16N")
@@ -52,7 +52,7 @@ def infer_shape(
     if not sizes:
         raise DataError(
             f"{paths[0]}: neither this nor any other of {len(headers)} sampled images can be read, "
-            f"expected {', '.join(FORMATS)} or NPY; replace the files"
+            "expected files that Pillow opens, or .npy; replace them"
         )
     return channels, *sizes.most_common(1)[0][0]
 
@@ -101,7 +101,7 @@ def _opened(path: str) -> Image.Image:
     """Reads the header; one that promises over 90 million pixels (a bomb) is an error."""
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        return Image.open(path, formats=FORMATS)
+        return Image.open(path, formats=formats())
 
 
 def _array(path: str) -> np.ndarray:

@@ -155,7 +155,9 @@ def folder(
     `memory_mb` (10^6 bytes) are kept in memory; larger sets are decoded by `workers` processes.
     """
     settings = Settings(limit, split, select, augment, seed)
-    classes, parts = scan(root)
+    classes, parts, passed_over = scan(root)
+    for line in passed_over.lines():
+        log.warning("data: passed over, not read: %s", line)
     every = join([parts[name] for name in ("train", "val") if name in parts])
     is_val = torch.arange(len(every.labels)) >= len(parts["train"].labels)
     chosen = limited(every.labels * 2 + is_val, settings)

@@ -175,7 +175,7 @@ def test_f40_what_is_no_image_is_passed_over(tmp_path: Path):
     (place / "loop").symlink_to(place.parent)
     long = "größe_" + "n" * 200 + ".png"
     shutil.copy(place / "0.png", place / long)
-    assert len(opened(tmp_path / "i").images.labels) == 13
+    assert len(opened(tmp_path / "i").images.labels) == 14
 
 
 @pytest.mark.parametrize("memory_mb", [200, 0])
