@@ -40,7 +40,7 @@ MEAN = $mean  # of each channel, for pixels of 0..1
 STD = $std
 RESIZE = $resize  # how the training images came to height and width; proportions were not kept
 PARAMETERS = $parameters
-MACS = $macs  # multiply-accumulates for one image, in convolutions and linear layers
+MACS = $macs  # multiply-accumulates for one image, in convolutions and matrix products
 
 # cell -> {node: {earlier node: operations}}: a node adds up what operations make of earlier ones.
 CELLS = $cells
