@@ -30,6 +30,7 @@ def check_text(report: Mapping[str, Any]) -> str:
                 f"{phase:<9} {told['epochs']} epochs of {told['steps_an_epoch']} steps: about "
                 f"{duration(seconds['median'])} ({duration(seconds['low'])} to "
                 f"{duration(seconds['high'])}), peak {told['peak_memory_bytes'] / 1e9:.2f} GB"
+                + ("" if told["measured"] else ", estimated from small images")
             )
     lines += [
         f"          measured on {report['device']}, as busy as it is now; memory of the whole "
