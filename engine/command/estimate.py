@@ -13,7 +13,7 @@ from search_spaces.space import Space
 
 SIDE = {"small": 32, "imagenet": 128}  # stem -> the smaller side of the small images
 SMALLER = 4  # times in each side, from which on it is worth it
-FEW, MORE = 2, 6  # images of the timed batches, in each part
+FEW, MORE = 2, 16  # images of the timed batches, in each part
 PLAUSIBLE = 3.0  # seconds of a step up to which it is measured itself
 Prepared = Callable[[int], Callable[[], object]]  # images of a batch -> a step on so many
 
@@ -35,7 +35,7 @@ class Estimate:
 
     def plausible(self, memory: Memory) -> bool:
         """Whether it is worth measuring: short, and in half the memory that is free."""
-        return self.low <= PLAUSIBLE and self.bytes <= memory.free / 2
+        return self.seconds["median"] <= PLAUSIBLE and self.bytes <= memory.free / 2
 
 
 def shrunk(space: Space) -> tuple[Space, float]:
