@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from engine.data.listing import formats
+from engine.data.names import printable
 from engine.errors import DataError
 
 ARRAY = "npy x"
@@ -51,8 +52,8 @@ def infer_shape(
     sizes = Counter(size for c, size in headers if c > 0)
     if not sizes:
         raise DataError(
-            f"{paths[0]}: neither this nor any other of {len(headers)} sampled images can be read, "
-            "expected files that Pillow opens, or .npy; replace them"
+            f"{printable(paths[0])}: neither this nor any other of {len(headers)} sampled images "
+            "can be read, expected files that Pillow opens, or .npy; replace them"
         )
     return channels, *sizes.most_common(1)[0][0]
 
@@ -87,9 +88,9 @@ def attempt(path: str, shape: Sequence[int]) -> np.ndarray | str:
         pixels = _array(path) if path.lower().endswith(".npy") else _decode(path, shape[0])
         return _fit(pixels, shape).transpose(2, 0, 1)
     except UnidentifiedImageError:
-        return f"{path} (not an image)"
+        return f"{printable(path)} (not an image)"
     except Exception as error:  # every decoder fails in its own way
-        return f"{path} ({first_line(error)})"
+        return f"{printable(path)} ({printable(first_line(error))})"
 
 
 def first_line(error: BaseException) -> str:

@@ -8,7 +8,7 @@ parent.
 import json
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from engine.data.listing import HIDDEN, LOOP, PassedOver, images_below, listed
+from engine.data.names import canonical, printable
 from engine.errors import DataError
 
 log = logging.getLogger(__name__)
@@ -80,7 +81,7 @@ def scan(root: str | None) -> Tree:
             )
     passed_over = PassedOver()
     names = {part: _classes(folder / part, passed_over) for part in PARTS}
-    classes = names["train"]
+    classes = tuple(names["train"])
     if len(classes) < 2:
         raise DataError(
             f"{folder}/train: {len(classes)} class folder(s) ({', '.join(classes) or 'none'}), "
@@ -109,18 +110,22 @@ def scan(root: str | None) -> Tree:
     return Tree(classes, parts, passed_over)
 
 
-def _classes(folder: Path, passed_over: PassedOver) -> tuple[str, ...]:
-    """Names of the class folders, none if `folder` is missing. A link to a parent is no class."""
+def _classes(folder: Path, passed_over: PassedOver) -> dict[str, list[Path]]:
+    """The folders of each class, by its name; none if `folder` is missing.
+
+    Folders whose names differ in their Unicode form alone are one class. A link to a parent is no
+    class.
+    """
     if not folder.is_dir():
-        return ()
-    here, found = folder.resolve(), []
+        return {}
+    here, found = folder.resolve(), dict[str, list[Path]]()
     for entry in listed(folder):
         reason = _no_class(entry, here)
         if reason is None:
-            found.append(entry.name)
+            found.setdefault(canonical(entry.name), []).append(Path(entry.path))
         else:
             passed_over.add(reason, [f"{folder.name}/{entry.name}"])
-    return tuple(found)
+    return dict(sorted(found.items()))
 
 
 def _no_class(entry: os.DirEntry[str], here: Path) -> str | None:
@@ -132,12 +137,16 @@ def _no_class(entry: os.DirEntry[str], here: Path) -> str | None:
 
 
 def _part(
-    root: Path, part: str, names: Sequence[str], classes: Sequence[str], passed_over: PassedOver
+    root: Path,
+    part: str,
+    folders: Mapping[str, Sequence[Path]],
+    classes: Sequence[str],
+    passed_over: PassedOver,
 ) -> Part:
     files, labels, sizes = [], [], []
-    for name in names:
+    for name, places in folders.items():
         here = PassedOver()
-        found = images_below(root, root / part / name, here)
+        found = [entry for place in places for entry in images_below(root, place, here)]
         if not found:
             raise DataError(
                 f"{root}/{part}/{name}: no images, expected files that Pillow opens, as .jpg or "
@@ -150,7 +159,8 @@ def _part(
     if part == "test":  # not opened before the end of a run, so what their size says is said now
         for file, size in zip(files, sizes, strict=True):
             if size == 0:
-                log.warning("data: %s is empty; the final evaluation will not read it", root / file)
+                name = printable(str(root / file))
+                log.warning("data: %s is empty; the final evaluation will not read it", name)
     return Part(root, tuple(files), torch.tensor(labels), tuple(sizes))
 
 

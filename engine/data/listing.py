@@ -8,6 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from engine.data.names import printable
 from engine.errors import DataError
 
 EXAMPLES = 3
@@ -44,7 +45,7 @@ class PassedOver:
         for path in paths:
             self.counts[reason] = self.counts.get(reason, 0) + 1
             if self.counts[reason] <= EXAMPLES:
-                self.examples.setdefault(reason, []).append(path)
+                self.examples.setdefault(reason, []).append(printable(path))
 
     def update(self, other: "PassedOver") -> None:
         for reason, count in other.counts.items():
@@ -65,8 +66,8 @@ def listed(folder: Path) -> list[os.DirEntry[str]]:
             return sorted(entries, key=lambda entry: entry.name)
     except OSError as error:
         raise DataError(
-            f"{folder}: cannot be listed ({error.strerror}); expected a readable folder; "
-            "correct its permissions or data.root"
+            f"{printable(str(folder))}: cannot be listed ({error.strerror}); expected a readable "
+            "folder; correct its permissions or data.root"
         ) from error
 
 
@@ -100,5 +101,5 @@ def _reason(entry: os.DirEntry[str], around: Sequence[str]) -> str | None:
         return LOOP if any(Path(one).is_relative_to(real) for one in around) else None
     suffix = os.path.splitext(entry.name)[1].lower()
     if suffix not in suffixes():
-        return f"of suffix {suffix}" if suffix else "without suffix"
+        return f"of suffix {printable(suffix)}" if suffix else "without suffix"
     return None if os.path.isfile(entry) else NOWHERE  # isfile: False for a link to itself

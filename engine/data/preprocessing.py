@@ -10,6 +10,7 @@ from torch import Tensor
 
 from engine.data.image_file import RESIZE
 from engine.data.loader import Normalise
+from engine.data.names import canonical
 
 
 @dataclass(frozen=True)
@@ -70,9 +71,7 @@ class Preprocessing:
     @classmethod
     def of(cls, about: Mapping[str, Any]) -> "Preprocessing":
         """Raises KeyError, TypeError or ValueError unless it is what `about` says."""
-        classes = tuple(about["classes"])
-        if not all(isinstance(name, str) for name in classes):
-            raise TypeError("preprocessing: a class that is no text")
+        classes = tuple(map(canonical, about["classes"]))
         mean, std = (tuple(map(float, about[name])) for name in ("mean", "std"))
         C, H, W = about["input_shape"]
         return cls(classes, (C, H, W), mean, std, about["resize"])

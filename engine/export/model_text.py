@@ -201,5 +201,6 @@ def main(paths: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    sys.stdout.reconfigure(errors="backslashreplace")  # a class may have a name it cannot print
     main(sys.argv[1:])
 '''

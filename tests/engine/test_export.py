@@ -33,6 +33,7 @@ from supernets.native import build
 from supernets.network import Network, final_network
 
 ALL = ["standalone", "onnx", "pt2", "genotype"]
+ASCII = {"PYTHONIOENCODING": "ascii"}  # a terminal that knows no other letters
 PROJECT = {"search_spaces", "supernets", "strategies", "engine", "run", "safetensors"}
 SMALL = {"0-2": ["sep_conv_3x3"], "1-2": ["skip_connect"], "0-3": ["max_pool_3x3"]}
 ALL_SEVEN = {
@@ -305,15 +306,18 @@ def test_every_form_gives_the_logits(case, tmp_path):
 @pytest.mark.slow
 def test_the_stand_alone_file_runs_from_anywhere_without_the_project(toy_darts, tmp_path):
     net, architecture = chosen(toy_darts, SMALL)
-    exported(net, architecture, tmp_path / "export", "standalone")
+    names = tuple(f"gr\u00fcn {i}" for i in range(10))
+    exported(net, architecture, tmp_path / "export", "standalone", classes=names)
     image = torch.rand(3, 16, 16)
     torch.save(image, tmp_path / "image.pt")
     guess = int(net.eval()((image[None] - 0.4) / 0.25).argmax())
     script = str(tmp_path / "export" / "model.py")
-    prints = functools.partial(subprocess.check_output, text=True, cwd=tmp_path, env=os.environ)
-    said = prints([sys.executable, "-I", script, "image.pt"])
-    assert said.startswith(f"image.pt: {guess} (")
-    names = f"import runpy, sys; runpy.run_path({script!r}); print(*sys.modules)"
-    modules = prints([sys.executable, "-I", "-c", names]).split()
+    prints = functools.partial(
+        subprocess.check_output, text=True, cwd=tmp_path, env=os.environ | ASCII
+    )
+    said = prints([sys.executable, script, "image.pt"])
+    assert said.startswith(rf"image.pt: gr\xfcn {guess} (")
+    code = f"import runpy, sys; runpy.run_path({script!r}); print(*sys.modules)"
+    modules = prints([sys.executable, "-I", "-c", code]).split()
     assert "torch" in modules
     assert not PROJECT & {module.partition(".")[0] for module in modules}
