@@ -18,6 +18,7 @@ from engine.data.loader import Images
 from engine.data.sets import Data
 from engine.data.split import Settings
 from engine.errors import ConfigError
+from engine.final.classifier import Classifier
 from engine.job import Job
 from engine.phases.run import Run
 from engine.pipeline import PHASES
@@ -35,8 +36,11 @@ def find(
     operations: Mapping[str, Callable[..., nn.Module]] | None = None,
     overrides: Sequence[str] = (),
     folder: Path | str = "outputs/notebook",
-) -> tuple[nn.Module, Architecture]:
+) -> tuple[Classifier, Architecture]:
     """Searches, retrains, and returns the trained network (on the CPU, in eval mode) and its cells.
+
+    The network takes raw images (B, C, H, W) as `train` has them, uint8 or float from 0 to 1: how
+    they are normalised is a part of it.
 
     All a run leaves is in `folder`; the same call continues there.
 
@@ -62,7 +66,7 @@ def find(
         "own",
         [str(label) for label in range(int(images.labels.max()) + 1)],
         images,
-        lambda: _images(cast(Dataset, test)),
+        lambda _: _images(cast(Dataset, test)),
         Settings(None, config.data.split, config.data.select, config.data.augment, config.seed),
     )
     space = build(
@@ -101,8 +105,8 @@ def find(
         PHASES[phase](run)
     write_report(folder, "archsmith.find(...)")
     write_session(folder, run.results.fields, settings, ())
-    net, architecture, _, _ = run.final()
-    return net.cpu(), architecture
+    final = run.final()
+    return Classifier(final.net, final.preprocessing).cpu().eval(), final.architecture
 
 
 def _images(items: Dataset) -> Images:

@@ -26,6 +26,7 @@ from engine import garbage, interrupt
 from engine.command import naming
 from engine.command.cli import explain, list_choices, one_line, summary
 from engine.command.naming import CONF
+from engine.command.streams import check_words, escape_output
 from engine.errors import ConfigError, JobError, configuring
 from engine.parallel import distributed
 from engine.records import nni_trial
@@ -79,6 +80,7 @@ def told() -> Iterator[None]:
 def app(config: DictConfig) -> float | None:
     """Runs the task; returns the accuracy that a sweep may optimise."""
     composed.append(config)
+    escape_output()
     with told():
         return run_task(config)
 
@@ -213,7 +215,9 @@ def main() -> None:
     os.environ["PYTHONPATH"] = os.pathsep.join(where)  # for the processes of a launcher
     sys.argv += nni_trial.overrides()
     bug: BaseException | None = None
+    escape_output()
     try:
+        check_words([os.getcwd(), *sys.argv])
         distributed.start()
         if distributed.size() > 1 and {"-m", "--multirun"} & set(sys.argv):
             raise ConfigError("torchrun: its processes share one run, found a sweep; leave out -m")

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.utils.flop_counter import FlopCounterMode
 
 from search_spaces.space import Cell
 from supernets.mixture import GroupMixture, Mixture
@@ -17,35 +18,27 @@ def parameters(net: nn.Module) -> int:
 
 
 def macs(net: Network, mixture: Mixture | None = None) -> int:
-    """Multiply-accumulates of convolutions and linear layers for one image, in eval mode.
+    """Multiply-accumulates of convolutions and matrix products for one image, in eval mode.
 
-    A convolution counts out elements * in/groups * kernel area, a linear layer in * out. Bias
-    additions, batch norm, pooling and sums count nothing.
+    Bias additions, batch norm, pooling and sums count nothing.
     """
     image = torch.empty(1, *net.space.input_shape, device="meta")
-    return _counted(net, (image, None if mixture is None else _ghost(mixture)))
+    return macs_of(net, (image, None if mixture is None else _ghost(mixture)))
 
 
-def _counted(net: nn.Module, inputs: tuple[Any, ...]) -> int:
-    """Multiply-accumulates of one pass of a module in eval mode; the inputs are on `meta`."""
-    return sum(layer_macs(net, inputs).values())
+def macs_of(net: nn.Module, inputs: tuple[Any, ...]) -> int:
+    """Those of one pass of any module in eval mode; the inputs are on `meta`.
+
+    Half of what torch's own counter finds in the operators that run, whatever modules or functions
+    call them: attention counts, too.
+    """
+    with FlopCounterMode(display=False) as counter:
+        _run(net, inputs)
+    return counter.get_total_flops() // 2
 
 
-def layer_macs(net: nn.Module, inputs: tuple[Any, ...]) -> dict[nn.Module, int]:
-    """Those of each convolution and linear layer that such a pass runs."""
-    found: dict[nn.Module, int] = {}
-
-    def count(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        if isinstance(module, nn.Conv2d):
-            kernel = module.kernel_size[0] * module.kernel_size[1]
-            macs = output.numel() * module.in_channels // module.groups * kernel
-        else:
-            assert isinstance(module, nn.Linear)
-            macs = module.in_features * output.numel()
-        found[module] = found.get(module, 0) + macs
-
-    counted = [m for m in net.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
-    hooks = [module.register_forward_hook(count) for module in counted]
+def _run(net: nn.Module, inputs: tuple[Any, ...]) -> None:
+    """One pass in eval mode of shapes alone."""
     ghosts = {name: t.to("meta") for name, t in (*net.named_parameters(), *net.named_buffers())}
     training = net.training
     try:
@@ -53,9 +46,6 @@ def layer_macs(net: nn.Module, inputs: tuple[Any, ...]) -> dict[nn.Module, int]:
             functional_call(net.eval(), ghosts, inputs)
     finally:
         net.train(training)
-        for hook in hooks:
-            hook.remove()
-    return found
 
 
 def _ghost(mixture: Mixture) -> Mixture:
@@ -88,7 +78,8 @@ def candidate_macs(net: Network) -> dict[str, Tensor]:
     ]
     hooks = [mixed.register_forward_pre_hook(note) for _, _, _, mixed in edges]
     try:
-        macs(net, Mixture({name: _everything(cell) for name, cell in cells.items()}))
+        image = torch.empty(1, *net.space.input_shape, device="meta")
+        _run(net, (image, Mixture({name: _everything(cell) for name, cell in cells.items()})))
     finally:
         for hook in hooks:
             hook.remove()
@@ -98,7 +89,7 @@ def candidate_macs(net: Network) -> dict[str, Tensor]:
         key = (edge.candidates, edge.strided, x.shape)
         if key not in known:
             known[key] = torch.tensor(
-                [_counted(mixed, (x, gates, [o])) for o in range(len(edge.candidates))]
+                [macs_of(mixed, (x, gates, [o])) for o in range(len(edge.candidates))]
             )
         found[group][e, : len(edge.candidates)] += known[key]
     return found

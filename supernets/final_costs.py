@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from search_spaces.architecture import Architecture
 from search_spaces.space import Space
-from supernets.costs import layer_macs, macs, parameters
+from supernets.costs import macs, macs_of, parameters
 from supernets.mixed_op import ChosenOps
 from supernets.network import CellModule, Network, final_network
 
@@ -111,7 +111,7 @@ def final_costs(space: Space) -> dict[str, Cost]:
     def macs_at(place: Place) -> float:
         with meta:
             image = torch.empty(1, place.channels, place.height, place.width)
-            return sum(layer_macs(op_at(space, place), (image,)).values())
+            return macs_of(op_at(space, place), (image,))
 
     with meta:
         fixed = bare(space)

@@ -24,7 +24,7 @@ def test_the_example_of_the_readme(tmp_path: Path, monkeypatch, capsys):
     chosen = {name for edge in found["cells"].choices["normal"].values() for name in edge}
     assert chosen <= {"blur", "skip_connect", "sep_conv_3x3"}
     assert found["net"](torch.rand(2, 3, 16, 16)).shape == (2, 4)
-    assert all(cell.form is None for cell in found["net"].layers)  # what leaves is plain torch
+    assert all(cell.form is None for cell in found["net"].net.layers)  # what leaves is plain torch
     assert (tmp_path / "outputs" / "notebook" / "report.html").is_file()
 
 

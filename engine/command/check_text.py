@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from engine.data.listing import PassedOver
+
 
 def check_text(report: Mapping[str, Any]) -> str:
     """The report of `check` as lines; of files alone where a run would refuse them."""
@@ -28,6 +30,7 @@ def check_text(report: Mapping[str, Any]) -> str:
                 f"{phase:<9} {told['epochs']} epochs of {told['steps_an_epoch']} steps: about "
                 f"{duration(seconds['median'])} ({duration(seconds['low'])} to "
                 f"{duration(seconds['high'])}), peak {told['peak_memory_bytes'] / 1e9:.2f} GB"
+                + ("" if told["measured"] else ", estimated from small images")
             )
     lines += [
         f"          measured on {report['device']}, as busy as it is now; memory of the whole "
@@ -47,6 +50,7 @@ def _of_files(files: Mapping[str, Any]) -> list[str]:
             f"{_most(files['sizes'][part])}; modes {_most(files['modes'][part])}"
         )
         lines += [f"  cannot be read: {reason}" for reason in files["unreadable"][part]]
+    lines += [f"passed over: {reason}" for reason in PassedOver(**files["passed_over"]).lines()]
     classes = list(files["images"]["train"])
     shown = ", ".join(
         f"{name} {'+'.join(str(part.get(name, 0)) for part in files['images'].values())}"

@@ -12,10 +12,12 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from engine.data.listing import formats
+from engine.data.names import printable
 from engine.errors import DataError
 
-FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 ARRAY = "npy x"
+RESIZE = "bilinear"  # to height and width as they are asked for; proportions are not kept
 GREY = ("1", "L", "I", "I;16", "I;16L", "I;16B", "I;16N")
 
 
@@ -50,8 +52,8 @@ def infer_shape(
     sizes = Counter(size for c, size in headers if c > 0)
     if not sizes:
         raise DataError(
-            f"{paths[0]}: neither this nor any other of {len(headers)} sampled images can be read, "
-            f"expected {', '.join(FORMATS)} or NPY; replace the files"
+            f"{printable(paths[0])}: neither this nor any other of {len(headers)} sampled images "
+            "can be read, expected files that Pillow opens, or .npy; replace them"
         )
     return channels, *sizes.most_common(1)[0][0]
 
@@ -86,9 +88,9 @@ def attempt(path: str, shape: Sequence[int]) -> np.ndarray | str:
         pixels = _array(path) if path.lower().endswith(".npy") else _decode(path, shape[0])
         return _fit(pixels, shape).transpose(2, 0, 1)
     except UnidentifiedImageError:
-        return f"{path} (not an image)"
+        return f"{printable(path)} (not an image)"
     except Exception as error:  # every decoder fails in its own way
-        return f"{path} ({first_line(error)})"
+        return f"{printable(path)} ({printable(first_line(error))})"
 
 
 def first_line(error: BaseException) -> str:
@@ -100,7 +102,7 @@ def _opened(path: str) -> Image.Image:
     """Reads the header; one that promises over 90 million pixels (a bomb) is an error."""
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        return Image.open(path, formats=FORMATS)
+        return Image.open(path, formats=formats())
 
 
 def _array(path: str) -> np.ndarray:
@@ -134,7 +136,7 @@ def _fit(pixels: np.ndarray, shape: Sequence[int]) -> np.ndarray:
         return pixels
     resized = [
         Image.fromarray(np.ascontiguousarray(pixels[:, :, c])).resize(
-            (W, H), Image.Resampling.BILINEAR
+            (W, H), Image.Resampling[RESIZE.upper()]
         )
         for c in range(C)
     ]

@@ -1,37 +1,28 @@
 """Which images a folder holds: `train/<class>/*`, `test/<class>/*` and, if wanted, `val/<class>/*`.
 
-Hidden files, other files than images, nested folders and links back to a parent are passed over.
+A class has the images of its subfolders, too. What is passed over is counted by reason: hidden
+files, other files than images, what stands beside the class folders or the parts, links back to a
+parent.
 """
 
 import json
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from engine.data.listing import HIDDEN, LOOP, PassedOver, images_below, listed
+from engine.data.names import canonical, printable
 from engine.errors import DataError
 
 log = logging.getLogger(__name__)
 
-SUFFIXES = (
-    ".jpg",
-    ".jpeg",
-    ".png",
-    ".bmp",
-    ".gif",
-    ".webp",
-    ".tif",
-    ".tiff",
-    ".ppm",
-    ".pgm",
-    ".npy",
-)
-
-
+PARTS = ("train", "test", "val")
 LAYOUT = "train/<class>/ and test/<class>/"
 
 
@@ -63,8 +54,16 @@ def join(parts: Sequence[Part]) -> Part:
     return Part(parts[0].root, files, torch.cat([part.labels for part in parts]), sizes)
 
 
-def scan(root: str | None) -> tuple[tuple[str, ...], dict[str, Part]]:
-    """The classes in alphabetical order, and the parts `train`, `test` and, if there is one, `val`.
+class Tree(NamedTuple):
+    """What a folder of images holds."""
+
+    classes: tuple[str, ...]  # in alphabetical order
+    parts: dict[str, Part]  # train, test and, if there is one, val
+    passed_over: PassedOver
+
+
+def scan(root: str | None) -> Tree:
+    """The classes, the parts, and what is passed over.
 
     Raises:
         DataError: no such folder, a part is missing, fewer than 2 classes, a class without images,
@@ -80,8 +79,9 @@ def scan(root: str | None) -> tuple[tuple[str, ...], dict[str, Part]]:
             raise DataError(
                 f"{folder}: no {part}/ folder, expected {LAYOUT}; add it, or correct data.root"
             )
-    names = {part: _classes(folder / part) for part in ("train", "test", "val")}
-    classes = names["train"]
+    passed_over = PassedOver()
+    names = {part: _classes(folder / part, passed_over) for part in PARTS}
+    classes = tuple(names["train"])
     if len(classes) < 2:
         raise DataError(
             f"{folder}/train: {len(classes)} class folder(s) ({', '.join(classes) or 'none'}), "
@@ -98,54 +98,72 @@ def scan(root: str | None) -> tuple[tuple[str, ...], dict[str, Part]]:
             f"{folder}/val: no class folder '{name}', expected all classes of train/; "
             "add it, or delete val/ to split train/ instead"
         )
-    parts = {part: _part(folder, part, names[part], classes) for part in names if names[part]}
+    parts = {
+        part: _part(folder, part, names[part], classes, passed_over)
+        for part in names
+        if names[part]
+    }
     if "test" not in parts:
         raise DataError(f"{folder}/test: no class folders, expected {LAYOUT}; add test images")
-    return classes, parts
+    beside = [entry.name for entry in listed(folder) if entry.name not in PARTS]
+    passed_over.add("beside train/ and test/", beside)
+    return Tree(classes, parts, passed_over)
 
 
-def _classes(folder: Path) -> tuple[str, ...]:
-    """Names of the class folders, none if `folder` is missing. A link to a parent is no class."""
+def _classes(folder: Path, passed_over: PassedOver) -> dict[str, list[Path]]:
+    """The folders of each class, by its name; none if `folder` is missing.
+
+    Folders whose names differ in their Unicode form alone are one class. A link to a parent is no
+    class.
+    """
     if not folder.is_dir():
-        return ()
-    inner = [p for p in _listed(folder) if not p.name.startswith(".") and os.path.isdir(p)]
-    here = folder.resolve()
-    return tuple(sorted(p.name for p in inner if not here.is_relative_to(Path(p).resolve())))
+        return {}
+    here, found = folder.resolve(), dict[str, list[Path]]()
+    for entry in listed(folder):
+        reason = _no_class(entry, here)
+        if reason is None:
+            found.setdefault(canonical(entry.name), []).append(Path(entry.path))
+        else:
+            passed_over.add(reason, [f"{folder.name}/{entry.name}"])
+    return dict(sorted(found.items()))
 
 
-def _part(root: Path, part: str, names: Sequence[str], classes: Sequence[str]) -> Part:
+def _no_class(entry: os.DirEntry[str], here: Path) -> str | None:
+    if entry.name.startswith("."):
+        return HIDDEN
+    if not os.path.isdir(entry):
+        return "beside the class folders"
+    return LOOP if here.is_relative_to(Path(entry).resolve()) else None
+
+
+def _part(
+    root: Path,
+    part: str,
+    folders: Mapping[str, Sequence[Path]],
+    classes: Sequence[str],
+    passed_over: PassedOver,
+) -> Part:
     files, labels, sizes = [], [], []
-    for name in names:
-        found = sorted(
-            (entry for entry in _listed(root / part / name) if _is_image(entry)),
-            key=lambda entry: entry.name,
-        )
+    for name, places in folders.items():
+        here = PassedOver()
+        found = [entry for place in places for entry in images_below(root, place, here)]
         if not found:
             raise DataError(
-                f"{root}/{part}/{name}: no images, expected files ending in {', '.join(SUFFIXES)}; "
-                "add some, or delete the folder"
+                f"{root}/{part}/{name}: no images, expected files that Pillow opens, as .jpg or "
+                f".png, or .npy{_instead(here)}; add some, or delete the folder"
             )
-        files += [f"{part}/{name}/{entry.name}" for entry in found]
+        passed_over.update(here)
+        files += [Path(entry).relative_to(root).as_posix() for entry in found]
         sizes += [entry.stat().st_size for entry in found]
         labels += [classes.index(name)] * len(found)
     if part == "test":  # not opened before the end of a run, so what their size says is said now
         for file, size in zip(files, sizes, strict=True):
             if size == 0:
-                log.warning("data: %s is empty; the final evaluation will not read it", root / file)
+                name = printable(str(root / file))
+                log.warning("data: %s is empty; the final evaluation will not read it", name)
     return Part(root, tuple(files), torch.tensor(labels), tuple(sizes))
 
 
-def _listed(folder: Path) -> list[os.DirEntry[str]]:
-    try:
-        with os.scandir(folder) as entries:
-            return list(entries)
-    except OSError as error:
-        raise DataError(
-            f"{folder}: cannot be listed ({error.strerror}); expected a readable folder; "
-            "correct its permissions or data.root"
-        ) from error
-
-
-def _is_image(entry: os.DirEntry[str]) -> bool:
-    known = entry.name.lower().endswith(SUFFIXES) and not entry.name.startswith(".")
-    return known and os.path.isfile(entry)  # unlike entry.is_file(), False for a link to itself
+def _instead(passed_over: PassedOver) -> str:
+    said = "; ".join(passed_over.lines())
+    return f", found {said}" if said else ""

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from engine.data.augment import Augment, generator
+from engine.data.names import printable
 from engine.errors import CheckpointError
 
 
@@ -51,7 +52,7 @@ class Images:
 
     def name(self, position: int) -> str:
         """The file of an image, or its position."""
-        return self.names[position] if self.names else f"image {position}"
+        return printable(self.names[position]) if self.names else f"image {position}"
 
 
 def digest(pixels: np.ndarray) -> bytes:

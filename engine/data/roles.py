@@ -16,6 +16,7 @@ from torch import Tensor
 
 from engine.data.augment import Augment, generator
 from engine.data.loader import Images, Loader, Normalise
+from engine.data.preprocessing import Preprocessing
 from engine.data.split import Settings, stratified
 from engine.errors import DataError
 
@@ -23,6 +24,7 @@ log = logging.getLogger(__name__)
 
 IMBALANCE = 10  # the largest class by the smallest, from which on it is said
 STATISTICS = 2048  # images that batch-norm statistics are re-estimated on
+Shape = tuple[int, int, int]  # C, H, W
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,8 @@ class Data:
     """A set of training images, their split into roles, and the way to the test images.
 
     Args:
-        test: loads the test images; called once, by the first `test()`.
+        test: loads the test images in a shape (C, H, W); called by the first `test()`. What has one
+            shape of its own gives that.
         val: (N,) bool, the images that are `val` by the user's own choice; None splits at random.
         normalise: None computes mean and deviation from the training images.
         test_identity: stands for the test images in the fingerprint, unread.
@@ -59,7 +62,7 @@ class Data:
         name: str,
         classes: Sequence[str],
         images: Images,
-        test: Callable[[], Images],
+        test: Callable[[Shape], Images],
         settings: Settings,
         *,
         val: Tensor | None = None,
@@ -83,7 +86,6 @@ class Data:
         self._warn_of_imbalance()
         Augment.of(settings.augment).check(self.input_shape)
         self.normalise = normalise or Normalise.fit(images.histogram())
-        self.mean, self.std = self.normalise.mean, self.normalise.std  # (C,) of values 0 to 1
         if val is not None:
             _warn_of_copies("val", images, ~val, images, val)
 
@@ -136,15 +138,30 @@ class Data:
         index = torch.arange(len(self.images.labels))
         return self._training("training", index, batch_size, seed, settings, drop_last)
 
-    def test(self, batch_size: int) -> Loader:
-        """The test images in order, not augmented; loaded by the first call, every call counted."""
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """That of a network trained on these images; it goes with the network's weights."""
+        mean, std = (tuple(values.tolist()) for values in (self.normalise.mean, self.normalise.std))
+        C, H, W = self.input_shape
+        return Preprocessing(self.classes, (C, H, W), mean, std)
+
+    def test(self, batch_size: int, preprocessing: Preprocessing | None = None) -> Loader:
+        """The test images in order, not augmented; loaded by the first call, every call counted.
+
+        preprocessing: of the network that is tested, by whose size and statistics they are read;
+        None: as these data's own.
+
+        Raises DataError where they cannot have that size.
+        """
+        chosen = preprocessing or self.preprocessing
         self.test_reads += 1
-        if self._test is None:
-            self._test = self._load_test()
+        if self._test is None or self._test.shape != chosen.input_shape:
+            self._test = self._load_test(chosen.input_shape)
+            _check_shape(self.name, self._test, chosen)
             _warn_of_copies("test", self.images, slice(None), self._test, slice(None))
             self._test.to(self.images.device)
         index = torch.arange(len(self._test.labels))
-        return Loader(self._test, index, batch_size, "test", self.normalise)
+        return Loader(self._test, index, batch_size, "test", chosen.normalise)
 
     def plain(self, role: str, index: Tensor, batch_size: int) -> Loader:
         """These training images in this order, not augmented, the same in every pass."""
@@ -236,6 +253,15 @@ class Data:
 
     def _counts(self, labels: Tensor) -> Tensor:
         return torch.bincount(labels, minlength=len(self.classes))
+
+
+def _check_shape(name: str, test: Images, wanted: Preprocessing) -> None:
+    if test.shape != wanted.input_shape:
+        found, expected = ("x".join(map(str, s)) for s in (test.shape, wanted.input_shape))
+        raise DataError(
+            f"{name}: test images of {found}, expected {expected}, on which the network was "
+            "trained; give images of that shape"
+        )
 
 
 def _warn_of_copies(

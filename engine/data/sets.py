@@ -21,7 +21,7 @@ from engine.data.image_file import first_line, height_width, infer_shape
 from engine.data.image_folder import load
 from engine.data.image_tree import join, scan
 from engine.data.loader import Images, Loader, Normalise
-from engine.data.roles import Data, Roles
+from engine.data.roles import Data, Roles, Shape
 from engine.data.split import Settings, check_share, limited, stratified
 from engine.errors import DataError
 
@@ -46,7 +46,7 @@ def _in_memory(
     classes: Sequence[str],
     pixels: Tensor,
     labels: Tensor,
-    test: Callable[[], Images],
+    test: Callable[[Shape], Images],
     settings: Settings,
     normalise: Normalise | None = None,
 ) -> Data:
@@ -78,7 +78,7 @@ def digits(
         [str(name) for name in range(10)],
         pixels[train],
         labels[train],
-        lambda: Images(pixels[test], labels[test]),
+        lambda _: Images(pixels[test], labels[test]),
         Settings(limit, split, select, augment, seed),
     )
 
@@ -131,7 +131,7 @@ def synthetic(
         [str(label) for label in range(classes)],
         draw("train"),
         labels,
-        lambda: Images(draw("test"), labels),
+        lambda _: Images(draw("test"), labels),
         Settings(limit, split, select, augment, seed),
     )
 
@@ -155,18 +155,20 @@ def folder(
     `memory_mb` (10^6 bytes) are kept in memory; larger sets are decoded by `workers` processes.
     """
     settings = Settings(limit, split, select, augment, seed)
-    classes, parts = scan(root)
+    classes, parts, passed_over = scan(root)
+    for line in passed_over.lines():
+        log.warning("data: passed over, not read: %s", line)
     every = join([parts[name] for name in ("train", "val") if name in parts])
     is_val = torch.arange(len(every.labels)) >= len(parts["train"].labels)
     chosen = limited(every.labels * 2 + is_val, settings)
     shape = infer_shape(every.paths(), image_size, channels)
-    read = partial(load, shape=shape, memory_mb=memory_mb, workers=workers, on_error=on_error)
-    images, kept = read(every.take(chosen))
+    read = partial(load, memory_mb=memory_mb, workers=workers, on_error=on_error)
+    images, kept = read(every.take(chosen), shape)
     return Data(
         "folder",
         classes,
         images,
-        lambda: read(parts["test"])[0],
+        lambda shape: read(parts["test"], shape)[0],
         settings,
         val=is_val[chosen][kept] if "val" in parts else None,
         test_identity=parts["test"].identity(),
@@ -207,7 +209,7 @@ def torchvision_set(
         classes,
         pixels,
         labels,
-        lambda: Images(*_read(dataset, place, "test")[1:]),
+        lambda _: Images(*_read(dataset, place, "test")[1:]),
         settings,
         normalise=DARTS_CIFAR10 if dataset == "CIFAR10" else None,
     )

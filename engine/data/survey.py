@@ -10,18 +10,23 @@ from engine import interrupt
 from engine.data.image_file import describe, infer_shape
 from engine.data.image_folder import SKIPPED, unreadable
 from engine.data.image_tree import Part, join, scan
+from engine.data.listing import PassedOver
 
 SAMPLE = 2000  # headers a part that sizes and modes are counted of
 
 
 @dataclass
 class Survey:
-    """Of each part: images a class, sizes and modes as the files have them, why files fail."""
+    """Of each part: images a class, sizes and modes as the files have them, why files fail.
+
+    Also what is passed over, in all parts together.
+    """
 
     images: dict[str, dict[str, int]] = field(default_factory=dict)
     sizes: dict[str, dict[str, int]] = field(default_factory=dict)
     modes: dict[str, dict[str, int]] = field(default_factory=dict)
     unreadable: dict[str, list[str]] = field(default_factory=dict)
+    passed_over: PassedOver = field(default_factory=PassedOver)
     refused: bool = False  # whether a run would refuse them
 
 
@@ -32,10 +37,10 @@ def survey(
 
     Raises DataError for a folder that is not laid out as expected.
     """
-    classes, parts = scan(root)
+    classes, parts, passed_over = scan(root)
     trained = join([parts[name] for name in ("train", "val") if name in parts])
     shape = infer_shape(trained.paths(), image_size, channels)
-    found = Survey()
+    found = Survey(passed_over=passed_over)
     for name, part in parts.items():
         counts = torch.bincount(part.labels, minlength=len(classes)).tolist()
         found.images[name] = dict(zip(classes, counts, strict=True))

@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from engine import garbage, interrupt
+from engine.data.preprocessing import Preprocessing
 from engine.errors import Failure
 from engine.export.formats import FORMATS, Job, SkippedError, importable
 from engine.export.fresh_process import FreshProcess
@@ -36,7 +37,6 @@ log = logging.getLogger(__name__)
 
 WEIGHTS = "weights.safetensors"
 PACKAGES = ("safetensors", "onnx", "onnxscript", "onnxruntime")
-Normalisation = tuple[Sequence[float], Sequence[float]]
 
 
 def check_formats(formats: Sequence[str]) -> None:
@@ -51,8 +51,7 @@ def export(
     architecture: Architecture,
     folder: Path,
     *,
-    normalisation: Normalisation | None,
-    classes: Sequence[str],
+    preprocessing: Preprocessing,
     formats: Sequence[str],
 ) -> dict[str, Any]:
     """Writes `weights.safetensors`, the forms and `export.json`, whose content it returns.
@@ -61,14 +60,14 @@ def export(
     that cannot be written is left out with its reason. Nothing enters `folder` unchecked.
 
     Args:
-        normalisation: mean and deviation of each channel, for pixels of 0 to 1; None: as they are.
+        preprocessing: of the images that the network was trained on; every form has it in it.
 
     Raises:
-        ValueError: an unknown form, or classes or normalisation that do not fit the network.
+        ValueError: an unknown form, or a preprocessing that does not fit the network.
         Failure: a form does not give the network's logits.
     """
     check_formats(formats)
-    job = _job(net, architecture, normalisation, classes)
+    job = _job(net, architecture, preprocessing)
     folder.mkdir(parents=True, exist_ok=True)
     for killed in folder.glob(".unchecked-*"):
         shutil.rmtree(killed, ignore_errors=True)
@@ -79,7 +78,7 @@ def export(
         staging = Path(name)
         save_weights(job.net, staging / WEIGHTS, {"archsmith.network": job.about})
         _check_weights(job.net, staging / WEIGHTS)
-        inputs, expected = expected_logits(job.net)
+        inputs, expected = expected_logits(job.classifier)
         forms, outputs = _write_all(job, staging, formats, inputs)
         compare(forms, outputs, expected)
         largest = largest_of(expected)
@@ -87,7 +86,6 @@ def export(
             "format": "archsmith.export/1",
             "architecture": architecture.identity,
             "space": job.net.space.name,
-            "input_shape": list(job.net.space.input_shape),
             **job.facts,
             "weights": _describe(staging / WEIGHTS),
             "forms": forms,
@@ -104,37 +102,22 @@ def export(
     return summary
 
 
-def _job(
-    net: Network,
-    architecture: Architecture,
-    normalisation: Normalisation | None,
-    classes: Sequence[str],
-) -> Job:
+def _job(net: Network, architecture: Architecture, preprocessing: Preprocessing) -> Job:
     """A copy of the network as it classifies, and what is said of it."""
-    channels = net.space.input_shape[0]
-    mean, std = normalisation or ([0.0] * channels, [1.0] * channels)
     architecture.check(net.space)
-    if len(classes) != net.space.classes:
-        raise ValueError(
-            f"classes: {len(classes)} names for a network of {net.space.classes} classes"
-        )
-    if not len(mean) == len(std) == channels:
-        raise ValueError(
-            f"normalisation: {len(mean)} means and {len(std)} deviations, "
-            f"expected {channels} of each, one a channel"
-        )
+    preprocessing.check_fits(net.space.input_shape, net.space.classes)
     plain = copy.deepcopy(net).cpu().float().to(memory_format=torch.contiguous_format).eval()
     use_form(plain, "reference", torch.device("cpu"))  # what is traced is torch operations
     plain.auxiliary = None
     plain.set_drop_path(0.0)
     facts = {
-        "classes": list(classes),
-        "mean": [shortest(value) for value in mean],
-        "std": [shortest(value) for value in std],
+        **preprocessing.about(),
+        "mean": [shortest(value) for value in preprocessing.mean],
+        "std": [shortest(value) for value in preprocessing.std],
         "parameters": parameters(plain),
         "macs": macs(plain),
     }
-    return Job(plain, architecture, facts)
+    return Job(plain, architecture, preprocessing, facts)
 
 
 def _write(name: str, job: Job, staging: Path) -> dict[str, Any]:

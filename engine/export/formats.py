@@ -1,6 +1,7 @@
 """The forms a final network is written in, each by a function `(job, path)`.
 
-All but `model.py`, which does it in `prepare`, take images that are normalised already.
+All take raw images: `model.py` by its function `prepare`, the graphs as uint8, which is all that
+they accept, so that none can be given in another range.
 """
 
 import importlib.util
@@ -13,8 +14,10 @@ from typing import Any
 
 import torch
 
+from engine.data.preprocessing import Preprocessing
 from engine.export.module_source import UnportableError
 from engine.export.standalone import standalone
+from engine.final.classifier import Classifier
 from engine.final.weights import weights_of
 from search_spaces.architecture import Architecture
 from search_spaces.genotype import to_genotype, to_nasbench201, to_nni
@@ -31,25 +34,30 @@ class Job:
 
     net: Network
     architecture: Architecture
-    facts: dict[str, Any]  # classes, mean, std, parameters, macs
+    preprocessing: Preprocessing
+    facts: dict[str, Any]  # of the preprocessing, and parameters, macs
+
+    @property
+    def classifier(self) -> Classifier:
+        """The network for raw images."""
+        return Classifier(self.net, self.preprocessing).eval()
 
     @cached_property
     def about(self) -> str:
         """What a file says of itself, in JSON: no path, no time."""
-        said = {name: self.facts[name] for name in ("classes", "mean", "std")}
         found = json.loads(self.architecture.to_json(meta=False))
+        network, prepared = dict(self.net.space.settings), self.preprocessing.about()
         return json.dumps(
-            {"architecture": found, "network": dict(self.net.space.settings), **said},
-            sort_keys=True,
+            {"architecture": found, "network": network, "preprocessing": prepared}, sort_keys=True
         )
 
     @cached_property
     def program(self) -> torch.export.ExportedProgram:
-        """The network as a graph with any batch size, from which ONNX and .pt2 are written."""
-        example = torch.zeros(2, *self.net.space.input_shape)
-        shapes = {"x": {0: torch.export.Dim("batch")}}
+        """Raw images (B, C, H, W) uint8 to logits, for any B: ONNX and .pt2 are made of it."""
+        example = torch.zeros(2, *self.preprocessing.input_shape, dtype=torch.uint8)
+        shapes = {"images": {0: torch.export.Dim("batch")}}
         with torch.no_grad():  # the same graph, traced faster
-            program = torch.export.export(self.net, (example,), dynamic_shapes=shapes)
+            program = torch.export.export(self.classifier, (example,), dynamic_shapes=shapes)
         for node in program.graph.nodes:
             node.meta.pop("stack_trace", None)  # paths of this machine
         return program

@@ -8,22 +8,24 @@ import torch
 from torch import Tensor
 
 from engine.errors import Failure
-from supernets.network import Network
+from engine.final.classifier import Classifier
 
 BATCH_SIZES = (1, 3)
 SEED = 0
 TOLERANCE = 1e-4  # of the largest logit
 
 
-def expected_logits(net: Network) -> tuple[list[Tensor], list[Tensor]]:
-    """Batches of noise and the network's logits, which every form must give, too.
+def expected_logits(net: Classifier) -> tuple[list[Tensor], list[Tensor]]:
+    """Raw images of noise and the network's logits, which every form must give, too.
 
     Raises:
         Failure: they are not finite.
     """
     generator = torch.Generator().manual_seed(SEED)
-    shape = net.space.input_shape
-    inputs = [torch.randn(size, *shape, generator=generator) for size in BATCH_SIZES]
+    inputs = [
+        torch.randint(256, (size, *net.preprocessing.input_shape), generator=generator).byte()
+        for size in BATCH_SIZES
+    ]
     with torch.no_grad():
         expected = [net(x) for x in inputs]
     largest = largest_of(expected)

@@ -1,7 +1,7 @@
 """The fixed text of a stand-alone `model.py`; `engine.export.standalone` fills in what differs."""
 
 NAMES = (  # what the text below defines
-    *("INPUT_SHAPE", "CLASSES", "MEAN", "STD", "PARAMETERS", "MACS"),
+    *("INPUT_SHAPE", "CLASSES", "MEAN", "STD", "RESIZE", "PARAMETERS", "MACS"),
     *("CELLS", "OPERATIONS", "WEIGHTS", "DTYPES"),
     *("Edge", "Cell", "Network", "read_weights", "build", "load", "prepare", "read_image", "main"),
 )
@@ -27,6 +27,8 @@ It needs torch, and its weights beside it:
     net = model.load()
     logits = net(model.prepare(image))  # image (C, H, W), uint8 of 0..255 or float of 0..1
 
+`prepare` normalises; it refuses an image of another size, type or range than the network knows.
+
 In a shell, `python model.py` prints its size and `python model.py image.npy` the class of an image.
 """
 
@@ -36,8 +38,9 @@ INPUT_SHAPE = $input_shape  # channels, height, width
 CLASSES = $classes
 MEAN = $mean  # of each channel, for pixels of 0..1
 STD = $std
+RESIZE = $resize  # how the training images came to height and width; proportions were not kept
 PARAMETERS = $parameters
-MACS = $macs  # multiply-accumulates for one image, in convolutions and linear layers
+MACS = $macs  # multiply-accumulates for one image, in convolutions and matrix products
 
 # cell -> {node: {earlier node: operations}}: a node adds up what operations make of earlier ones.
 CELLS = $cells
@@ -164,11 +167,16 @@ def load(path: Path = WEIGHTS) -> Network:
 
 def prepare(image: Tensor) -> Tensor:
     """The network's input (1, C, H, W) for an image (C, H, W), uint8 of 0..255 or float of 0..1."""
-    if image.dim() != 3 or len(image) != INPUT_SHAPE[0]:
-        raise ValueError(f"expected an image {INPUT_SHAPE}, found the shape {tuple(image.shape)}")
-    x = image / 255 if image.dtype == torch.uint8 else image.float()
+    if tuple(image.shape) != INPUT_SHAPE:
+        found = tuple(image.shape)
+        raise ValueError(f"expected an image {INPUT_SHAPE}, found {found}: resize it ({RESIZE})")
+    x = image / 255 if image.dtype == torch.uint8 else image
+    least, most = x.min().item(), x.max().item()
+    if not x.is_floating_point() or not 0 <= least <= most <= 1:
+        found = f"{image.dtype} of {least:.3g} to {most:.3g}"
+        raise ValueError(f"expected uint8 of 0..255 or float of 0..1, found {found}")
     mean, std = (torch.tensor(values)[:, None, None] for values in (MEAN, STD))
-    return ((x - mean) / std)[None]
+    return ((x.float() - mean) / std)[None]
 
 
 def read_image(path: str) -> Tensor:
@@ -193,5 +201,6 @@ def main(paths: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    sys.stdout.reconfigure(errors="backslashreplace")  # a class may have a name it cannot print
     main(sys.argv[1:])
 '''

@@ -11,6 +11,7 @@ from torch.export import ExportedProgram
 from torch.onnx import ONNXProgram
 
 aten = torch.ops.aten
+TYPE_CHECK = aten._assert_tensor_metadata.default  # ONNX checks the types of inputs by itself
 OPSET = 18  # the lowest that torch really writes
 # What torch.onnx can write as it is, besides `_translations`; all without side effects.
 KNOWN = {
@@ -18,6 +19,7 @@ KNOWN = {
     aten.avg_pool2d.default,
     aten.cat.default,
     aten.conv2d.default,
+    aten.div.Tensor,
     aten.flatten.using_ints,
     aten.linear.default,
     aten.max_pool2d.default,
@@ -28,12 +30,14 @@ KNOWN = {
     aten.relu.default,
     aten.sigmoid.default,
     aten.slice.Tensor,
+    aten.sub.Tensor,
     aten.sym_size.int,
+    TYPE_CHECK,
 }
 
 
 def to_onnx(program: ExportedProgram) -> ONNXProgram:
-    """A network of images (B, C, H, W) as ONNX, with any batch size."""
+    """A network of raw images (B, C, H, W) uint8 as ONNX, with any batch size."""
     if all(_known(node) for node in program.graph.nodes if node.op == "call_function"):
         program = _decomposed(program)
     for chatty in ("onnx_ir", "onnxscript"):  # they log every constant they fold
@@ -44,7 +48,7 @@ def to_onnx(program: ExportedProgram) -> ONNXProgram:
             (),
             dynamo=True,
             opset_version=OPSET,
-            dynamic_shapes={"x": {0: "batch"}},
+            dynamic_shapes={"images": {0: "batch"}},
             input_names=["image"],
             output_names=["logits"],
             external_data=False,
@@ -59,6 +63,8 @@ def _known(call: torch.fx.Node) -> bool:
     """Whether a call can be written as it is."""
     if call.target is aten.batch_norm.default:
         return None not in call.args[:5] and call.args[5] is False
+    if call.target is aten.to.dtype:
+        return bool(call.args[1:] == (torch.float32,))
     if call.target is aten.adaptive_avg_pool2d.default:
         return bool(call.args[1] == [1, 1])
     return call.target in KNOWN
@@ -69,13 +75,15 @@ def _decomposed(program: ExportedProgram) -> ExportedProgram:
     takes about as long as all else that it does.
     """
     found = copy.deepcopy(program)
+    for node in found.graph.find_nodes(op="call_function", target=TYPE_CHECK):
+        found.graph.erase_node(node)
     found.run_decompositions = lambda *_: found
     return found
 
 
 def _translations() -> dict[Any, Any]:
     """Operations that our networks have and torch.onnx knows only by their parts, as `_known` has
-    them: a batch norm with weights in eval mode, the average of a map.
+    them: pixels as float32, a batch norm with weights in eval mode, the average of a map.
     """
     from onnxscript import opset18 as op
 
@@ -89,7 +97,11 @@ def _translations() -> dict[Any, Any]:
         axes: Any = op.Constant(value_ints=[-1, -2])
         return op.ReduceMean(x, axes, keepdims=1)
 
+    def to_float(x: Any, dtype: int) -> Any:
+        return op.Cast(x, to=1)  # FLOAT, the type that `_known` admits
+
     return {
+        aten.to.dtype: to_float,
         aten.batch_norm.default: batch_norm,
         aten.adaptive_avg_pool2d.default: adaptive_avg_pool2d,
     }

@@ -36,7 +36,8 @@ def load_standalone(folder: Path) -> Callable[[Tensor], Tensor]:
     assert spec.loader is not None
     model = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(model)
-    return model.load()
+    net = model.load()
+    return lambda images: net(torch.cat([model.prepare(image) for image in images]))
 
 
 def load_onnx(folder: Path) -> Callable[[Tensor], Tensor]:

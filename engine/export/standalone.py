@@ -43,7 +43,7 @@ def standalone(
     """The text of `model.py` for a final network, beside which `weights` will lie.
 
     Args:
-        facts: the constants of the file: `classes`, `mean`, `std`, `parameters`, `macs`.
+        facts: the constants of the file: `classes`, `mean`, `std`, `resize`, `parameters`, `macs`.
 
     Raises:
         UnportableError: the source of an operation cannot be had, or uses more than torch.
@@ -63,6 +63,7 @@ def standalone(
         classes=packed(facts["classes"], used=len("CLASSES = ")),
         mean=literal(tuple(facts["mean"]), used=len("MEAN = ")),
         std=literal(tuple(facts["std"]), used=len("STD = ")),
+        resize=literal(facts["resize"]),
         parameters=f"{facts['parameters']:_}",
         macs=f"{facts['macs']:_}",
         cells=literal(cells, used=len("CELLS = ")),

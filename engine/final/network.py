@@ -4,8 +4,10 @@ import hashlib
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from engine.data.image_file import RESIZE
+from engine.data.preprocessing import Preprocessing
 from engine.data.roles import Data
 from engine.errors import ConfigError, configuring
 from engine.final.recipe import Recipe
@@ -33,6 +35,14 @@ def final_space(space: Space, recipe: Recipe) -> Space:
         raise ConfigError(f"retrain: {error}") from error
 
 
+class Trained(NamedTuple):
+    """A network with what its weights file says of it."""
+
+    net: Network
+    preprocessing: Preprocessing
+    data: str  # name of the set that it was trained on
+
+
 def save_final(
     net: Network, path: Path, architecture: Architecture, data: Data, recipe: Recipe
 ) -> None:
@@ -40,27 +50,21 @@ def save_final(
     about = {
         "architecture": json.loads(architecture.to_json()),
         "network": dict(sorted(net.space.settings.items())),
-        "data": {
-            "name": data.name,
-            "classes": list(data.classes),
-            "mean": [float(value) for value in data.mean],
-            "std": [float(value) for value in data.std],
-        },
+        "data": {"name": data.name},
+        "preprocessing": data.preprocessing.about(),
         "recipe": asdict(recipe),
     }
     save_weights(net, path, {KEY: json.dumps(about)})
 
 
-def load_final(
-    path: Path, space: Space, architecture: Architecture
-) -> tuple[Network, dict[str, Any]]:
-    """The network of a weights file, and what the file says of itself.
+def load_final(path: Path, space: Space, architecture: Architecture) -> Trained:
+    """The network of a weights file, and how its images are prepared.
 
     Raises:
         ConfigError: not a file of `save_final`, damaged, or of another architecture.
     """
     with configuring():
-        about = _about(path)
+        about, preprocessing = _about(path)
         unknown = sorted(set(about["network"]) - set(space.settings))
         if unknown:
             raise ConfigError(
@@ -73,28 +77,31 @@ def load_final(
             )
         net = final_network(space.resize(**about["network"]), architecture)
         load_weights(net, path)
-    return net, about
+        preprocessing.check_fits(net.space.input_shape, net.space.classes)
+    return Trained(net, preprocessing, about["data"]["name"])
 
 
-def _about(path: Path) -> dict[str, Any]:
+def _about(path: Path) -> tuple[dict[str, Any], Preprocessing]:
     """What a weights file says of itself. Raises ConfigError unless it is all there."""
+    said = read_metadata(path).get(KEY, "{}")
     try:
-        about = json.loads(read_metadata(path).get(KEY, "{}"))
-        data = about["data"]
-        fits = (
-            isinstance(about["network"], dict)
-            and isinstance(about["architecture"], dict)
-            and isinstance(data["name"], str)
-            and all(isinstance(name, str) for name in data["classes"])
-            and all(isinstance(x, int | float) for x in [*data["mean"], *data["std"]])
-        )
-    except (KeyError, TypeError, RecursionError):
+        about = json.loads(said)
+        types = ((about["network"], dict), (about["architecture"], dict), (about["data"], dict))
+        fits = all(isinstance(value, kind) for value, kind in types)
+        fits = fits and isinstance(about["data"]["name"], str)
+        preprocessing = Preprocessing.of(about.get("preprocessing") or _earlier(about))
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
         fits = False
     if not fits:
         raise ConfigError(
             f"{path}: not weights of a final network; expected a file written by task=retrain"
         )
-    return about
+    return about, preprocessing
+
+
+def _earlier(about: dict[str, Any]) -> dict[str, Any]:
+    """The preprocessing in files of before it had a place of its own."""
+    return {**about["data"], "input_shape": about["network"]["input_shape"], "resize": RESIZE}
 
 
 def digest_of(path: Path) -> str:

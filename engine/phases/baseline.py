@@ -5,7 +5,7 @@ import logging
 from dataclasses import asdict
 
 from engine.errors import ConfigError
-from engine.final.network import final_space
+from engine.final.network import KEY, final_space
 from engine.final.retrain import train
 from engine.final.weights import save_weights
 from engine.phases.run import Run
@@ -47,7 +47,9 @@ def baseline(run: Run) -> None:
             record=run.record,
             checkpoints=checkpoints,
         )
-        save_weights(net, job.folder / f"{phase}.safetensors", {"network": json.dumps(told)})
-        told |= run.tested(net)
+        preprocessing = job.data.preprocessing
+        about = {"network": told, "preprocessing": preprocessing.about()}
+        save_weights(net, job.folder / f"{phase}.safetensors", {KEY: json.dumps(about)})
+        told |= run.tested(net, preprocessing)
     run.results.update(baseline={name: told}, test_reads=run.results.fields["test_reads"] + 1)
     run.finish(phase, identity)

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from engine.data.preprocessing import Preprocessing
+from engine.data.roles import Data
 from engine.errors import ConfigError, configuring
 from engine.export.files import export as run_export
 from engine.final.network import digest_of, final_space, save_final
@@ -48,26 +50,39 @@ def retrain(run: Run) -> None:
 def evaluate(run: Run) -> None:
     """Reads the test split: once in a full run, counted."""
     job = run.job
-    net, architecture, about, path = run.final()
+    net, architecture, preprocessing, data, path = run.final()
     identity = run.identity() | {
         "architecture": architecture.identity,
         "weights": digest_of(path),
     }
     if run.finished("evaluate", identity):
         return
-    trained_on = (about["data"]["name"], tuple(about["data"]["classes"]), net.space.input_shape)
-    if trained_on != (job.data.name, tuple(job.data.classes), tuple(job.data.input_shape)):
-        raise ConfigError(
-            f"data: the weights were trained on {trained_on[0]} ({len(trained_on[1])} classes, "
-            f"{trained_on[2]}), found data={job.data.name}; set data={trained_on[0]}"
-        )
+    _check_same_data(job.data, data, preprocessing)
     with configuring():
         use_form(net, job.form, job.device)
     with run.measuring("evaluate"):
-        tested = run.tested(net)
+        tested = run.tested(net, preprocessing)
     reads = run.results.fields["test_reads"] + 1
     run.results.update(**tested, test_reads=reads, **_size(net, architecture))
     run.finish("evaluate", identity)
+
+
+def _check_same_data(found: Data, name: str, trained: Preprocessing) -> None:
+    """Raises ConfigError for images of other classes than the network was trained on."""
+    if found.name != name:
+        raise ConfigError(
+            f"data: the weights were trained on {name}, found data={found.name}; set data={name}"
+        )
+    if found.classes != trained.classes:
+        absent, new = (
+            ", ".join([repr(c) for c in a if c not in b][:5]) or "none"
+            for a, b in ((trained.classes, found.classes), (found.classes, trained.classes))
+        )
+        raise ConfigError(
+            f"data: the weights were trained on {len(trained.classes)} classes, found "
+            f"{len(found.classes)} (absent: {absent}; unknown: {new}); give images of the same "
+            "classes under the same names, or retrain"
+        )
 
 
 def _size(net: Network, architecture: Architecture) -> dict[str, Any]:
@@ -81,7 +96,7 @@ def _size(net: Network, architecture: Architecture) -> dict[str, Any]:
 def export(run: Run) -> None:
     """Leaves the network in forms that need no project, each checked in a fresh process."""
     job = run.job
-    net, architecture, about, path = run.final()
+    net, architecture, preprocessing, _, path = run.final()
     identity = {"weights": digest_of(path), "formats": list(job.formats)}
     if run.finished("export", identity):
         return
@@ -90,8 +105,7 @@ def export(run: Run) -> None:
             net.cpu(),
             architecture,
             job.folder / "export",
-            normalisation=(about["data"]["mean"], about["data"]["std"]),
-            classes=about["data"]["classes"],
+            preprocessing=preprocessing,
             formats=job.formats,
         )
     run.finish("export", identity)

@@ -5,10 +5,11 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import nn
 
+from engine.data.preprocessing import Preprocessing
 from engine.errors import ConfigError
 from engine.evaluate import evaluate
 from engine.files import write_atomically
@@ -25,6 +26,16 @@ from search_spaces.architecture import Architecture
 from supernets.network import Network
 
 log = logging.getLogger(__name__)
+
+
+class Final(NamedTuple):
+    """The trained final network."""
+
+    net: Network  # on the device, in eval mode
+    architecture: Architecture
+    preprocessing: Preprocessing
+    data: str  # name of the set that it was trained on
+    path: Path  # of its weights
 
 
 class Run:
@@ -106,12 +117,11 @@ class Run:
             )
         return Architecture.load(path)
 
-    def final(self) -> tuple[Network, Architecture, dict[str, Any], Path]:
-        """The trained final network, its architecture, what its weights say of themselves, and
-        their file.
+    def final(self) -> Final:
+        """The trained final network, with what its weights say of themselves.
 
         Raises:
-            ConfigError: there are no weights, or they do not fit the data.
+            ConfigError: there are no weights, or they do not fit the architecture.
         """
         job, architecture = self.job, self.architecture()
         retrained = "retrain" in self.folder.phases
@@ -121,11 +131,11 @@ class Run:
                 "weights: this task needs a trained network; set architecture=<run directory "
                 "that was retrained>, or weights=<file> beside architecture=<file>"
             )
-        net, about = load_final(path, job.space, architecture)
-        return net.to(job.device).eval(), architecture, about, path
+        net, preprocessing, data = load_final(path, job.space, architecture)
+        return Final(net.to(job.device).eval(), architecture, preprocessing, data, path)
 
-    def tested(self, net: nn.Module) -> dict[str, float]:
-        """The two accuracies on the test split, which this reads once."""
+    def tested(self, net: nn.Module, preprocessing: Preprocessing) -> dict[str, float]:
+        """The two accuracies on the test split, which this reads once, prepared as given."""
         data = self.job.data.to(self.job.device)
-        measures = evaluate(net, data.test(self.job.recipe.batch_size))
+        measures = evaluate(net, data.test(self.job.recipe.batch_size, preprocessing))
         return {f"test_{name}": measures[name] for name in ("accuracy", "balanced_accuracy")}

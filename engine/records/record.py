@@ -78,7 +78,9 @@ class Record:
         """Drops lines of `phase` from `step` on: they are about to be written again."""
         if self.path.is_file():
             kept = [
-                line for line in self.path.read_text().splitlines() if _before(line, phase, step)
+                line
+                for line in self.path.read_text(encoding="utf-8").splitlines()
+                if _before(line, phase, step)
             ]
             with self._surviving():
                 write_atomically(self.path, "".join(f"{line}\n" for line in kept).encode())

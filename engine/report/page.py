@@ -48,7 +48,7 @@ def write_report(folder: Path, command: str) -> Path:
 
 
 def _metrics(path: Path) -> dict[str, Metrics]:
-    lines = path.read_text().splitlines() if path.is_file() else []
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
     entries = [json.loads(line) for line in lines]
     return {
         phase: [entry for entry in entries if entry["phase"] == phase]

@@ -12,6 +12,7 @@ from test_every_config import composed, make
 from engine.errors import Interrupted
 from engine.final.baseline import SIZES, Baseline, HandMade
 from engine.final.retrain import train
+from engine.final.weights import read_metadata
 from engine.records.record import Record
 from engine.runtime import seed_everything
 from engine.safety.checkpoint import Checkpoints
@@ -130,7 +131,11 @@ def test_beside_the_found_network_in_the_same_folder(archsmith):
     assert results["test_reads"] == 2
     assert results["test_accuracy"] == before["test_accuracy"]
     assert told["ratio"] == pytest.approx(told["parameters"] / results["parameters"], abs=1e-4)
-    assert (folder / "baseline_resnet18.safetensors").is_file()
+    about = [
+        json.loads(read_metadata(folder / f"{name}.safetensors")["archsmith"])["preprocessing"]
+        for name in ("baseline_resnet18", "weights")
+    ]
+    assert about[0] == about[1]
     assert "Beside a network made by hand" in (folder / "report.html").read_text()
 
     assert archsmith(*tiny, "baseline=resnet18").code == 0

@@ -39,6 +39,12 @@ def test_a_survey_counts_every_file_and_names_the_bad_ones(tmp_path: Path):
     assert found.modes == {"train": {"RGB": 12, "L": 1}, "test": {"RGB": 12, "npy x3": 1}}
     assert (found.unreadable, found.refused) == ({"train": [], "test": []}, False)
 
+    assert found.passed_over.counts == {}
+
+    (tmp_path / "train" / "class_0" / "a.heic").write_text("")
+    assert survey(str(tmp_path), None, None, "abort", 0).passed_over.counts == {
+        "of suffix .heic": 1
+    }
     bad = damage(tmp_path)
     found = survey(str(tmp_path), None, None, "abort", 0)
     named = {part: [reason.split(" (")[0] for reason in r] for part, r in found.unreadable.items()}
@@ -102,6 +108,8 @@ def test_durations():
 def test_bad_files_are_all_named_before_anything_else(archsmith, tmp_path: Path):
     image_tree(tmp_path / "images", 2)
     bad = damage(tmp_path / "images")
+    for name in ("a.heic", "b.HEIC"):
+        (tmp_path / "images" / "train" / "class_0" / name).write_text("")
     said = archsmith(
         *TINY[-8:], "task=check", "data=folder", "data.root=images", "data.workers=0",
         "hydra.run.dir=d",
@@ -110,6 +118,7 @@ def test_bad_files_are_all_named_before_anything_else(archsmith, tmp_path: Path)
     assert "2 images cannot be read" in line_of(said)
     text = Path("d/preflight.txt").read_text()
     assert all(f"cannot be read: {path.relative_to(tmp_path)}" in text for path in bad)
+    assert "passed over: 2 of suffix .heic (as train/class_0/a.heic)" in text
     assert json.loads(Path("d/preflight.json").read_text())["ready"] is False
 
 

@@ -25,7 +25,7 @@ FOLDER = {
 CONFIGS = sorted(Path(__file__, "../../../conf/data").resolve().glob("*.yaml"))
 
 
-def never() -> Images:
+def never(shape) -> Images:
     raise AssertionError("the test images were read")
 
 
@@ -210,8 +210,8 @@ def test_the_seed_of_the_run_orders_and_the_seed_of_the_data_splits():
 
 def test_mean_and_deviation_come_from_the_training_images():
     data = made([2, 2])  # pixels 0, 1, 2, 3
-    torch.testing.assert_close(data.mean, torch.tensor([1.5 / 255]))
-    torch.testing.assert_close(data.std, torch.tensor([1.25**0.5 / 255]))
+    torch.testing.assert_close(data.normalise.mean, torch.tensor([1.5 / 255]))
+    torch.testing.assert_close(data.normalise.std, torch.tensor([1.25**0.5 / 255]))
     ((x, _),) = data.loaders(4, one_level=False, seed=0).select
     assert sorted(raw(data, x).round().flatten().unique().tolist()) == images_of(
         data.loaders(4, one_level=False, seed=0).val
@@ -236,7 +236,7 @@ def test_nothing_of_a_search_or_of_retraining_reads_the_test_images():
 def test_test_images_come_in_order_are_loaded_once_and_every_request_counts():
     loads = []
 
-    def test() -> Images:
+    def test(shape) -> Images:
         loads.append(1)
         pixels = torch.arange(100, 105).to(torch.uint8)[:, None, None, None].expand(-1, 1, 2, 2)
         return Images(pixels, torch.tensor([0, 1, 1, 0, 1]))
@@ -255,7 +255,7 @@ def test_test_images_come_in_order_are_loaded_once_and_every_request_counts():
 
 def test_copies_of_training_images_in_the_test_set_are_told(caplog):
     copies = Images(torch.full((3, 1, 2, 2), 7, dtype=torch.uint8), torch.zeros(3).long())
-    made([20, 20], test=lambda: copies).test(2)
+    made([20, 20], test=lambda _: copies).test(2)
     assert "3 images of 'test' are exact copies of training images" in caplog.text
 
 
@@ -430,8 +430,7 @@ def test_folder_on_disk_gives_the_same_batches(tmp_path):
     settings = FOLDER | {"augment": {"crop": 2, "flip": True, "cutout": 2}}
     memory = folder(str(root), **settings)
     disk = folder(str(root), **settings | {"memory_mb": 0, "workers": 1})
-    assert torch.equal(memory.mean, disk.mean)
-    assert torch.equal(memory.std, disk.std)
+    assert memory.preprocessing == disk.preprocessing
     pairs = zip(memory.training(4, 0), disk.training(4, 0), strict=True)
     assert all(
         torch.equal(x, x_disk) and torch.equal(y, y_disk) for (x, y), (x_disk, y_disk) in pairs
@@ -502,7 +501,7 @@ def test_grey_torchvision_images_get_a_channel(tmp_path, monkeypatch):
     (tmp_path / "FashionMNIST" / "raw").mkdir(parents=True)
     data = cifar10(tmp_path, dataset="FashionMNIST")
     assert data.input_shape == (1, 2, 3)
-    torch.testing.assert_close(data.mean, torch.tensor([11.5 / 255]))
+    torch.testing.assert_close(data.normalise.mean, torch.tensor([11.5 / 255]))
 
 
 def test_svhn_has_parts_by_name_and_misses_its_test_file_before_the_search(tmp_path, monkeypatch):

@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from engine.data.preprocessing import Preprocessing
 from engine.errors import Failure
 from engine.export import files as exporting
 from engine.export import formats
@@ -32,6 +33,7 @@ from supernets.native import build
 from supernets.network import Network, final_network
 
 ALL = ["standalone", "onnx", "pt2", "genotype"]
+ASCII = {"PYTHONIOENCODING": "ascii"}  # a terminal that knows no other letters
 PROJECT = {"search_spaces", "supernets", "strategies", "engine", "run", "safetensors"}
 SMALL = {"0-2": ["sep_conv_3x3"], "1-2": ["skip_connect"], "0-3": ["max_pool_3x3"]}
 ALL_SEVEN = {
@@ -86,8 +88,19 @@ def nasbench_space(**changes) -> Space:
 def exported(
     net: Network, architecture: Architecture, folder: Path, *names: str, **changes
 ) -> dict:
-    given = {"normalisation": None, "classes": [str(i) for i in range(net.space.classes)]}
-    return export(net, architecture, folder, **given | changes, formats=names)
+    given = {"preprocessing": prepared(net.space, **changes)}
+    return export(net, architecture, folder, **given, formats=names)
+
+
+def prepared(space: Space, **changes) -> Preprocessing:
+    channels = space.input_shape[0]
+    given = {
+        "classes": tuple(str(i) for i in range(space.classes)),
+        "input_shape": tuple(space.input_shape),
+        "mean": (0.4,) * channels,
+        "std": (0.25,) * channels,
+    }
+    return Preprocessing(**given | changes)
 
 
 def flip_a_sign(folder: Path) -> None:
@@ -106,7 +119,7 @@ def test_stand_alone_file_and_record(toy_darts, tmp_path):
     net.to(memory_format=torch.channels_last)
     mean, std = torch.tensor([0.4914, 0.4822, 0.4465]).tolist(), [0.2, 0.2, 0.2]
     found = exported(
-        net, architecture, tmp_path, "standalone", "genotype", normalisation=(mean, std)
+        net, architecture, tmp_path, "standalone", "genotype", mean=tuple(mean), std=tuple(std)
     )
 
     assert net.training
@@ -181,8 +194,8 @@ def _local() -> type:
             ["onxx"],
             "export.formats: unknown 'onxx'; known: pt2, standalone, genotype, nni, onnx",
         ),
-        ({"classes": ["a"]}, [], "1 names for a network of 10 classes"),
-        ({"normalisation": ([0.5], [0.5])}, [], "1 means and 1 deviations, expected 3 of each"),
+        ({"classes": ("a",)}, [], r"for \(3, 16, 16\) and 1 classes, found a network of .* and 10"),
+        ({"mean": (0.5,), "std": (0.5,)}, [], "1 means and 1 deviations, expected 3 of each"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(changes, names, message, toy_darts, tmp_path):
@@ -277,27 +290,34 @@ def test_every_form_gives_the_logits(case, tmp_path):
         content = (tmp_path / form["file"]).read_bytes()
         assert str(Path(__file__).parents[2]).encode() not in content, f"{name} holds a path"
 
-    x = torch.randn(64, *space.input_shape)
-    expected = net.eval()(x).detach()
+    images = torch.randint(256, (64, *space.input_shape), dtype=torch.uint8)
+    expected = net.eval()((images / 255 - 0.4) / 0.25).detach()
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
-    (logits,) = session.run(None, {"image": x.numpy()})
+    (logits,) = session.run(None, {"image": images.numpy()})
     again = torch.export.load(tmp_path / "model.pt2").module()
-    for found in (torch.from_numpy(logits), again(x)):
+    for found in (torch.from_numpy(logits), again(images)):
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    with pytest.raises(Exception, match="nexpected input data type"):
+        session.run(None, {"image": (images / 255).numpy()})
+    with pytest.raises(Exception, match="dtype"):
+        again(images / 255)
 
 
 @pytest.mark.slow
 def test_the_stand_alone_file_runs_from_anywhere_without_the_project(toy_darts, tmp_path):
     net, architecture = chosen(toy_darts, SMALL)
-    exported(net, architecture, tmp_path / "export", "standalone")
+    names = tuple(f"gr\u00fcn {i}" for i in range(10))
+    exported(net, architecture, tmp_path / "export", "standalone", classes=names)
     image = torch.rand(3, 16, 16)
     torch.save(image, tmp_path / "image.pt")
-    guess = int(net.eval()(image[None]).argmax())
+    guess = int(net.eval()((image[None] - 0.4) / 0.25).argmax())
     script = str(tmp_path / "export" / "model.py")
-    prints = functools.partial(subprocess.check_output, text=True, cwd=tmp_path, env=os.environ)
-    said = prints([sys.executable, "-I", script, "image.pt"])
-    assert said.startswith(f"image.pt: {guess} (")
-    names = f"import runpy, sys; runpy.run_path({script!r}); print(*sys.modules)"
-    modules = prints([sys.executable, "-I", "-c", names]).split()
+    prints = functools.partial(
+        subprocess.check_output, text=True, cwd=tmp_path, env=os.environ | ASCII
+    )
+    said = prints([sys.executable, script, "image.pt"])
+    assert said.startswith(rf"image.pt: gr\xfcn {guess} (")
+    code = f"import runpy, sys; runpy.run_path({script!r}); print(*sys.modules)"
+    modules = prints([sys.executable, "-I", "-c", code]).split()
     assert "torch" in modules
     assert not PROJECT & {module.partition(".")[0] for module in modules}

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision.datasets import ImageFolder
 
 from engine.data.image_file import attempt, height_width, infer_shape
 from engine.data.image_folder import ImageFiles, load
@@ -48,7 +49,8 @@ def pixels(images) -> torch.Tensor:
 def test_scan_lists_classes_and_files_in_order(tree):
     save(tree / "val" / "cat" / "a.png")
     save(tree / "val" / "dog" / "ü b.PNG")
-    classes, parts = scan(str(tree))
+    classes, parts, passed_over = scan(str(tree))
+    assert passed_over.counts == {}
     assert classes == ("cat", "dog")
     assert sorted(parts) == ["test", "train", "val"]
     assert parts["train"].files[2:4] == ("train/cat/2.png", "train/dog/0.png")
@@ -57,11 +59,14 @@ def test_scan_lists_classes_and_files_in_order(tree):
     assert parts["train"].sizes[0] == (tree / "train/cat/0.png").stat().st_size
 
 
-def test_scan_passes_over_hidden_files_other_files_nested_folders_and_loops(tree):
+def test_scan_counts_what_it_passes_over_by_reason(tree):
     expected = scan(str(tree))[1]["train"]
     save(tree / "train" / "cat" / ".hidden.png")
     save(tree / "train" / ".cache" / "0.png")
-    save(tree / "train" / "cat" / "nested" / "0.png")
+    save(tree / "train" / "stray.png")
+    save(tree / "valid" / "cat" / "0.png")
+    for name in ("a.heic", "b.HEIC", "c.eps", "plain"):
+        (tree / "train" / "cat" / name).write_text("not to be opened")
     (tree / "train" / "cat" / "notes.txt").write_text("no image")
     (tree / "train" / "README.md").write_text("no class")
     os.symlink(tree / "train", tree / "train" / "loop")
@@ -70,10 +75,54 @@ def test_scan_passes_over_hidden_files_other_files_nested_folders_and_loops(tree
     os.symlink("self.png", tree / "train" / "cat" / "self.png")
     os.symlink("myself", tree / "train" / "myself")
     os.symlink("gone.png", tree / "train" / "cat" / "dangling.png")
-    classes, parts = scan(str(tree))
+    classes, parts, passed_over = scan(str(tree))
     assert classes == ("cat", "dog")
+    assert passed_over.counts == {
+        "hidden": 2,
+        "of suffix .heic": 2,
+        "of suffix .eps": 1,
+        "of suffix .txt": 1,
+        "without suffix": 1,
+        "beside the class folders": 3,
+        "beside train/ and test/": 1,
+        "link to a folder around it": 3,
+        "link that leads nowhere": 2,
+    }
+    assert passed_over.examples["of suffix .heic"] == ["train/cat/a.heic", "train/cat/b.HEIC"]
+    assert "1 beside train/ and test/ (as valid)" in passed_over.lines()
     assert parts["train"].files == expected.files
     assert torch.equal(parts["train"].labels, expected.labels)
+
+
+def test_subfolders_are_walked_in_the_order_of_torchvision(tree):
+    for name in ("b/0.png", "a/1.png", "a/c/2.png", "a-b/3.png", "a/0.png"):
+        save(tree / "train" / "cat" / name)
+    os.symlink(tree / "train" / "dog", tree / "train" / "cat" / "linked")
+    os.symlink(tree / "train" / "cat", tree / "train" / "dog" / "back")
+    files = scan(str(tree))[1]["train"].files
+    assert "train/cat/linked/0.png" in files
+    assert "train/dog/back/0.png" in files
+    for link in ("cat/linked", "dog/back"):  # which torchvision would follow for ever
+        os.remove(tree / "train" / link)
+    files = scan(str(tree))[1]["train"].files
+    theirs = ImageFolder(tree / "train").samples
+    assert [str(tree / file) for file in files] == [path for path, _ in theirs]
+
+
+@pytest.mark.parametrize(
+    "suffix", ["jfif", "jpe", "jp2", "avif", "tga", "ico", "qoi", "JPG", "pbm"]
+)
+def test_what_pillow_opens_is_read(tree, suffix):
+    path = save(tree / "train" / "cat" / f"x.{suffix}", "1" if suffix == "pbm" else "RGB", (20, 20))
+    assert f"train/cat/x.{suffix}" in scan(str(tree))[1]["train"].files
+    assert isinstance(attempt(str(path), (3, 4, 4)), np.ndarray)
+
+
+def test_a_class_of_unknown_files_is_refused_with_their_suffix(tree):
+    (tree / "train" / "eel").mkdir()
+    (tree / "train" / "eel" / "0.heic").write_text("")
+    with pytest.raises(DataError, match=r"no images, .* found 1 of suffix \.heic \(as train/eel/0"):
+        scan(str(tree))
 
 
 def test_a_linked_class_folder_elsewhere_counts(tree, tmp_path_factory):
@@ -96,7 +145,7 @@ def test_very_long_names_are_read(tree):
         (lambda t: (t / "test").rename(t / "old"), "no test/ folder, expected train/<class>/"),
         (
             lambda t: (t / "train" / "eel").mkdir(),
-            "/train/eel: no images, expected files ending in .jpg.*add some, or delete the folder",
+            "/train/eel: no images, expected files that Pillow opens.*add some, or delete the fol",
         ),
         (
             lambda t: (t / "test" / "eel").mkdir(),

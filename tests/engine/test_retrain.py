@@ -29,7 +29,7 @@ TOY = Recipe(
 )  # fmt: skip
 
 
-def never() -> Images:
+def never(shape) -> Images:
     raise AssertionError("the test images were read")
 
 

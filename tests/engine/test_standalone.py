@@ -119,6 +119,7 @@ def written(net: Network, architecture: Architecture, classes=None) -> str:
         "classes": classes or [f"class {i}" for i in range(space.classes)],
         "mean": [0.25] * space.input_shape[0],
         "std": [0.5] * space.input_shape[0],
+        "resize": "bilinear",
         "parameters": parameters(net),
         "macs": macs(net),
     }
@@ -195,10 +196,13 @@ def test_an_image_is_normalised_and_named(tmp_path, capsys):
     x = (image / 255 - 0.25) / 0.5
     torch.testing.assert_close(model.prepare(image), x[None])
     torch.testing.assert_close(model.prepare(image / 255), x[None])
-    with pytest.raises(
-        ValueError, match=r"expected an image \(1, 8, 8\), found the shape \(8, 8\)"
-    ):
+    with pytest.raises(ValueError, match=r"an image \(1, 8, 8\), found \(8, 8\): resize"):
         model.prepare(image[0])
+    with pytest.raises(ValueError, match=r"found \(1, 96, 96\): resize it \(bilinear\)"):
+        model.prepare(torch.zeros(1, 96, 96))
+    for wrong in (image.float(), x - 1, image.long() // 256, image / 255 * torch.nan):
+        with pytest.raises(ValueError, match=r"uint8 of 0..255 or float of 0..1, found torch"):
+            model.prepare(wrong)
     torch.save(image, tmp_path / "image.pt")
     model.main([str(tmp_path / "image.pt")])
     assert names[int(net(x[None]).argmax())] in capsys.readouterr().out

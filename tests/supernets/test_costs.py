@@ -4,11 +4,15 @@ from functools import partial
 
 import pytest
 import torch
+import torch.nn.functional as F
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from search_spaces.goldnas import CANDIDATES, goldnas
+from search_spaces.nasbench201 import nasbench201
 from search_spaces.space import Space
-from supernets.costs import candidate_macs, macs
+from supernets.costs import candidate_macs, macs, macs_of
+from supernets.final_costs import final_costs
 from supernets.mixed_op import MixedOp, PartialMixedOp
 from supernets.mixture import GroupMixture, Mixture, everything_active
 from supernets.network import Network, supernet
@@ -66,6 +70,58 @@ def test_goldnas_1_less_each_cut_op_is_what_an_independent_counter_finds(
         mixture, alive = alive_mixture(space, share)
         left = sum(int(costs[name][alive[name]].sum()) for name in costs)
         assert fixed + left == counted(net, mixture) == macs(net, mixture)
+
+
+class Attention(nn.Module):
+    """Over the pixels of a map, its products by any of torch's ways."""
+
+    def __init__(self, channels: int, way: str):
+        super().__init__()
+        self.way, self.whole = way, nn.MultiheadAttention(channels, 1, batch_first=True)
+        self.qkv = nn.Parameter(torch.zeros(3 * channels, channels))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        tokens = x.flatten(2).transpose(1, 2)  # (B, H * W, C)
+        if self.way == "module":
+            return self.whole(tokens, tokens, tokens)[0]
+        q, k, v = F.linear(tokens, self.qkv).chunk(3, -1)
+        if self.way == "einsum":
+            shares = torch.einsum("bnc,bmc->bnm", q, k).softmax(-1)
+            return F.linear(torch.einsum("bnm,bmc->bnc", shares, v), self.qkv[: q.size(-1)])
+        return F.scaled_dot_product_attention(q, k, v) @ self.qkv[: q.size(-1)]
+
+
+@pytest.mark.parametrize("way", ["module", "einsum", "function"])
+def test_attention_counts_whatever_calls_it(way: str):
+    """Four products of (N, C) by (C, C), two of (N, C) by (C, N), with N = 8 * 8 and C = 4."""
+    net = Attention(4, way)
+    assert macs_of(net, (torch.empty(1, 4, 8, 8, device="meta"),)) == 4 * 64 * 4**2 + 2 * 64**2 * 4
+
+
+def test_a_budget_knows_of_attention():
+    """What `budget.macs` adds up: the fixed parts, and one candidate at 8 x 8 with 4 channels."""
+    space = nasbench201(
+        layers=5, nodes=3, channels=4, candidates=["skip_connect", "attention"], classes=3,
+        input_shape=(3, 8, 8), operations={"attention": MapAttention},
+    )  # fmt: skip
+    with torch.device("meta"):
+        net = supernet(space, MixedOp)
+    (table,) = candidate_macs(net).values()
+    sizes = [(8, 4), (4, 8), (2, 16)]  # side and channels of the three cells
+    expected = sum(4 * n**2 * c**2 + 2 * n**4 * c for n, c in sizes)
+    assert table[0].tolist() == [0, expected]
+    (final,) = final_costs(space)["macs"].tables.values()
+    assert final[0].tolist() == [0, expected]
+
+
+class MapAttention(Attention):
+    """As an operation of a space."""
+
+    def __init__(self, c_in: int, c_out: int, stride: int, *, affine: bool, search: bool):
+        super().__init__(c_in, "function")
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x).transpose(1, 2).unflatten(2, x.shape[2:])
 
 
 def test_counting_leaves_the_network_alone(toy_darts: Space):
