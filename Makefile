@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: setup demo test test-slow lint types bench clean
+.PHONY: setup demo test test-slow test-exhaustive lint types bench clean
 
 setup: $(READY)
 
@@ -17,10 +17,13 @@ demo: $(READY)  ## search, retrain, evaluate and export on handwritten digits, a
 	$(BIN)/python run.py
 
 test: $(READY)  ## unit tests, meant for 3 minutes on 2 quiet cores
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" tests
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not exhaustive" tests
 
-test-slow: $(READY)  ## the rest, the better part of an hour
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m slow tests
+test-slow: $(READY)  ## whole runs and the like, half an hour or more
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "slow and not exhaustive" tests
+
+test-exhaustive: $(READY)  ## long repetitions of what the others sample, an hour or more
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m exhaustive tests
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -13,8 +13,8 @@ from convolutions import Case, failing, sweep
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="glibc checks the memory")
 EXCERPT = pytest.param(211, id="excerpt")
-MORE = pytest.param(5, id="more", marks=pytest.mark.slow)
-WHOLE = pytest.param(1, id="whole", marks=pytest.mark.slow)
+MORE = pytest.param(5, id="more", marks=pytest.mark.exhaustive)
+WHOLE = pytest.param(1, id="whole", marks=pytest.mark.exhaustive)
 
 
 def reported(case: Case) -> bool:
@@ -27,7 +27,7 @@ def test_maps_with_channels_first_are_right(every: int):
     assert sweep("first", 1, every) == []
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_maps_with_channels_first_are_right_whatever_the_gradient():
     assert sweep("gradient_last", 1, 5) == []
 

@@ -75,7 +75,10 @@ STRATEGIES = ["darts", "darts_second_order", "pcdarts", "goldnas", "annealed", "
 
 @pytest.mark.parametrize(
     ("strategy", "kills"),
-    [("darts", 1), *((name, 9) for name in STRATEGIES)],
+    [
+        *((name, 1) for name in ("darts", "darts_second_order")),
+        *(pytest.param(name, 9, marks=pytest.mark.exhaustive) for name in STRATEGIES),
+    ],
 )
 @pytest.mark.slow
 def test_f01_f02_killed_at_random_moments_a_run_ends_the_same(

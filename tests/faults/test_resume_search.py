@@ -15,7 +15,14 @@ from search_spaces.space import Space
 from strategies.strategy import Strategy
 
 QUICK = ("pcdarts",)
-ALL = [pytest.param(n, marks=[] if n in QUICK else [pytest.mark.slow]) for n in STRATEGIES]
+SLOW = ("darts_second_order", "gdas", "goldnas")
+ALL = [
+    pytest.param(
+        n,
+        marks=[] if n in QUICK else [pytest.mark.slow if n in SLOW else pytest.mark.exhaustive],
+    )
+    for n in STRATEGIES
+]
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -40,7 +47,7 @@ def test_f03_stopped_after_every_single_step_equals_uninterrupted(
 @pytest.mark.slow
 @pytest.mark.parametrize("every_seconds", [0.0, 60.0])
 @pytest.mark.parametrize("step", [1, 2, 3, 4])
-@pytest.mark.parametrize("name", STRATEGIES)
+@pytest.mark.parametrize("name", ALL)
 def test_f01_killed_within_a_step_equals_uninterrupted(
     name: str, step: int, every_seconds: float, toy_darts: Space, tmp_path: Path, monkeypatch
 ):

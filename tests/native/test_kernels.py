@@ -28,7 +28,7 @@ SANITISED += ["-fno-sanitize-address-use-after-scope"]
 SANITISED += ["--param", "asan-instrumentation-with-call-threshold=0"]
 # An arena that lives as long as the process, and OpenMP's threads, are no leaks.
 ENVIRONMENT = {"ASAN_OPTIONS": "detect_leaks=0", "OMP_WAIT_POLICY": "passive"}
-QUICK, ALL = 61, 1  # every so many-th case
+QUICK, MORE, ALL = 61, 7, 1  # every so many-th case
 
 pytestmark = pytest.mark.skipif(build.compiler() is None, reason="no C++ compiler on this machine")
 
@@ -67,16 +67,17 @@ def target(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
-@pytest.mark.parametrize("every", [QUICK, pytest.param(ALL, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("every", [QUICK, pytest.param(ALL, marks=pytest.mark.exhaustive)])
 def test_under_sanitisers(target: str, every: int, tmp_path: Path):
     program = compiled(str(build.compiler()), [*SANITISED, f"-march={target}"], tmp_path)
     passes(program, every)
 
 
 @pytest.mark.slow
-def test_as_built_for_use(target: str, tmp_path: Path):
+@pytest.mark.parametrize("every", [MORE, pytest.param(ALL, marks=pytest.mark.exhaustive)])
+def test_as_built_for_use(target: str, every: int, tmp_path: Path):
     program = compiled(str(build.compiler()), used_flags(target), tmp_path)
-    passes(program, ALL)
+    passes(program, every)
 
 
 def used_flags(target: str) -> list[str]:

@@ -106,7 +106,7 @@ def test_a_sample_of_all_combinations():
         check(combination, space("darts"))
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("update", names("update"))
 @pytest.mark.parametrize("mixed_op", names("mixed_op"))
 @pytest.mark.parametrize("relaxation", names("relaxation"))

@@ -106,7 +106,7 @@ def a_pass(space: Space, mixed_op, form: str, *, checkpointed: bool = False) -> 
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(n, marks=[] if n == "pcdarts" else pytest.mark.slow)
+        pytest.param(n, marks=[] if n == "pcdarts" else pytest.mark.exhaustive)
         for n in STRATEGIES
         if n != "random"
     ],
