@@ -7,7 +7,6 @@ the configuration, and everything below takes plain objects.
 
 import logging
 import os
-import shlex
 import shutil
 import sys
 import traceback
@@ -25,6 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 from engine import garbage, interrupt
 from engine.command import naming
 from engine.command.cli import explain, list_choices, one_line, summary
+from engine.command.command_line import next_commands, options_first, setting_of, typed
 from engine.command.naming import CONF
 from engine.errors import ConfigError, JobError, configuring
 from engine.parallel import distributed
@@ -118,7 +118,14 @@ def check_task(config: DictConfig) -> None:
 
     folder = Path(HydraConfig.get().runtime.output_dir)
     with locked(folder):
-        print(check(folder, _survey(config.data), partial(make_job, config), _command()))
+        print(
+            check(
+                folder,
+                _survey(config.data),
+                partial(make_job, config),
+                str(typed().without("task")),
+            )
+        )
 
 
 def run_phases(config: DictConfig, phases: tuple[str, ...]) -> float | None:
@@ -148,9 +155,11 @@ def run_phases(config: DictConfig, phases: tuple[str, ...]) -> float | None:
             PHASES[phase](run)
         if not distributed.finish():
             return None
-        write_report(job.folder, _command())
-        write_session(job.folder, run.results.fields, job.settings, _changed())
-    print(summary(run.results.fields, job.folder))
+        write_report(job.folder, str(typed()))
+        changed = [setting_of(override) for override in HydraConfig.get().overrides.task]
+        write_session(job.folder, run.results.fields, job.settings, changed)
+    following = next_commands(typed(), config, run.results.fields, job.folder)
+    print(summary(run.results.fields, job.folder, following))
     accuracy = run.results.fields["test_accuracy"]
     if accuracy is None:
         accuracy = run.results.fields["discretised_accuracy"]
@@ -192,26 +201,12 @@ def _survey(data: DictConfig) -> "Callable[[], Survey] | None":
     return partial(survey, **{name: plain[name] for name in names})
 
 
-def _command() -> str:
-    """The command line that repeats this run; of a check, that starts it."""
-    given = HydraConfig.get().overrides
-    folder = [one for one in given.hydra if one.startswith("hydra.run.dir=")]
-    overrides = (one for one in (*given.task, *folder) if one != "task=check")
-    return " ".join(["python run.py", *map(shlex.quote, overrides)])
-
-
-def _changed() -> list[str]:
-    """Names of the settings and groups given on the command line."""
-    given = HydraConfig.get().overrides.task
-    return [override.lstrip("+~").partition("=")[0] for override in given]
-
-
 def main() -> None:
     """The command line: one clear line and a documented exit code for whatever goes wrong."""
     os.environ["HYDRA_FULL_ERROR"] = "1"
     where = [str(CONF.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
     os.environ["PYTHONPATH"] = os.pathsep.join(where)  # for the processes of a launcher
-    sys.argv += nni_trial.overrides()
+    sys.argv[1:] = options_first([*sys.argv[1:], *nni_trial.overrides()])
     bug: BaseException | None = None
     try:
         distributed.start()

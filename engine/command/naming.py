@@ -12,14 +12,17 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
+from engine.command.command_line import program
+
 CONF = Path(__file__).resolve().parents[2] / "conf"
 NOT_IDENTITY = ("hydra", "task", "resume", "device", "benchmark", "checkpoint", "runs", "baseline")
 NAME = "{strategy}-{space}-{data}-s{seed}-{digest}"
 
 
 def register() -> None:
-    """Makes `${run_name:}` known to OmegaConf; Hydra resolves it for the run's folder."""
+    """Makes `${run_name:}`, for the run's folder, and `${program:}`, for the help, known."""
     OmegaConf.register_new_resolver("run_name", run_name, replace=True)
+    OmegaConf.register_new_resolver("program", program, replace=True)
 
 
 def run_name(*, _root_: DictConfig) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from engine.command.command_line import program
 from engine.numbers import is_number
 
 # What is none of these (`object`, a protocol, a literal) may admit null and lists, too.
@@ -38,7 +39,7 @@ def check_groups(found: Mapping[str, Any], groups: Iterable[str]) -> None:
         if value is not None and not isinstance(value, Mapping):
             raise ValueError(
                 f"{group.replace('/', '.')}: expected settings in {{}} or null, found {value!r}; "
-                f"a choice is written {group}=..., python run.py task=list shows them"
+                f"a choice is written {group}=..., {program()} task=list shows them"
             )
 
 
