@@ -34,7 +34,9 @@ RUNS = {
         "space.candidates=[skip_connect,mix]", *SMALL,
     ],
     "search_only": ["task=search", "strategy=pcdarts", "strategy.warmup=0.0", *SYNTHETIC, *SMALL],
-    "export": ["task=export", "architecture=found", *SYNTHETIC, *SMALL, "export.formats=[standalone]"],
+    "export": [
+        "task=export", "architecture=found", *SYNTHETIC, *SMALL, "export.formats=[standalone]",
+    ],
 }  # fmt: skip
 
 
