@@ -21,6 +21,7 @@ from engine.errors import (
     OutOfMemory,
     is_out_of_memory,
 )
+from engine.records.doubts import doubts, interval
 
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)  # nothing more can be written
 WIDTH = 120  # of a line about a choice
@@ -193,7 +194,7 @@ def summary(results: Mapping[str, Any], folder: Path, following: Sequence[str]) 
     rows = [
         ("supernet accuracy (select)", _percent(results["supernet_accuracy"])),
         ("discretised accuracy (select)", _percent(results["discretised_accuracy"])),
-        ("test accuracy (retrained)", _percent(results["test_accuracy"])),
+        ("test accuracy (retrained)", _tested(results)),
         ("parameters", _count(results["parameters"])),
         ("multiply-accumulates", _count(results["macs"])),
         (
@@ -216,10 +217,16 @@ def summary(results: Mapping[str, Any], folder: Path, following: Sequence[str]) 
             *shown,
             "",
             f"  everything is in {command_line.shown(folder)}: {', '.join(there)}",
+            *(f"  beware: {doubt}" for doubt in doubts(results)),
             *(["Next:"] if following else []),
             *(f"  {command}" for command in following),
         ]
     )
+
+
+def _tested(results: Mapping[str, Any]) -> str:
+    accuracy, where = _percent(results["test_accuracy"]), interval(results)
+    return f"{accuracy} (95% interval {where})" if where else accuracy
 
 
 def _percent(value: float | None) -> str:

@@ -5,6 +5,7 @@ from typing import Any
 from engine.errors import ConfigError, configuring
 from engine.export.files import export as run_export
 from engine.final.network import digest_of, final_space, save_final
+from engine.final.outcome import UNTESTED
 from engine.final.retrain import retrain as run_retrain
 from engine.phases.run import Run
 from engine.phases.within_budget import fit_of, spent
@@ -40,8 +41,7 @@ def retrain(run: Run) -> None:
             checkpoints=run.checkpoints("retrain", identity),
         )
         save_final(net, job.folder / "weights.safetensors", architecture, job.data, job.recipe)
-    untested = {"test_accuracy": None, "test_balanced_accuracy": None}
-    run.results.update(**_size(net, architecture), **untested)
+    run.results.update(**_size(net, architecture), **UNTESTED)
     run.finish("retrain", identity)
 
 

@@ -13,6 +13,7 @@ from engine.errors import ConfigError
 from engine.evaluate import evaluate
 from engine.files import write_atomically
 from engine.final.network import load_final
+from engine.final.outcome import outcome
 from engine.job import Job
 from engine.parallel.distributed import size
 from engine.records.record import Record, Results
@@ -124,8 +125,8 @@ class Run:
         net, about = load_final(path, job.space, architecture)
         return net.to(job.device).eval(), architecture, about, path
 
-    def tested(self, net: nn.Module) -> dict[str, float]:
-        """The two accuracies on the test split, which this reads once."""
+    def tested(self, net: nn.Module) -> dict[str, Any]:
+        """What the test split, which this reads once, says of a network."""
         data = self.job.data.to(self.job.device)
         measures = evaluate(net, data.test(self.job.recipe.batch_size))
-        return {f"test_{name}": measures[name] for name in ("accuracy", "balanced_accuracy")}
+        return outcome(measures, data.classes)
