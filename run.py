@@ -87,7 +87,7 @@ def run_task(config: DictConfig) -> float | None:
     """As `app`, and raises what goes wrong."""
     if config.task not in TASKS:
         raise ConfigError(f"task: unknown '{config.task}'; known: {', '.join(TASKS)}")
-    return TASKS[config.task](config)
+    return TASKS[config.task](naming.inherited(config, HydraConfig.get()))
 
 
 # -- tasks: each imports what it needs when it runs, as torch alone takes seconds
@@ -141,7 +141,7 @@ def run_phases(config: DictConfig, phases: tuple[str, ...]) -> float | None:
 
         job = make_job(config)
     with locked(job.folder):
-        distributed.join(job.folder, job.settings | {"data_fingerprint": job.data.fingerprint()})
+        distributed.join(job.folder, job.settings | {"data_fingerprint": job.fingerprint})
         if job.architecture is not None and config.task == "all":
             phases = phases[1:]
         if job.baseline is not None and config.task == "all":

@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -100,14 +100,22 @@ def build_space(
     return space
 
 
+def _placeholder() -> DictConfig:
+    """Images that are always at hand, for what reads none."""
+    return cast(DictConfig, OmegaConf.load(CONF / "data" / f"{naming.DATA}.yaml"))
+
+
 def make_job(config: DictConfig) -> Job:
     """Every object of a run; a wrong setting is refused before memory is taken."""
-    choices = HydraConfig.get().runtime.choices
+    hydra_config = HydraConfig.get()
+    unread = config.task == "export" and config.architecture is not None
     if config.resume not in RESUME:
         raise ConfigError(f"resume: expected {', '.join(RESUME)}, found '{config.resume}'")
     whole = isinstance(config.seed, int) and not isinstance(config.seed, bool)
     if not whole or not 0 <= config.seed < 2**63:
         raise ConfigError(f"seed: expected a whole number of at least 0, found {config.seed!r}")
+    if not unread:
+        naming.check_given(config, hydra_config)
     with configuring():
         plain = OmegaConf.to_container(config, resolve=True)
         check_groups(plain, naming.groups(CONF))  # type: ignore[arg-type]
@@ -124,7 +132,7 @@ def make_job(config: DictConfig) -> Job:
         budget = Budget(**config.budget)
         baseline = None if config.baseline is None else build(config.baseline)
         seconds = checkpoint_seconds(**config.checkpoint)
-        data = build(config.data)
+        data = build(_placeholder() if unread else config.data)
         space = build_space(
             config,
             dict(input_shape=tuple(data.input_shape), classes=len(data.classes)),
@@ -133,7 +141,7 @@ def make_job(config: DictConfig) -> Job:
         strategy = build(config.strategy)
         strategy(space)
     return Job(
-        names={name: choices[name] for name in ("strategy", "space", "data")},
+        names=naming.names(config, hydra_config),
         settings=naming.identity(config),
         folder=Path(HydraConfig.get().runtime.output_dir),
         resume=config.resume,
@@ -142,6 +150,7 @@ def make_job(config: DictConfig) -> Job:
         device=device,
         runtime=runtime,
         data=data,
+        fingerprint=naming.given_fingerprint(config) if unread else data.fingerprint(),
         space=space,
         strategy=strategy,
         search=search,

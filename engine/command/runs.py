@@ -14,6 +14,8 @@ from engine.command.naming import digest
 from engine.differences import differing_keys
 from engine.errors import ConfigError
 
+OWN = ("strategy", "seed", "architecture", "weights", "export")  # a group's, or of no result
+
 # column -> the value of a run, None where it has none; accuracies in %
 COLUMNS: dict[str, Callable[[Mapping[str, Any]], float | None]] = {
     "benchmark accuracy": lambda run: (run.get("benchmark") or {}).get("accuracy"),
@@ -60,6 +62,11 @@ class Run:
         return f"test accuracy ({shown}, recipe {digest(recipe)})"
 
     @property
+    def method(self) -> dict[str, Any]:
+        """The settings of its strategy, and the architecture that was given in its place."""
+        return {**self.config["strategy"], "architecture": self.config.get("architecture")}
+
+    @property
     def content(self) -> str:
         """The fingerprint of its images; a run of before there was one has none."""
         return str(self.results.get("data_fingerprint"))
@@ -72,7 +79,7 @@ class Run:
     def surroundings(self) -> dict[str, Any]:
         """All it depends on but strategy, seed, and the images themselves."""
         data = {k: v for k, v in self.config.get("data", {}).items() if k not in ("root", "seed")}
-        rest = {k: v for k, v in self.config.items() if k not in ("strategy", "seed", "export")}
+        rest = {k: v for k, v in self.config.items() if k not in OWN}
         return rest | {"data": data}
 
 
@@ -143,8 +150,8 @@ def groups(runs: Iterable[Run]) -> dict[str, list[Run]]:
     """
     named: dict[str, list[Run]] = {}
     first: dict[str, Mapping[str, Any]] = {}
-    for members in _by(runs, lambda run: digest([run.results["strategy"], run.config["strategy"]])):
-        strategy, settings = members[0].results["strategy"], members[0].config["strategy"]
+    for members in _by(runs, lambda run: digest([run.results["strategy"], run.method])):
+        strategy, settings = members[0].results["strategy"], members[0].method
         apart = differing_keys(first.setdefault(strategy, settings), settings)
         name = " ".join([strategy, *_told(settings, apart, short=True)])
         named[name] = sorted(members, key=lambda run: run.seed)

@@ -94,4 +94,5 @@ def export(run: Run) -> None:
             classes=about["data"]["classes"],
             formats=job.formats,
         )
+    run.results.update(data=about["data"]["name"], **_size(net, architecture))
     run.finish("export", identity)

@@ -43,13 +43,13 @@ class Run:
             seed=job.seed,
             device=f"{size()} x " * (size() > 1) + describe_device(job.device),
             versions=versions(),
-            data_fingerprint=job.data.fingerprint(),
+            data_fingerprint=job.fingerprint,
         )
 
     def identity(self, *parts: str) -> dict[str, Any]:
         """The settings of these parts, of the data and the seed: by them a phase is recognised."""
         chosen = {part: self.job.settings[part] for part in (*parts, "data", "seed")}
-        return chosen | {"data_fingerprint": self.job.data.fingerprint()}
+        return chosen | {"data_fingerprint": self.job.fingerprint}
 
     def finished(self, phase: str, identity: dict[str, Any]) -> bool:
         """Whether the folder holds the phase, under the same settings; says so."""
