@@ -54,6 +54,7 @@ WRONG = [
     (["task=retrain"], "architecture: this task needs one"),
     (["task=retrain", "architecture=DARTS_V3"], "DARTS_V2"),
     (["retrain.epochs=0"], "retrain.epochs: expected a whole number of at least 1, found 0"),
+    (["retrain.cutout=16"], "retrain.cutout: 16 could blank a whole 8x8 image; set it below 8"),
     (["experiment=null"], "experiment=null: expected names of choices"),
 ]
 

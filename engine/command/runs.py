@@ -98,7 +98,8 @@ def read_runs(folder: Path) -> tuple[list[Run], list[Path]]:
             found.append(run)
     if not found and not unfinished:
         raise ConfigError(
-            f"runs: no run below '{folder}'; set runs=<folder of a sweep>, as outputs"
+            f"runs: no run below '{folder}', seen from {Path.cwd()}; start some, or set runs to a "
+            "folder that holds runs"
         )
     return found, unfinished
 
