@@ -24,9 +24,15 @@ from omegaconf import DictConfig, OmegaConf
 from engine import garbage, interrupt
 from engine.command import naming
 from engine.command.cli import explain, list_choices, one_line, summary
-from engine.command.command_line import next_commands, options_first, setting_of, typed
+from engine.command.command_line import (
+    check_options,
+    next_commands,
+    options_first,
+    setting_of,
+    typed,
+)
 from engine.command.naming import CONF
-from engine.errors import ConfigError, JobError, configuring
+from engine.errors import ConfigError, DataError, JobError, configuring
 from engine.parallel import distributed
 from engine.records import nni_trial
 
@@ -60,7 +66,7 @@ def told() -> Iterator[None]:
         try:
             yield
         except Exception as error:
-            if isinstance(error, ConfigError):
+            if isinstance(error, ConfigError | DataError):
                 _leave_no_folder()
             raise Ended(error) from error
         return
@@ -68,6 +74,8 @@ def told() -> Iterator[None]:
         with interrupt.listening():
             yield
     except Exception as error:
+        if isinstance(error, ConfigError | DataError):
+            _leave_no_folder()
         code, line = explain(error, CONF, list, composed=True)
         log.error("%s failed: %s", folder, line or one_line(error), exc_info=line is None)
         raise JobError(
@@ -130,6 +138,7 @@ def check_task(config: DictConfig) -> None:
 
 def run_phases(config: DictConfig, phases: tuple[str, ...]) -> float | None:
     """Runs phases; returns the accuracy that a sweep may optimise."""
+    log.info("starting: settings and images are read")
     with garbage.uncollected():
         from engine.command.objects import make_job
         from engine.command.preflight import preflight
@@ -185,7 +194,7 @@ def _leave_no_folder() -> None:
     """Removes the folder that Hydra makes for every job, where nothing else is in it."""
     folder = Path(HydraConfig.get().runtime.output_dir)
     names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    if names <= {".hydra", "run.log"}:
+    if names <= {".hydra", "run.log", ".lock"}:
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -206,9 +215,10 @@ def main() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"
     where = [str(CONF.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
     os.environ["PYTHONPATH"] = os.pathsep.join(where)  # for the processes of a launcher
-    sys.argv[1:] = options_first([*sys.argv[1:], *nni_trial.overrides()])
     bug: BaseException | None = None
     try:
+        sys.argv[1:] = options_first([*sys.argv[1:], *nni_trial.overrides()])
+        check_options(sys.argv[1:])
         distributed.start()
         if distributed.size() > 1 and {"-m", "--multirun"} & set(sys.argv):
             raise ConfigError("torchrun: its processes share one run, found a sweep; leave out -m")

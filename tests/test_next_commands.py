@@ -120,3 +120,36 @@ def test_c1_a_search_goes_on_in_its_folder(plain, tmp_path: Path):
 def test_c6_options_may_stand_between_overrides():
     typed = ["a=1", "-m", "b=1,2", "--config-dir", "mine", "c=3"]
     assert options_first(typed) == ["-m", "--config-dir", "mine", "a=1", "b=1,2", "c=3"]
+
+
+def test_c6_a_runs_own_configuration_is_no_start_but_its_command_is(archsmith, tmp_path: Path):
+    (tmp_path / "overrides.yaml").write_text("- seed=3\n- data.root='a b'\n")
+    said = archsmith(f"--config-path={tmp_path}", "--config-name=config")
+    assert said.code == 2
+    (line,) = said.err.splitlines()
+    assert line.endswith(shlex.join(["seed=3", "data.root='a b'"]))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["+search.epoch=3"], "unknown setting 'search.epoch', did you mean 'search.epochs'?"),
+        (["+budget.mac=3"], "unknown setting 'budget.mac', did you mean 'budget.macs'?"),
+        (["a b="], "command line: 'a b=' cannot be read, expected name=value"),
+    ],
+)
+def test_c10_a_word_that_is_no_setting_is_said_in_our_own_words(archsmith, arguments, message):
+    said = archsmith(*arguments)
+    assert said.code == 2
+    assert message in said.err
+    assert "hydra.cc" not in said.err
+
+
+def test_c10_what_is_refused_leaves_no_folder(archsmith, tmp_path: Path):
+    for refused in (["data=folder", "data.root=nowhere"], ["retrain.cutout=16"]):
+        assert archsmith(*refused).code in (2, 3)
+    assert not list(tmp_path.glob("outputs/*"))
+
+
+def test_c10_launchers_are_listed(archsmith):
+    assert {"basic", "processes", "slurm"} <= set(archsmith("task=list").out.split())

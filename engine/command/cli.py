@@ -57,6 +57,14 @@ LISTED = {
 }
 
 
+BUILT_IN = {
+    "hydra/launcher": {
+        "basic": "One job after the other, here (the default).",
+        "submitit_local": "As slurm does, but here and all at once: to try it.",
+    }
+}  # choices that are not ours
+
+
 def list_choices(conf: Path) -> str:
     """Every choice of every group with what the comment at the head of its YAML says first."""
     lines = []
@@ -64,6 +72,7 @@ def list_choices(conf: Path) -> str:
         lines += ["", title]
         for path in sorted((conf / group).glob("*.yaml")):
             lines.append(f"  {path.stem:<22} {_comment(path)}")
+        lines += [f"  {name:<22} {said}" for name, said in BUILT_IN.get(group, {}).items()]
     return "\n".join(lines[1:])
 
 
@@ -156,7 +165,13 @@ def _configuration_line(
     if groups and (isinstance(error, TypeError) or "Config group override must be" in text):
         # Hydra does not say which
         return f"{', '.join(groups)}: expected names of choices; {program()} task=list shows them"
-    return one_line(error)
+    override = getattr(error, "override", None)
+    if override is not None:
+        return (
+            f"command line: '{override}' cannot be read, expected name=value; a value with spaces, "
+            """commas or brackets is quoted, as 'name="a, b"'"""
+        )
+    return re.sub(r"\s*See https?://\S+( for details)?", "", one_line(error))
 
 
 def _located(line: str) -> str:

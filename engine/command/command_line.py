@@ -13,6 +13,9 @@ from typing import Any
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
+from omegaconf import OmegaConf
+
+from engine.errors import ConfigError
 
 OWN = Path(__file__).resolve().parents[2]  # where run.py lies
 PLACE = ("hydra.run.dir", "hydra.sweep.dir", "hydra.mode")
@@ -50,6 +53,21 @@ def options_first(arguments: Sequence[str]) -> list[str]:
         else:
             options.append(argument)
     return [*options, *overrides]
+
+
+def check_options(arguments: Sequence[str]) -> None:
+    """Raises ConfigError for options that would leave Archsmith's own configuration out."""
+    given = get_args_parser().parse_known_args(list(arguments))[0]
+    if given.config_path is None and given.config_name is None:
+        return
+    again = f"{program()} <the overrides in its .hydra/overrides.yaml>"
+    path = Path(given.config_path or "") / "overrides.yaml"
+    if path.is_file():
+        again = str(CommandLine((program(),), tuple(map(str, OmegaConf.load(path)))))
+    raise ConfigError(
+        "--config-path, --config-name: not here; choices of your own lie in a folder that "
+        f"--config-dir names, and a run is repeated by {again}"
+    )
 
 
 def shown(path: Path) -> str:

@@ -13,7 +13,7 @@ from engine.budget.limits import Budget
 from engine.command import naming
 from engine.command.cli import one_line
 from engine.command.naming import CONF
-from engine.command.settings import check_groups, check_types
+from engine.command.settings import check_groups, check_types, settings
 from engine.errors import ConfigError, Failure, configuring
 from engine.export.files import check_formats
 from engine.job import Job
@@ -121,17 +121,17 @@ def make_job(config: DictConfig) -> Job:
         check_groups(plain, naming.groups(CONF))  # type: ignore[arg-type]
         check_types(plain, naming.defaults_of(HydraConfig.get().overrides.task))  # type: ignore[arg-type]
         search, recipe, runtime = (
-            SearchSettings(**config.search),
+            settings(SearchSettings, "search", config.search),
             build(config.retrain),
             build(config.runtime),
         )
         architecture, weights = given_architecture(config.architecture, config.weights)
         device = runtime.start(distributed.local_device(config.device), config.seed)
         check_formats(config.export.formats)
-        benchmark = Benchmark(**config.benchmark)
-        budget = Budget(**config.budget)
+        benchmark = settings(Benchmark, "benchmark", config.benchmark)
+        budget = settings(Budget, "budget", config.budget)
         baseline = None if config.baseline is None else build(config.baseline)
-        seconds = checkpoint_seconds(**config.checkpoint)
+        seconds = settings(checkpoint_seconds, "checkpoint", config.checkpoint)
         data = build(_placeholder() if unread else config.data)
         space = build_space(
             config,

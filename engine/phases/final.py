@@ -1,5 +1,6 @@
 """The phases of the found network: retraining, the final evaluation, the export."""
 
+import logging
 from typing import Any
 
 from engine.errors import ConfigError, configuring
@@ -14,6 +15,8 @@ from search_spaces.architecture import Architecture
 from supernets.costs import macs, parameters
 from supernets.forms import use_form
 from supernets.network import Network
+
+log = logging.getLogger(__name__)
 
 
 def retrain(run: Run) -> None:
@@ -63,6 +66,7 @@ def evaluate(run: Run) -> None:
         )
     with configuring():
         use_form(net, job.form, job.device)
+    log.info("evaluate: the test images are read")
     with run.measuring("evaluate"):
         tested = run.tested(net)
     reads = run.results.fields["test_reads"] + 1
@@ -85,6 +89,7 @@ def export(run: Run) -> None:
     identity = {"weights": digest_of(path), "formats": list(job.formats)}
     if run.finished("export", identity):
         return
+    log.info("export: %s, each loaded again in a fresh process", ", ".join(job.formats) or "none")
     with run.measuring("export"):
         run_export(
             net.cpu(),
