@@ -144,12 +144,13 @@ def run_phases(config: DictConfig, phases: tuple[str, ...]) -> float | None:
         from engine.command.preflight import preflight
         from engine.phases.run import Run
         from engine.pipeline import PHASES
+        from engine.records.doubts import warnings_kept
         from engine.records.run_folder import locked
         from engine.report.hparams import write_session
         from engine.report.page import write_report
 
         job = make_job(config)
-    with locked(job.folder):
+    with locked(job.folder), warnings_kept() as warnings:
         distributed.join(job.folder, job.settings | {"data_fingerprint": job.fingerprint})
         if job.architecture is not None and config.task == "all":
             phases = phases[1:]
@@ -164,6 +165,8 @@ def run_phases(config: DictConfig, phases: tuple[str, ...]) -> float | None:
             PHASES[phase](run)
         if not distributed.finish():
             return None
+        earlier = run.results.fields["warnings"] or []
+        run.results.update(warnings=list(dict.fromkeys([*earlier, *warnings])))
         write_report(job.folder, str(typed()))
         changed = [setting_of(override) for override in HydraConfig.get().overrides.task]
         write_session(job.folder, run.results.fields, job.settings, changed)

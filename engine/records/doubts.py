@@ -1,6 +1,8 @@
 """Why a run's result may mean nothing, in the run's own words."""
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 FIELDS = ("degenerate", "undecided", "test_doubt")  # of results.json, each null or a sentence
@@ -17,3 +19,22 @@ def interval(results: Mapping[str, Any]) -> str:
         return ""
     low, high = results["test_interval"]
     return f"{100 * low:.2f}% to {100 * high:.2f}%, {results['test_images']} images"
+
+
+@contextmanager
+def warnings_kept() -> Iterator[list[str]]:
+    """What the engine warns of meanwhile, each line once: a console scrolls away."""
+    lines: list[str] = []
+
+    class Keep(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.getMessage() not in lines:
+                lines.append(record.getMessage())
+
+    handler = Keep(logging.WARNING)
+    logger = logging.getLogger("engine")
+    logger.addHandler(handler)
+    try:
+        yield lines
+    finally:
+        logger.removeHandler(handler)

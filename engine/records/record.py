@@ -40,6 +40,7 @@ RESULTS = (
     "diagnosis",
     "degenerate",
     "undecided",
+    "warnings",
     "benchmark",
     "ranking",
     "parameters",

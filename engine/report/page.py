@@ -30,6 +30,7 @@ def write_report(folder: Path, command: str) -> Path:
     )
     parts = [
         _head(title, results),
+        _warnings(results),
         _cells(folder),
         _search(metrics["search"], results),
         _gates(folder / "gates"),
@@ -80,6 +81,16 @@ def _head(title: str, results: Mapping[str, Any]) -> str:
 def _tested(results: Mapping[str, Any]) -> str:
     where = interval(results)
     return "test accuracy, retrained" + (f" (95% interval {where})" if where else "")
+
+
+def _warnings(results: Mapping[str, Any]) -> str:
+    """What was warned of on the way and is not said above."""
+    above = doubts(results)
+    lines = [
+        line for line in results.get("warnings") or [] if not any(doubt in line for doubt in above)
+    ]
+    told = "".join(f"<li>{escape(line)}</li>" for line in lines)
+    return section("Warnings", f"<ul>{told}</ul>" if told else "")
 
 
 def _cells(folder: Path) -> str:

@@ -1,11 +1,13 @@
 """When a test accuracy means little: intervals by hand, and networks that answer one class."""
 
+import logging
 from pathlib import Path
 
 import pytest
 
 from engine.command.cli import summary
 from engine.final.outcome import outcome, wilson
+from engine.records.doubts import warnings_kept
 from engine.records.record import Results
 
 CLASSES = ["cat", "dog", "fox", "owl"]
@@ -55,3 +57,12 @@ def test_a6_the_last_lines_say_it(tmp_path: Path):
     assert len(beware) == 2
     assert "beware: the gates are undecided" in said
     assert "30.00% (95% interval 21.06% to 40.77%, 80 images)" in said
+
+
+def test_c10_what_was_warned_of_is_kept_once():
+    with warnings_kept() as kept:
+        for _ in range(2):
+            logging.getLogger("engine.final.retrain").warning("%s: not learning", "baseline")
+        logging.getLogger("engine").info("epoch 1")
+    logging.getLogger("engine").warning("later")
+    assert kept == ["baseline: not learning"]

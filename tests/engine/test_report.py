@@ -30,6 +30,7 @@ def folder(tmp_path: Path) -> Path:
         "diagnosis": {"discretisation_gap": 0.5}, "seconds": {"search": 1.5}, "test_reads": 1,
         "peak_memory_bytes": {"search": 2**20}, "device": "cpu", "versions": {"torch": "2.15"},
         "degenerate": "collapse: all skips", "undecided": "close to a draw",
+        "warnings": ["search: close to a draw", "baseline_resnet18: not learning"],
         "test_interval": [0.4, 0.6], "test_images": 96, "test_doubt": "answers 'x' for all",
     }  # fmt: skip
     (tmp_path / "results.json").write_text(json.dumps(results))
@@ -79,12 +80,13 @@ def test_the_report_is_whole_and_needs_no_network(folder: Path):
     for shown in ("50.00%", "75.00%", "25.00%", "1,234", "5,678",
         "collapse: all skips",
         "close to a draw", "answers &#x27;x&#x27; for all",
-        "40.00% to 60.00%, 96 images",
+        "40.00% to 60.00%, 96 images", "<li>baseline_resnet18: not learning</li>",
     ):  # fmt: skip
         assert shown in page
     assert "&lt;digits&gt;" in page
     assert "</pre><b>" not in page
     assert page.count("python run.py seed=3") == 1
+    assert page.count("close to a draw") == 1
 
 
 def test_every_edge_has_a_chart_with_a_line_per_candidate(folder: Path):

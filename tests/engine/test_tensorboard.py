@@ -104,5 +104,5 @@ def test_points_written_after_the_checkpoint_are_replaced_not_doubled(tmp_path: 
     again.close()
     read = events(tmp_path / "tensorboard" / "search")
     points = [(point.step, point.value) for point in read.Scalars("cost/search_step_ms")]
-    assert points == [(0, 500.0), (1, 250.0), (2, 250.0)]
+    assert points == [(1, 500.0), (2, 250.0), (3, 250.0)]
     assert [point.step for point in read.Histograms("alphas/normal")] == [1, 2, 3]
