@@ -1,4 +1,4 @@
-# Everything runs from here: `make demo` and `make test` need Python 3.11 or 3.12 and make, nothing else.
+# Everything runs from here: `make demo` and `make test` need Python 3.11 to 3.13 (tried: 3.11) and make, nothing else.
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready

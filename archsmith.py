@@ -89,6 +89,7 @@ def find(
         device=device,
         runtime=runtime,
         data=data,
+        fingerprint=data.fingerprint(),
         space=space,
         strategy=build(config.strategy),
         search=SearchSettings(**config.search),

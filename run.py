@@ -7,7 +7,6 @@ the configuration, and everything below takes plain objects.
 
 import logging
 import os
-import shlex
 import shutil
 import sys
 import traceback
@@ -25,9 +24,16 @@ from omegaconf import DictConfig, OmegaConf
 from engine import garbage, interrupt
 from engine.command import naming
 from engine.command.cli import explain, list_choices, one_line, summary
+from engine.command.command_line import (
+    check_options,
+    next_commands,
+    options_first,
+    setting_of,
+    typed,
+)
 from engine.command.naming import CONF
 from engine.command.streams import check_words, escape_output
-from engine.errors import ConfigError, JobError, configuring
+from engine.errors import ConfigError, DataError, JobError, configuring
 from engine.parallel import distributed
 from engine.records import nni_trial
 
@@ -61,7 +67,7 @@ def told() -> Iterator[None]:
         try:
             yield
         except Exception as error:
-            if isinstance(error, ConfigError):
+            if isinstance(error, ConfigError | DataError):
                 _leave_no_folder()
             raise Ended(error) from error
         return
@@ -69,6 +75,8 @@ def told() -> Iterator[None]:
         with interrupt.listening():
             yield
     except Exception as error:
+        if isinstance(error, ConfigError | DataError):
+            _leave_no_folder()
         code, line = explain(error, CONF, list, composed=True)
         log.error("%s failed: %s", folder, line or one_line(error), exc_info=line is None)
         raise JobError(
@@ -89,7 +97,7 @@ def run_task(config: DictConfig) -> float | None:
     """As `app`, and raises what goes wrong."""
     if config.task not in TASKS:
         raise ConfigError(f"task: unknown '{config.task}'; known: {', '.join(TASKS)}")
-    return TASKS[config.task](config)
+    return TASKS[config.task](naming.inherited(config, HydraConfig.get()))
 
 
 # -- tasks: each imports what it needs when it runs, as torch alone takes seconds
@@ -120,23 +128,32 @@ def check_task(config: DictConfig) -> None:
 
     folder = Path(HydraConfig.get().runtime.output_dir)
     with locked(folder):
-        print(check(folder, _survey(config.data), partial(make_job, config), _command()))
+        print(
+            check(
+                folder,
+                _survey(config.data),
+                partial(make_job, config),
+                str(typed().without("task")),
+            )
+        )
 
 
 def run_phases(config: DictConfig, phases: tuple[str, ...]) -> float | None:
     """Runs phases; returns the accuracy that a sweep may optimise."""
+    log.info("starting: settings and images are read")
     with garbage.uncollected():
         from engine.command.objects import make_job
         from engine.command.preflight import preflight
         from engine.phases.run import Run
         from engine.pipeline import PHASES
+        from engine.records.doubts import warnings_kept
         from engine.records.run_folder import locked
         from engine.report.hparams import write_session
         from engine.report.page import write_report
 
         job = make_job(config)
-    with locked(job.folder):
-        distributed.join(job.folder, job.settings | {"data_fingerprint": job.data.fingerprint()})
+    with locked(job.folder), warnings_kept() as warnings:
+        distributed.join(job.folder, job.settings | {"data_fingerprint": job.fingerprint})
         if job.architecture is not None and config.task == "all":
             phases = phases[1:]
         if job.baseline is not None and config.task == "all":
@@ -150,9 +167,13 @@ def run_phases(config: DictConfig, phases: tuple[str, ...]) -> float | None:
             PHASES[phase](run)
         if not distributed.finish():
             return None
-        write_report(job.folder, _command())
-        write_session(job.folder, run.results.fields, job.settings, _changed())
-    print(summary(run.results.fields, job.folder))
+        earlier = run.results.fields["warnings"] or []
+        run.results.update(warnings=list(dict.fromkeys([*earlier, *warnings])))
+        write_report(job.folder, str(typed()))
+        changed = [setting_of(override) for override in HydraConfig.get().overrides.task]
+        write_session(job.folder, run.results.fields, job.settings, changed)
+    following = next_commands(typed(), config, run.results.fields, job.folder)
+    print(summary(run.results.fields, job.folder, following))
     accuracy = run.results.fields["test_accuracy"]
     if accuracy is None:
         accuracy = run.results.fields["discretised_accuracy"]
@@ -178,7 +199,7 @@ def _leave_no_folder() -> None:
     """Removes the folder that Hydra makes for every job, where nothing else is in it."""
     folder = Path(HydraConfig.get().runtime.output_dir)
     names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    if names <= {".hydra", "run.log"}:
+    if names <= {".hydra", "run.log", ".lock"}:
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -194,30 +215,17 @@ def _survey(data: DictConfig) -> "Callable[[], Survey] | None":
     return partial(survey, **{name: plain[name] for name in names})
 
 
-def _command() -> str:
-    """The command line that repeats this run; of a check, that starts it."""
-    given = HydraConfig.get().overrides
-    folder = [one for one in given.hydra if one.startswith("hydra.run.dir=")]
-    overrides = (one for one in (*given.task, *folder) if one != "task=check")
-    return " ".join(["python run.py", *map(shlex.quote, overrides)])
-
-
-def _changed() -> list[str]:
-    """Names of the settings and groups given on the command line."""
-    given = HydraConfig.get().overrides.task
-    return [override.lstrip("+~").partition("=")[0] for override in given]
-
-
 def main() -> None:
     """The command line: one clear line and a documented exit code for whatever goes wrong."""
     os.environ["HYDRA_FULL_ERROR"] = "1"
     where = [str(CONF.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
     os.environ["PYTHONPATH"] = os.pathsep.join(where)  # for the processes of a launcher
-    sys.argv += nni_trial.overrides()
     bug: BaseException | None = None
     escape_output()
     try:
         check_words([os.getcwd(), *sys.argv])
+        sys.argv[1:] = options_first([*sys.argv[1:], *nni_trial.overrides()])
+        check_options(sys.argv[1:])
         distributed.start()
         if distributed.size() > 1 and {"-m", "--multirun"} & set(sys.argv):
             raise ConfigError("torchrun: its processes share one run, found a sweep; leave out -m")

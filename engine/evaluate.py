@@ -20,7 +20,9 @@ Batches = Iterable[tuple[Tensor, Tensor]]  # images (B, C, H, W), labels (B,)
 def evaluate(net: nn.Module, loader: Batches, mixture: Mixture | None = None) -> dict[str, float]:
     """`accuracy` as a fraction, mean cross-entropy `loss`; over 5 classes also `top5_accuracy`.
 
-    `balanced_accuracy` is the mean of the accuracies of the classes that occur.
+    `balanced_accuracy` is the mean of the accuracies of the classes that occur. Of the `images`,
+    `commonest_answer` (a class) is given for a share of `commonest_share`, and right for one of
+    `commonest_true`; `largest_class` is the share of the class that occurs most.
 
     Runs in eval mode and waits for the device only at the end.
 
@@ -38,9 +40,17 @@ def evaluate(net: nn.Module, loader: Batches, mixture: Mixture | None = None) ->
             for name, value in _measures(logits, y).items():
                 sums[name] = sums[name] + value if name in sums else value
     assert images, "a loader without images"
-    right, counts = sums.pop("right"), sums.pop("counts")
+    right, counts, answers = (sums.pop(name) for name in ("right", "counts", "answers"))
     means = {name: float(total) / images for name, total in sums.items()}
     means["balanced_accuracy"] = float((right / counts)[counts > 0].mean())
+    commonest = int(answers.argmax())
+    means |= {
+        "images": images,
+        "commonest_answer": commonest,
+        "commonest_share": float(answers[commonest]) / images,
+        "commonest_true": float(counts[commonest]) / images,
+        "largest_class": float(counts.max()) / images,
+    }
     if not math.isfinite(means["loss"]):
         raise NumbersError(
             f"evaluation: the mean loss over {images} images is {means['loss']}, expected a finite "
@@ -50,12 +60,14 @@ def evaluate(net: nn.Module, loader: Batches, mixture: Mixture | None = None) ->
 
 
 def _measures(logits: Tensor, y: Tensor) -> dict[str, Tensor]:
-    """Sums over the batch, 0-dim; `right` and `counts` (classes,) of images."""
-    hits, classes = logits.argmax(1) == y, F.one_hot(y, logits.size(1))
+    """Sums over the batch, 0-dim; `right`, `counts`, `answers` (classes,) of images."""
+    answers = logits.argmax(1)
+    hits, classes = answers == y, F.one_hot(y, logits.size(1))
     sums = {
         "accuracy": hits.sum(),
         "right": (classes * hits[:, None]).sum(0).double(),
         "counts": classes.sum(0),
+        "answers": F.one_hot(answers, logits.size(1)).sum(0),
         "loss": F.cross_entropy(logits, y, reduction="sum").double(),
     }
     if logits.size(1) > 5:

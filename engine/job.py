@@ -40,6 +40,7 @@ class Job:
     device: torch.device
     runtime: Runtime  # how networks compute
     data: Data
+    fingerprint: str | None  # of the images; None: not known, and not needed (an export)
     space: Space
     strategy: Callable[[Space], Any]
     search: SearchSettings

@@ -75,10 +75,15 @@ def use_form(net: Network, form: str, device: torch.device, *, channels_last: bo
     """
     check_form(form)
     check_layout(channels_last, device)
-    if form == "native" and (device.type != "cpu" or library() is None):
+    if form == "native" and device.type != "cpu":
         raise ValueError(
-            f"runtime.form: native needs a CPU, found {device.type}, and a C++ compiler; "
-            "set runtime=fused"
+            f"runtime.form: native needs a CPU, found {device.type}; set runtime=fused"
+        )
+    if form == "native" and library() is None:
+        raise ValueError(
+            "runtime.form: native kernels cannot be built here, for the reason that is logged "
+            "above; mend that (compiler: CXX; where they are kept: TORCH_EXTENSIONS_DIR), or set "
+            "runtime=fused"
         )
     cells = [module for module in net.modules() if isinstance(module, CellModule)]
     if form == "auto":

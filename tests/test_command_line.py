@@ -54,6 +54,7 @@ WRONG = [
     (["task=retrain"], "architecture: this task needs one"),
     (["task=retrain", "architecture=DARTS_V3"], "DARTS_V2"),
     (["retrain.epochs=0"], "retrain.epochs: expected a whole number of at least 1, found 0"),
+    (["retrain.cutout=16"], "retrain.cutout: 16 could blank a whole 8x8 image; set it below 8"),
     (["experiment=null"], "experiment=null: expected names of choices"),
 ]
 
@@ -271,7 +272,7 @@ def test_list_names_every_choice_with_a_line(archsmith):
 def test_help_has_examples_groups_and_settings_that_exist(archsmith):
     said = archsmith("--help")
     assert said.code == 0
-    for part in ("python run.py strategy=pcdarts", "-m strategy=", "strategy: annealed, darts"):
+    for part in ("run.py strategy=pcdarts", "-m strategy=", "strategy: annealed, darts"):
         assert part in said.out
     known = set(naming.known_settings(run.CONF))
     settings = re.findall(r"^  ([a-z_.]+)=", said.out, re.M)

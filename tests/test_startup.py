@@ -12,6 +12,7 @@ HEAVY = {
     "torch", "torchvision", "matplotlib", "sklearn", "scipy", "tensorboard", "onnx", "onnxscript",
     "onnxruntime", "pandas", "nni",
 }  # fmt: skip
+SCRIPT = "from archsmith_start import main; main()"  # as in pyproject.toml
 CODE = """
 import atexit, sys
 atexit.register(lambda: print(*sys.modules, file=sys.stderr))
@@ -62,3 +63,20 @@ def test_a_search_imports_only_what_it_uses(tmp_path: Path):
         "search.batch_size=16", "runtime=reference",
     )  # fmt: skip
     assert (code, found) == (0, {"torch", "matplotlib", "tensorboard"})
+
+
+def test_c8_the_console_script_never_runs_the_users_modules_of_our_names(tmp_path: Path):
+    assert 'archsmith = "archsmith_start:main"' in (ROOT / "pyproject.toml").read_text()
+    for name in ("run.py", "engine/__init__.py", "strategies.py"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("raise SystemExit('the user's own was run')")
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, "task=list"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([".", str(ROOT)])},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("Strategies")

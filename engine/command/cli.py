@@ -5,12 +5,14 @@ import errno
 import re
 import sys
 import textwrap
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from engine import interrupt
 from engine.budget.limits import budget_line
+from engine.command import command_line
+from engine.command.command_line import program
 from engine.errors import (
     CheckpointError,
     ConfigError,
@@ -19,10 +21,15 @@ from engine.errors import (
     OutOfMemory,
     is_out_of_memory,
 )
+from engine.records.doubts import doubts, interval
 
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)  # nothing more can be written
 WIDTH = 120  # of a line about a choice
 WORKERS = ("joblib", "submitit", "ray")  # whose errors say that a job's process is gone
+LEFT = (
+    "report.html", "architecture.json", "cell_*.svg", "metrics.jsonl", "results.json",
+    "weights.safetensors", "export",
+)  # fmt: skip
 EXTRAS = {
     "joblib": "joblib",
     "submitit_slurm": "submitit",
@@ -50,6 +57,14 @@ LISTED = {
 }
 
 
+BUILT_IN = {
+    "hydra/launcher": {
+        "basic": "One job after the other, here (the default).",
+        "submitit_local": "As slurm does, but here and all at once: to try it.",
+    }
+}  # choices that are not ours
+
+
 def list_choices(conf: Path) -> str:
     """Every choice of every group with what the comment at the head of its YAML says first."""
     lines = []
@@ -57,6 +72,7 @@ def list_choices(conf: Path) -> str:
         lines += ["", title]
         for path in sorted((conf / group).glob("*.yaml")):
             lines.append(f"  {path.stem:<22} {_comment(path)}")
+        lines += [f"  {name:<22} {said}" for name, said in BUILT_IN.get(group, {}).items()]
     return "\n".join(lines[1:])
 
 
@@ -144,12 +160,18 @@ def _configuration_line(
         key, known = choice[1], known_settings()
         if key in known:
             return f"{key}: not a setting of what is chosen here (strategy, space, data, retrain)"
-        return f"unknown setting '{key}'{_nearest(key, known)}; see python run.py --help"
+        return f"unknown setting '{key}'{_nearest(key, known)}; see {program()} --help"
     groups = _not_choices(conf)
     if groups and (isinstance(error, TypeError) or "Config group override must be" in text):
         # Hydra does not say which
-        return f"{', '.join(groups)}: expected names of choices; python run.py task=list shows them"
-    return one_line(error)
+        return f"{', '.join(groups)}: expected names of choices; {program()} task=list shows them"
+    override = getattr(error, "override", None)
+    if override is not None:
+        return (
+            f"command line: '{override}' cannot be read, expected name=value; a value with spaces, "
+            """commas or brackets is quoted, as 'name="a, b"'"""
+        )
+    return re.sub(r"\s*See https?://\S+( for details)?", "", one_line(error))
 
 
 def _located(line: str) -> str:
@@ -182,12 +204,12 @@ def _nearest(name: str, options: list[str]) -> str:
     return f", did you mean '{close[0]}'?" if close else ""
 
 
-def summary(results: Mapping[str, Any], folder: Path) -> str:
-    """What a run found, and what to type next."""
+def summary(results: Mapping[str, Any], folder: Path, following: Sequence[str]) -> str:
+    """What a run found, where it is, and what to type next."""
     rows = [
         ("supernet accuracy (select)", _percent(results["supernet_accuracy"])),
         ("discretised accuracy (select)", _percent(results["discretised_accuracy"])),
-        ("test accuracy (retrained)", _percent(results["test_accuracy"])),
+        ("test accuracy (retrained)", _tested(results)),
         ("parameters", _count(results["parameters"])),
         ("multiply-accumulates", _count(results["macs"])),
         (
@@ -201,7 +223,7 @@ def summary(results: Mapping[str, Any], folder: Path) -> str:
     for name, told in (results["baseline"] or {}).items():
         rows.insert(3, (f"test accuracy ({name})", _percent(told["test_accuracy"])))
     shown = [f"  {name:<31} {value}" for name, value in rows if value]
-    here = _short(folder)
+    there = [name for name in LEFT if any(folder.glob(name))]
     return "\n".join(
         [
             "",
@@ -209,17 +231,17 @@ def summary(results: Mapping[str, Any], folder: Path) -> str:
             f"{results['seed']}",
             *shown,
             "",
-            f"  everything is in {here}: architecture.json, cell_*.svg, metrics.jsonl, "
-            "results.json, export/",
-            "Next:",
-            f"  open {here}/report.html",
-            f"  tensorboard --logdir {here}",
-            f"  python run.py task=retrain retrain=cifar architecture={here} "
-            f"data={results['data']}",
-            "  python run.py -m strategy=darts,pcdarts,random seed=0,1,2",
-            "  python run.py task=compare",
+            f"  everything is in {command_line.shown(folder)}: {', '.join(there)}",
+            *(f"  beware: {doubt}" for doubt in doubts(results)),
+            *(["Next:"] if following else []),
+            *(f"  {command}" for command in following),
         ]
     )
+
+
+def _tested(results: Mapping[str, Any]) -> str:
+    accuracy, where = _percent(results["test_accuracy"]), interval(results)
+    return f"{accuracy} (95% interval {where})" if where else accuracy
 
 
 def _percent(value: float | None) -> str:
@@ -228,7 +250,3 @@ def _percent(value: float | None) -> str:
 
 def _count(value: int | None) -> str:
     return "" if value is None else f"{value:,}"
-
-
-def _short(folder: Path) -> str:
-    return str(folder.relative_to(Path.cwd())) if folder.is_relative_to(Path.cwd()) else str(folder)

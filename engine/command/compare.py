@@ -2,10 +2,9 @@
 
 import csv
 import io
-import json
 import math
 import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -14,9 +13,7 @@ from typing import Any
 import numpy as np
 from scipy.special import stdtrit  # of scipy.stats.t.ppf, without the second that imports
 
-from engine.command.naming import digest
-from engine.differences import differing_keys
-from engine.errors import ConfigError
+from engine.command.runs import Run, columns, groups, read_runs, tables
 from engine.files import write_atomically
 from engine.report.charts import strip_chart
 from engine.report.html import html_page
@@ -25,51 +22,6 @@ from engine.search.benchmark import Benchmark
 BASELINES = ("random", "darts")
 CONFIDENCE = 0.95
 QUANTILES = (5, 25, 50, 75, 95)
-
-# column -> the value of a run, None where it has none; accuracies in %
-COLUMNS: dict[str, Callable[[Mapping[str, Any]], float | None]] = {
-    "benchmark accuracy": lambda run: (run.get("benchmark") or {}).get("accuracy"),
-    "supernet accuracy": lambda run: _percent(run["supernet_accuracy"]),
-    "discretised accuracy": lambda run: _percent(run["discretised_accuracy"]),
-    "discretisation gap": lambda run: _percent((run["diagnosis"] or {}).get("discretisation_gap")),
-    "alpha eigenvalue": lambda run: (run["diagnosis"] or {}).get("alpha_eigenvalue"),
-    "weight sharpness": lambda run: (run["diagnosis"] or {}).get("weight_sharpness"),
-    "parameters": lambda run: run["parameters"],
-    "macs": lambda run: run["macs"],
-    "search epochs": lambda run: run.get("search_epochs"),
-    "search seconds, this thread's processor time": lambda run: (run.get("cpu_seconds") or {}).get(
-        "search"
-    ),
-    "search seconds": lambda run: run["seconds"].get("search"),
-}
-
-
-@dataclass(frozen=True)
-class Run:
-    """A run whose search or retraining is done: its `results.json` and `config.json`."""
-
-    folder: Path
-    results: Mapping[str, Any]
-    config: Mapping[str, Any]
-
-    @property
-    def seed(self) -> int:
-        return int(self.results["seed"])
-
-    def value(self, column: str) -> float | None:
-        """The run's number in a column; test accuracies only under their own recipe's name."""
-        if column in COLUMNS:
-            found = COLUMNS[column](self.results)
-        else:
-            found = _percent(self.results["test_accuracy"]) if column == self.tested else None
-        return None if found is None else float(found)
-
-    @property
-    def tested(self) -> str:
-        """The column of its test accuracy: networks of different recipes never share one."""
-        recipe = self.config["retrain"]
-        shown = f"{recipe['epochs']} epochs, {recipe['channels']} channels"
-        return f"test accuracy ({shown}, recipe {digest(recipe)})"
 
 
 @dataclass(frozen=True)
@@ -96,60 +48,6 @@ class Spread:
         return self.mean - half, self.mean + half
 
 
-def read_runs(folder: Path) -> tuple[list[Run], list[Path]]:
-    """Every run below `folder`, and the folders of those that have no result yet.
-
-    Raises ConfigError where there is no run at all.
-    """
-    found, unfinished = [], []
-    for file in sorted(folder.rglob("config.json")):
-        path = file.parent
-        run = _read(path)
-        if run is None:
-            unfinished.append(path)
-        else:
-            found.append(run)
-    if not found and not unfinished:
-        raise ConfigError(
-            f"runs: no run below '{folder}'; set runs=<folder of a sweep>, as outputs"
-        )
-    return found, unfinished
-
-
-def _read(path: Path) -> Run | None:
-    try:
-        results = json.loads((path / "results.json").read_text())
-        config = json.loads((path / "config.json").read_text())
-        phases = json.loads((path / "phases.json").read_text())
-    except FileNotFoundError:
-        return None
-    return Run(path, results, config) if "search" in phases or "retrain" in phases else None
-
-
-def groups(runs: Iterable[Run]) -> dict[str, list[Run]]:
-    """Runs that differ in their seed alone, by a name that tells them from the others.
-
-    The name is the strategy's, and what else sets a group apart from the first of that strategy.
-    """
-    by_config: dict[str, list[Run]] = {}
-    for run in runs:
-        by_config.setdefault(digest(_without_seed(run.config)), []).append(run)
-    named: dict[str, list[Run]] = {}
-    first: dict[str, Mapping[str, Any]] = {}
-    for members in by_config.values():
-        strategy, config = members[0].results["strategy"], _without_seed(members[0].config)
-        apart = differing_keys(first.setdefault(strategy, config), config)
-        shown = [f"{key}={_at(config, key)}" for key in apart if key != "seed"]
-        named[" ".join([strategy, *shown])] = sorted(members, key=lambda run: run.seed)
-    return named
-
-
-def columns(runs: Sequence[Run]) -> list[str]:
-    """The columns in which any run has a number, those of test accuracies first."""
-    tested = sorted({run.tested for run in runs if run.results["test_accuracy"] is not None})
-    return [c for c in [*tested, *COLUMNS] if any(run.value(c) is not None for run in runs)]
-
-
 def spread(runs: Iterable[Run], column: str) -> Spread | None:
     """The numbers of those runs that have one."""
     values = [value for run in runs if (value := run.value(column)) is not None]
@@ -165,8 +63,12 @@ def paired(runs: Sequence[Run], baseline: Sequence[Run], column: str) -> Spread 
 
 
 def rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """One row per group and column, with its spread and its paired differences; the CSV's lines."""
-    table = []
+    """One row per table, column and group, with its spread and paired differences; the CSV's."""
+    return [row for table, members in tables(runs).items() for row in _rows(table, members)]
+
+
+def _rows(table: str, runs: Sequence[Run]) -> list[dict[str, Any]]:
+    lines = []
     by_name = groups(runs)
     for column in columns(runs):
         for name, members in by_name.items():
@@ -174,8 +76,9 @@ def rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
             if found is None:
                 continue
             row = {
-                "column": column, "runs": name, "n": len(found.values), "mean": found.mean,
-                "deviation": found.deviation, "min": min(found.values), "max": max(found.values),
+                "table": table, "column": column, "runs": name, "n": len(found.values),
+                "mean": found.mean, "deviation": found.deviation, "min": min(found.values),
+                "max": max(found.values),
             }  # fmt: skip
             for baseline in BASELINES:
                 others = [] if name == baseline else by_name.get(baseline, [])
@@ -186,36 +89,60 @@ def rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
                     f"minus {baseline}, low": low,
                     f"minus {baseline}, high": high,
                 }
-            table.append(row)
-    return table
+            lines.append(row)
+    return lines
 
 
 def compare(folder: Path, benchmark: Benchmark) -> str:
-    """The table as text; also `compare.txt`, `compare.csv` and `compare.html` in `folder`."""
+    """The tables as text; also `compare.txt`, `compare.csv` and `compare.html` in `folder`."""
     runs, unfinished = read_runs(folder)
-    table = rows(runs)
-    parts = []
+    by_table = tables(runs)
+    parts = [_table_text(name, members, benchmark) for name, members in by_table.items()]
+    if len(by_table) > 1:
+        parts.insert(0, f"{len(by_table)} tables: runs differ in more than strategy and seed")
+    text = "\n\n".join([*parts, *(f"not finished: {path}" for path in unfinished)]) + "\n"
+    write_atomically(folder / "compare.txt", text.encode())
+    _write_csv(folder / "compare.csv", rows(runs))
+    title = f"{len(runs)} runs of {folder.name}"
+    shown = "".join(_charts(name, members) for name, members in by_table.items())
+    page = html_page(title, f"<h1>{escape(title)}</h1>{shown}<pre>{escape(text)}</pre>")
+    write_atomically(folder / "compare.html", page.encode())
+    return text
+
+
+def _table_text(name: str, runs: Sequence[Run], benchmark: Benchmark) -> str:
+    """A table of comparable runs under its name, and who has no accuracy in it."""
+    table = _rows(name, runs)
+    parts = [f"== {name}"] if name else []
     for column in dict.fromkeys(row["column"] for row in table):
         parts.append(_text(column, [row for row in table if row["column"] == column]))
         if column == "benchmark accuracy" and benchmark.table:
             parts[-1] += _whole_table(benchmark)
-    parts += [f"not finished: {path}" for path in unfinished]
-    text = "\n\n".join(parts) + "\n"
-    write_atomically(folder / "compare.txt", text.encode())
+    measured = {row["runs"] for row in table if "accuracy" in row["column"]}
+    parts += [
+        f"{group}: no accuracy to compare, as none of its {len(members)} networks was trained; "
+        "run task=all with the same settings"
+        for group, members in groups(runs).items()
+        if group not in measured
+    ]
+    return "\n\n".join(parts)
+
+
+def _write_csv(path: Path, table: Sequence[Mapping[str, Any]]) -> None:
     lines = io.StringIO(newline="")
     writer = csv.DictWriter(lines, fieldnames=list(table[0]) if table else [])
     writer.writeheader()
     writer.writerows(table)
-    write_atomically(folder / "compare.csv", lines.getvalue().encode())
+    write_atomically(path, lines.getvalue().encode())
+
+
+def _charts(name: str, runs: Sequence[Run]) -> str:
     charts, by_name = [], groups(runs)
     for column in columns(runs):
-        found = {name: spread(members, column) for name, members in by_name.items()}
+        found = {group: spread(members, column) for group, members in by_name.items()}
         charts.append(strip_chart(column, {n: s.values for n, s in found.items() if s}))
-    title = f"{len(runs)} runs of {folder.name}"
     shown = "".join(f'<div class="wide">{chart}</div>' for chart in charts)
-    page = html_page(title, f"<h1>{escape(title)}</h1>{shown}<pre>{escape(text)}</pre>")
-    write_atomically(folder / "compare.html", page.encode())
-    return text
+    return (f"<h2>{escape(name)}</h2>" if name else "") + shown
 
 
 def _text(column: str, table: Sequence[Mapping[str, Any]]) -> str:
@@ -261,17 +188,3 @@ def _number(value: float) -> str:
     if math.isnan(value):
         return "-"
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.2f}"
-
-
-def _percent(fraction: float | None) -> float | None:
-    return None if fraction is None else 100 * fraction
-
-
-def _without_seed(config: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in config.items() if key != "seed"}
-
-
-def _at(config: Any, key: str) -> Any:
-    for part in key.split("."):
-        config = config.get(part) if isinstance(config, Mapping) else None
-    return config

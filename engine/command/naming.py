@@ -1,5 +1,6 @@
 """The run's name: the same for the same configuration, so that a command finds its run again."""
 
+import copy
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
@@ -10,28 +11,97 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from engine.command.command_line import program, setting_of
+from engine.command.given_run import GivenRun, given_run
+from engine.errors import ConfigError
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 NOT_IDENTITY = ("hydra", "task", "resume", "device", "benchmark", "checkpoint", "runs", "baseline")
+DATA = "digits"  # of conf/config.yaml, where nothing else is said
 NAME = "{strategy}-{space}-{data}-s{seed}-{digest}"
 
 
 def register() -> None:
-    """Makes `${run_name:}` known to OmegaConf; Hydra resolves it for the run's folder."""
+    """Makes `${run_name:}`, for the run's folder, and `${program:}`, for the help, known."""
     OmegaConf.register_new_resolver("run_name", run_name, replace=True)
+    OmegaConf.register_new_resolver("program", program, replace=True)
 
 
 def run_name(*, _root_: DictConfig) -> str:
     """`<strategy>-<space>-<data>-s<seed>-<8 hexadecimal digits of the configuration>`."""
-    choices = _root_.hydra.runtime.choices
+    config = inherited(_root_, _root_.hydra)
     return NAME.format(
-        strategy=choices.strategy,
-        space=choices.space,
-        data=choices.data,
-        seed=_root_.seed,
-        digest=digest(identity(_root_)),
+        **names(_root_, _root_.hydra), seed=config.seed, digest=digest(identity(config))
     )
+
+
+def names(config: DictConfig, hydra: Any) -> dict[str, str]:
+    """Strategy, space and data by the names that were chosen, or that a given architecture has."""
+    chosen = {name: hydra.runtime.choices[name] for name in ("strategy", "space", "data")}
+    found = _given(config)
+    said = {setting_of(override) for override in hydra.overrides.task}
+    return chosen | {
+        name: value
+        for name, value in (found.names if found else {}).items()
+        if name not in said and (name != "data" or chosen["data"] == DATA)
+    }
+
+
+def inherited(config: DictConfig, hydra: Any) -> DictConfig:
+    """With seed and images of the run that `architecture` names, where they are not said.
+
+    Single settings of the images (`data.root=...`) change those of that run.
+    """
+    found = _given(config)
+    if found is None:
+        return config
+    said = OverridesParser.create().parse_overrides(list(hydra.overrides.task))
+    config = copy.deepcopy(config)
+    if found.seed is not None and not any(one.key_or_group == "seed" for one in said):
+        config.seed = found.seed
+    if found.data is None or not _default_data(hydra):
+        return config
+    with open_dict(config):
+        config.data = dict(found.data)
+    for one in said:
+        if one.key_or_group.startswith("data."):
+            OmegaConf.update(config, one.key_or_group, one.value())
+    return config
+
+
+def check_given(config: DictConfig, hydra: Any) -> None:
+    """Raises ConfigError where a run was given whose images are wanted and not known."""
+    found = _given(config)
+    if found and found.names.get("data") and found.data is None and _default_data(hydra):
+        raise ConfigError(
+            f"architecture: the images of {config.architecture} ('{found.names['data']}') cannot "
+            "be read again by what is in the folder; set data=... and its settings, as in that run"
+        )
+
+
+def given_fingerprint(config: DictConfig) -> str | None:
+    """Of the images of a given run, without a look at them."""
+    found = _given(config)
+    return found.fingerprint if found else None
+
+
+def _default_data(hydra: Any) -> bool:
+    said = (setting_of(override) for override in hydra.overrides.task)
+    return hydra.runtime.choices.data == DATA and "data" not in said
+
+
+def _given(config: DictConfig) -> GivenRun | None:
+    if not isinstance(config.architecture, str):
+        return None
+    return given_run(config.architecture, _known_data())
+
+
+@lru_cache
+def _known_data() -> dict[str, dict[str, Any]]:
+    found = {path.stem: OmegaConf.load(path) for path in (CONF / "data").glob("*.yaml")}
+    return {name: OmegaConf.to_container(node) for name, node in found.items()}  # type: ignore[misc]
 
 
 def identity(config: DictConfig) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -13,7 +13,7 @@ from engine.budget.limits import Budget
 from engine.command import naming
 from engine.command.cli import one_line
 from engine.command.naming import CONF
-from engine.command.settings import check_groups, check_types
+from engine.command.settings import check_groups, check_types, settings
 from engine.errors import ConfigError, Failure, configuring
 from engine.export.files import check_formats
 from engine.job import Job
@@ -100,31 +100,39 @@ def build_space(
     return space
 
 
+def _placeholder() -> DictConfig:
+    """Images that are always at hand, for what reads none."""
+    return cast(DictConfig, OmegaConf.load(CONF / "data" / f"{naming.DATA}.yaml"))
+
+
 def make_job(config: DictConfig) -> Job:
     """Every object of a run; a wrong setting is refused before memory is taken."""
-    choices = HydraConfig.get().runtime.choices
+    hydra_config = HydraConfig.get()
+    unread = config.task == "export" and config.architecture is not None
     if config.resume not in RESUME:
         raise ConfigError(f"resume: expected {', '.join(RESUME)}, found '{config.resume}'")
     whole = isinstance(config.seed, int) and not isinstance(config.seed, bool)
     if not whole or not 0 <= config.seed < 2**63:
         raise ConfigError(f"seed: expected a whole number of at least 0, found {config.seed!r}")
+    if not unread:
+        naming.check_given(config, hydra_config)
     with configuring():
         plain = OmegaConf.to_container(config, resolve=True)
         check_groups(plain, naming.groups(CONF))  # type: ignore[arg-type]
         check_types(plain, naming.defaults_of(HydraConfig.get().overrides.task))  # type: ignore[arg-type]
         search, recipe, runtime = (
-            SearchSettings(**config.search),
+            settings(SearchSettings, "search", config.search),
             build(config.retrain),
             build(config.runtime),
         )
         architecture, weights = given_architecture(config.architecture, config.weights)
         device = runtime.start(distributed.local_device(config.device), config.seed)
         check_formats(config.export.formats)
-        benchmark = Benchmark(**config.benchmark)
-        budget = Budget(**config.budget)
+        benchmark = settings(Benchmark, "benchmark", config.benchmark)
+        budget = settings(Budget, "budget", config.budget)
         baseline = None if config.baseline is None else build(config.baseline)
-        seconds = checkpoint_seconds(**config.checkpoint)
-        data = build(config.data)
+        seconds = settings(checkpoint_seconds, "checkpoint", config.checkpoint)
+        data = build(_placeholder() if unread else config.data)
         space = build_space(
             config,
             dict(input_shape=tuple(data.input_shape), classes=len(data.classes)),
@@ -133,7 +141,7 @@ def make_job(config: DictConfig) -> Job:
         strategy = build(config.strategy)
         strategy(space)
     return Job(
-        names={name: choices[name] for name in ("strategy", "space", "data")},
+        names=naming.names(config, hydra_config),
         settings=naming.identity(config),
         folder=Path(HydraConfig.get().runtime.output_dir),
         resume=config.resume,
@@ -142,6 +150,7 @@ def make_job(config: DictConfig) -> Job:
         device=device,
         runtime=runtime,
         data=data,
+        fingerprint=naming.given_fingerprint(config) if unread else data.fingerprint(),
         space=space,
         strategy=strategy,
         search=search,

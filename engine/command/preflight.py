@@ -31,17 +31,15 @@ def preflight(job: Job, phases: tuple[str, ...]) -> None:
         if "retrain" in phases:
             space = final_space(job.space, job.recipe)
             architecture = job.architecture or some_architecture(space)
-            auxiliary = job.recipe.auxiliary_weight > 0
-            with torch.device("meta"):
-                net = final_network(space, architecture, auxiliary=auxiliary)
-                _passes(net, space)
+            _check_passes(space, architecture, auxiliary=job.recipe.auxiliary_weight > 0)
             augment = {**job.data.settings.augment, **job.recipe.augment}
             try:
                 Augment.of(augment).check(job.data.input_shape)
             except ValueError as error:
-                raise ConfigError(
-                    f"{error}; retrain.crop, flip and cutout go before the data's"
-                ) from error
+                said = str(error)
+                for name in job.recipe.augment:  # these go before the data's
+                    said = said.replace(f"data.augment.{name}:", f"retrain.{name}:")
+                raise ConfigError(said) from error
         check_budget(job, phases)
 
 
@@ -72,14 +70,16 @@ def some_architecture(space: Space) -> Architecture:
     )
 
 
-def _passes(net: torch.nn.Module, space: Space) -> None:
+def _check_passes(space: Space, architecture: Architecture, *, auxiliary: bool) -> None:
     """Raises ConfigError where the images are too small for the network."""
     try:
-        net.train()(torch.zeros(2, *space.input_shape))
+        with torch.device("meta"):
+            net = final_network(space, architecture, auxiliary=auxiliary)
+            net.train()(torch.zeros(2, *space.input_shape))
     except RuntimeError as error:
         _, H, W = space.input_shape
+        remedy = "set retrain.stem=small" if space.stem == "imagenet" else "give larger images"
         raise ConfigError(
             f"retrain: {H}x{W} images are too small for a network of {space.settings['layers']} "
-            f"layers ({' '.join(str(error).split())[:120]}); set retrain.auxiliary_weight=0, fewer "
-            "retrain.layers, another retrain.stem, or a larger data.image_size"
+            f"layers with stem {space.stem} ({' '.join(str(error).split())[:120]}); {remedy}"
         ) from error

@@ -1,14 +1,18 @@
 """Settings of the wrong type, found by comparing them with the defaults they replace."""
 
+import difflib
 import inspect
 import typing
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib import import_module
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
+from engine.command.command_line import program
 from engine.numbers import is_number
+
+Made = TypeVar("Made")
 
 # What is none of these (`object`, a protocol, a literal) may admit null and lists, too.
 CLOSED = {int, float, str, bool, type(None), list, tuple, dict, Sequence, Mapping, torch.Tensor}
@@ -28,6 +32,20 @@ def check_types(found: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
             raise ValueError(f"{key}: expected {expected} (as {default!r}), found {given}")
 
 
+def settings(taker: Callable[..., Made], group: str, given: Mapping[str, Any]) -> Made:
+    """What takes a group's settings, made of them.
+
+    Raises ValueError for a setting that it has not, with the nearest that it has.
+    """
+    known = list(inspect.signature(taker).parameters)
+    for name in given:
+        if name not in known:
+            near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
+            meant = f", did you mean '{group}.{near[0]}'?" if near else ""
+            raise ValueError(f"unknown setting '{group}.{name}'{meant}; known: {', '.join(known)}")
+    return taker(**given)
+
+
 def check_groups(found: Mapping[str, Any], groups: Iterable[str]) -> None:
     """Raises ValueError where a group (`strategy/pruning`) has neither settings nor null: a choice
     written with dots."""
@@ -38,7 +56,7 @@ def check_groups(found: Mapping[str, Any], groups: Iterable[str]) -> None:
         if value is not None and not isinstance(value, Mapping):
             raise ValueError(
                 f"{group.replace('/', '.')}: expected settings in {{}} or null, found {value!r}; "
-                f"a choice is written {group}=..., python run.py task=list shows them"
+                f"a choice is written {group}=..., {program()} task=list shows them"
             )
 
 

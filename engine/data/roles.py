@@ -178,14 +178,22 @@ class Data:
         else:
             share = 1 - settings.select if one_level else settings.split
             train, held_out = stratified(labels, share, generator(settings.seed, "split"))
-        setting = "select" if one_level else "split"
         for role, index in (("train", train), ("select" if one_level else "val", held_out)):
             if len(index) < 2:
                 raise DataError(
                     f"{self.name}: {len(index)} of {len(labels)} images for role '{role}', "
-                    f"expected 2 or more; add images, or change data.{setting}"
+                    f"expected 2 or more; {self._more_images(role)}"
                 )
         return train, held_out
+
+    def _more_images(self, role: str) -> str:
+        """What gives a role images; no share does where a class keeps its only one for training."""
+        if self._val is not None:
+            return f"add images to {'train' if role == 'train' else 'val'}/"
+        if int((self._counts(self.images.labels) - 1).sum()) < 2:
+            return "add images: every class keeps one for training, whatever the share"
+        setting = "data.select" if role == "select" else "data.split"
+        return f"add images, or {'raise' if role == 'select' else 'lower'} {setting}"
 
     def fingerprint(self) -> str:
         """sha256, in hex, of shape, classes, labels, training pixels and the test files' identity.

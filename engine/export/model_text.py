@@ -180,12 +180,18 @@ def prepare(image: Tensor) -> Tensor:
 
 
 def read_image(path: str) -> Tensor:
-    """The image in a file of `numpy.save` or `torch.save`."""
-    if path.endswith(".npy"):
-        import numpy
+    """The image in a file of `numpy.save`, `torch.save` or (with Pillow) a picture, in its size."""
+    import numpy
 
+    if path.endswith(".npy"):
         return torch.from_numpy(numpy.load(path))
-    return torch.load(path, weights_only=True)
+    if path.endswith((".pt", ".pth")):
+        return torch.load(path, weights_only=True)
+    from PIL import Image
+
+    with Image.open(path) as picture:
+        pixels = numpy.array(picture.convert("L" if INPUT_SHAPE[0] == 1 else "RGB"))
+    return torch.from_numpy(pixels.reshape(*pixels.shape[:2], -1)).permute(2, 0, 1)
 
 
 @torch.inference_mode()
@@ -196,7 +202,10 @@ def main(paths: list[str]) -> None:
         return
     net = load()
     for path in paths:
-        shares = net(prepare(read_image(path)))[0].softmax(0)
+        try:
+            shares = net(prepare(read_image(path)))[0].softmax(0)
+        except (OSError, ValueError, ImportError) as error:
+            sys.exit(f"{path}: {error}")
         print(f"{path}: {CLASSES[shares.argmax()]} ({shares.max():.1%})")
 
 

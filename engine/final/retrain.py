@@ -20,7 +20,7 @@ from engine.parallel.data_parallel import across_processes
 from engine.records.record import Progress, Record
 from engine.runtime import seed_everything
 from engine.safety.checkpoint import Checkpoints
-from engine.safety.finite import Watch, not_learning
+from engine.safety.finite import Watch, judged_at, not_learning
 from engine.safety.memory import sparing
 from engine.safety.memory_probe import PROBED_STEPS, check_memory, images_for, step_memory
 from search_spaces.architecture import Architecture
@@ -149,7 +149,9 @@ class _Retraining:
                 self.record.log(self.phase, epoch, metrics)
                 device = next(training.net.parameters()).device
                 self.record.cost(self.phase, epoch, progress.step_seconds, device)
-                _tell(self.phase, epoch, epochs, metrics, training.net.space.classes)
+                _tell(self.phase, epoch, epochs, metrics)
+                if epoch == judged_at(epochs, steps):
+                    _warn_of_guessing(self.phase, metrics["train_loss"], training.net.space.classes)
                 if training.finished == epochs or self.checkpoints.due(epoch_over=True):
                     self.save()
                 if training.finished < epochs:
@@ -168,13 +170,16 @@ class _Retraining:
             raise Interrupted(f"{self.phase}: stopped and saved; run the same command to continue")
 
 
-def _tell(phase: str, epoch: int, epochs: int, metrics: dict[str, float], classes: int) -> None:
+def _tell(phase: str, epoch: int, epochs: int, metrics: dict[str, float]) -> None:
     log.info(
         "%s epoch %d/%d: train loss %.3f, train accuracy %.3f",
         phase, epoch + 1, epochs, metrics["train_loss"], metrics["train_accuracy"],
     )  # fmt: skip
-    warning = not_learning(metrics["train_loss"], classes, "retrain.lr")
-    if epoch == 0 and warning:
+
+
+def _warn_of_guessing(phase: str, loss: float, classes: int) -> None:
+    warning = not_learning(loss, classes, "retrain.lr")
+    if warning:
         log.warning("%s: %s", phase, warning)
 
 

@@ -1,5 +1,6 @@
 """The phases of the found network: retraining, the final evaluation, the export."""
 
+import logging
 from typing import Any
 
 from engine.data.preprocessing import Preprocessing
@@ -7,6 +8,7 @@ from engine.data.roles import Data
 from engine.errors import ConfigError, configuring
 from engine.export.files import export as run_export
 from engine.final.network import digest_of, final_space, save_final
+from engine.final.outcome import UNTESTED
 from engine.final.retrain import retrain as run_retrain
 from engine.phases.run import Run
 from engine.phases.within_budget import fit_of, spent
@@ -15,6 +17,8 @@ from search_spaces.architecture import Architecture
 from supernets.costs import macs, parameters
 from supernets.forms import use_form
 from supernets.network import Network
+
+log = logging.getLogger(__name__)
 
 
 def retrain(run: Run) -> None:
@@ -42,8 +46,7 @@ def retrain(run: Run) -> None:
             checkpoints=run.checkpoints("retrain", identity),
         )
         save_final(net, job.folder / "weights.safetensors", architecture, job.data, job.recipe)
-    untested = {"test_accuracy": None, "test_balanced_accuracy": None}
-    run.results.update(**_size(net, architecture), **untested)
+    run.results.update(**_size(net, architecture), **UNTESTED)
     run.finish("retrain", identity)
 
 
@@ -60,6 +63,7 @@ def evaluate(run: Run) -> None:
     _check_same_data(job.data, data, preprocessing)
     with configuring():
         use_form(net, job.form, job.device)
+    log.info("evaluate: the test images are read")
     with run.measuring("evaluate"):
         tested = run.tested(net, preprocessing)
     reads = run.results.fields["test_reads"] + 1
@@ -96,10 +100,11 @@ def _size(net: Network, architecture: Architecture) -> dict[str, Any]:
 def export(run: Run) -> None:
     """Leaves the network in forms that need no project, each checked in a fresh process."""
     job = run.job
-    net, architecture, preprocessing, _, path = run.final()
+    net, architecture, preprocessing, data, path = run.final()
     identity = {"weights": digest_of(path), "formats": list(job.formats)}
     if run.finished("export", identity):
         return
+    log.info("export: %s, each loaded again in a fresh process", ", ".join(job.formats) or "none")
     with run.measuring("export"):
         run_export(
             net.cpu(),
@@ -108,4 +113,5 @@ def export(run: Run) -> None:
             preprocessing=preprocessing,
             formats=job.formats,
         )
+    run.results.update(data=data, **_size(net, architecture))
     run.finish("export", identity)

@@ -14,6 +14,7 @@ from engine.errors import ConfigError
 from engine.evaluate import evaluate
 from engine.files import write_atomically
 from engine.final.network import load_final
+from engine.final.outcome import outcome
 from engine.job import Job
 from engine.parallel.distributed import size
 from engine.records.record import Record, Results
@@ -53,13 +54,13 @@ class Run:
             seed=job.seed,
             device=f"{size()} x " * (size() > 1) + describe_device(job.device),
             versions=versions(),
-            data_fingerprint=job.data.fingerprint(),
+            data_fingerprint=job.fingerprint,
         )
 
     def identity(self, *parts: str) -> dict[str, Any]:
         """The settings of these parts, of the data and the seed: by them a phase is recognised."""
         chosen = {part: self.job.settings[part] for part in (*parts, "data", "seed")}
-        return chosen | {"data_fingerprint": self.job.data.fingerprint()}
+        return chosen | {"data_fingerprint": self.job.fingerprint}
 
     def finished(self, phase: str, identity: dict[str, Any]) -> bool:
         """Whether the folder holds the phase, under the same settings; says so."""
@@ -134,8 +135,8 @@ class Run:
         net, preprocessing, data = load_final(path, job.space, architecture)
         return Final(net.to(job.device).eval(), architecture, preprocessing, data, path)
 
-    def tested(self, net: nn.Module, preprocessing: Preprocessing) -> dict[str, float]:
-        """The two accuracies on the test split, which this reads once, prepared as given."""
+    def tested(self, net: nn.Module, preprocessing: Preprocessing) -> dict[str, Any]:
+        """What the test split, which this reads once, prepared as given, says of a network."""
         data = self.job.data.to(self.job.device)
         measures = evaluate(net, data.test(self.job.recipe.batch_size, preprocessing))
-        return {f"test_{name}": measures[name] for name in ("accuracy", "balanced_accuracy")}
+        return outcome(measures, data.classes)

@@ -15,6 +15,7 @@ from engine.search.diagnosis import degenerate
 from engine.search.loop import search as run_search
 from engine.search.measure import Found
 from engine.search.time_budget import epochs_within
+from engine.search.undecided import undecided
 from search_spaces.architecture import Architecture
 
 log = logging.getLogger(__name__)
@@ -95,6 +96,12 @@ def _train_supernet(
         checkpoints=run.checkpoints("search", identity),
         meta=meta,
     )
+    doubt = undecided(
+        strategy.space, strategy.alive, found.architecture, found.metrics["gate_entropy"]
+    )
+    if doubt:
+        log.warning("search: %s", doubt)
+    run.results.update(undecided=doubt)
     if job.budget.limits:
         found, told = fitted(job, found, net, strategy, roles)
         run.budgeted(told)

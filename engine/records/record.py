@@ -5,13 +5,14 @@ import logging
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
 
 from engine.files import write_atomically
 from engine.records import nni_trial
@@ -32,8 +33,14 @@ RESULTS = (
     "discretised_accuracy",
     "test_accuracy",
     "test_balanced_accuracy",
+    "test_images",
+    "test_interval",
+    "test_commonest_share",
+    "test_doubt",
     "diagnosis",
     "degenerate",
+    "undecided",
+    "warnings",
     "benchmark",
     "ranking",
     "parameters",
@@ -54,6 +61,7 @@ RESULTS = (
 class Record:
     """Writes one run's metrics; `resume` forgets what was logged after a checkpoint.
 
+    Epochs count from 0 in the file, and from 1 in TensorBoard, as on the console.
     Training is worth more than its log: where nothing can be written, that is said once.
     """
 
@@ -84,7 +92,7 @@ class Record:
             ]
             with self._surviving():
                 write_atomically(self.path, "".join(f"{line}\n" for line in kept).encode())
-        self._purge_steps[phase] = step
+        self._purge_steps[phase] = step + 1
 
     def log(self, phase: str, step: int, metrics: Mapping[str, float | None]) -> None:
         """A line of metrics.jsonl, and a point per metric in TensorBoard as `<phase>/<name>`."""
@@ -109,17 +117,17 @@ class Record:
         with self._surviving():
             writer = self._tensorboard(phase)
             for name, value in values.items():
-                writer.add_scalar(name, value, step)
+                writer.add_scalar(name, value, step + 1)
 
     def histogram(self, phase: str, name: str, values: torch.Tensor, step: int) -> None:
         """How values are spread, in TensorBoard."""
         with self._surviving():
-            self._tensorboard(phase).add_histogram(name, values.detach().cpu(), step)
+            self._tensorboard(phase).add_histogram(name, values.detach().cpu(), step + 1)
 
     def image(self, phase: str, name: str, image: np.ndarray, step: int) -> None:
         """A picture (H, W, 3) uint8 in TensorBoard."""
         with self._surviving():
-            self._tensorboard(phase).add_image(name, image, step, dataformats="HWC")
+            self._tensorboard(phase).add_image(name, image, step + 1, dataformats="HWC")
 
     @contextmanager
     def _surviving(self) -> Iterator[None]:
@@ -183,9 +191,13 @@ class Progress:
         )
 
     def __enter__(self) -> "Progress":
+        self.lines = ExitStack()
+        if not self.bar.disable:  # a line of the log moves the bar down instead of into it
+            self.lines.enter_context(logging_redirect_tqdm(tqdm_class=type(self.bar)))
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.lines.close()
         self.bar.close()
 
     def batches(self, loader: Iterable[Any]) -> Iterator[Any]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from engine.budget.limits import NAMES
 from engine.files import write_atomically
+from engine.records.doubts import doubts, interval
 from engine.report.charts import legend, line_chart
 from engine.report.html import chart, count, grid, html_page, percent, section, table
 
@@ -29,6 +30,7 @@ def write_report(folder: Path, command: str) -> Path:
     )
     parts = [
         _head(title, results),
+        _warnings(results),
         _cells(folder),
         _search(metrics["search"], results),
         _gates(folder / "gates"),
@@ -59,7 +61,7 @@ def _metrics(path: Path) -> dict[str, Metrics]:
 def _head(title: str, results: Mapping[str, Any]) -> str:
     gap = (results["diagnosis"] or {}).get("discretisation_gap")
     tiles = [
-        ("test accuracy, retrained", percent(results["test_accuracy"])),
+        (_tested(results), percent(results["test_accuracy"])),
         ("supernet, held-out images", percent(results["supernet_accuracy"])),
         ("discretised, same weights", percent(results["discretised_accuracy"])),
         ("discretisation gap", percent(gap)),
@@ -72,9 +74,23 @@ def _head(title: str, results: Mapping[str, Any]) -> str:
         for name, value in tiles
         if value
     )
-    warning = results["degenerate"]
-    told = f'<p class="warning">{escape(warning)}</p>' if warning else ""
+    told = "".join(f'<p class="warning">{escape(doubt)}</p>' for doubt in doubts(results))
     return f'<h1>{escape(title)}</h1><div class="tiles">{shown}</div>{told}'
+
+
+def _tested(results: Mapping[str, Any]) -> str:
+    where = interval(results)
+    return "test accuracy, retrained" + (f" (95% interval {where})" if where else "")
+
+
+def _warnings(results: Mapping[str, Any]) -> str:
+    """What was warned of on the way and is not said above."""
+    above = doubts(results)
+    lines = [
+        line for line in results.get("warnings") or [] if not any(doubt in line for doubt in above)
+    ]
+    told = "".join(f"<li>{escape(line)}</li>" for line in lines)
+    return section("Warnings", f"<ul>{told}</ul>" if told else "")
 
 
 def _cells(folder: Path) -> str:

@@ -14,6 +14,7 @@ from engine.data.loader import Loader
 from engine.errors import NumbersError
 from engine.files import write_atomically
 
+SETTLED = 50  # steps, before a loss is judged
 READ_EVERY = 10  # steps between two looks at a device that works by itself: each waits for it
 
 
@@ -92,6 +93,12 @@ class Watch:
         write_atomically(self.folder / "not_finite.json", text.encode())
 
 
+def judged_at(epochs: int, steps: int) -> int:
+    """The epoch (from 0) of so many steps whose loss says whether a run learns: not sooner than
+    after `SETTLED` steps, as the first few of any run are like guessing."""
+    return min(epochs, math.ceil(SETTLED / steps)) - 1
+
+
 def not_learning(loss: float, classes: int, rate: str) -> str | None:
     """A warning where the mean loss of an epoch is that of guessing, ln(classes), or worse.
 
@@ -100,7 +107,7 @@ def not_learning(loss: float, classes: int, rate: str) -> str | None:
     if loss < 0.99 * math.log(classes):
         return None
     return (
-        f"not learning: the mean train loss of the first epoch is {loss:.3f}, and guessing among "
+        f"not learning: the mean train loss of the epoch is {loss:.3f}, and guessing among "
         f"{classes} classes gives {math.log(classes):.3f}; causes are a learning rate too high or "
         f"too low ({rate}), too few steps, or labels that do not belong to their images"
     )

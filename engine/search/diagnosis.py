@@ -4,7 +4,7 @@ Source: Zela et al. 2020, arXiv:1909.09656 (skip connections as a symptom of col
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import torch
 from torch import Tensor
@@ -43,9 +43,15 @@ def diagnose(
     }
 
 
-def kept_candidates(found: Architecture) -> list[str]:
-    """Every kept candidate, group by group."""
-    return [name for edges in found.choices.values() for kept in edges.values() for name in kept]
+def kept_candidates(found: Architecture, groups: Collection[str | None] = ()) -> list[str]:
+    """Every kept candidate of these groups, or of all, group by group."""
+    return [
+        name
+        for group, edges in found.choices.items()
+        if not groups or group in groups
+        for kept in edges.values()
+        for name in kept
+    ]
 
 
 def degenerate(space: Space, found: Architecture) -> str | None:
@@ -56,11 +62,13 @@ def degenerate(space: Space, found: Architecture) -> str | None:
                 f"'{group}' is cut off: its output does not depend on its input. 'none' won too "
                 "many edges; search longer, or lower strategy.alpha_optimizer.lr"
             )
-    kept = kept_candidates(found)
+    normal = {layer.group for layer in space.layers if not layer.reduction} & set(space.groups)
+    kept = kept_candidates(found, normal or set(space.groups))
     if kept and all("skip" in name or "pool" in name for name in kept):
         what = "skip connections" if all("skip" in name for name in kept) else "skips and pools"
         return (
-            f"collapse: every kept candidate is parameter-free ({what}). Plain DARTS often ends "
+            f"collapse: every kept candidate is parameter-free ({what}), but for what a reduction "
+            "cell may hold. Plain DARTS often ends "
             "so, and a pruning search whose price is too high (strategy.losses.gate_cost.mu); "
             "strategies that counter it: pcdarts, sddarts, drnas, gdas"
         )

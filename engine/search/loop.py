@@ -16,7 +16,7 @@ from engine.errors import ConfigError, Interrupted
 from engine.parallel import distributed
 from engine.records.record import Progress, Record
 from engine.safety.checkpoint import Checkpoints
-from engine.safety.finite import Watch, largest, not_learning
+from engine.safety.finite import Watch, judged_at, largest, not_learning
 from engine.safety.memory import sparing
 from engine.safety.memory_probe import PROBED_STEPS, check_memory, images_for, step_memory
 from engine.search.diagnosis import degenerate
@@ -185,7 +185,9 @@ class _Search:
         for kept in state.strategy.keep(found.architecture, last=last):
             accuracy = discretised_accuracy(state.net, kept, state.roles)
             pareto.add(kept, epoch=epoch, accuracy=accuracy, meta=self.meta)
-        _tell(epoch, self.epochs, metrics, found, state.net.space.classes)
+        _tell(epoch, self.epochs, metrics, found)
+        if epoch == judged_at(self.epochs, len(state.roles.train)):
+            _warn_of_guessing(metrics["train_loss"], state.net.space.classes)
         if not last and state.strategy.alphas_move(epoch, self.epochs):
             self.warn_of_collapse(epoch, found.architecture)  # of the last, the run's end tells
         state.next_epoch(stopped=done)
@@ -245,15 +247,18 @@ def measured_numbers(metrics: dict[str, Tensor], strategy: Strategy) -> dict[str
     return val | alphas | metrics
 
 
-def _tell(epoch: int, epochs: int, metrics: dict[str, float], found: Found, classes: int) -> None:
+def _tell(epoch: int, epochs: int, metrics: dict[str, float], found: Found) -> None:
     log.info(
         "search epoch %d/%d: train loss %.3f, train accuracy %.3f; "
         "on held-out images supernet %.3f, discretised %.3f",
         epoch + 1, epochs, metrics["train_loss"], metrics["train_accuracy"],
         found.supernet_accuracy, found.discretised_accuracy,
     )  # fmt: skip
-    warning = not_learning(metrics["train_loss"], classes, "strategy.weight_optimizer.lr")
-    if epoch == 0 and warning:
+
+
+def _warn_of_guessing(loss: float, classes: int) -> None:
+    warning = not_learning(loss, classes, "strategy.weight_optimizer.lr")
+    if warning:
         log.warning("search: %s", warning)
 
 

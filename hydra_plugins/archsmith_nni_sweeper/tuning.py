@@ -154,4 +154,5 @@ def _write(folder: Path, direction: str, done: list[tuple[float, list[str]]], fa
         "trials": [{"value": value, "overrides": overrides} for value, overrides in done],
         "failed": failed,
     }
+    log.info("nni: best of %d trials, %.4f: %s", len(done), best[0], " ".join(best[1]))
     OmegaConf.save(OmegaConf.create(content), folder / RESULTS)

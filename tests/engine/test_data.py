@@ -259,15 +259,20 @@ def test_copies_of_training_images_in_the_test_set_are_told(caplog):
     assert "3 images of 'test' are exact copies of training images" in caplog.text
 
 
+def test_c3_the_remedy_for_too_few_held_out_images_is_one_that_helps():
+    message = "made: 1 of 3 images for role 'val', expected 2 or more; add images: every class"
+    with pytest.raises(DataError, match=message):
+        made([2, 1]).loaders(2, one_level=False, seed=0)
+    with pytest.raises(DataError, match=r"'val', .*; add images, or lower data\.split"):
+        made([9, 1], split=0.9).loaders(2, one_level=False, seed=0)
+
+
 def test_a_set_that_cannot_be_searched_is_refused():
     with pytest.raises(DataError, match="made: 1 class, expected at least 2"):
         made([4])
     with pytest.raises(DataError, match="made: class 'class1' has no training image, expected 1"):
         made([4, 0, 2])
-    message = "made: 1 of 3 images for role 'val', expected 2 or more; add images, .*data.split"
-    with pytest.raises(DataError, match=message):
-        made([2, 1]).loaders(2, one_level=False, seed=0)
-    message = "made: 1 of 10 images for role 'select', .*data.select"
+    message = "made: 1 of 10 images for role 'select', .*raise data.select"
     with pytest.raises(DataError, match=message):
         made([9, 1]).loaders(2, one_level=True, seed=0)
     with pytest.raises(ValueError, match=r"data\.augment\.crop: 2 could blank a whole 2x2 image"):

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from engine.search.diagnosis import degenerate, diagnose
+from engine.search.undecided import undecided
 from search_spaces.architecture import Architecture
 from search_spaces.nasbench201 import nasbench201
 from search_spaces.space import Space
@@ -48,3 +49,27 @@ def test_all_skips_are_named_a_collapse(space: Space):
 
 def test_a_cell_that_is_cut_off_is_named(space: Space):
     assert "cut off" in degenerate(space, found(space, "nor_conv_3x3", "none", "none"))
+
+
+def test_a6_a_normal_cell_of_poolings_is_a_collapse_whatever_the_reduction_cell(toy_darts: Space):
+    def cells(normal: str, reduce: str) -> Architecture:
+        kept = {"0-2": (normal,), "1-2": (normal,), "0-3": (normal,), "1-3": (normal,)}
+        return Architecture.of(
+            toy_darts, {"normal": kept, "reduce": dict.fromkeys(kept, (reduce,))}
+        )
+
+    assert "collapse" in degenerate(toy_darts, cells("max_pool_3x3", "sep_conv_3x3"))
+    assert degenerate(toy_darts, cells("sep_conv_3x3", "max_pool_3x3")) is None
+
+
+def test_a6_gates_that_hardly_moved_are_said_to_be_undecided(space: Space):
+    alive = {"cell": torch.ones(3, 4, dtype=torch.bool)}
+    one = found(space, "nor_conv_3x3", "avg_pool_3x3", "skip_connect")
+    assert "close to a draw" in undecided(space, alive, one, 0.996)
+    assert undecided(space, alive, one, 0.9) is None
+
+
+def test_a6_where_pruning_left_one_candidate_the_gates_decide_nothing(space: Space):
+    one = found(space, "nor_conv_3x3", "nor_conv_3x3", "nor_conv_3x3")
+    alive = {"cell": torch.tensor([[True, False, True, False]] * 3)}
+    assert undecided(space, alive, one, 1.0) is None

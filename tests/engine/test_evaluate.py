@@ -43,10 +43,19 @@ def test_measures_are_means_over_images_not_over_batches():
     logits = torch.tensor([[0.0, math.log(3)]]).repeat(4, 1)  # probabilities 1/4 and 3/4
     y = torch.tensor([1, 1, 0, 1])
     found = evaluate(Echo(), [(logits[:3], y[:3]), (logits[3:], y[3:])])
-    assert set(found) == {"accuracy", "balanced_accuracy", "loss"}
+    assert found["images"] == 4
     assert found["accuracy"] == 0.75
     assert found["balanced_accuracy"] == 0.5  # all 3 of class 1, none of the 1 of class 0
     assert found["loss"] == pytest.approx((3 * math.log(4 / 3) + math.log(4)) / 4, rel=1e-6)
+
+
+def test_a6_the_commonest_answer_and_how_often_it_is_right():
+    answers, y = torch.tensor([1, 1, 1, 0, 1]), torch.tensor([0, 0, 1, 0, 2])
+    found = evaluate(
+        Echo(), [(torch.eye(3)[answers[:2]], y[:2]), (torch.eye(3)[answers[2:]], y[2:])]
+    )
+    assert (found["commonest_answer"], found["commonest_share"]) == (1, 0.8)
+    assert (found["commonest_true"], found["largest_class"]) == (0.2, 0.6)
 
 
 def test_top5_counts_labels_among_the_five_largest_of_six_classes():

@@ -29,7 +29,9 @@ def folder(tmp_path: Path) -> Path:
         "supernet_accuracy": 0.75, "discretised_accuracy": 0.25, "parameters": 1234, "macs": 5678,
         "diagnosis": {"discretisation_gap": 0.5}, "seconds": {"search": 1.5}, "test_reads": 1,
         "peak_memory_bytes": {"search": 2**20}, "device": "cpu", "versions": {"torch": "2.15"},
-        "degenerate": "collapse: all skips",
+        "degenerate": "collapse: all skips", "undecided": "close to a draw",
+        "warnings": ["search: close to a draw", "baseline_resnet18: not learning"],
+        "test_interval": [0.4, 0.6], "test_images": 96, "test_doubt": "answers 'x' for all",
     }  # fmt: skip
     (tmp_path / "results.json").write_text(json.dumps(results))
     (tmp_path / "config.json").write_text(json.dumps({"seed": 3, "note": "</pre><b>&"}))
@@ -75,11 +77,16 @@ def test_the_report_is_whole_and_needs_no_network(folder: Path):
     assert not re.findall(r'(?:src|href)="', page)
     assert set(re.findall(r"https?://[^\s\"'<]+", page)) <= {"http://www.w3.org/2000/svg"}
     assert "<script" not in page
-    for shown in ("50.00%", "75.00%", "25.00%", "1,234", "5,678", "collapse: all skips"):
+    for shown in ("50.00%", "75.00%", "25.00%", "1,234", "5,678",
+        "collapse: all skips",
+        "close to a draw", "answers &#x27;x&#x27; for all",
+        "40.00% to 60.00%, 96 images", "<li>baseline_resnet18: not learning</li>",
+    ):  # fmt: skip
         assert shown in page
     assert "&lt;digits&gt;" in page
     assert "</pre><b>" not in page
     assert page.count("python run.py seed=3") == 1
+    assert page.count("close to a draw") == 1
 
 
 def test_every_edge_has_a_chart_with_a_line_per_candidate(folder: Path):

@@ -171,9 +171,9 @@ def test_a_retraining_in_the_native_form_is_that_in_the_reference(run):
     torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-3)
 
 
-def test_a_form_that_cannot_be_here_is_one_line(run, monkeypatch):
+def test_c3_a_form_that_cannot_be_built_here_asks_for_no_other_device(run, monkeypatch):
     monkeypatch.setattr("supernets.forms.library", lambda: None)
-    with pytest.raises(ConfigError, match=r"runtime\.form: native needs a CPU.* set runtime=fused"):
+    with pytest.raises(ConfigError, match=r"native kernels cannot be built.* set runtime=fused"):
         run(TOY, "a", form="native")
 
 

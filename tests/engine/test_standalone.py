@@ -12,6 +12,7 @@ from types import ModuleType
 
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from engine.export.literals import Code, literal, shortest
@@ -204,6 +205,14 @@ def test_an_image_is_normalised_and_named(tmp_path, capsys):
         with pytest.raises(ValueError, match=r"uint8 of 0..255 or float of 0..1, found torch"):
             model.prepare(wrong)
     torch.save(image, tmp_path / "image.pt")
+    model.main([str(tmp_path / "image.pt")])
+    C, H, W = model.INPUT_SHAPE
+    Image.new("RGB" if C == 3 else "L", (W, H)).save(tmp_path / "cat.png")
+    model.main([str(tmp_path / "cat.png")])
+    assert "cat.png: " in capsys.readouterr().out
+    (tmp_path / "dog.jpg").write_text("no picture")
+    with pytest.raises(SystemExit, match=r"dog\.jpg: cannot identify"):
+        model.main([str(tmp_path / "dog.jpg")])
     model.main([str(tmp_path / "image.pt")])
     assert names[int(net(x[None]).argmax())] in capsys.readouterr().out
     model.main([])

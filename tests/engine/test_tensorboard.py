@@ -84,9 +84,9 @@ def test_a_run_that_was_stopped_has_every_step_once(archsmith, monkeypatch, tmp_
     tags = read.Tags()
     for name in ("search/discretisation_gap", "cost/search_step_ms", "cost/search_peak_memory_mib",
                  "gates_normal/0-2/sep_conv_3x3"):  # fmt: skip
-        assert [point.step for point in read.Scalars(name)] == [0, 1], name
+        assert [point.step for point in read.Scalars(name)] == [1, 2], name
     for name in ("gates/normal", "cell/normal", "cell/reduce"):
-        assert [image.step for image in read.Images(name)] == [0, 1], name
+        assert [image.step for image in read.Images(name)] == [1, 2], name
     assert "alphas/alpha.normal" in tags["histograms"]
 
 
@@ -104,5 +104,5 @@ def test_points_written_after_the_checkpoint_are_replaced_not_doubled(tmp_path: 
     again.close()
     read = events(tmp_path / "tensorboard" / "search")
     points = [(point.step, point.value) for point in read.Scalars("cost/search_step_ms")]
-    assert points == [(0, 500.0), (1, 250.0), (2, 250.0)]
-    assert [point.step for point in read.Histograms("alphas/normal")] == [0, 1, 2]
+    assert points == [(1, 500.0), (2, 250.0), (3, 250.0)]
+    assert [point.step for point in read.Histograms("alphas/normal")] == [1, 2, 3]

@@ -12,7 +12,7 @@ from faults.toys import Killed, ToySearch, image_tree
 
 from engine.errors import NumbersError
 from engine.safety.checkpoint import Checkpoints
-from engine.safety.finite import READ_EVERY, Watch, largest, not_learning
+from engine.safety.finite import READ_EVERY, Watch, judged_at, largest, not_learning
 from engine.search.diagnosis import degenerate
 from search_spaces.architecture import Architecture
 from search_spaces.space import Space
@@ -151,6 +151,12 @@ def test_f26_guessing_after_an_epoch_is_a_warning_with_causes(
     assert "strategy.weight_optimizer.lr" in caplog.text
     assert not_learning(1.0, 10, "retrain.lr") is None
     assert "2.303" in str(not_learning(2.3, 10, "retrain.lr"))
+
+
+def test_c10_a_short_run_is_judged_when_its_first_steps_are_over():
+    assert judged_at(epochs=20, steps=11) == 4  # 55 steps
+    assert judged_at(epochs=3, steps=11) == 2  # its last
+    assert judged_at(epochs=20, steps=200) == 0
 
 
 def test_f23_an_image_that_is_not_bytes_is_named(archsmith, tmp_path: Path):

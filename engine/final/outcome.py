@@ -1,0 +1,57 @@
+"""What a test accuracy is worth: its interval, and whether the network answers by the image."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+NORMAL = 1.959964  # two-sided 95% quantile of the normal distribution
+UNTESTED: dict[str, Any] = dict.fromkeys(
+    f"test_{name}"
+    for name in (
+        "accuracy", "balanced_accuracy", "images", "interval", "commonest_share", "doubt",
+    )
+)  # fmt: skip
+
+
+def wilson(share: float, n: int) -> tuple[float, float]:
+    """95% interval of a share of n independent images. Wilson 1927, J. Am. Stat. Assoc. 22."""
+    z2 = NORMAL**2 / n
+    middle = share + z2 / 2
+    half = NORMAL * math.sqrt(share * (1 - share) / n + z2 / (4 * n))
+    return max(0.0, (middle - half) / (1 + z2)), min(1.0, (middle + half) / (1 + z2))
+
+
+def outcome(measures: Mapping[str, float], classes: Sequence[str]) -> dict[str, Any]:
+    """The fields of `results.json` about a test, from the measures of `evaluate`."""
+    found = {f"test_{name}": measures[name] for name in ("accuracy", "balanced_accuracy")}
+    images = int(measures["images"])
+    return (
+        UNTESTED
+        | found
+        | {
+            "test_images": images,
+            "test_interval": list(wilson(measures["accuracy"], images)),
+            "test_commonest_share": measures["commonest_share"],
+            "test_doubt": _doubt(measures, classes),
+        }
+    )
+
+
+def _doubt(measures: Mapping[str, float], classes: Sequence[str]) -> str | None:
+    """Whether one class is answered for most images of others, or guessing does as well."""
+    images, share = int(measures["images"]), measures["commonest_share"]
+    true, largest = measures["commonest_true"], measures["largest_class"]
+    if true < 1 and share >= (1 + true) / 2:
+        return (
+            f"the network answers '{classes[int(measures['commonest_answer'])]}' for "
+            f"{round(share * images)} of {images} test images, of which {round(true * images)} are "
+            "that; retrain longer (retrain.epochs) or with a lower retrain.lr, and look at the "
+            "labels"
+        )
+    if largest < 1 and wilson(measures["accuracy"], images)[0] <= largest:
+        return (
+            f"the test accuracy on {images} images cannot be told from always answering the "
+            f"largest class ({100 * largest:.2f}%); retrain longer (retrain.epochs), or test on "
+            "more images"
+        )
+    return None
