@@ -13,6 +13,7 @@ from test_every_config import composed, make
 from engine.records.record import Record
 from engine.safety.checkpoint import Checkpoints
 from engine.search.loop import SearchSettings, search
+from engine.search.state import SearchState
 from search_spaces.space import Space
 from strategies.strategy import Strategy
 from supernets.network import Network, supernet
@@ -67,10 +68,7 @@ class ToySearch:
         device: torch.device = CPU,
         **more: Any,
     ) -> Any:
-        scramble(0)  # what the pipeline does
-        self.strategy = make(self.config.strategy, space=self.space)
-        self.net = supernet(self.space, self.strategy.mixed_op).to(device)
-        self.strategy.setup(self.net, device)
+        self.start(device)
         data = make(self.config.data).to(device)
         one_level = not self.strategy.update.two_level
         try:
@@ -95,6 +93,20 @@ class ToySearch:
             )
         finally:
             scramble(99)
+
+    def start(self, device: torch.device = CPU) -> None:
+        """A new supernet and strategy, as the pipeline makes them."""
+        scramble(0)
+        self.strategy = make(self.config.strategy, space=self.space)
+        self.net = supernet(self.space, self.strategy.mixed_op).to(device)
+        self.strategy.setup(self.net, device)
+
+    def state(self) -> SearchState:
+        """That of a new search, without a loop around it."""
+        self.start()
+        one_level = not self.strategy.update.two_level
+        roles = make(self.config.data).loaders(8, one_level=one_level, seed=0)
+        return SearchState(self.net, self.strategy, roles)
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """Weights, buffers, alphas, both optimisers' moments, by name."""
