@@ -135,12 +135,13 @@ def test_epochs_by_hand_descend_at_the_rates_of_the_schedule_with_momentum_and_d
     """Two epochs of one image, x = 2 of class 0, then x = -1 of class 1: by plain floats."""
     batches = [(torch.tensor([[2.0]]), torch.tensor([0])), (-torch.ones(1, 1), torch.tensor([1]))]
     recipe = replace(TOY, ema=None, epochs=2, lr=0.5, min_lr=0.1, momentum=0.9, nesterov=False,
-                     weight_decay=0.01, clip=None, label_smoothing=0.0, auxiliary_weight=0.0)  # fmt: skip
+                     weight_decay=0.01, clip=None, label_smoothing=0.0,
+                     auxiliary_weight=0.0)  # fmt: skip
     net, w, speed = Slope(), 1.0, 0.0
     training = Training(net, batches, recipe)  # type: ignore[arg-type]
+    watch, progress = Watch("retrain", "", tmp_path, {}), Progress("retrain", 2, 0)
     for epoch, lr in enumerate((0.5, 0.3)):  # a cosine's start and middle between 0.5 and 0.1
-        for _ in training.epoch(Watch("retrain", "", tmp_path, {}), Progress("retrain", 2, 0)):
-            pass
+        list(training.epoch(watch, progress))
         assert (training.next_epoch()["lr"], net.drop) == pytest.approx((lr, 0.3 * epoch / 2))
         for x, right in ((2.0, 1.0), (-1.0, 0.0)):
             gradient = x * (1 / (1 + math.exp(-w * x)) - right) + 0.01 * w
