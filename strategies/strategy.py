@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from search_spaces.architecture import Architecture
+from search_spaces.architecture import Architecture, reachable
 from search_spaces.space import Space
 from strategies.discretisation.constrained import Tables, within
-from strategies.discretisation.decisions import Structure
+from strategies.discretisation.decisions import Structure, connected
 from strategies.gradients import Batch, Gradients, eagerly
 from strategies.micro_batches import in_parts
 from strategies.optimizer_state import load_named_state, named_state
@@ -262,14 +262,23 @@ class Strategy:
         return found
 
     def architecture(self, **meta: Any) -> Architecture:
-        """Discretises the present gates. Raises ValueError where pruning left nothing to read."""
-        choices = {
-            name: self.discretisation(cell, gates, self.alive[name].cpu())
-            for (name, cell), gates in zip(
-                self.space.groups.items(), self.gates().values(), strict=True
-            )
-        }
-        return Architecture.of(self.space, choices, **meta)
+        """Discretises the present gates. Raises ValueError where pruning left nothing to read.
+
+        Where the rule lets `none` cut a cell off, the best connected one is read in its place, and
+        `meta["reconnected"]` names its group.
+        """
+        choices, again = {}, []
+        for (name, cell), gates in zip(
+            self.space.groups.items(), self.gates().values(), strict=True
+        ):
+            alive = self.alive[name].cpu()
+            choices[name] = self.discretisation(cell, gates, alive)
+            if not reachable(cell, choices[name]):
+                choices[name] = connected(cell, gates, alive)
+                again.append(name)
+        return Architecture.of(
+            self.space, choices, **meta, **({"reconnected": again} if again else {})
+        )
 
     def structures(self) -> dict[str, Structure | None]:
         """Per group what the discretisation decides; None where it does not choose by gates."""

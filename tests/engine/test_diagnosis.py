@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -48,3 +49,12 @@ def test_all_skips_are_named_a_collapse(space: Space):
 
 def test_a_cell_that_is_cut_off_is_named(space: Space):
     assert "cut off" in degenerate(space, found(space, "nor_conv_3x3", "none", "none"))
+
+
+def test_a_cell_that_was_connected_again_is_named_beside_a_collapse(space: Space):
+    one = replace(found(space, *["skip_connect"] * 3), meta={"reconnected": ["cell"]})
+    said = degenerate(space, one)
+    assert "'cell' would be cut off" in said
+    assert "collapse" in said
+    assert "collapse" not in degenerate(space, replace(one, choices=found(
+        space, "nor_conv_3x3", "none", "skip_connect").choices))  # fmt: skip

@@ -3,6 +3,8 @@
 Three edges lead into one node, which keeps one. Each edge has two candidates.
 """
 
+from dataclasses import replace
+
 import pytest
 import torch
 from test_every_config import composed, make
@@ -62,3 +64,54 @@ def test_gates_that_are_drawn_are_read_by_their_mean():
     assert torch.equal(first, strategy.gates()["cell"])
     assert first[1, 1].item() == pytest.approx(0.881, abs=1e-3)
     assert strategy.architecture(seed=3).meta == {"seed": 3}
+
+
+def cut_off(output: str) -> Strategy:
+    """Two nodes behind one input; `none` wins every edge by gates of 0.7, 0.6 and 0.5."""
+    names = ["none", "skip_connect", "sep_conv_3x3"]
+    cell = Cell(1, 2, complete_edges(1, 2, names), keep=None, output=output)
+    space = replace(one_node(), cells={"cell": cell})
+    strategy: Strategy = make(composed("strategy=darts").strategy, space=space)
+    gates = torch.tensor([[0.7, 0.2, 0.1], [0.6, 0.15, 0.25], [0.5, 0.4, 0.1]])  # 0-1, 0-2, 1-2
+    strategy.alphas["cell"].data.copy_(gates.log())
+    return strategy
+
+
+def test_a_cell_that_none_cuts_off_is_read_as_the_best_connected_one():
+    """The last node alone is the output: 0-2 alone loses 0.25/0.6 = 0.42, both others 0.23."""
+    found = cut_off("last").architecture(seed=1)
+    assert found.choices == {"cell": {"0-2": ("sep_conv_3x3",)}}
+    assert found.meta == {"seed": 1, "reconnected": ["cell"]}
+
+
+def test_a_cell_of_which_every_node_is_output_needs_one_edge_from_an_input():
+    strategy = cut_off("concat")
+    assert strategy.architecture().choices == {"cell": {"0-2": ("sep_conv_3x3",)}}
+    strategy.prune({"cell": torch.tensor([[True] * 3, [True, False, False], [True] * 3])})
+    assert strategy.architecture().choices == {"cell": {"0-1": ("skip_connect",)}}
+
+
+def test_a_way_over_two_edges_is_taken_where_it_is_the_better_one():
+    strategy = cut_off("last")
+    strategy.prune({"cell": torch.tensor([[True] * 3, [True, True, False], [True] * 3])})
+    # shares anew: none 0.8 and skip 0.2 on 0-2, a loss of 1/4; over 0-1 and 1-2 of 2/7 * 4/5
+    assert strategy.architecture().choices == {"cell": {"0-2": ("skip_connect",)}}
+    strategy.alphas["cell"].data[2, 1] += 1.0
+    assert strategy.architecture().choices == {
+        "cell": {"0-1": ("skip_connect",), "1-2": ("skip_connect",)}
+    }
+
+
+def test_what_is_connected_is_read_by_the_rule_and_not_remarked():
+    strategy = cut_off("last")
+    strategy.alphas["cell"].data[1, 2] += 2.0
+    found = strategy.architecture()
+    assert found.choices == {"cell": {"0-2": ("sep_conv_3x3",)}}
+    assert found.meta == {}
+
+
+def test_a_cell_through_which_nothing_can_get_is_refused():
+    strategy = cut_off("last")
+    strategy.prune({"cell": torch.tensor([[True] * 3, [True, False, False], [True, False, False]])})
+    with pytest.raises(ValueError, match="no way from a cell's input to its output is left"):
+        strategy.architecture()
