@@ -16,7 +16,7 @@ from torch import Tensor
 
 from engine.data.augment import Augment, generator
 from engine.data.loader import Images, Loader, Normalise
-from engine.data.split import Settings, stratified
+from engine.data.split import Settings, allocate, pick, stratified
 from engine.errors import DataError
 
 log = logging.getLogger(__name__)
@@ -30,13 +30,15 @@ class Roles:
     """The loaders of a search. `val` is None in a one-level search.
 
     `statistics` re-estimates batch normalisation: whole batches of at most 2048 training images,
-    never augmented, always the same ones in the same mixed order.
+    never augmented, always the same ones in the same mixed order. `sample` is one batch of `select`
+    images, always the same ones, in which classes have their proportions.
     """
 
     train: Loader
     val: Loader | None
     select: Loader
     statistics: Loader
+    sample: Loader
 
 
 class Data:
@@ -119,6 +121,7 @@ class Data:
             val=None if one_level else augmented("val", held_out),
             select=self.plain("select", held_out, batch_size),
             statistics=self.plain("statistics", mixed[:whole], batch_size),
+            sample=self.plain("sample", self._sample(held_out, batch_size), batch_size),
         )
 
     def training(
@@ -210,6 +213,12 @@ class Data:
                 "gets its share, and test_balanced_accuracy is the number to read",
                 self.classes[most], counts[most], self.classes[least], counts[least],
             )  # fmt: skip
+
+    def _sample(self, index: Tensor, count: int) -> Tensor:
+        """At most so many of these images, classes in proportion, the same for a `data.seed`."""
+        labels, source = self.images.labels[index], generator(self.settings.seed, "sample")
+        taken = allocate(self._counts(labels), min(count, len(index)))
+        return index[pick(labels, taken, source)]
 
     def _training(
         self,

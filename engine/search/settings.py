@@ -14,8 +14,9 @@ class SearchSettings:
         micro_batches: parts in which a batch is computed, to save memory.
         seconds: time for the search; where it is given, `epochs` is what fits
             (`engine.search.time_budget`).
-        curvature: each epoch also measures the dominant eigenvalue in alpha and the sharpness in
-            the weights, on one batch of `select`; it takes about 25 steps' time.
+        curvature: each epoch also measures the largest eigenvalue in alpha and the sharpness in
+            the weights, on one batch of `select` that has the classes' proportions and is the same
+            in every epoch; it takes about 25 steps' time.
         precision: `float32`, or `bfloat16` autocast of the supernet; alphas, gates, weights and
             statistics stay float32.
         alpha_lr_scale: multiplies the learning rate of alphas that Adam moves. Adam's step is its

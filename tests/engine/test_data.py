@@ -192,6 +192,19 @@ def test_statistics_of_a_set_smaller_than_a_batch():
     assert [len(y) for _, y in roles.statistics] == [4]
 
 
+def test_the_sample_is_one_batch_of_select_with_every_class_in_proportion():
+    """Images lie class by class, as in a folder: the first batch would be of one class."""
+    data = made([60, 20, 20])
+    for one_level in (False, True):
+        roles = data.loaders(5, one_level=one_level, seed=0)
+        (first, second) = ([y.tolist() for _, y in roles.sample] for _ in range(2))
+        assert first == second == [[0, 0, 0, 1, 2]]
+        assert set(images_of(roles.sample)) <= set(images_of(roles.select))
+        again = data.loaders(5, one_level=one_level, seed=7)
+        assert images_of(again.sample) == images_of(roles.sample)
+    assert len(images_of(data.loaders(64, one_level=True, seed=0).sample)) == 10  # all there are
+
+
 def test_training_has_all_images_and_its_own_order():
     data = made([20, 10])
     assert images_of(data.training(6, 0)) == list(range(30))

@@ -49,6 +49,7 @@ def parts() -> tuple[Network, Strategy, Any, list[str]]:
         val=Recording("val", read, [images(4, 0.0)]),  # type: ignore[arg-type]
         select=Recording("select", read, [images(30, -2.0), images(10, -2.0)]),  # type: ignore[arg-type]
         statistics=Recording("statistics", read, [images(20, 5.0)]),  # type: ignore[arg-type]
+        sample=Recording("sample", read, [images(6, 1.0)]),  # type: ignore[arg-type]
     )
     return net, strategy, roles, read
 
@@ -87,3 +88,16 @@ def test_the_discrete_network_is_measured_with_statistics_and_candidates_of_its_
         x, y = (torch.cat(part) for part in zip(*roles.select.batches, strict=True))
         right = (net.eval()(x, mixture).argmax(1) == y).float().mean().item()
     assert found.discretised_accuracy == pytest.approx(right)
+
+
+def test_curvature_is_measured_on_the_sample(parts, monkeypatch):
+    net, strategy, roles, read = parts
+    asked = []
+    for name, value in (("alpha_eigenvalue", 0.5), ("weight_sharpness", 0.25)):
+        measured = lambda *given, value=value: asked.append(given) or value  # noqa: E731
+        monkeypatch.setattr(f"engine.search.measure.{name}", measured)
+    found = measure(net, strategy, roles, {}, curvature=True).metrics
+    assert (found["alpha_eigenvalue"], found["weight_sharpness"]) == (0.5, 0.25)
+    assert read[-1:] == ["sample"]
+    assert all(given == (net, strategy, roles.sample.batches[0]) for given in asked)
+    assert len(asked) == 2
