@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from engine import garbage, interrupt
@@ -69,9 +68,7 @@ def search(
             "which alphas move; "
             "lower strategy.warmup or raise search.epochs"
         )
-    if isinstance(strategy.alpha_optimizer, torch.optim.Adam):
-        for group in strategy.alpha_optimizer.param_groups:
-            group["lr"] *= settings.alpha_lr_scale
+    strategy.for_batches(settings.batch_size)
     strategy.micro_batches = settings.micro_batches
     if settings.epochs * len(roles.train) >= PROBED_STEPS and distributed.size() == 1:
         probe_memory(net, strategy, min(settings.batch_size, len(roles.train.index)))

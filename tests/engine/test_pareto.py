@@ -44,7 +44,7 @@ def run(folder: Path, space: Space, **more: Any) -> tuple[Strategy, Found]:
         net,
         strategy,
         make(config.data).loaders(8, one_level=True, seed=0),
-        SearchSettings(epochs=EPOCHS, batch_size=8, alpha_lr_scale=1.0),
+        SearchSettings(epochs=EPOCHS, batch_size=8),
         folder=folder,
         record=Record(folder),
         checkpoints=Checkpoints(folder / "checkpoints", "search", {}),

@@ -39,7 +39,10 @@ def start(space: Space, name: str, *overrides: str) -> tuple[Network, Strategy]:
         small["candidates"] = ["none", "nor_conv_3x3", "avg_pool_3x3"]
     else:
         small["nodes"] = 1
-    strategy = make(composed(f"strategy={name}", *overrides).strategy, space=space.resize(**small))
+    strategy = make(
+        composed(f"strategy={name}", "strategy.alpha_lr_scale=10", *overrides).strategy,
+        space=space.resize(**small),
+    )
     net = supernet(strategy.space, strategy.mixed_op)
     strategy.setup(net, CPU)
     return net, strategy
@@ -51,7 +54,7 @@ def run(net: Network, strategy: Strategy, folder: Path, epochs: int = 3, **more:
         net,
         strategy,
         roles,
-        SearchSettings(epochs=epochs, batch_size=8, alpha_lr_scale=10.0),
+        SearchSettings(epochs=epochs, batch_size=8),
         folder=folder,
         record=Record(folder),
         checkpoints=Checkpoints(folder / "checkpoints", "search", {}, every_seconds=60),
@@ -185,7 +188,7 @@ def test_pcdarts_with_k_1_and_no_edge_normalisation_is_darts_bit_for_bit(
     toy = request.getfixturevalue(space)
     same = [
         "strategy.mixed_op.k=1", "strategy/edge_normalisation=none", "strategy.warmup=0",
-        "strategy.min_lr=0.001", "strategy.alpha_optimizer.lr=3e-4",
+        "strategy.min_lr=0.001", "strategy.lr_batch=null", "strategy.alpha_optimizer.lr=3e-4",
         "strategy.weight_optimizer.lr=0.025",
     ]  # fmt: skip
     ours = start(toy, "pcdarts", *same)

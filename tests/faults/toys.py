@@ -23,7 +23,8 @@ STRATEGIES = [
     "darts", "pcdarts", "goldnas", "sddarts", "gdas", "drnas", "darts_second_order", "annealed",
 ]  # fmt: skip
 TOY = [
-    "strategy.alpha_optimizer.weight_decay=0", "data=synthetic", "data.size=32",
+    "strategy.alpha_optimizer.weight_decay=0", "strategy.alpha_lr_scale=10",
+    "data=synthetic", "data.size=32",
     "data.image_size=8", "data.classes=3", "data.augment.crop=1", "data.augment.flip=true",
 ]  # fmt: skip
 MORE = {  # so that 2 epochs of 2 steps see what a method has of its own
@@ -76,9 +77,7 @@ class ToySearch:
                 self.net,
                 self.strategy,
                 data.loaders(8 if not one_level else 15, one_level=one_level, seed=0),
-                SearchSettings(
-                    epochs=epochs, batch_size=8, alpha_lr_scale=10.0, micro_batches=micro_batches
-                ),
+                SearchSettings(epochs=epochs, batch_size=8, micro_batches=micro_batches),
                 folder=folder,
                 record=Record(folder),
                 checkpoints=Checkpoints(
