@@ -42,17 +42,12 @@ def stripes(source: torch.Generator) -> tuple[Tensor, Tensor]:
 
 
 def cuts(seed: int, *, shuffled: bool) -> tuple[list[tuple[str, str]], dict[str, tuple[str, ...]]]:
-    """The candidates in the order in which they went, and those that are left."""
+    """The candidates in the order in which they went, and those that are left; by the defaults."""
     torch.manual_seed(seed)
     source = torch.Generator().manual_seed(seed)
     strategy = make(
-        composed(
-            "strategy=goldnas", "strategy/stopping=none", "strategy.weight_optimizer.lr=0.05",
-            "strategy.pruning.maximum=0.3", "strategy.losses.gate_cost.mu=0.0",
-            "strategy.losses.gate_cost.start=1e-3", "strategy.losses.gate_cost.ceiling=null",
-        ).strategy,
-        space=planted(),
-    )  # fmt: skip
+        composed("strategy=goldnas", "strategy.alpha_lr_scale=30").strategy, space=planted()
+    )
     net = supernet(strategy.space, strategy.mixed_op)
     net.stem_second = OtherImages()
     strategy.setup(net, torch.device("cpu"))
@@ -64,7 +59,8 @@ def cuts(seed: int, *, shuffled: bool) -> tuple[list[tuple[str, str]], dict[str,
             x, y = stripes(source)
             y = y[torch.randperm(len(y), generator=source)] if shuffled else y
             progress = (epoch + i / STEPS) / EPOCHS
-            strategy.step(net, (x, y), None, progress=progress, move_alphas=True)
+            moves = strategy.alphas_move(epoch, EPOCHS)
+            strategy.step(net, (x, y), None, progress=progress, move_alphas=moves)
         done = strategy.epoch_end(net, None, (epoch + 1) / EPOCHS)
         cut = (before & ~strategy.alive["cell"]).nonzero().tolist()
         gone += [(edges[e].name, NAMES[o]) for e, o in cut]
