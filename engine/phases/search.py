@@ -95,6 +95,8 @@ def _train_supernet(
         checkpoints=run.checkpoints("search", identity),
         meta=meta,
     )
+    if settings.seconds is not None:
+        run.results.update(search_epochs=found.architecture.meta["epoch"] + 1)
     if job.budget.limits:
         found, told = fitted(job, found, net, strategy, roles)
         run.budgeted(told)

@@ -3,6 +3,7 @@
 Source: Bi et al. 2020, arXiv:2007.03331; formulas and numbers of the public code.
 """
 
+import math
 from collections.abc import Hashable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from supernets.network import Network
 
 SMALLEST = torch.finfo(torch.float32).tiny
+LEAST = 0.1  # of the cross-entropy of guessing: below, the price no longer falls with the loss
 
 
 def resource(gates: Tensor, alive: Tensor, prices: Tensor, same: Tensor) -> Tensor:
@@ -37,7 +39,8 @@ class GateCost:
     """lambda * CE * R / |R|; a candidate costs r + mu * F on each of its layers.
 
     F is its multiply-accumulates. CE / |R| is a number, not differentiated, so that the term is
-    lambda times the cross-entropy and its descent that of lambda * CE * log R. Not in the paper,
+    lambda times the cross-entropy (at least a tenth of that of guessing, so that what a solved
+    task does not need still goes), and its descent that of lambda * CE * log R. Not in the paper,
     whose lambda R has no relation to the loss: what is right for one size of the space and one
     loss is a hundred times too much for another.
 
@@ -84,7 +87,9 @@ class GateCost:
         """The term, 0-dim."""
         cost = self.cost(mixture)
         with torch.no_grad():
-            unit = F.cross_entropy(logits, batch[1]) / cost.clamp_min(SMALLEST)
+            least = LEAST * math.log(logits.size(1))
+            loss = F.cross_entropy(logits, batch[1]).clamp_min(least)
+            unit = loss / cost.clamp_min(SMALLEST)
         return self.pressure.strength * unit * cost
 
     def cost(self, mixture: "Mixture") -> Tensor:

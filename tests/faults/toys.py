@@ -14,6 +14,7 @@ from engine.records.record import Record
 from engine.safety.checkpoint import Checkpoints
 from engine.search.loop import SearchSettings, search
 from engine.search.state import SearchState
+from engine.search.time_budget import Pace
 from search_spaces.space import Space
 from strategies.strategy import Strategy
 from supernets.network import Network, supernet
@@ -105,7 +106,7 @@ class ToySearch:
         self.start()
         one_level = not self.strategy.update.two_level
         roles = make(self.config.data).loaders(8, one_level=one_level, seed=0)
-        return SearchState(self.net, self.strategy, roles)
+        return SearchState(self.net, self.strategy, roles, Pace(2, None, lambda: 0.0))
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """Weights, buffers, alphas, both optimisers' moments, by name."""
