@@ -37,7 +37,7 @@ MORE = {  # so that 2 epochs of 2 steps see what a method has of its own
         "strategy.losses.self_distillation.teachers=1",
         "strategy.losses.self_distillation.unit=step",
     ],
-    "goldnas": ["strategy.warmup=0", "strategy.pruning.most=0.5", "strategy.pruning.maximum=0.3"],
+    "goldnas": ["strategy.warmup=0", "strategy.pruning.most=0.5", "strategy.pruning.maximum=0.99"],
 }
 
 

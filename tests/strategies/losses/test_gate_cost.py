@@ -227,7 +227,10 @@ def test_goldnas_5_last_ops_survive_any_lambda():
     """lambda -> infinity, and pruning as strong as it can be: one op a node stays."""
     torch.manual_seed(0)
     space = toy()
-    strong = ["strategy.pruning.maximum=0.4", "strategy.pruning.most=99"]
+    strong = [
+        "strategy.pruning.maximum=0.9", "strategy.pruning.most=99", "strategy.pruning.gradual=1",
+        "strategy.losses.gate_cost.ceiling=null", "strategy.warmup=0",
+    ]  # fmt: skip
     strategy = make(composed("strategy=goldnas", *strong).strategy, space=space)
     net = supernet(space, strategy.mixed_op)
     strategy.setup(net, torch.device("cpu"))

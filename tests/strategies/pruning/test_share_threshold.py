@@ -163,7 +163,9 @@ def ready(*overrides: str, name: str = "goldnas") -> tuple[Network, Strategy]:
     space = goldnas(
         layers=3, nodes=2, channels=4, candidates=PAIR, input_shape=(3, 8, 8), classes=3
     )
-    strategy = make(composed(f"strategy={name}", *overrides).strategy, space=space)
+    strategy = make(
+        composed(f"strategy={name}", "strategy.warmup=0", *overrides).strategy, space=space
+    )
     net = supernet(space, strategy.mixed_op)
     strategy.setup(net, torch.device("cpu"))
     return net, strategy
