@@ -12,7 +12,7 @@ class SearchSettings:
 
     Args:
         micro_batches: parts in which a batch is computed, to save memory.
-        seconds: time for the search; where it is given, `epochs` is what fits, anew after each epoch
+        seconds: time for the search; where given, `epochs` is what fits, anew after each epoch
             (`engine.search.time_budget`).
         curvature: each epoch also measures the largest eigenvalue in alpha and the sharpness in
             the weights, on one batch of `select` that has the classes' proportions and is the same
