@@ -355,7 +355,8 @@ def test_digits_by_their_known_numbers():
     assert data.input_shape == (1, 8, 8)
     assert data.classes == tuple("0123456789")
     counts = data.describe(one_level=False)["images"]
-    assert sum(counts["train"].values()) == sum(counts["val"].values()) == 629  # of 1258
+    assert sum(counts["train"].values()) == sum(counts["val"].values()) == 566  # of 1132
+    assert sum(counts["select"].values()) == 126  # of 1258
     assert sum(data.describe(one_level=True)["images"]["train"].values()) == 1132  # 1132.2
     loader = data.training(32, 0)
     values = torch.cat([raw(data, x).round().flatten() for x, _ in loader]).unique().tolist()
@@ -405,7 +406,9 @@ def test_folder_by_hand(tmp_path):
     data = folder(str(root), **FOLDER)
     assert (data.name, data.classes, data.input_shape) == ("folder", ("cat", "dog"), (1, 4, 4))
     counts = data.describe(one_level=False)["images"]
-    assert counts["train"] == counts["val"] == {"cat": 2, "dog": 3}
+    assert counts["select"] == {"cat": 1, "dog": 1}
+    assert counts["train"] == {"cat": 2, "dog": 2}  # of 3 and 5, half: 1.5 and 2.5
+    assert counts["val"] == {"cat": 1, "dog": 3}
     assert images_of(data.training(5, 0)) == list(range(10))
     assert images_of(data.test(2)) == [10, 11, 12]
     assert data.describe(one_level=False)["skipped"] == 0
