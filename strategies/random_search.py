@@ -75,7 +75,7 @@ def pruned_at_random(
 
 
 class RandomSearch:
-    """Draws an architecture; the supernet is never trained.
+    """Draws an architecture; the supernet is never trained. There are no alphas to scale a rate of.
 
     The draw depends on the seed of torch's global generator at construction, as every strategy's
     start does.
@@ -83,7 +83,7 @@ class RandomSearch:
 
     searches = False
 
-    def __init__(self, space: Space):
+    def __init__(self, space: Space, alpha_lr_scale: float | None = None):
         self.space = space
         self.generator = torch.Generator().manual_seed(int(torch.randint(2**62, ())))
 

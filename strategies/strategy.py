@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from search_spaces.architecture import Architecture
+from search_spaces.architecture import Architecture, reachable
 from search_spaces.space import Space
 from strategies.discretisation.constrained import Tables, within
-from strategies.discretisation.decisions import Structure
+from strategies.discretisation.decisions import Structure, connected
 from strategies.gradients import Batch, Gradients, eagerly
 from strategies.micro_batches import in_parts
 from strategies.optimizer_state import load_named_state, named_state
@@ -35,12 +35,18 @@ class Strategy:
             strategy.mixed_op)`.
         alpha_optimizer, weight_optimizer: `parameters -> torch optimiser`.
         min_lr: where the cosine schedule of the weights' learning rate ends.
+        lr_batch: the batch size that the weights' learning rate and `min_lr` are meant for: with
+            others they change in proportion. None: they are meant for any.
+        alpha_lr_scale: multiplies the learning rate of the alphas' optimiser, whichever it is. The
+            papers' rates are made for some 20,000 alpha steps; in a search of a few hundred alphas
+            would hardly move.
         clip: largest norm of the weights' gradient; None for no limit.
         alpha_init: standard deviation of the initial alphas and betas.
         warmup: share of the epochs in which alphas and betas stand still.
 
     Raises:
-        ValueError: a warm-up outside [0, 1), a negative learning rate or clip.
+        ValueError: a warm-up outside [0, 1), a negative learning rate or clip, a scale or a batch
+            size that is not positive.
     """
 
     searches = True  # whether epochs are spent on a supernet at all
@@ -63,6 +69,8 @@ class Strategy:
         alpha_optimizer: Callable[..., torch.optim.Optimizer],
         weight_optimizer: Callable[..., torch.optim.Optimizer],
         min_lr: float,
+        lr_batch: int | None,
+        alpha_lr_scale: float,
         clip: float | None,
         alpha_init: float,
         warmup: float,
@@ -76,6 +84,14 @@ class Strategy:
             raise ValueError(f"strategy.min_lr: expected at least 0, found {min_lr}")
         if clip is not None and clip <= 0:
             raise ValueError(f"strategy.clip: expected a positive norm or null, found {clip}")
+        if alpha_lr_scale <= 0:
+            raise ValueError(
+                f"strategy.alpha_lr_scale: expected a positive number, found {alpha_lr_scale}"
+            )
+        if lr_batch is not None and lr_batch < 1:
+            raise ValueError(
+                f"strategy.lr_batch: expected a batch size of at least 1 or null, found {lr_batch}"
+            )
         for name, make in (("alpha", alpha_optimizer), ("weight", weight_optimizer)):
             try:
                 make([nn.Parameter(torch.zeros(1))])
@@ -86,6 +102,7 @@ class Strategy:
         self.mixed_op, self.update, self.losses = mixed_op, update, dict(losses)
         self.pruning, self.stopping, self.discretisation = pruning, stopping, discretisation
         self.min_lr, self.clip, self.warmup = min_lr, clip, warmup
+        self.lr_batch, self.alpha_lr_scale = lr_batch, alpha_lr_scale
         self._make_alpha_optimizer, self._make_weight_optimizer = alpha_optimizer, weight_optimizer
 
         def logits(*shape: int) -> nn.Parameter:
@@ -127,6 +144,8 @@ class Strategy:
         self._weight_names = {id(p): name for name, p in net.named_parameters()}
         self.weight_optimizer = self._make_weight_optimizer(self.weights)
         self.alpha_optimizer = self._make_alpha_optimizer(self.arch_parameters())
+        for group in self.alpha_optimizer.param_groups:
+            group["lr"] *= self.alpha_lr_scale
         self.weight_lr = [group["lr"] for group in self.weight_optimizer.param_groups]
         for ingredient in self._having("setup"):
             ingredient.setup(net, self)
@@ -207,6 +226,14 @@ class Strategy:
         """Whether alphas move in this epoch (from 0) of so many."""
         return epoch >= round(self.warmup * epochs)
 
+    def for_batches(self, size: int) -> None:
+        """Sets the weights' learning rates for batches of this size, once, before a search."""
+        scale = 1.0 if self.lr_batch is None else size / self.lr_batch
+        self.min_lr *= scale
+        self.weight_lr = [lr * scale for lr in self.weight_lr]
+        for group, lr in zip(self.weight_optimizer.param_groups, self.weight_lr, strict=True):
+            group["lr"] = lr
+
     def epoch_start(self, epoch: int, epochs: int) -> None:
         """Sets the cosine learning rate of this epoch."""
         cosine = (1 + math.cos(math.pi * epoch / epochs)) / 2
@@ -262,14 +289,23 @@ class Strategy:
         return found
 
     def architecture(self, **meta: Any) -> Architecture:
-        """Discretises the present gates. Raises ValueError where pruning left nothing to read."""
-        choices = {
-            name: self.discretisation(cell, gates, self.alive[name].cpu())
-            for (name, cell), gates in zip(
-                self.space.groups.items(), self.gates().values(), strict=True
-            )
-        }
-        return Architecture.of(self.space, choices, **meta)
+        """Discretises the present gates. Raises ValueError where pruning left nothing to read.
+
+        Where the rule lets `none` cut a cell off, the best connected one is read in its place, and
+        `meta["reconnected"]` names its group.
+        """
+        choices, again = {}, []
+        for (name, cell), gates in zip(
+            self.space.groups.items(), self.gates().values(), strict=True
+        ):
+            alive = self.alive[name].cpu()
+            choices[name] = self.discretisation(cell, gates, alive)
+            if not reachable(cell, choices[name]):
+                choices[name] = connected(cell, gates, alive)
+                again.append(name)
+        return Architecture.of(
+            self.space, choices, **meta, **({"reconnected": again} if again else {})
+        )
 
     def structures(self) -> dict[str, Structure | None]:
         """Per group what the discretisation decides; None where it does not choose by gates."""

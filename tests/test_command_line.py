@@ -9,12 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from conftest import Said
 from PIL import Image
 
 import run
 from engine.command import naming
 from engine.command.cli import LISTED
+from engine.errors import Interrupted
+from search_spaces.architecture import Architecture
 from supernets.forms import use_form
 
 TINY = [
@@ -223,11 +226,25 @@ def test_the_same_seed_gives_the_same_architecture_byte_for_byte(archsmith):
     for name in ("one", "two", "other"):
         seed = "seed=1" if name == "other" else "seed=0"
         assert archsmith(*TINY, "task=search", seed, f"hydra.run.dir={name}").code == 0
-    one, two, other = (
-        Path(name, "architecture.json").read_bytes() for name in ("one", "two", "other")
-    )
-    assert one == two
-    assert one != other
+    files = [Path(name, "architecture.json") for name in ("one", "two", "other")]
+    assert files[0].read_bytes() == files[1].read_bytes()
+    one, _, other = map(Architecture.load, files)
+    assert one.choices != other.choices  # the files differ anyway: they hold the seed
+
+
+def test_the_seed_starts_alphas_weights_and_batches(archsmith, monkeypatch):
+    started = {}
+
+    def stop(net, strategy, roles, *_, **__) -> None:
+        tensors = [*strategy.arch_parameters(), next(net.parameters())]
+        started[roles.train.seed] = [t.detach().clone() for t in tensors]
+        raise Interrupted("started")
+
+    monkeypatch.setattr("engine.phases.search.run_search", stop)
+    for seed in (3, 4):
+        archsmith(*TINY, "task=search", f"seed={seed}", f"hydra.run.dir={seed}")
+    assert set(started) == {3, 4}
+    assert not any(torch.equal(a, b) for a, b in zip(*started.values(), strict=True))
 
 
 @pytest.mark.parametrize(

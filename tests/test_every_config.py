@@ -27,9 +27,10 @@ CPU = torch.device("cpu")
 
 
 def composed(*overrides: str) -> DictConfig:
+    """The demo's configuration; alphas move at the rates of the strategies' own files."""
     naming.register()
     with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
-        return compose("config", overrides=list(overrides))
+        return compose("config", overrides=["strategy.alpha_lr_scale=1", *overrides])
 
 
 def make(node: DictConfig, **live: Any) -> Any:
@@ -69,7 +70,7 @@ def test_strategy_searches_and_yields_a_network(name: str, toy: str, request, tm
         net,
         strategy,
         data.loaders(16, one_level=not strategy.update.two_level, seed=0),
-        SearchSettings(epochs=2, batch_size=16, alpha_lr_scale=1.0),
+        SearchSettings(epochs=2, batch_size=16),
         folder=tmp_path,
         record=Record(tmp_path),
         checkpoints=Checkpoints(tmp_path / "checkpoints", "search", {}),

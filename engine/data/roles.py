@@ -1,7 +1,8 @@
 """Which of the images each role may read.
 
-`train` is for weights, `val` for alphas, `select` (never augmented) for choosing epochs or
-candidates. `test` is for the final evaluation: loaded when first asked for, every request counted.
+`train` is for weights, `val` for alphas. `select`, never augmented, is for measuring: it moves
+neither, and is the same for every strategy. `test` is for the final evaluation: loaded when first
+asked for, every request counted.
 """
 
 import hashlib
@@ -17,12 +18,13 @@ from torch import Tensor
 from engine.data.augment import Augment, generator
 from engine.data.loader import Images, Loader, Normalise
 from engine.data.preprocessing import Preprocessing
-from engine.data.split import Settings, stratified
+from engine.data.split import Settings, allocate, pick, stratified
 from engine.errors import DataError
 
 log = logging.getLogger(__name__)
 
 IMBALANCE = 10  # the largest class by the smallest, from which on it is said
+OF_ROLE = {"train": "split", "val": "split", "select": "select"}  # the setting of its size
 STATISTICS = 2048  # images that batch-norm statistics are re-estimated on
 Shape = tuple[int, int, int]  # C, H, W
 
@@ -32,13 +34,15 @@ class Roles:
     """The loaders of a search. `val` is None in a one-level search.
 
     `statistics` re-estimates batch normalisation: whole batches of at most 2048 training images,
-    never augmented, always the same ones in the same mixed order.
+    never augmented, always the same ones in the same mixed order. `sample` is one batch of `select`
+    images, always the same ones, in which classes have their proportions.
     """
 
     train: Loader
     val: Loader | None
     select: Loader
     statistics: Loader
+    sample: Loader
 
 
 class Data:
@@ -99,17 +103,18 @@ class Data:
     def loaders(
         self, batch_size: int, *, one_level: bool, seed: int, drop_last: bool = False
     ) -> Roles:
-        """The loaders of a search; in a one-level one `train` is all but the `select` share.
+        """The loaders of a search; `select` is the same in every one, whatever the strategy.
 
         Raises:
             DataError: fewer than 2 images in a role.
             ValueError: a batch size below 2.
         """
-        train, held_out = self.split(one_level=one_level)
+        index = self.split(one_level=one_level)
+        train, select = index["train"], index["select"]
         if self._val is None and not self._compared:
             self._compared = True
-            role = "select" if one_level else "val"
-            _warn_of_copies(role, self.images, train, self.images, held_out)
+            for role in [role for role in index if role != "train"]:
+                _warn_of_copies(role, self.images, train, self.images, index[role])
 
         def augmented(role: str, index: Tensor) -> Loader:
             return self._training(role, index, batch_size, seed, self.settings.augment, drop_last)
@@ -118,9 +123,10 @@ class Data:
         whole = max(1, min(len(mixed), STATISTICS) // batch_size) * batch_size
         return Roles(
             train=augmented("train", train),
-            val=None if one_level else augmented("val", held_out),
-            select=self.plain("select", held_out, batch_size),
+            val=None if one_level else augmented("val", index["val"]),
+            select=self.plain("select", select, batch_size),
             statistics=self.plain("statistics", mixed[:whole], batch_size),
+            sample=self.plain("sample", self._sample(select, batch_size), batch_size),
         )
 
     def training(
@@ -167,24 +173,41 @@ class Data:
         """These training images in this order, not augmented, the same in every pass."""
         return Loader(self.images, index, batch_size, role, self.normalise)
 
-    def split(self, *, one_level: bool) -> tuple[Tensor, Tensor]:
-        """Positions of the images that train the weights, and of those held out, each ascending.
+    def split(self, *, one_level: bool) -> dict[str, Tensor]:
+        """Role -> positions of its images, ascending: `train`, `val` unless one-level, `select`.
+
+        `select` comes first, so that a comparison's strategies are measured on the same images,
+        which move neither weights nor alphas: a share of each class, or, where the user holds
+        images out, half of each class of those. The user's others are `val`; a one-level search,
+        which has no use for them, leaves them alone.
 
         Raises DataError where a role has fewer than 2 images.
         """
-        settings, labels = self.settings, self.images.labels
-        if self._val is not None:
-            train, held_out = (~self._val).nonzero().flatten(), self._val.nonzero().flatten()
+        settings = self.settings
+        if self._val is None:
+            rest, select = self._shared(
+                "select", torch.arange(len(self.images.labels)), 1 - settings.select
+            )
+            train, val = (rest, None) if one_level else self._shared("split", rest, settings.split)
         else:
-            share = 1 - settings.select if one_level else settings.split
-            train, held_out = stratified(labels, share, generator(settings.seed, "split"))
-        for role, index in (("train", train), ("select" if one_level else "val", held_out)):
+            train = (~self._val).nonzero().flatten()
+            val, select = self._shared("select", self._val.nonzero().flatten(), 0.5)
+        found = {"train": train, "select": select}
+        if not one_level and val is not None:
+            found["val"] = val
+        for role, index in found.items():
             if len(index) < 2:
                 raise DataError(
-                    f"{self.name}: {len(index)} of {len(labels)} images for role '{role}', "
-                    f"expected 2 or more; {self._more_images(role)}"
+                    f"{self.name}: {len(index)} of {len(self.images.labels)} images for role "
+                    f"'{role}', expected 2 or more; {self._more_images(role)}"
                 )
-        return train, held_out
+        return found
+
+    def _shared(self, key: str, index: Tensor, share: float) -> tuple[Tensor, Tensor]:
+        """A share of each class of these images, and the others; a function of `data.seed`."""
+        source = generator(self.settings.seed, key)
+        first, second = stratified(self.images.labels[index], share, source)
+        return index[first], index[second]
 
     def _more_images(self, role: str) -> str:
         """What gives a role images; no share does where a class keeps its only one for training."""
@@ -211,10 +234,8 @@ class Data:
 
     def describe(self, *, one_level: bool) -> dict[str, Any]:
         """For the run log: name, shape, and images per role and class; `test` once it was read."""
-        train, held_out = self.split(one_level=one_level)
-        labels = {"train": self.images.labels[train], "select": self.images.labels[held_out]}
-        if not one_level:
-            labels["val"] = labels["select"]
+        index = self.split(one_level=one_level)
+        labels = {role: self.images.labels[found] for role, found in index.items()}
         if self._test is not None:
             labels["test"] = self._test.labels
         counts = {role: self._counts(found).tolist() for role, found in labels.items()}
@@ -235,6 +256,12 @@ class Data:
                 "gets its share, and test_balanced_accuracy is the number to read",
                 self.classes[most], counts[most], self.classes[least], counts[least],
             )  # fmt: skip
+
+    def _sample(self, index: Tensor, count: int) -> Tensor:
+        """At most so many of these images, classes in proportion, the same for a `data.seed`."""
+        labels, source = self.images.labels[index], generator(self.settings.seed, "sample")
+        taken = allocate(self._counts(labels), min(count, len(index)))
+        return index[pick(labels, taken, source)]
 
     def _training(
         self,

@@ -18,8 +18,9 @@ class Settings:
 
     Args:
         limit: at most so many training images, classes in proportion; None takes all.
-        split: share of the training images that train the weights; the others are `val`.
-        select: share a one-level search holds out.
+        select: share of the training images that every search holds out to measure on.
+        split: share of the others that train the weights; the rest is `val`, but for a one-level
+            search.
         augment: `crop`, `flip`, `cutout`; see `engine.data.augment.Augment`.
         seed: of the limit and of the split.
 

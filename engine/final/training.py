@@ -77,7 +77,7 @@ class Training:
 
     def next_epoch(self) -> dict[str, float]:
         """Counts the epoch as finished; returns what it measured."""
-        metrics = self.averages.read() | {"lr": self.recipe.lr_at(self.finished)}
+        metrics = self.averages.read() | {"lr": self.optimizer.param_groups[0]["lr"]}
         self.finished, self.steps, self.averages = self.finished + 1, 0, Averages()
         return metrics
 

@@ -102,6 +102,8 @@ def _train_supernet(
     if doubt:
         log.warning("search: %s", doubt)
     run.results.update(undecided=doubt)
+    if settings.seconds is not None:
+        run.results.update(search_epochs=found.architecture.meta["epoch"] + 1)
     if job.budget.limits:
         found, told = fitted(job, found, net, strategy, roles)
         run.budgeted(told)

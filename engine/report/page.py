@@ -121,7 +121,7 @@ def _search(metrics: Metrics, results: Mapping[str, Any]) -> str:
         chart("kept skips and pools, edges won by none", counts),
     ]
     for name, shown in (
-        ("alpha_eigenvalue", "dominant eigenvalue in alpha"),
+        ("alpha_eigenvalue", "largest eigenvalue in alpha"),
         ("weight_sharpness", "sharpness in the weights"),
     ):
         charts.append(chart(shown, {shown: _column(metrics, name)}))

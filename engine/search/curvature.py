@@ -1,6 +1,6 @@
 """How sharp the found minimum is: in the alphas, and in the weights. Costly, hence optional.
 
-Sources: Zela et al. 2020, arXiv:1909.09656, section 4.1 (the dominant eigenvalue of the Hessian of
+Sources: Zela et al. 2020, arXiv:1909.09656, section 4.1 (the largest eigenvalue of the Hessian of
 the validation loss in alpha tells a collapse ahead); Foret et al. 2021, arXiv:2010.01412, eq. 2
 (the rise of the loss to a neighbour of the weights, here along the gradient).
 """
@@ -20,35 +20,61 @@ from supernets.frozen import without_gradients
 from supernets.network import Network
 
 ITERATIONS = 20
+TINY = 1e-6  # of the largest entry so far: what float32 products leave of a direction that is none
 
 
 def alpha_eigenvalue(net: Network, strategy: Strategy, batch: Batch) -> float:
-    """The eigenvalue of largest magnitude of the Hessian of the cross-entropy in alphas and betas.
+    """The largest algebraic eigenvalue of the Hessian of the cross-entropy in alphas and betas.
 
-    By power iteration, on one batch with its own batch-norm statistics and without noise.
+    Of the whole Hessian, all groups together, on one batch with its own batch-norm statistics and
+    without noise.
     """
     arch = strategy.arch_parameters()
     with lent(net), without_gradients(strategy.weights), twice_differentiable():
         loss = _loss(net, strategy, batch)
         gradients = torch.autograd.grad(loss, arch, create_graph=True, materialize_grads=True)
+    return largest_eigenvalue(gradients, arch)
+
+
+def largest_eigenvalue(gradients: Sequence[Tensor], parameters: Sequence[Tensor]) -> float:
+    """The largest algebraic eigenvalue of d gradients / d parameters, by Lanczos's iteration.
+
+    At most `ITERATIONS` products with the Hessian, each new direction made orthogonal to all before
+    it. Source: Golub & Van Loan 2013, Matrix Computations, section 10.1.
+    """
     source = torch.Generator().manual_seed(0)
-    v = [torch.randn(a.shape, generator=source).to(a) for a in arch]
-    value = 0.0
-    for _ in range(ITERATIONS):
-        norm = _norm(v)
-        if norm == 0:
-            return 0.0
-        v = [u / norm for u in v]
-        pairs = [(g, u) for g, u in zip(gradients, v, strict=True) if g.requires_grad]
-        if not pairs:
-            return 0.0
-        product = torch.autograd.grad(
-            [g for g, _ in pairs], arch, [u for _, u in pairs], retain_graph=True,
-            materialize_grads=True,
-        )  # fmt: skip
-        value = sum(float((u * p).sum()) for u, p in zip(v, product, strict=True))
-        v = list(product)
-    return value
+    v = torch.cat([torch.randn(p.numel(), generator=source) for p in parameters]).double()
+    basis, rows = [v / v.norm()], []
+    while True:
+        product = _product(gradients, parameters, basis[-1])
+        rows.append(torch.stack([product @ u for u in basis]))  # a row of the projected Hessian
+        for _ in range(2):  # once is not enough in finite precision
+            product = product - sum((product @ u) * u for u in basis)
+        size = max(float(row.abs().max()) for row in rows)
+        if len(basis) == min(ITERATIONS, len(v)) or product.norm() <= TINY * size:
+            break
+        basis.append(product / product.norm())
+    projected = torch.zeros(len(rows), len(rows), dtype=torch.float64)
+    for i, row in enumerate(rows):
+        projected[i, : i + 1] = projected[: i + 1, i] = row
+    return float(torch.linalg.eigvalsh(projected)[-1])
+
+
+def _product(gradients: Sequence[Tensor], parameters: Sequence[Tensor], v: Tensor) -> Tensor:
+    """H v (A,) in float64 on the CPU; v (A,) over all parameters, one after the other."""
+    parts = v.split([p.numel() for p in parameters])
+    pairs = [
+        (g, part.view_as(g).to(g))
+        for g, part in zip(gradients, parts, strict=True)
+        if g.requires_grad
+    ]
+    if not pairs:
+        return torch.zeros_like(v)
+    found = torch.autograd.grad(
+        [g for g, _ in pairs], parameters, [part for _, part in pairs], retain_graph=True,
+        materialize_grads=True,
+    )  # fmt: skip
+    return torch.cat([part.detach().flatten().cpu().double() for part in found])
 
 
 def weight_sharpness(

@@ -12,6 +12,8 @@ from torch import Tensor
 from search_spaces.architecture import Architecture, reachable
 from search_spaces.space import Space
 
+LONGER = "search longer, or lower strategy.alpha_optimizer.lr"
+
 
 def diagnose(
     space: Space, gates: Mapping[str, Tensor], alive: Mapping[str, Tensor], found: Architecture
@@ -56,12 +58,29 @@ def kept_candidates(found: Architecture, groups: Collection[str | None] = ()) ->
 
 def degenerate(space: Space, found: Architecture) -> str | None:
     """What is wrong with an architecture that cannot learn much, and what counters it, or None."""
+    said = [_cut_off(space, found), _reconnected(found), _parameter_free(space, found)]
+    return "; ".join(line for line in said if line) or None
+
+
+def _cut_off(space: Space, found: Architecture) -> str | None:
     for group, cell in space.groups.items():
         if not reachable(cell, found.choices[group]):
-            return (
-                f"'{group}' is cut off: its output does not depend on its input. 'none' won too "
-                "many edges; search longer, or lower strategy.alpha_optimizer.lr"
-            )
+            return f"'{group}' is cut off: its output does not depend on its input; {LONGER}"
+    return None
+
+
+def _reconnected(found: Architecture) -> str | None:
+    groups = found.meta.get("reconnected")
+    if not groups:
+        return None
+    names = ", ".join(f"'{group}'" for group in groups)
+    return (
+        f"'none' won so many edges that {names} would be cut off, output from input: the best cell "
+        f"that is not was taken in its place, by the sum of log gates; {LONGER}"
+    )
+
+
+def _parameter_free(space: Space, found: Architecture) -> str | None:
     normal = {layer.group for layer in space.layers if not layer.reduction} & set(space.groups)
     kept = kept_candidates(found, normal or set(space.groups))
     if kept and all("skip" in name or "pool" in name for name in kept):

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from engine import garbage, interrupt
@@ -25,6 +24,7 @@ from engine.search.pareto import Pareto
 from engine.search.pictures import pictures
 from engine.search.settings import SearchSettings
 from engine.search.state import SearchState
+from engine.search.time_budget import Pace, clock_of
 from search_spaces.architecture import Architecture
 from strategies.gradients import Batch, eagerly
 from strategies.strategy import Strategy
@@ -69,15 +69,14 @@ def search(
             "which alphas move; "
             "lower strategy.warmup or raise search.epochs"
         )
-    if isinstance(strategy.alpha_optimizer, torch.optim.Adam):
-        for group in strategy.alpha_optimizer.param_groups:
-            group["lr"] *= settings.alpha_lr_scale
+    strategy.for_batches(settings.batch_size)
     strategy.micro_batches = settings.micro_batches
     if settings.epochs * len(roles.train) >= PROBED_STEPS and distributed.size() == 1:
         probe_memory(net, strategy, min(settings.batch_size, len(roles.train.index)))
-    state = SearchState(net, strategy, roles)
-    task = _Search(state, settings, folder, record, checkpoints, meta, stop)
     device = next(net.parameters()).device
+    pace = Pace(settings.epochs, settings.seconds, clock_of(device))
+    state = SearchState(net, strategy, roles, pace)
+    task = _Search(state, settings, folder, record, checkpoints, meta, stop)
     try:
         with garbage.settled():
             return sparing(
@@ -121,7 +120,7 @@ class _Search:
         meta: dict[str, Any],
         stop: Callable[[], bool],
     ):
-        self.state, self.epochs, self.folder = state, settings.epochs, folder
+        self.state, self.pace, self.folder = state, state.pace, folder
         self.curvature, self.warned = settings.curvature, False
         self.record, self.checkpoints, self.meta, self.stop = record, checkpoints, meta, stop
         loaders = {"train": state.roles.train, "val": state.roles.val}
@@ -134,24 +133,24 @@ class _Search:
         if saved is not None:
             state.load_state_dict(saved)
             self.record.resume("search", state.epoch)
-            log.info("search: continued in epoch %d of %d", state.epoch + 1, self.epochs)
+            log.info("search: continued in epoch %d of %d", state.epoch + 1, self.pace.epochs)
         else:
             self.record.resume("search", 0)
             self.save()  # what cannot be written is found out now
         pareto = Pareto(self.folder, state.strategy.space, state.epoch)
         steps = len(state.roles.train)
         done = state.epoch * steps + state.step
-        with Progress("search", self.epochs * steps, done) as progress:
-            while not state.stopped and state.epoch < self.epochs:
+        with Progress("search", self.pace.epochs * steps, done) as progress:
+            while not state.stopped and state.epoch < self.pace.epochs:
                 began = time.perf_counter()
-                for _ in _steps(state, self.watch, self.epochs, progress):
+                for _ in _steps(state, self.watch, self.pace.epochs, progress):
                     self.pause()
                     if self.checkpoints.due():
                         self.save()
                 device = next(state.net.parameters()).device
                 self.record.cost("search", state.epoch, progress.step_seconds, device)
                 found = self.end_epoch(pareto, began)
-                over = state.stopped or state.epoch == self.epochs
+                over = state.stopped or state.epoch == self.pace.epochs
                 if over or self.checkpoints.due(epoch_over=True):
                     self.save()
                 if not over:
@@ -175,22 +174,23 @@ class _Search:
         """Prunes, measures, writes; the state is then that of the next epoch."""
         state, epoch = self.state, self.state.epoch
         metrics = state.averages.read()
-        done = state.strategy.epoch_end(state.net, state.roles, (epoch + 1) / self.epochs)
+        done = state.strategy.epoch_end(state.net, state.roles, (epoch + 1) / self.pace.epochs)
         found = self.measure(epoch)
         found.architecture.save(self.folder / "architectures" / f"epoch_{epoch:03d}.json")
         metrics |= found.metrics | {"seconds": round(time.perf_counter() - began, 3)}
         self.record.log("search", epoch, metrics)
         pictures(self.record, self.folder, state.strategy, found.architecture, epoch)
-        last = done or epoch + 1 == self.epochs
+        last = done or epoch + 1 == self.pace.epochs
         for kept in state.strategy.keep(found.architecture, last=last):
             accuracy = discretised_accuracy(state.net, kept, state.roles)
             pareto.add(kept, epoch=epoch, accuracy=accuracy, meta=self.meta)
-        _tell(epoch, self.epochs, metrics, found)
-        if epoch == judged_at(self.epochs, len(state.roles.train)):
+        _tell(epoch, self.pace.epochs, metrics, found)
+        if epoch == judged_at(self.pace.epochs, len(state.roles.train)):
             _warn_of_guessing(metrics["train_loss"], state.net.space.classes)
-        if not last and state.strategy.alphas_move(epoch, self.epochs):
+        if not last and state.strategy.alphas_move(epoch, self.pace.epochs):
             self.warn_of_collapse(epoch, found.architecture)  # of the last, the run's end tells
         state.next_epoch(stopped=done)
+        self.pace.epoch_end(state.epoch)
         return found
 
     def warn_of_collapse(self, epoch: int, found: Architecture) -> None:
@@ -198,7 +198,7 @@ class _Search:
         warning = None if self.warned else degenerate(self.state.strategy.space, found)
         if warning:
             self.warned = True
-            log.warning("search epoch %d/%d: %s", epoch + 1, self.epochs, warning)
+            log.warning("search epoch %d/%d: %s", epoch + 1, self.pace.epochs, warning)
 
     def measure(self, epoch: int) -> Found:
         state = self.state

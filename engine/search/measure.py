@@ -42,7 +42,7 @@ def measure(
         "lr": strategy.weight_optimizer.param_groups[0]["lr"],
     }
     if curvature:
-        batch = next(iter(roles.select))
+        batch = next(iter(roles.sample))
         metrics["alpha_eigenvalue"] = alpha_eigenvalue(net, strategy, batch)
         metrics["weight_sharpness"] = weight_sharpness(net, strategy, batch)
     return Found(architecture, selected["accuracy"], discretised, metrics)

@@ -12,15 +12,13 @@ class SearchSettings:
 
     Args:
         micro_batches: parts in which a batch is computed, to save memory.
-        seconds: time for the search; where it is given, `epochs` is what fits
+        seconds: time for the search; where given, `epochs` is what fits, anew after each epoch
             (`engine.search.time_budget`).
-        curvature: each epoch also measures the dominant eigenvalue in alpha and the sharpness in
-            the weights, on one batch of `select`; it takes about 25 steps' time.
+        curvature: each epoch also measures the largest eigenvalue in alpha and the sharpness in
+            the weights, on one batch of `select` that has the classes' proportions and is the same
+            in every epoch; it takes about 25 steps' time.
         precision: `float32`, or `bfloat16` autocast of the supernet; alphas, gates, weights and
             statistics stay float32.
-        alpha_lr_scale: multiplies the learning rate of alphas that Adam moves. Adam's step is its
-            rate, whatever the gradient; the papers' are made for some 20,000 alpha steps, and in a
-            search of a few hundred alphas would hardly move.
 
     Raises:
         ValueError: a number that is not positive, or not whole where it must be; an unknown
@@ -29,7 +27,6 @@ class SearchSettings:
 
     epochs: int
     batch_size: int
-    alpha_lr_scale: float
     seconds: float | None = None
     curvature: bool = False
     micro_batches: int = 1
@@ -50,8 +47,4 @@ class SearchSettings:
         if self.seconds is not None and not (is_number(self.seconds) and self.seconds > 0):
             raise ValueError(
                 f"search.seconds: expected a positive number or null, found {self.seconds!r}"
-            )
-        if not is_number(self.alpha_lr_scale) or self.alpha_lr_scale <= 0:
-            raise ValueError(
-                f"search.alpha_lr_scale: expected a positive number, found {self.alpha_lr_scale!r}"
             )

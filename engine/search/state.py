@@ -7,6 +7,7 @@ from engine.data.roles import Roles
 from engine.records.record import Averages
 from engine.safety.checkpoint import fitting
 from engine.safety.random_state import random_state, set_random_state
+from engine.search.time_budget import Pace
 from strategies.strategy import Strategy
 from supernets.network import Network
 
@@ -17,8 +18,8 @@ class SearchState:
     The rest is in the supernet, the strategy, the loaders and the random generators.
     """
 
-    def __init__(self, net: Network, strategy: Strategy, roles: Roles):
-        self.net, self.strategy, self.roles = net, strategy, roles
+    def __init__(self, net: Network, strategy: Strategy, roles: Roles, pace: Pace):
+        self.net, self.strategy, self.roles, self.pace = net, strategy, roles, pace
         self.epoch, self.step, self.stopped = 0, 0, False
         self.averages = Averages()
         self.halved = False
@@ -45,6 +46,7 @@ class SearchState:
             "net": self.net.state_dict(),
             "strategy": self.strategy.state_dict(),
             "loaders": {n: one.state_dict() for n, one in loaders.items() if one is not None},
+            "pace": self.pace.state_dict(),
             "random": random_state(),
         }
 
@@ -63,6 +65,8 @@ class SearchState:
         self.averages.load_state_dict(state["averages"], device)
         self.epoch, self.step = int(state["epoch"]), int(state["step"])
         self.stopped = bool(state["stopped"])
+        if "pace" in state:  # an older search has its epochs from its settings
+            self.pace.load_state_dict(state["pace"])
         if not self.halved:
             self.strategy.micro_batches = int(state["micro_batches"])
         set_random_state(state["random"])

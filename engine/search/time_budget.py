@@ -3,16 +3,19 @@
 import copy
 import itertools
 import logging
+import math
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from engine import interrupt
 from engine.data.roles import Roles
 from engine.evaluate import evaluate, restore_statistics
+from engine.parallel.distributed import from_first
 from engine.runtime import synchronize
 from strategies.gradients import Batch, eagerly
 from strategies.strategy import Strategy
@@ -37,16 +40,63 @@ class Timing:
         return warmup * of(self.still) + (1 - warmup) * of(self.moving)
 
 
+class Pace:
+    """How many epochs a search has. With a budget of seconds so many as fit into what is left.
+
+    An epoch that took less than foreseen, because pruning has made the supernet smaller, leaves
+    time for more of them, and one that took longer for fewer; the schedules follow.
+
+    Args:
+        epochs: of the whole search, as first estimated.
+        seconds: the budget; None keeps `epochs`.
+    """
+
+    def __init__(self, epochs: int, seconds: float | None, clock: Clock):
+        self.epochs, self.seconds, self.clock = epochs, seconds, clock
+        self.spent, self.began = 0.0, 0.0  # seconds so far, and when this epoch began
+        self._since = clock()
+
+    def tick(self) -> None:
+        """Counts the time since the last call."""
+        now = self.clock()
+        self.spent, self._since = self.spent + now - self._since, now
+
+    def epoch_end(self, done: int) -> None:
+        """Sets the epochs of the whole search where so many are done; progress never falls."""
+        self.tick()
+        last, self.began = self.spent - self.began, self.spent
+        if self.seconds is None or last <= 0:
+            return
+        fit = done + max(0, round((self.seconds - self.spent) / last))
+        most = math.ceil(self.epochs * (done + 1) / done) - 1  # (done + 1) / most > done / epochs
+        self.epochs = from_first(max(done, min(fit, most)))
+
+    def state_dict(self) -> dict[str, Any]:
+        self.tick()
+        return {"epochs": self.epochs, "spent": self.spent, "began": self.began}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """The inverse; a search without a budget keeps the epochs that it is asked for."""
+        if self.seconds is not None:
+            self.epochs = int(state["epochs"])
+        self.spent, self.began = float(state["spent"]), float(state["began"])
+        self._since = self.clock()
+
+
+def clock_of(device: torch.device) -> Clock:
+    """Seconds; on the CPU the processor time of this thread, which other programs do not move."""
+    return time.thread_time if device.type == "cpu" else time.perf_counter
+
+
 def epochs_within(seconds: float, net: Network, strategy: Strategy, roles: Roles) -> int:
     """The epochs of a search that take about so many seconds on this machine, at least 1.
 
-    What a pruning search saves as it shrinks is not foreseen. On the CPU it is the processor time
-    of this thread that is measured, which is the wall-clock time of a machine that does nothing
-    else, whatever this one does.
+    What a pruning search saves as it shrinks is not foreseen; `Pace` gives it back. On the CPU it
+    is the processor time of this thread that is measured, which is the wall-clock time of a machine
+    that does nothing else, whatever this one does.
     """
     device = next(net.parameters()).device
-    clock = time.thread_time if device.type == "cpu" else time.perf_counter
-    timing = timed_epoch(net, strategy, roles, clock)
+    timing = timed_epoch(net, strategy, roles, clock_of(device))
     per_step = timing.step(strategy.warmup)
     epoch = len(roles.train) * per_step + timing.measuring
     found = max(1, round(seconds / epoch))

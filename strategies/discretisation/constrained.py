@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from search_spaces.architecture import reachable
 from search_spaces.space import Space
 from strategies.discretisation.decisions import (
     Option,
@@ -19,6 +20,7 @@ from strategies.discretisation.decisions import (
     every_candidate,
     undominated,
 )
+from strategies.shares import real_candidates
 
 Tables = Mapping[str, Tensor]  # group -> (E, O)
 Choices = dict[str, dict[str, tuple[str, ...]]]
@@ -34,7 +36,50 @@ def within(
     costs: Sequence[Tables],
     limits: Sequence[float],
 ) -> Choices | None:
-    """The choices of largest score, each sum of `costs` at most its limit; None where none is."""
+    """The choices of largest score, each sum of `costs` at most its limit; None where none is.
+
+    The output of every cell depends on its input.
+    """
+    found = _connected(space, structures, gates, alive, costs, limits)
+    return None if found is None else found[1]
+
+
+def _connected(
+    space: Space,
+    structures: Mapping[str, Structure],
+    gates: Tables,
+    alive: Tables,
+    costs: Sequence[Tables],
+    limits: Sequence[float],
+) -> tuple[float, Choices] | None:
+    """The score and the choices. Where `none` cuts a cell off, one of the edges from its inputs
+    goes without, each in turn: the nodes of such a cell are all its output.
+    """
+    found = _best(space, structures, gates, alive, costs, limits)
+    if found is None:
+        return None
+    cut = [n for n, cell in space.groups.items() if not reachable(cell, found[1][n])]
+    if not cut:
+        return found
+    name, cell = cut[0], space.groups[cut[0]]
+    real = real_candidates(cell)
+    tries = []
+    for e, edge in enumerate(cell.edges):
+        if edge.source < cell.inputs and (alive[name][e] & real[e]).any():
+            on = alive[name].clone()
+            on[e] &= real[e]
+            tries.append(_connected(space, structures, gates, {**alive, name: on}, costs, limits))
+    return max((one for one in tries if one is not None), key=lambda one: one[0], default=None)
+
+
+def _best(
+    space: Space,
+    structures: Mapping[str, Structure],
+    gates: Tables,
+    alive: Tables,
+    costs: Sequence[Tables],
+    limits: Sequence[float],
+) -> tuple[float, Choices] | None:
     every: list[list[Option]] = []
     owners: list[str] = []
     for name, cell in space.groups.items():
@@ -48,7 +93,7 @@ def within(
     choices: Choices = {name: {} for name in space.groups}
     for name, option in zip(owners, picked, strict=True):
         choices[name] |= {edge: (candidate,) for edge, candidate in option.kept}
-    return choices
+    return sum(option.score for option in picked), choices
 
 
 def cheapest(space: Space, structures: Mapping[str, Structure], costs: Tables) -> Choices:

@@ -96,6 +96,25 @@ def decisions(
     return [_of_cell(cell, edges, len(costs))]
 
 
+def connected(cell: Cell, gates: Tensor, alive: Tensor) -> dict[str, tuple[str, ...]]:
+    """The best cell whose output depends on its input: of largest sum of log gates, `none` counted.
+
+    gates (E, O), alive (E, O). For a rule that lets `none` win so many edges that nothing gets
+    through; an edge keeps one candidate, or none.
+
+    Raises:
+        ValueError: nothing alive leads from the input to the output.
+    """
+    edges = [list(_on_edge(cell, e, gates[e], alive[e], [], True)) for e in range(len(cell.edges))]
+    best = _of_cell(cell, edges, 0)
+    if not best:
+        raise ValueError(
+            "strategy.pruning: no way from a cell's input to its output is left; prune less, or "
+            "widen space.candidates"
+        )
+    return {edge: (name,) for edge, name in best[0].kept}
+
+
 def _on_edge(
     cell: Cell, e: int, gates: Tensor, alive: Tensor, costs: Sequence[Tensor], drops: bool
 ) -> Iterator[Option]:

@@ -3,7 +3,8 @@
 Source: Bi et al. 2020, arXiv:2007.03331; formulas and numbers of the public code.
 """
 
-from collections.abc import Hashable, Mapping, Sequence
+import math
+from collections.abc import Hashable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from supernets.mixture import Mixture
     from supernets.network import Network
 
+SMALLEST = torch.finfo(torch.float32).tiny
+LEAST = 0.1  # of the cross-entropy of guessing: below, the price no longer falls with the loss
+
 
 def resource(gates: Tensor, alive: Tensor, prices: Tensor, same: Tensor) -> Tensor:
     """R = sum_o ln(1 + n w_o / S) price_o over alive candidates, 0-dim; all arguments (E, O).
@@ -32,13 +36,16 @@ def resource(gates: Tensor, alive: Tensor, prices: Tensor, same: Tensor) -> Tens
 
 
 class GateCost:
-    """lambda * R; a candidate costs r + mu * F, F its multiply-accumulates, on each of its layers.
+    """lambda * CE * R / |R|; a candidate costs r + mu * F on each of its layers.
+
+    F is its multiply-accumulates. CE / |R| is a number, not differentiated, so that the term is
+    lambda times the cross-entropy (at least a tenth of that of guessing, so that what a solved
+    task does not need still goes), and its descent that of lambda * CE * log R. Not in the paper,
+    whose lambda R has no relation to the loss: what is right for one size of the space and one
+    loss is a hundred times too much for another.
 
     Args:
-        start, factor, period, pace: of lambda, see `Pressure`.
-        ceiling: lambda R is at most so many times the cross-entropy, at the start and, from there
-            geometrically, at the end of a search. Not in the paper: without it, lambda grows past
-            all measure in a search of few and therefore long epochs. None: no such bound.
+        start, factor, period, pace, ceiling: of lambda, see `Pressure`.
         r, mu: price of a candidate, and of so many multiply-accumulates as `unit` says.
         unit: of F; None is the mean candidate, so that sizes of the space do not matter.
 
@@ -53,16 +60,14 @@ class GateCost:
         factor: float,
         period: float,
         pace: float,
-        ceiling: Sequence[float] | None,
+        ceiling: float | None,
         r: float,
         mu: float,
         unit: float | None,
     ):
         require(min(r, mu) >= 0 and r + mu > 0, "r, mu", "at least 0, not both 0", (r, mu))
         require(unit is None or unit > 0, "unit", "a positive number or null", unit)
-        bounds = ceiling is None or (len(ceiling) == 2 and min(ceiling) > 0)
-        require(bounds, "ceiling", "two positive numbers or null", ceiling)
-        self.pressure, self.ceiling = Pressure(start, factor, period, pace), ceiling
+        self.pressure = Pressure(start, factor, period, pace, ceiling)
         self.r, self.mu, self.unit = r, mu, unit
 
     def setup(self, net: "Network", strategy: "Strategy") -> None:
@@ -77,37 +82,33 @@ class GateCost:
             for name, table in macs.items()
         }
         self.pressure.setup(self._left(), device)
-        self.last = torch.zeros(2, device=device)  # R and cross-entropy of a step's last pass
-        self.sums = torch.zeros_like(self.last)  # over this epoch
 
     def __call__(self, net: "Logits", batch: "Batch", logits: Tensor, mixture: "Mixture") -> Tensor:
         """The term, 0-dim."""
-        total = logits.new_zeros(())
+        cost = self.cost(mixture)
+        with torch.no_grad():
+            least = LEAST * math.log(logits.size(1))
+            loss = F.cross_entropy(logits, batch[1]).clamp_min(least)
+            unit = loss / cost.clamp_min(SMALLEST)
+        return self.pressure.strength * unit * cost
+
+    def cost(self, mixture: "Mixture") -> Tensor:
+        """R of these gates, 0-dim."""
+        total = torch.zeros_like(self.pressure.strength)
         for name, (gates, factors, _) in mixture.groups.items():
             alive = self.strategy.alive[name] & self.real[name]
             gates = gates if factors is None else factors[:, None] * gates
             gates = torch.where(alive, gates, 0.0)
             total = total + resource(gates, alive, self.prices[name], self.same[name])
-        with torch.no_grad():
-            self.last.copy_(torch.stack([total, F.cross_entropy(logits, batch[1])]))
-        return self.pressure.strength * total
+        return total
 
     def constants(self) -> Hashable:
         return ()
-
-    def after_step(self, net: "Network", strategy: "Strategy") -> None:
-        self.sums += self.last
 
     def epoch_end(
         self, net: "Network", strategy: "Strategy", loaders: Any, progress: float
     ) -> None:
         self.pressure.epoch_end(self._left(), progress, rises=progress > strategy.warmup)
-        cost, loss = self.sums.tolist()
-        self.sums.zero_()
-        if self.ceiling is not None and cost > 0:
-            low, high = self.ceiling
-            bound = low * (high / low) ** progress * loss / cost
-            self.pressure.strength.clamp_(max=bound)
 
     def _unit(self, macs: Mapping[str, Tensor], layers: Mapping[str, int]) -> float:
         if self.unit is not None:
@@ -121,8 +122,7 @@ class GateCost:
         return sum(int((alive[name] & real).sum()) for name, real in self.real.items())
 
     def state_dict(self) -> dict[str, Any]:
-        return {"pressure": self.pressure.state_dict(), "sums": self.sums.clone()}
+        return {"pressure": self.pressure.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.pressure.load_state_dict(state["pressure"])
-        self.sums.copy_(state["sums"])

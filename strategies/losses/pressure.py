@@ -17,16 +17,22 @@ class Pressure:
         start: lambda0.
         factor, period: delta grows by `factor` in each such share of the search.
         pace: a fair number is this share of all candidates, in a whole search; at least 1 an epoch.
+        ceiling: lambda is never above it; None: no such bound. Not in the paper: without it lambda
+            grows past all measure in a search of few and therefore long epochs.
 
     Raises:
         ValueError: a setting out of its range.
     """
 
-    def __init__(self, start: float, factor: float, period: float, pace: float):
+    def __init__(
+        self, start: float, factor: float, period: float, pace: float, ceiling: float | None = None
+    ):
         for name, value in (("start", start), ("period", period), ("pace", pace)):
             require(value > 0, name, "a positive number", value)
+        require(ceiling is None or ceiling > 0, "ceiling", "a positive number or null", ceiling)
         require(factor > 1, "factor", "a number above 1", factor)
         self.start, self.factor, self.period, self.pace = start, factor, period, pace
+        self.ceiling = ceiling
         self.setup(0, torch.device("cpu"))
 
     def setup(self, candidates: int, device: torch.device) -> None:
@@ -48,6 +54,8 @@ class Pressure:
         else:
             self.delta *= c
             self.strength += self.delta
+        if self.ceiling is not None:
+            self.strength.clamp_(max=self.ceiling)
 
     def state_dict(self) -> dict[str, Any]:
         return {

@@ -21,13 +21,21 @@ Tables = Mapping[str, Tensor]  # group -> (E, O)
 
 
 def survive(
-    cells: Cells, gates: Tables, alive: Tables, *, minimum: float, maximum: float, most: int
+    cells: Cells,
+    gates: Tables,
+    alive: Tables,
+    *,
+    minimum: float,
+    maximum: float,
+    most: int,
+    at_once: int,
 ) -> dict[str, Tensor]:
     """What is left alive: group -> (E, O) bool.
 
-    The smallest share of all goes, again and again: as long as it is <= `minimum`, then up to
-    `most` times while it is <= `maximum`. A share is a gate over the sum of alive gates into its
-    node, taken anew after each cut; of equal ones the first goes. A node's last candidate stays.
+    The smallest share of all goes, again and again, at most `at_once` times: as long as it is <=
+    `minimum`, then up to `most` times while it is <= `maximum`. A share is a gate over the mean
+    alive gate into its node, taken anew after each cut; of equal ones the first goes. A node's last
+    candidate stays.
     """
     left = {name: table.clone() for name, table in alive.items()}
     nodes = [
@@ -39,9 +47,9 @@ def survive(
         for name, cell in cells.items()
         for into in map(cell.incoming, cell.targets)
     ]
-    while True:
+    for _ in range(at_once):
         table = [
-            (gate / (sum(node.values()) or 1.0), node, place)
+            (gate * len(node) / (sum(node.values()) or 1.0), node, place)
             for node in nodes
             if len(node) > 1
             for place, gate in node.items()
@@ -55,32 +63,43 @@ def survive(
             return left
         del node[name, e, o]
         left[name][e, o] = False
+    return left
 
 
 class ShareThreshold:
     """Cuts candidates whose share of what enters their node is small, at the end of each epoch.
+
+    A share is a gate relative to the mean one into its node: 1 where all are equal, however many
+    they are. The public code's shares are of the sum, and its limits made for the ten candidates of
+    its largest node; relative to the mean they mean the same in every space.
 
     `none` is dead from the start: under gates that do not compete it does nothing, and no node
     shall be left with it alone. Weights of what is cut leave their optimiser. The search stops
     where every node has one candidate left, or, if the space wants one on every edge, no edge more.
 
     Args:
-        minimum: shares up to this go at once (eta_min).
-        maximum: above it none goes (eta_max).
+        minimum: shares up to this go at once (eta_min, times 10).
+        maximum: above it none goes (eta_max, times 10).
         most: of shares between, the smallest; in a whole search so many as this share of all
             candidates, evenly over the epochs, at least 1 an epoch (n0).
+        gradual: of what is alive at most this share goes in one epoch, at least 1. Not in the
+            paper, whose epochs are many; a short search would cut all it has in one of them.
 
     Raises:
-        ValueError: anything but 0 <= minimum <= maximum < 1 and 0 <= most.
+        ValueError: anything but 0 <= minimum <= maximum < 1, 0 <= most and 0 < gradual <= 1.
     """
 
-    def __init__(self, *, minimum: float, maximum: float, most: float):
+    def __init__(self, *, minimum: float, maximum: float, most: float, gradual: float):
         if not 0 <= minimum <= maximum < 1 or most < 0:
             raise ValueError(
                 "strategy.pruning: expected 0 <= minimum <= maximum < 1 and 0 <= most, found "
                 f"minimum={minimum}, maximum={maximum}, most={most}"
             )
-        self.minimum, self.maximum, self.most = minimum, maximum, most
+        if not 0 < gradual <= 1:
+            raise ValueError(
+                f"strategy.pruning.gradual: expected a share in (0, 1], found {gradual}"
+            )
+        self.minimum, self.maximum, self.most, self.gradual = minimum, maximum, most, gradual
 
     def setup(self, net: "Network", strategy: "Strategy") -> None:
         self.progress = 0.0
@@ -95,13 +114,15 @@ class ShareThreshold:
         if progress <= strategy.warmup:
             return False
         cells = strategy.space.groups
+        alive = {name: table.cpu() for name, table in strategy.alive.items()}
         left = survive(
             cells,
             strategy.gates(),
-            {name: table.cpu() for name, table in strategy.alive.items()},
+            alive,
             minimum=self.minimum,
             maximum=self.maximum,
             most=max(1, round(self.most * self.candidates * epoch)) if self.most else 0,
+            at_once=max(1, int(self.gradual * sum(int(table.sum()) for table in alive.values()))),
         )
         self._prune(net, strategy, left)
         return all(_decided(cell, left[name]) for name, cell in cells.items())

@@ -14,8 +14,8 @@ class Gumbel(Concrete):
 
     (E, O) -> gates (E, O) of exact zeros and ones, and index (E,), the candidates that run. All
     logits of an edge get a gradient, through the softmax. P(index = o) is softmax(alphas)_o at any
-    temperature, which only scales the gradient. Without noise (`eval` mode) the gates are the mean
-    of h, softmax(alphas), and every candidate runs.
+    temperature, which only scales the gradient. Without noise (`eval` mode) it is the path of the
+    largest alphas that runs, alone, with the gradient of softmax(alphas).
 
     Args:
         start, end: temperature at progress 0 and 1, linear between them.
@@ -26,10 +26,8 @@ class Gumbel(Concrete):
 
     def forward(  # type: ignore[override]  # the others never have an index
         self, alphas: Tensor, alive: Tensor
-    ) -> tuple[Tensor, Tensor | None]:
+    ) -> tuple[Tensor, Tensor]:
         soft, _ = super().forward(alphas, alive)
-        if not self.training:
-            return soft, None
         index = soft.argmax(-1)  # the strategy reads it once a group: the only wait for the device
         hard = torch.zeros_like(soft).scatter(1, index[:, None], 1.0)
         return torch.where(alive, hard + (soft - soft.detach()), 0.0), index

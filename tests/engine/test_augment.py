@@ -264,3 +264,15 @@ def test_batches_on_the_gpu_equal_those_of_the_cpu_and_make_no_sync():
         next(it)
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+def test_an_image_is_augmented_otherwise_in_every_batch_and_epoch():
+    """Equal images, so that whatever differs between batches is their augmentation."""
+    same = Images(torch.randint(256, (1, 1, 4, 4), dtype=torch.uint8).repeat(12, 1, 1, 1),
+                  torch.zeros(12, dtype=torch.int64))  # fmt: skip
+    loader = Loader(same, torch.arange(12), 6, "train", RAW, training=True, augment=AUGMENT)
+    seen = [x.flatten().tolist() for _ in range(2) for x, _ in loader]
+    assert len(seen) == 4
+    assert all(a != b for i, a in enumerate(seen) for b in seen[:i])
+    other = Loader(same, torch.arange(12), 6, "val", RAW, training=True, augment=AUGMENT)
+    assert next(iter(other))[0].flatten().tolist() not in seen

@@ -139,16 +139,17 @@ def test_wrong_settings_are_refused(setting, message):
 
 
 def test_roles_of_a_two_level_search():
-    data = made([20, 10], split=0.7)
+    """A fifth is `select`; of the 24 others, 16 and 8 of the classes, 3/4 are `train`."""
+    data = made([20, 10], select=0.2, split=0.75)
     roles = data.loaders(6, one_level=False, seed=0)
-    train, val = images_of(roles.train), images_of(roles.val)
-    assert sorted(train + val) == list(range(30))
-    assert images_of(roles.select) == val
-    assert [len(y) for _, y in roles.select] == [6, 3]
-    counts = data.describe(one_level=False)["images"]
-    assert counts["train"] == {"class0": 14, "class1": 7}
-    assert counts["val"] == counts["select"] == {"class0": 6, "class1": 3}
-    assert "test" not in counts
+    train, val, select = map(images_of, (roles.train, roles.val, roles.select))
+    assert sorted(train + val + select) == list(range(30))
+    assert [len(y) for _, y in roles.select] == [6]
+    assert data.describe(one_level=False)["images"] == {
+        "train": {"class0": 12, "class1": 6},
+        "val": {"class0": 4, "class1": 2},
+        "select": {"class0": 4, "class1": 2},
+    }
 
 
 def test_roles_of_a_one_level_search():
@@ -156,11 +157,24 @@ def test_roles_of_a_one_level_search():
     roles = data.loaders(6, one_level=True, seed=0)
     assert roles.val is None
     assert sorted(images_of(roles.train) + images_of(roles.select)) == list(range(30))
-    counts = data.describe(one_level=True)["images"]
-    assert counts == {
+    assert data.describe(one_level=True)["images"] == {
         "train": {"class0": 16, "class1": 8},
         "select": {"class0": 4, "class1": 2},
     }
+
+
+@pytest.mark.parametrize("split", [0.5, 0.8])
+def test_every_strategy_is_measured_on_the_same_images_which_move_nothing(split: float):
+    one, two = (
+        made([20, 10], split=split).loaders(6, one_level=one_level, seed=seed)
+        for one_level, seed in ((True, 0), (False, 5))
+    )
+    measured = images_of(one.select)
+    assert measured == images_of(two.select) == images_of(made([20, 10]).loaders(
+        6, one_level=False, seed=0).select)  # fmt: skip
+    moved = {*images_of(one.train), *images_of(two.train), *images_of(two.val)}
+    assert moved == set(range(30)) - set(measured)
+    assert set(images_of(two.val)) <= set(images_of(one.train))
 
 
 def test_select_and_statistics_are_not_augmented_train_and_val_are():
@@ -181,15 +195,28 @@ def test_select_and_statistics_are_not_augmented_train_and_val_are():
 def test_statistics_are_whole_batches_of_train_always_the_same_and_mixed():
     roles = made([22, 20]).loaders(6, one_level=False, seed=0)
     first, second = ([y.tolist() for _, y in roles.statistics] for _ in range(2))
-    assert [len(y) for y in first] == [6, 6, 6]  # 21 images
+    assert [len(y) for y in first] == [6, 6, 6]  # of 19 images: 38 are not held out
     assert first == second
     assert all(len(set(y)) == 2 for y in first)
-    assert set(images_of(roles.statistics)) <= set(images_of(roles.train))
+    assert set(images_of(roles.statistics)) <= set(roles.train.index.tolist())
 
 
 def test_statistics_of_a_set_smaller_than_a_batch():
-    roles = made([4, 4]).loaders(64, one_level=False, seed=0)
+    roles = made([5, 5], select=0.2).loaders(64, one_level=False, seed=0)
     assert [len(y) for _, y in roles.statistics] == [4]
+
+
+def test_the_sample_is_one_batch_of_select_with_every_class_in_proportion():
+    """Images lie class by class, as in a folder: the first batch would be of one class."""
+    data = made([60, 20, 20])
+    for one_level in (False, True):
+        roles = data.loaders(5, one_level=one_level, seed=0)
+        (first, second) = ([y.tolist() for _, y in roles.sample] for _ in range(2))
+        assert first == second == [[0, 0, 0, 1, 2]]
+        assert set(images_of(roles.sample)) <= set(images_of(roles.select))
+        again = data.loaders(5, one_level=one_level, seed=7)
+        assert images_of(again.sample) == images_of(roles.sample)
+    assert len(images_of(data.loaders(64, one_level=True, seed=0).sample)) == 10  # all there are
 
 
 def test_training_has_all_images_and_its_own_order():
@@ -212,10 +239,10 @@ def test_mean_and_deviation_come_from_the_training_images():
     data = made([2, 2])  # pixels 0, 1, 2, 3
     torch.testing.assert_close(data.normalise.mean, torch.tensor([1.5 / 255]))
     torch.testing.assert_close(data.normalise.std, torch.tensor([1.25**0.5 / 255]))
-    ((x, _),) = data.loaders(4, one_level=False, seed=0).select
-    assert sorted(raw(data, x).round().flatten().unique().tolist()) == images_of(
-        data.loaders(4, one_level=False, seed=0).val
-    )
+    ((x, y),) = data.loaders(4, one_level=True, seed=0).select
+    torch.testing.assert_close(raw(data, x)[:, 0, 0, 0], data.images._pixels[:, 0, 0, 0].float()[
+        data.split(one_level=True)["select"]])  # fmt: skip
+    assert y.tolist() == [0, 1]
 
 
 def test_nothing_of_a_search_or_of_retraining_reads_the_test_images():
@@ -260,7 +287,7 @@ def test_copies_of_training_images_in_the_test_set_are_told(caplog):
 
 
 def test_c3_the_remedy_for_too_few_held_out_images_is_one_that_helps():
-    message = "made: 1 of 3 images for role 'val', expected 2 or more; add images: every class"
+    message = "made: 1 of 3 images for role 'select', expected 2 or more; add images: every class"
     with pytest.raises(DataError, match=message):
         made([2, 1]).loaders(2, one_level=False, seed=0)
     with pytest.raises(DataError, match=r"'val', .*; add images, or lower data\.split"):
@@ -272,6 +299,9 @@ def test_a_set_that_cannot_be_searched_is_refused():
         made([4])
     with pytest.raises(DataError, match="made: class 'class1' has no training image, expected 1"):
         made([4, 0, 2])
+    message = "made: 1 of 6 images for role 'val', expected 2 or more; add images, .*data.split"
+    with pytest.raises(DataError, match=message):
+        made([4, 2]).loaders(2, one_level=False, seed=0)
     message = "made: 1 of 10 images for role 'select', .*raise data.select"
     with pytest.raises(DataError, match=message):
         made([9, 1]).loaders(2, one_level=True, seed=0)
@@ -333,7 +363,8 @@ def test_digits_by_their_known_numbers():
     assert data.input_shape == (1, 8, 8)
     assert data.classes == tuple("0123456789")
     counts = data.describe(one_level=False)["images"]
-    assert sum(counts["train"].values()) == sum(counts["val"].values()) == 629  # of 1258
+    assert sum(counts["train"].values()) == sum(counts["val"].values()) == 566  # of 1132
+    assert sum(counts["select"].values()) == 126  # of 1258
     assert sum(data.describe(one_level=True)["images"]["train"].values()) == 1132  # 1132.2
     loader = data.training(32, 0)
     values = torch.cat([raw(data, x).round().flatten() for x, _ in loader]).unique().tolist()
@@ -383,7 +414,9 @@ def test_folder_by_hand(tmp_path):
     data = folder(str(root), **FOLDER)
     assert (data.name, data.classes, data.input_shape) == ("folder", ("cat", "dog"), (1, 4, 4))
     counts = data.describe(one_level=False)["images"]
-    assert counts["train"] == counts["val"] == {"cat": 2, "dog": 3}
+    assert counts["select"] == {"cat": 1, "dog": 1}
+    assert counts["train"] == {"cat": 2, "dog": 2}  # of 3 and 5, half: 1.5 and 2.5
+    assert counts["val"] == {"cat": 1, "dog": 3}
     assert images_of(data.training(5, 0)) == list(range(10))
     assert images_of(data.test(2)) == [10, 11, 12]
     assert data.describe(one_level=False)["skipped"] == 0
@@ -392,14 +425,16 @@ def test_folder_by_hand(tmp_path):
 def test_folder_with_val_holds_it_out_in_both_kinds_of_search(tmp_path, caplog):
     root = tree(
         tmp_path,
-        {"train": {"cat": 2, "dog": 3}, "test": {"cat": 1}, "val": {"cat": 1, "dog": 2}},
+        {"train": {"cat": 2, "dog": 3}, "test": {"cat": 1}, "val": {"cat": 3, "dog": 4}},
     )
     data = folder(str(root), **FOLDER)
-    for one_level in (False, True):
-        roles = data.loaders(5, one_level=one_level, seed=0)
-        assert images_of(roles.train) == [0, 1, 2, 3, 4]
-        assert images_of(roles.select) == [6, 7, 8]
-    assert images_of(data.training(8, 0)) == [0, 1, 2, 3, 4, 6, 7, 8]
+    one, two = (data.loaders(5, one_level=one_level, seed=0) for one_level in (True, False))
+    assert images_of(one.train) == images_of(two.train) == [0, 1, 2, 3, 4]
+    assert images_of(one.select) == images_of(two.select)
+    assert sorted(images_of(two.select) + images_of(two.val)) == list(range(6, 13))
+    assert data.describe(one_level=True)["images"]["select"] == {"cat": 1, "dog": 2}
+    assert one.val is None
+    assert images_of(data.training(8, 0)) == [0, 1, 2, 3, 4, *range(6, 13)]
     assert "copies" not in caplog.text
     (root / "val" / "cat" / "0.png").write_bytes((root / "train" / "cat" / "0.png").read_bytes())
     folder(str(root), **FOLDER)
@@ -414,7 +449,7 @@ def test_folder_limit_counts_train_and_val_together(tmp_path):
     data = folder(str(root), **FOLDER | {"limit": 12})
     counts = data.describe(one_level=False)["images"]
     assert counts["train"] == {"cat": 4, "dog": 4}
-    assert counts["val"] == {"cat": 2, "dog": 2}
+    assert counts["val"] == counts["select"] == {"cat": 1, "dog": 1}
 
 
 def test_folder_does_not_read_test_and_its_fingerprint_sees_it_by_size(tmp_path):

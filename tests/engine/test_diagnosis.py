@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -73,3 +74,12 @@ def test_a6_where_pruning_left_one_candidate_the_gates_decide_nothing(space: Spa
     one = found(space, "nor_conv_3x3", "nor_conv_3x3", "nor_conv_3x3")
     alive = {"cell": torch.tensor([[True, False, True, False]] * 3)}
     assert undecided(space, alive, one, 1.0) is None
+
+
+def test_a_cell_that_was_connected_again_is_named_beside_a_collapse(space: Space):
+    one = replace(found(space, *["skip_connect"] * 3), meta={"reconnected": ["cell"]})
+    said = degenerate(space, one)
+    assert "'cell' would be cut off" in said
+    assert "collapse" in said
+    assert "collapse" not in degenerate(space, replace(one, choices=found(
+        space, "nor_conv_3x3", "none", "skip_connect").choices))  # fmt: skip

@@ -36,7 +36,11 @@ def run(folder: Path, space: Space, **more: Any) -> tuple[Strategy, Found]:
     """A search so short that lambda has to hurry."""
     torch.manual_seed(0)
     small = ["data=synthetic", "data.size=64", "data.image_size=8", "data.classes=3"]
-    config = composed("strategy=goldnas", "strategy.stopping.floor=0.3", *small)
+    hurried = [
+        "strategy.warmup=0", "strategy.pruning.maximum=0.99", "strategy.losses.gate_cost.mu=1",
+        "strategy.pruning.gradual=0.2",
+    ]  # fmt: skip
+    config = composed("strategy=goldnas", "strategy.stopping.floor=0.3", *small, *hurried)
     strategy = make(config.strategy, space=space)
     net = supernet(space, strategy.mixed_op)
     strategy.setup(net, CPU)
@@ -44,7 +48,7 @@ def run(folder: Path, space: Space, **more: Any) -> tuple[Strategy, Found]:
         net,
         strategy,
         make(config.data).loaders(8, one_level=True, seed=0),
-        SearchSettings(epochs=EPOCHS, batch_size=8, alpha_lr_scale=1.0),
+        SearchSettings(epochs=EPOCHS, batch_size=8),
         folder=folder,
         record=Record(folder),
         checkpoints=Checkpoints(folder / "checkpoints", "search", {}),

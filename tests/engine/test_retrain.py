@@ -15,8 +15,9 @@ from engine.errors import ConfigError, Interrupted, NumbersError, OutOfMemory
 from engine.final.recipe import Recipe
 from engine.final.retrain import retrain
 from engine.final.training import MovingAverage, Training
-from engine.records.record import Record
+from engine.records.record import Progress, Record
 from engine.safety.checkpoint import Checkpoints
+from engine.safety.finite import Watch
 from search_spaces.architecture import Architecture
 from supernets.native import build
 
@@ -116,6 +117,49 @@ def test_step_without_momentum_descends_the_clipped_gradient():
     torch.testing.assert_close(training.net.logits.detach(), expected, atol=1e-6, rtol=1e-5)
 
 
+class Slope(nn.Module):
+    """Logits (w x, 0) of one weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.w = nn.Parameter(torch.tensor(1.0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([self.w * x, torch.zeros_like(x)], 1)
+
+    def set_drop_path(self, probability: float) -> None:
+        self.drop = probability
+
+
+def test_epochs_by_hand_descend_at_the_rates_of_the_schedule_with_momentum_and_decay(tmp_path):
+    """Two epochs of one image, x = 2 of class 0, then x = -1 of class 1: by plain floats."""
+    batches = [(torch.tensor([[2.0]]), torch.tensor([0])), (-torch.ones(1, 1), torch.tensor([1]))]
+    recipe = replace(TOY, ema=None, epochs=2, lr=0.5, min_lr=0.1, momentum=0.9, nesterov=False,
+                     weight_decay=0.01, clip=None, label_smoothing=0.0,
+                     auxiliary_weight=0.0)  # fmt: skip
+    net, w, speed = Slope(), 1.0, 0.0
+    training = Training(net, batches, recipe)  # type: ignore[arg-type]
+    watch, progress = Watch("retrain", "", tmp_path, {}), Progress("retrain", 2, 0)
+    for epoch, lr in enumerate((0.5, 0.3)):  # a cosine's start and middle between 0.5 and 0.1
+        list(training.epoch(watch, progress))
+        assert (training.next_epoch()["lr"], net.drop) == pytest.approx((lr, 0.3 * epoch / 2))
+        for x, right in ((2.0, 1.0), (-1.0, 0.0)):
+            gradient = x * (1 / (1 + math.exp(-w * x)) - right) + 0.01 * w
+            speed = 0.9 * speed + gradient
+            w -= lr * speed
+        assert net.w.item() == pytest.approx(w, rel=1e-5)
+    assert w == pytest.approx(1.6784, abs=1e-4)
+
+
+def test_a_nesterov_step_goes_further_by_the_momentum():
+    recipe = replace(TOY, ema=None, lr=0.5, momentum=0.9, nesterov=True, weight_decay=0.0,
+                     clip=None, label_smoothing=0.0, auxiliary_weight=0.0)  # fmt: skip
+    training = Training(Slope(), [], recipe)  # type: ignore[arg-type]
+    training.step(torch.zeros(1, 1) + 2, torch.zeros(1).long())
+    gradient = -2 / (1 + math.exp(2))
+    assert training.net.w.item() == pytest.approx(1 - 0.5 * 1.9 * gradient)
+
+
 def test_retraining_sums_gradients_weighted_by_share():
     x, y = torch.zeros(5, 1), torch.tensor([0, 1, 1, 0, 1])
     found = {}
@@ -195,11 +239,12 @@ def test_every_epoch_is_logged(run, tmp_path):
     net = run(recipe, "a")
     lines = metrics(tmp_path / "a")
     assert [(line["phase"], line["step"]) for line in lines] == [("retrain", e) for e in range(3)]
-    assert [line["lr"] for line in lines] == pytest.approx([recipe.lr_at(e) for e in range(3)])
+    cosine = [0.05, 0.0375, 0.0125]  # (1 + cos(0, 60, 120 degrees)) / 2
+    assert [line["lr"] for line in lines] == pytest.approx(cosine)
     assert set(lines[0]) == {"phase", "step", "train_loss", "train_accuracy", "lr"}
     assert net.auxiliary is None
     drops = {module.drop for module in net.modules() if hasattr(module, "drop")}
-    assert drops == {recipe.drop_path_at(2)}
+    assert [round(drop, 6) for drop in drops] == [0.2]  # two thirds of 0.3
 
 
 def test_bfloat16_keeps_weights_in_float32(run):

@@ -15,6 +15,7 @@ from engine.search.loop import SearchSettings, search
 from engine.search.measure import Found
 from search_spaces.space import Space
 from strategies.strategy import Strategy
+from strategies.update.first_order import FirstOrder
 from supernets.network import Network, supernet
 
 CPU = torch.device("cpu")
@@ -38,7 +39,10 @@ def start(space: Space, name: str, *overrides: str) -> tuple[Network, Strategy]:
         small["candidates"] = ["none", "nor_conv_3x3", "avg_pool_3x3"]
     else:
         small["nodes"] = 1
-    strategy = make(composed(f"strategy={name}", *overrides).strategy, space=space.resize(**small))
+    strategy = make(
+        composed(f"strategy={name}", "strategy.alpha_lr_scale=10", *overrides).strategy,
+        space=space.resize(**small),
+    )
     net = supernet(strategy.space, strategy.mixed_op)
     strategy.setup(net, CPU)
     return net, strategy
@@ -50,7 +54,7 @@ def run(net: Network, strategy: Strategy, folder: Path, epochs: int = 3, **more:
         net,
         strategy,
         roles,
-        SearchSettings(epochs=epochs, batch_size=8, alpha_lr_scale=10.0),
+        SearchSettings(epochs=epochs, batch_size=8),
         folder=folder,
         record=Record(folder),
         checkpoints=Checkpoints(folder / "checkpoints", "search", {}, every_seconds=60),
@@ -142,7 +146,7 @@ def test_numbers_that_are_not_finite_stop_the_search(toy_darts: Space, tmp_path:
 
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_an_alpha_step_leaves_weights_and_statistics_and_a_weight_step_leaves_alphas(
-    name: str, toy_darts: Space
+    name: str, toy_darts: Space, monkeypatch
 ):
     net, strategy = start(toy_darts, name)
     batch = torch.randn(4, 3, 16, 16), torch.randint(3, (4,))
@@ -154,12 +158,12 @@ def test_an_alpha_step_leaves_weights_and_statistics_and_a_weight_step_leaves_al
         for value in state.values()
         if isinstance(value, torch.Tensor)
     ]
-    strategy.alpha_optimizer.zero_grad()
-    from supernets.frozen import frozen_statistics
-
-    with frozen_statistics(net):
-        strategy.update.alpha_gradients(strategy, net, batch, batch)
-    strategy.alpha_optimizer.step()
+    arch = [p.detach().clone() for p in strategy.arch_parameters()]
+    with monkeypatch.context() as patch:
+        patch.setattr(FirstOrder, "weight_step", lambda *_: {})
+        strategy.step(net, batch, batch, progress=0.0, move_alphas=True)
+    moved = zip(arch, strategy.arch_parameters(), strict=True)
+    assert not any(torch.equal(old, new) for old, new in moved)
     after = net.state_dict().values()
     assert all(torch.equal(a, b) for a, b in zip(weights, after, strict=True))
     kept = [
@@ -184,7 +188,7 @@ def test_pcdarts_with_k_1_and_no_edge_normalisation_is_darts_bit_for_bit(
     toy = request.getfixturevalue(space)
     same = [
         "strategy.mixed_op.k=1", "strategy/edge_normalisation=none", "strategy.warmup=0",
-        "strategy.min_lr=0.001", "strategy.alpha_optimizer.lr=3e-4",
+        "strategy.min_lr=0.001", "strategy.lr_batch=null", "strategy.alpha_optimizer.lr=3e-4",
         "strategy.weight_optimizer.lr=0.025",
     ]  # fmt: skip
     ours = start(toy, "pcdarts", *same)

@@ -1,16 +1,21 @@
 """A budget of seconds becomes epochs, and leaves the search as it was."""
 
+from typing import Any
+
 import pytest
 import torch
 from test_every_config import composed, make
 
-from engine.search.time_budget import epochs_within
+from engine.search import time_budget
+from engine.search.time_budget import Pace, Timing, epochs_within
 from search_spaces.space import Space
 from supernets.network import supernet
 
 
 @pytest.mark.parametrize("name", [pytest.param("pcdarts", marks=pytest.mark.slow), "goldnas"])
-def test_more_seconds_are_more_epochs_and_nothing_is_changed(name: str, toy_darts: Space):
+def test_more_seconds_are_more_epochs_and_nothing_is_changed(
+    name: str, toy_darts: Space, monkeypatch
+):
     strategy = make(composed(f"strategy={name}").strategy, space=toy_darts)
     net = supernet(toy_darts, strategy.mixed_op)
     strategy.setup(net, torch.device("cpu"))
@@ -23,8 +28,22 @@ def test_more_seconds_are_more_epochs_and_nothing_is_changed(name: str, toy_dart
     before = [t.detach().clone() for t in (*net.parameters(), *strategy.arch_parameters())]
     alive = {group: table.clone() for group, table in strategy.alive.items()}
 
-    assert epochs_within(1e-6, net, strategy, roles) == 1
-    assert epochs_within(1e4, net, strategy, roles) > 50
+    timings = iter([Timing([0.2, 0.1, 0.3], [0.05] * 3, 0.6)] * 2)
+    timed_epoch = time_budget.timed_epoch
+    measured = []
+
+    def timed(*given: Any) -> Timing:
+        measured.append(timed_epoch(*given))
+        return next(timings)
+
+    monkeypatch.setattr(time_budget, "timed_epoch", timed)
+    steps = len(roles.train)
+    moving = 1 - strategy.warmup
+    epoch = steps * (strategy.warmup * 0.05 + moving * 0.2) + 0.6  # medians
+    assert epochs_within(7.4 * epoch, net, strategy, roles) == 7
+    assert epochs_within(0.01 * epoch, net, strategy, roles) == 1
+    assert all(len(one.moving) == 6 and min(one.moving) > 0 for one in measured)
+    assert all(one.measuring > 0 for one in measured)
 
     assert torch.equal(torch.get_rng_state(), state)
     after = (*net.parameters(), *strategy.arch_parameters())
@@ -32,3 +51,57 @@ def test_more_seconds_are_more_epochs_and_nothing_is_changed(name: str, toy_dart
     assert all(torch.equal(alive[group], table) for group, table in strategy.alive.items())
     assert (roles.train.epoch, roles.train.batch) == (0, 0)
     assert strategy.weight_optimizer.state == {}
+
+
+def spent(seconds: float, estimate: int, costs: Any) -> tuple[float, list[int]]:
+    """What a search takes whose epochs take so long one by one, and the epochs it had by each."""
+    now, planned = 0.0, []
+    pace = Pace(estimate, seconds, lambda: now)
+    while len(planned) < pace.epochs:
+        now += costs(len(planned) + 1)
+        pace.epoch_end(len(planned) + 1)
+        planned.append(pace.epochs)
+    return now, planned
+
+
+@pytest.mark.parametrize(
+    ("estimate", "costs"),
+    [
+        (10, lambda done: 10.0),  # as foreseen
+        (10, lambda done: max(3.0, 10.0 - done)),  # pruning makes epochs shorter
+        (10, lambda done: 13.0),  # steps take longer than those that were timed
+        (20, lambda done: 10.0),
+        (7, lambda done: 10.0),
+    ],
+)
+def test_a_search_takes_its_seconds_within_a_tenth(estimate: int, costs: Any):
+    taken, _ = spent(100.0, estimate, costs)
+    assert taken == pytest.approx(100.0, rel=0.1)
+
+
+def test_what_pruning_saves_is_given_back_as_epochs_and_progress_never_falls():
+    _, planned = spent(100.0, 10, lambda done: 10.0 if done < 4 else 4.0)
+    assert planned[:3] == [10, 10, 10]
+    assert len(planned) == 3 + 17  # 70 s of 4 s
+    stands = [done / epochs for done, epochs in enumerate(planned, 1)]
+    next_ends = [(done + 1) / epochs for done, epochs in enumerate(planned, 1)]
+    assert all(end > before for before, end in zip(stands, next_ends[1:], strict=False))
+
+
+def test_a_resumed_search_goes_on_with_its_seconds_and_epochs():
+    now = 0.0
+    first = Pace(10, 100.0, lambda: now)
+    now = 5.0
+    first.epoch_end(1)  # half of what was foreseen: 19 would fit, and progress may not fall
+    now = 7.0
+    state = first.state_dict()
+    assert state == {"epochs": 19, "spent": 7.0, "began": 5.0}
+    now = 1000.0  # another process, much later
+    other = Pace(10, 100.0, lambda: now)
+    other.load_state_dict(state)
+    now = 1003.0
+    other.epoch_end(2)
+    assert (other.spent, other.epochs) == (10.0, 20)
+    unbound = Pace(3, None, lambda: now)
+    unbound.load_state_dict(state)
+    assert unbound.epochs == 3

@@ -1,5 +1,6 @@
 """F1, F3, F19, F20, F21: whatever the moment and the strategy, a resumed search is the same."""
 
+import copy
 import logging
 import random
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from faults.toys import STRATEGIES, Killed, ToySearch, assert_same, at, left_in
+from faults.toys import STRATEGIES, Killed, ToySearch, assert_same, at, left_in, scramble
 
 from engine.errors import Interrupted
 from engine.safety.random_state import random_state, set_random_state
@@ -171,6 +172,30 @@ def test_f16_generators_of_devices_that_are_not_here_are_passed_over():
     other = state | {"cuda": [torch.zeros(16, dtype=torch.uint8)] * 8}
     set_random_state(other)
     assert all(torch.equal(a, b) for a, b in [(random_state()["torch"], state["torch"])])
+
+
+@pytest.mark.parametrize("name", ["gdas", "drnas"])
+def test_f01_what_is_drawn_goes_on_where_it_was(name: str, toy_darts: Space):
+    """Three steps, and the third again from what the second left: the same gates are drawn."""
+    toy = ToySearch(toy_darts, name)
+    state = toy.state()
+
+    def step() -> list[torch.Tensor]:
+        x, y = torch.ones(4, 3, 8, 8), torch.tensor([0, 1, 2, 0])
+        toy.strategy.step(toy.net, (x, y), (x, y), progress=0.5, move_alphas=True)
+        tensors = (*toy.strategy.arch_parameters(), *toy.net.parameters())
+        return [t.detach().clone() for t in tensors]
+
+    for _ in range(2):
+        step()
+    saved = copy.deepcopy(state.state_dict())
+    expected = step()
+    scramble(7)
+    state.load_state_dict(saved)
+    assert all(torch.equal(a, b) for a, b in zip(step(), expected, strict=True))
+    state.load_state_dict(saved)
+    scramble(7)  # otherwise it would not matter what is drawn
+    assert not all(torch.equal(a, b) for a, b in zip(step(), expected, strict=True))
 
 
 def test_every_generator_goes_on_where_it_was():

@@ -39,9 +39,9 @@ def prepared(archsmith, monkeypatch):
 
 WRONG = {
     "search=3": "search: expected settings in {}",
-    "search.alpha_lr_scale=nan": "search.alpha_lr_scale: expected a finite number (as 30.0)",
+    "strategy.alpha_lr_scale=nan": "strategy.alpha_lr_scale: expected a finite number (as 30.0)",
     "search.seconds=[a,b]": "search.seconds: expected a positive number or null",
-    "search.alpha_lr_scale=true": "search.alpha_lr_scale: expected a finite number",
+    "strategy.alpha_lr_scale=true": "strategy.alpha_lr_scale: expected a finite number",
     "search.batch_size=1": "batch_size: 1 for 'train', expected at least 2",
     "search.micro_batches=0": "search.micro_batches: expected a whole number of at least 1",
     "checkpoint=3": "checkpoint: expected settings in {}",
@@ -154,7 +154,7 @@ VALUES = st.sampled_from(
      "[1]", "[a,b]", "{}", "{a: 1}", "''", "99999999999999999999"]
 )  # fmt: skip
 KEYS = st.sampled_from(
-    ["search.epochs", "search.batch_size", "search.alpha_lr_scale", "search.micro_batches",
+    ["search.epochs", "search.batch_size", "strategy.alpha_lr_scale", "search.micro_batches",
      "checkpoint.every_seconds", "data.size", "data.classes", "data.channels", "data.image_size",
      "data.noise", "data.limit", "data.split", "data.select", "data.augment", "data.augment.crop",
      "data.augment.flip", "data.seed", "space.layers", "space.nodes", "space.channels",

@@ -13,6 +13,8 @@ from test_every_config import composed, make
 from engine.records.record import Record
 from engine.safety.checkpoint import Checkpoints
 from engine.search.loop import SearchSettings, search
+from engine.search.state import SearchState
+from engine.search.time_budget import Pace
 from search_spaces.space import Space
 from strategies.strategy import Strategy
 from supernets.network import Network, supernet
@@ -22,7 +24,8 @@ STRATEGIES = [
     "darts", "pcdarts", "goldnas", "sddarts", "gdas", "drnas", "darts_second_order", "annealed",
 ]  # fmt: skip
 TOY = [
-    "strategy.alpha_optimizer.weight_decay=0", "data=synthetic", "data.size=32",
+    "strategy.alpha_optimizer.weight_decay=0", "strategy.alpha_lr_scale=10",
+    "data=synthetic", "data.size=32",
     "data.image_size=8", "data.classes=3", "data.augment.crop=1", "data.augment.flip=true",
 ]  # fmt: skip
 MORE = {  # so that 2 epochs of 2 steps see what a method has of its own
@@ -34,7 +37,7 @@ MORE = {  # so that 2 epochs of 2 steps see what a method has of its own
         "strategy.losses.self_distillation.teachers=1",
         "strategy.losses.self_distillation.unit=step",
     ],
-    "goldnas": ["strategy.warmup=0", "strategy.pruning.most=0.5", "strategy.pruning.maximum=0.3"],
+    "goldnas": ["strategy.warmup=0", "strategy.pruning.most=0.5", "strategy.pruning.maximum=0.99"],
 }
 
 
@@ -67,10 +70,7 @@ class ToySearch:
         device: torch.device = CPU,
         **more: Any,
     ) -> Any:
-        scramble(0)  # what the pipeline does
-        self.strategy = make(self.config.strategy, space=self.space)
-        self.net = supernet(self.space, self.strategy.mixed_op).to(device)
-        self.strategy.setup(self.net, device)
+        self.start(device)
         data = make(self.config.data).to(device)
         one_level = not self.strategy.update.two_level
         try:
@@ -78,9 +78,7 @@ class ToySearch:
                 self.net,
                 self.strategy,
                 data.loaders(8 if not one_level else 15, one_level=one_level, seed=0),
-                SearchSettings(
-                    epochs=epochs, batch_size=8, alpha_lr_scale=10.0, micro_batches=micro_batches
-                ),
+                SearchSettings(epochs=epochs, batch_size=8, micro_batches=micro_batches),
                 folder=folder,
                 record=Record(folder),
                 checkpoints=Checkpoints(
@@ -95,6 +93,20 @@ class ToySearch:
             )
         finally:
             scramble(99)
+
+    def start(self, device: torch.device = CPU) -> None:
+        """A new supernet and strategy, as the pipeline makes them."""
+        scramble(0)
+        self.strategy = make(self.config.strategy, space=self.space)
+        self.net = supernet(self.space, self.strategy.mixed_op).to(device)
+        self.strategy.setup(self.net, device)
+
+    def state(self) -> SearchState:
+        """That of a new search, without a loop around it."""
+        self.start()
+        one_level = not self.strategy.update.two_level
+        roles = make(self.config.data).loaders(8, one_level=one_level, seed=0)
+        return SearchState(self.net, self.strategy, roles, Pace(2, None, lambda: 0.0))
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """Weights, buffers, alphas, both optimisers' moments, by name."""

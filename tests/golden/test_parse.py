@@ -1,19 +1,18 @@
 """Discretisation, order of edges included, against public implementations."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any
 
 import torch
 from golden_files import arch_str_edges, cases, genotype_edges
-from torch import Tensor
+from omegaconf import DictConfig
+from test_every_config import composed, make
 
 from search_spaces.architecture import reachable
 from search_spaces.darts import CANDIDATES as DARTS
 from search_spaces.nasbench201 import CANDIDATES as NASBENCH201
-from search_spaces.space import Cell, complete_edges
-from strategies.discretisation.strongest import best_candidates, top_edges
-from strategies.edge_normalisation.softmax import EdgeSoftmax
-from strategies.relaxation.softmax import Softmax
+from search_spaces.space import Cell, Layer, Space, complete_edges
 
 Golden = Callable[[str], Any]
 FILE = "genotype_parse.json"
@@ -23,21 +22,37 @@ def by_id(section: str) -> Callable[[Any], dict[str, Any]]:
     return lambda data: {case["id"]: case for case in data[section]}
 
 
-def relaxed(
+@cache
+def strategy_of(name: str) -> DictConfig:
+    return composed(f"strategy={name}").strategy
+
+
+def read(
     cell: Cell, alphas: list[list[float]], betas: list[float] | None = None
-) -> tuple[Tensor, Tensor]:
-    """Gates in float32, as the originals ran, and what is alive (rows are padded)."""
-    alive = torch.tensor([[o < len(e.candidates) for o in range(cell.width)] for e in cell.edges])
-    gates, _ = Softmax(1.0, 1.0)(torch.tensor(alphas), alive)
-    if betas is not None:
-        gates = EdgeSoftmax()(torch.tensor(betas), cell, alive.any(1))[:, None] * gates
-    return gates, alive
+) -> Mapping[str, tuple[str, ...]]:
+    """What a strategy with these alphas and betas keeps of the cell; float32, as the originals."""
+    space = one_cell(cell)
+    strategy = make(strategy_of("darts" if betas is None else "pcdarts"), space=space)
+    strategy.alphas["cell"].data.copy_(torch.tensor(alphas))
+    for beta in strategy.betas.values():
+        beta.data.copy_(torch.tensor(betas))
+    found: Mapping[str, tuple[str, ...]] = strategy.architecture().choices["cell"]
+    return found
+
+
+def one_cell(cell: Cell) -> Space:
+    return Space(
+        name="one_cell", family=one_cell, settings={}, cells={"cell": cell},
+        layers=(Layer("cell", "cell", 8, False),), operations={}, input_shape=(1, 8, 8),
+        classes=2, stem="plain", stem_channels=8, preprocess=False, head="pool_linear",
+    )  # fmt: skip
 
 
 def check_darts(cell: Cell, case: Any, kind: str, betas: list[float] | None = None) -> None:
-    gates, alive = relaxed(cell, case[f"alphas_{kind}"], betas)
-    found = [(edge, name) for edge, (name,) in top_edges(cell, gates, alive).items()]
-    assert found == genotype_edges(case["genotype"][kind])
+    kept = read(cell, case[f"alphas_{kind}"], betas)
+    assert [(edge, name) for edge, (name,) in kept.items()] == genotype_edges(
+        case["genotype"][kind]
+    )
 
 
 @cases(FILE, by_id("darts"))
@@ -63,8 +78,7 @@ def test_robust_darts(golden: Golden, case: Any):
 @cases(FILE, by_id("nas_bench_201"))
 def test_nasbench201(golden: Golden, case: Any):
     cell = Cell(1, 3, complete_edges(1, 3, list(NASBENCH201)), keep=None, output="last")
-    gates, alive = relaxed(cell, case["alphas"])
-    kept = best_candidates(cell, gates, alive)
+    kept = read(cell, case["alphas"])
     expected = [(edge, name) for edge, name in arch_str_edges(case["arch_str"]) if name != "none"]
     assert [(edge, name) for edge, (name,) in kept.items()] == expected
     assert reachable(cell, kept) == case["is_connected"]

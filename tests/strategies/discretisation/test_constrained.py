@@ -54,7 +54,7 @@ def by_enumeration(space: Space, drops: bool, gates, costs, limits) -> float:
         for picks in itertools.product(range(-1, 4), repeat=len(cell.edges)):
             kept = {c.name: (NAMES[o],) for c, o in zip(cell.edges, picks, strict=True) if o > 0}
             if drops:
-                legal = -1 not in picks and (cell.output == "concat" or reachable(cell, kept))
+                legal = -1 not in picks and reachable(cell, kept)
             else:
                 legal = 0 not in picks and all(
                     sum(picks[e] > 0 for e in cell.incoming(node)) == 2 for node in cell.targets
@@ -170,3 +170,20 @@ def test_the_cheapest_costs_as_much_as_the_tightest_limit_that_can_be_met(cell: 
     assert best is not None
     assert spent(best) == least
     assert within(space, structures, gates, alive, [costs], [least - 1]) is None
+
+
+@pytest.mark.parametrize("output", ["last", "concat"])
+def test_none_that_wins_everywhere_cuts_nothing_off(output: str):
+    """Gates of `none` are the largest on every edge: the best of all connected choices is found."""
+    space = toy(every_edge(output), 2)
+    for seed in range(5):
+        gates, alive, costs = drawn(space, seed)
+        for table in gates.values():
+            table[:, 0] += 1.0
+        structures = {n: Structure.of_space(cell) for n, cell in space.groups.items()}
+        limits = [15.0, 30.0]
+        found = within(space, structures, gates, alive, costs, limits)
+        assert found is not None
+        assert all(reachable(cell, found[n]) for n, cell in space.groups.items())
+        expected = by_enumeration(space, True, gates, costs, limits)
+        assert score_of(space, True, found, gates) == pytest.approx(expected)

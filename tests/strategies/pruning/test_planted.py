@@ -42,17 +42,12 @@ def stripes(source: torch.Generator) -> tuple[Tensor, Tensor]:
 
 
 def cuts(seed: int, *, shuffled: bool) -> tuple[list[tuple[str, str]], dict[str, tuple[str, ...]]]:
-    """The candidates in the order in which they went, and those that are left."""
+    """The candidates in the order in which they went, and those that are left; by the defaults."""
     torch.manual_seed(seed)
     source = torch.Generator().manual_seed(seed)
     strategy = make(
-        composed(
-            "strategy=goldnas", "strategy/stopping=none", "strategy.weight_optimizer.lr=0.05",
-            "strategy.pruning.maximum=0.3", "strategy.losses.gate_cost.mu=0.0",
-            "strategy.losses.gate_cost.start=1e-3", "strategy.losses.gate_cost.ceiling=null",
-        ).strategy,
-        space=planted(),
-    )  # fmt: skip
+        composed("strategy=goldnas", "strategy.alpha_lr_scale=30").strategy, space=planted()
+    )
     net = supernet(strategy.space, strategy.mixed_op)
     net.stem_second = OtherImages()
     strategy.setup(net, torch.device("cpu"))
@@ -64,7 +59,8 @@ def cuts(seed: int, *, shuffled: bool) -> tuple[list[tuple[str, str]], dict[str,
             x, y = stripes(source)
             y = y[torch.randperm(len(y), generator=source)] if shuffled else y
             progress = (epoch + i / STEPS) / EPOCHS
-            strategy.step(net, (x, y), None, progress=progress, move_alphas=True)
+            moves = strategy.alphas_move(epoch, EPOCHS)
+            strategy.step(net, (x, y), None, progress=progress, move_alphas=moves)
         done = strategy.epoch_end(net, None, (epoch + 1) / EPOCHS)
         cut = (before & ~strategy.alive["cell"]).nonzero().tolist()
         gone += [(edges[e].name, NAMES[o]) for e, o in cut]
@@ -73,18 +69,20 @@ def cuts(seed: int, *, shuffled: bool) -> tuple[list[tuple[str, str]], dict[str,
     return gone, dict(strategy.architecture().choices["cell"])
 
 
-@pytest.mark.parametrize("seed", [0, 3])
+SEEDS = [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 10))]
+
+
+@pytest.mark.parametrize("seed", SEEDS)
 def test_goldnas_6_distractors_go_first_and_the_planted_path_stays(seed: int):
     gone, left = cuts(seed, shuffled=False)
     distractors = [gone.index((edge, name)) for edge in ("1-2", "1-3") for name in NAMES]
     signal = [i for i, (edge, name) in enumerate(gone) if edge[0] == "0" and "sep" in name]
     assert max(distractors) < min(signal, default=len(gone))
     assert left["0-2"] == ("sep_conv_3x3",)
-    assert left.keys() == {"0-2", "0-3"} or left.keys() == {"0-2", "2-3"}
-    assert len(gone) == 8, "one candidate a node is left"
+    assert left.keys() <= {"0-2", "0-3", "2-3"}
 
 
-def test_goldnas_6_with_shuffled_labels_distractors_outlive_the_path():
-    gone, left = cuts(0, shuffled=True)
-    assert len(gone) == 8
+@pytest.mark.slow
+def test_goldnas_6_with_shuffled_labels_the_path_is_not_told_from_distractors():
+    _, left = cuts(0, shuffled=True)
     assert set(left) & {"1-2", "1-3"}, "a node that reads other images"

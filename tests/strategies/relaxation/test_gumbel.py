@@ -101,9 +101,23 @@ def test_gdas_7_architecture_is_read_from_softmax_of_alphas():
     gates, index = at(0.1).expected(alphas, all_alive(alphas))
     assert index is None
     torch.testing.assert_close(gates, expected)
+
+
+def test_gdas_is_measured_on_the_path_of_its_largest_alphas(toy_darts: Space):
+    """One candidate an edge runs, as in training; gates have the gradient of softmax(alphas)."""
+    alphas = torch.tensor([[1.0, 2.0, 4.0, 3.0]]).log().requires_grad_()
     gates, index = at(0.1).eval()(alphas, all_alive(alphas))
-    assert index is None
-    torch.testing.assert_close(gates, expected)
+    assert gates.tolist() == [[0.0, 0.0, 1.0, 0.0]]
+    assert index.tolist() == [2]
+    (gradient,) = torch.autograd.grad(gates[0, 2], alphas)
+    torch.testing.assert_close(gradient, torch.tensor([[-0.04, -0.08, 0.24, -0.12]]))
+
+    strategy = make(composed("strategy=gdas").strategy, space=toy_darts)
+    strategy.alphas["normal"].data[0, 3] = 1.0
+    group = strategy.mixture(noise=False).groups["normal"]
+    assert group.active[0] == [3]
+    assert all(len(row) == 1 for row in group.active)
+    assert set(group.gates.flatten().tolist()) == {0.0, 1.0}
 
 
 def test_pruned_and_dead_get_zero_gates_and_zero_gradients():

@@ -33,6 +33,7 @@ def batch() -> tuple[torch.Tensor, torch.Tensor]:
 def test_goldnas_9_alphas_and_weights_step_on_one_loss_of_one_batch():
     """Plain SGD: both move by -lr times the gradient of the same loss; only weights are clipped."""
     plain = [
+        "strategy.alpha_optimizer.lr=1",
         "strategy.alpha_optimizer.momentum=0",
         "strategy.weight_optimizer.momentum=0",
         "strategy.weight_optimizer.weight_decay=0",

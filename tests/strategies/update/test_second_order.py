@@ -93,3 +93,27 @@ def test_zero_learning_rate_is_first_order_exactly(hessian: str):
     )
     (first,) = torch.autograd.grad(val([w]), [a])
     assert torch.equal(gradient, first)
+
+
+def test_a_finite_difference_on_a_cubic_by_hand():
+    """L_train = a (w1^3 + w2^3), L_val = v w, |v| = 2 and radius 0.5: steps of eps = 1/4 along v.
+
+    The difference of a cubic is 3 w^2 v + eps^2 v^3 in each weight: 22.8 + 5.824/16 in all; another
+    step size, or a one-sided difference, gives another number.
+    """
+    a = torch.ones(1, dtype=torch.float64, requires_grad=True)
+    w, v = torch.tensor([1.0, 2.0]).double(), torch.tensor([1.2, 1.6]).double()
+    found = {}
+    for hessian in HESSIANS:
+        loss, (gradient,) = unrolled_gradient(
+            lambda ws: (a * ws[0] ** 3).sum(),
+            lambda ws: (v * ws[0]).sum(),
+            [a],
+            sgd(w, lr=0.1),
+            hessian=hessian,
+            radius=0.5,
+        )
+        assert loss.item() == pytest.approx(1.2 * (1 - 0.1 * 3) + 1.6 * (2 - 0.1 * 12))
+        found[hessian] = gradient.item()
+    assert found["exact"] == pytest.approx(-0.1 * 22.8)
+    assert found["finite_difference"] == pytest.approx(-0.1 * (22.8 + 5.824 / 16))

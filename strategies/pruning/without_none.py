@@ -1,0 +1,31 @@
+"""No `none` in the search, where an architecture cannot keep it. DrNAS's DARTS space.
+
+Source: public code of Chen et al. 2021, arXiv:2006.10355, whose candidates on the DARTS space are
+the seven operations.
+"""
+
+from typing import TYPE_CHECKING
+
+from strategies.shares import real_candidates
+
+if TYPE_CHECKING:
+    from strategies.strategy import Strategy
+    from supernets.network import Network
+
+
+class WithoutNone:
+    """Switches `none` off at the start, in cells whose nodes keep a number of edges.
+
+    There it stands for an edge that the reading drops anyway. Where every edge is kept (NAS-Bench-
+    201) `none` is a choice, and stays.
+    """
+
+    def setup(self, net: "Network", strategy: "Strategy") -> None:
+        strategy.prune(
+            {
+                name: strategy.alive[name]
+                if cell.keep is None
+                else real_candidates(cell).to(strategy.alive[name].device)
+                for name, cell in strategy.space.groups.items()
+            }
+        )
