@@ -291,7 +291,7 @@ def test_c3_the_remedy_for_too_few_held_out_images_is_one_that_helps():
     with pytest.raises(DataError, match=message):
         made([2, 1]).loaders(2, one_level=False, seed=0)
     with pytest.raises(DataError, match=r"'val', .*; add images, or lower data\.split"):
-        made([9, 1], split=0.9).loaders(2, one_level=False, seed=0)
+        made([30, 1], split=0.97).loaders(2, one_level=False, seed=0)
 
 
 def test_a_set_that_cannot_be_searched_is_refused():
