@@ -302,7 +302,7 @@ def test_f22_a_phase_purges_only_its_own_points(tmp_path: Path):
         events = EventAccumulator(str(tmp_path / "tensorboard" / phase))
         events.Reload()
         points = events.Scalars(f"{phase}/loss")
-        assert [p.step for p in points] == [0, 1, 2, 3]
+        assert [p.step for p in points] == [1, 2, 3, 4]
         assert [p.value for p in points] == values
 
 

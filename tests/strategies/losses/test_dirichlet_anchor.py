@@ -43,7 +43,8 @@ def test_drnas_5_l2_moves_alphas_as_that_weight_decay_does(toy_darts: Space):
 
     def two_steps(*overrides: str) -> list[Tensor]:
         torch.manual_seed(2)
-        config = composed("strategy=drnas", "strategy.alpha_init=1.0", *overrides)
+        plain = ("strategy=drnas", "strategy.alpha_init=1.0", "strategy.pruning=null")
+        config = composed(*plain, *overrides)
         strategy = make(config.strategy, space=toy_darts)
         net = supernet(toy_darts, strategy.mixed_op)
         strategy.setup(net, torch.device("cpu"))
