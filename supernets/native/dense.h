@@ -12,26 +12,34 @@ struct Dense : Factorised {
   static int taps(const Kind& kind) { return kind.kernel * kind.kernel; }
   float* dense_of(int b, bool turned) const { return depthwise_of(0, b, turned); }
 
-  // f(block, tap, input lane, output lane, edge, position in its tensor)
-  template <class F>
+  // f(tap, input, output, position) of all weights of an edge; outputs, or inputs, change fastest.
+  template <bool OUTPUTS, class F>
   void each_dense(const Kind& kind, F f) const {
-    for (int e = 0; e < s.E; e++)
-      for (int o = 0; o < s.C; o++)
-        for (int i = 0; i < s.C; i++)
-          for (int t = 0; t < taps(kind); t++) {
-            const int first = e % per_block * s.C;
-            f(e / per_block, t, first + i, first + o, e, (int64_t(o) * s.C + i) * taps(kind) + t);
-          }
+    const int count = taps(kind), C = s.C;
+    for (int slow = 0; slow < C; slow++)
+      for (int t = 0; t < count; t++)
+        for (int fast = 0; fast < C; fast++) {
+          const int i = OUTPUTS ? slow : fast, o = OUTPUTS ? fast : slow;
+          f(t, i, o, (int64_t(o) * C + i) * count + t);
+        }
   }
 
   void pack_dense(const Kind& kind) const {
     const int64_t matrix = int64_t(P) * P;
-    std::memset(packed, 0, sizeof(float) * 4 * weight_floats * blocks);
-    each_dense(kind, [&](int b, int t, int64_t i, int64_t o, int e, int64_t position) {
-      const float value = kind.weights[e][position];
-      dense_of(b, false)[t * matrix + i * P + o] = value;
-      dense_of(b, true)[(taps(kind) - 1 - t) * matrix + o * P + i] = value;
-    });
+    if (s.C < P) std::memset(packed, 0, sizeof(float) * 4 * weight_floats * blocks);
+    for (int e = 0; e < s.E; e++) {
+      const float* weight = kind.weights[e];
+      const int64_t lanes = P, first = e % per_block * int64_t(s.C) * (P + 1), last = taps(kind) - 1;
+      float* to = dense_of(e / per_block, false) + first;
+      each_dense<true>(kind, [=](int t, int i, int o, int64_t position) HERE {
+        to[t * matrix + i * lanes + o] = weight[position];
+      });
+      if (!backward) continue;
+      float* turned = dense_of(e / per_block, true) + first;
+      each_dense<false>(kind, [=](int t, int i, int o, int64_t position) HERE {
+        turned[(last - t) * matrix + o * lanes + i] = weight[position];
+      });
+    }
   }
 
   // `in` is a padded map.
@@ -91,9 +99,9 @@ struct Dense : Factorised {
     clear(k);
 #pragma omp for schedule(static)
     for (int n = 0; n < s.B; n++) {
-      relu_input(n, in, k.a);
+      if (!kind.kept) relu_input(n, in, k.a);
       for (int b = 0; b < blocks; b++) {
-        dense_map(kind, n, b, k.a, in);
+        if (!kind.kept) dense_map(kind, n, b, k.a, in);
         products(output(n, b), map(result(kind), n, b), row(MEAN) + b * P, P, out_pixels,
                  partial + (int64_t(n) * blocks + b) * 2 * P);
       }
@@ -113,15 +121,26 @@ struct Dense : Factorised {
         add_where_positive(n, k.e);
       }
     }
-    if (!kind.gradients) return;
-#pragma omp single
-    {
-      std::memset(kind.gradients, 0, sizeof(float) * s.E * s.C * s.C * taps(kind));
-      for (int n = 0; n < s.B; n++)
-        each_dense(kind, [&](int b, int t, int64_t i, int64_t o, int e, int64_t position) {
-          kind.gradients[int64_t(e) * s.C * s.C * taps(kind) + position] +=
-              weight_part(n, b)[(int64_t(t) * P + i) * P + o];
+    if (kind.gradients) reduce_dense(kind);
+  }
+
+  // Adds the images' weight gradients, in order, into the tensors of the edges.
+  void reduce_dense(const Kind& kind) const {
+    const int64_t floats = int64_t(taps(kind)) * P * P, own = int64_t(taps(kind)) * s.C * s.C;
+#pragma omp for schedule(static)
+    for (int b = 0; b < blocks; b++) {
+      float* total = weight_part(0, b);
+      for (int n = 1; n < s.B; n++)
+        for (int64_t i = 0; i < floats; i += LANES)
+          store(total + i, load(total + i) + load(weight_part(n, b) + i));
+      for (int slot = 0; slot < per_block && edge_of(b, slot) < s.E; slot++) {
+        float* to = kind.gradients + edge_of(b, slot) * own;
+        const float* from = total + slot * int64_t(s.C) * (P + 1);
+        const int64_t lanes = P;
+        each_dense<true>(kind, [=](int t, int i, int o, int64_t position) HERE {
+          to[position] = from[(t * lanes + i) * lanes + o];
         });
+      }
     }
   }
 };

@@ -14,6 +14,9 @@ enum Type : int32_t { SEPARABLE, MAX_POOL, AVG_POOL, IDENTITY, FACTORISED, DENSE
 // `gradients` has, per half, depthwise (E, C, K, K) and then pointwise (E, C, C); it may be null.
 // A factorised reduction has its two convolutions, (E, C / 2, C) and (E, C - C / 2, C), instead, a
 // dense convolution its one, (E, C, C, K, K).
+// `kept`, where it is not null, gets what a dense convolution gives in the forward pass, `map_lanes`
+// floats for each of the B * h * w pixels on an address fit for vectors; the backward pass reads it
+// and need not compute it anew.
 struct Kind {
   int32_t type, halves, kernel, dilation, norm;
   float eps;
@@ -24,6 +27,7 @@ struct Kind {
   float* gradients;
   const float* affine;
   float* affine_gradients;
+  float* kept;
 };
 
 struct Image {  // of all images: elements from one to the next, along B, C, H, W

@@ -26,6 +26,7 @@ class CKind(ctypes.Structure):
         ("eps", ctypes.c_float),
         ("weights", Pointers),
         *fields(ctypes.c_void_p, "stats gates gate_gradients gradients affine affine_gradients"),
+        ("kept", ctypes.c_void_p),
     ]
 
 

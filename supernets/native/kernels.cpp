@@ -41,6 +41,7 @@ int runs_here() {
 }
 
 int lanes() { return LANES; }  // of a vector
+int map_lanes(int C, int E) { return Layout::lanes_of(C, E); }  // of the maps of E edges
 
 // All others return 0, or 1 where there is no memory.
 int source_forward(const Source* what) { return run<Runner>(*what, false); }

@@ -28,9 +28,13 @@ struct Layout {
   int64_t padded, weight_floats;
 
   static int width(int C) { return (C + LANES - 1) / LANES * LANES; }
+  static int edges_of_block(int C) { return C < LANES ? LANES / C : 1; }
+  static int lanes_of(int C, int E) {  // of all blocks
+    return (E + edges_of_block(C) - 1) / edges_of_block(C) * width(C);
+  }
 
   Layout(const Source& s, bool backward)
-      : s(s), per_block(s.C < LANES ? LANES / s.C : 1), P(width(s.C)),
+      : s(s), per_block(edges_of_block(s.C)), P(width(s.C)),
         blocks((s.E + per_block - 1) / per_block), M(blocks * P), h((s.H - 1) / s.stride + 1),
         w((s.W - 1) / s.stride + 1), in_pixels(s.H * s.W), out_pixels(h * w), all(s.C * s.k),
         backward(backward) {
@@ -73,7 +77,8 @@ struct Layout {
         {&weight_partial, weights ? int64_t(s.B) * blocks * weight_floats : 0},
         {&packed, 2 * 2 * weight_floats * blocks}};
     for (int i = 0; i < s.kinds && !backward; i++)
-      if (s.kind[i].type != IDENTITY)
+      if (s.kind[i].kept) results[i] = s.kind[i].kept;
+      else if (s.kind[i].type != IDENTITY)
         wants.push_back({&results[i], shared(s.kind[i]) ? int64_t(s.B) * out_pixels * P : all_out});
     thread.resize(s.threads);
     for (Buffers& mine : thread)
@@ -105,7 +110,9 @@ struct Layout {
     return all + (int64_t(n) * blocks + b) * out_pixels * P;
   }
   // What a kind gives of all images, before its last norm.
-  float* result(const Kind& kind) const { return backward ? T1 : results[&kind - s.kind]; }
+  float* result(const Kind& kind) const {
+    return kind.kept ? kind.kept : backward ? T1 : results[&kind - s.kind];
+  }
   float* input(int n) const {
     return x_lies ? s.x.data + n * s.x.strides[0] : X + int64_t(n) * in_pixels * P;
   }

@@ -38,6 +38,7 @@ class Plan:
         self.states = 1 + max(target for step in steps for target in step.targets)
         self.read = {step.state for step in steps}
         self.partial = any(step.source.k > 1 for step in steps)
+        self.kinds = [len(step.source.kinds) for step in steps]
         self.gates = [len(step.source.kinds) * step.source.edges for step in steps]
         self.edges = [step.source.edges for step in steps]
         self.parameters = [
@@ -79,21 +80,24 @@ class Pass:
     keep: Tensor | None
     weights: Sequence[Tensor]
     shifts: Sequence[Tensor]
+    kept: list[Tensor | None]  # per kind; a forward pass for gradients fills it
 
     def given(self, x: Tensor) -> Given:
         affine = self.step.source.affine(self.shifts, self.moments, training=self.training)
         return Given(
             x, self.training, self.gates, self.factors, self.keep, self.moments, affine,
-            self.weights,
+            self.weights, self.kept,
         )  # fmt: skip
 
-    def forward(self, states: list[Any]) -> None:
+    def forward(self, states: list[Any], *, for_gradients: bool) -> None:
         """Adds to the states of the targets, which begin as None."""
         source, x, targets = self.step.source, states[self.step.state], self.step.targets
         adds = [states[target] is not None for target in targets]
         for target in targets:
             if states[target] is None:
                 states[target] = new_state(x, source.stride)
+        if for_gradients:
+            self.kept[:] = source.kept(x)
         source.forward(self.given(x), [states[target] for target in targets], adds)
         source.record(self.moments)
 
@@ -126,11 +130,12 @@ def passes(
     factors: Tensor | None,
     keeps: Sequence[Tensor | None],
     parameters: Sequence[Tensor],
+    kept: Sequence[Tensor | None],
 ) -> list[Pass]:
     own = split(parameters, plan.parameters)
     of_edges = [None] * len(plan.steps) if factors is None else factors.split(plan.edges)
     of_steps = training, moments, gates.split(plan.gates), of_edges, keeps, own[::2], own[1::2]
-    return [*map(Pass, plan.steps, *of_steps)]
+    return [*map(Pass, plan.steps, *of_steps, split(kept, plan.kinds))]
 
 
 class Run(torch.autograd.Function):
@@ -149,10 +154,13 @@ class Run(torch.autograd.Function):
         states: list[Any] = [*tensors[: plan.inputs], *[None] * (plan.states - plan.inputs)]
         ctx.plan, ctx.training = plan, [step.source.training for step in plan.steps]
         moments = [step.source.moments(tensors[0]) for step in plan.steps]
-        for one in passes(plan, ctx.training, moments, gates, factors, keeps, parameters):
-            one.forward(states)
+        none = [None] * sum(plan.kinds)
+        own = passes(plan, ctx.training, moments, gates, factors, keeps, parameters, none)
+        for one in own:
+            one.forward(states, for_gradients=any(ctx.needs_input_grad))
+        kept = [t for one in own for t in one.kept]
         read = [x if i in plan.read else None for i, x in enumerate(states)]
-        ctx.save_for_backward(*read, *moments, *keeps, gates, factors, *parameters)
+        ctx.save_for_backward(*read, *moments, *keeps, gates, factors, *parameters, *kept)
         return tuple(states[i] for i in plan.outputs)
 
     @staticmethod
@@ -160,8 +168,8 @@ class Run(torch.autograd.Function):
         first_derivative_only()
         plan: Plan = ctx.plan
         n = len(plan.steps)
-        states, moments, keeps, (gates, factors), parameters = split(
-            ctx.saved_tensors, [plan.states, n, n, 2, sum(plan.parameters)]
+        states, moments, keeps, (gates, factors), parameters, kept = split(
+            ctx.saved_tensors, [plan.states, n, n, 2, sum(plan.parameters), sum(plan.kinds)]
         )
         d: list[Any] = [None] * plan.states
         for i, gradient in zip(plan.outputs, dy, strict=True):
@@ -169,7 +177,7 @@ class Run(torch.autograd.Function):
         d_gates, d_factors = torch.empty_like(gates), gates.new_empty(sum(plan.edges))
         to = d_gates.split(plan.gates), d_factors.split(plan.edges)
         wanted = split(ctx.needs_input_grad[4 + plan.inputs :], plan.parameters)[::2]
-        own = passes(plan, ctx.training, moments, gates, factors, keeps, parameters)
+        own = passes(plan, ctx.training, moments, gates, factors, keeps, parameters, kept)
         found: list[Tensor | None] = []
         for one, g, f, w in reversed([*zip(own, *to, wanted, strict=True)]):
             found = [*one.backward(states[one.step.state], d, g, f, wanted=any(w)), *found]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from supernets.fused import record
 from supernets.native.checks import check_source
 from supernets.native.interface import CImage, CKind, CSource, Pointers, pointer, ran
-from supernets.native.kinds import Kind
+from supernets.native.kinds import DENSE, Kind
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,7 @@ class Given:
     moments: Tensor  # kind by kind (norms, 3, E, C): mean, 1 / deviation, variance
     affine: Sequence[Tensor | None]  # per kind scale and shift (norms, 2, E, C)
     weights: Sequence[Tensor]
+    kept: Sequence[Tensor | None]  # per kind memory for what it gives, for the backward pass
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,17 @@ class Source:
                     variance = torch.stack([cast(Tensor, m.running_var) for m in norms])
                     torch.rsqrt(variance + norms[0].eps, out=row[1])
         return found
+
+    def kept(self, x: Tensor) -> list[Tensor | None]:
+        """Memory for what dense convolutions give, which take the longest to compute anew."""
+        floats = self.map_floats(x)
+        return [x.new_empty(floats) if kind.type == DENSE else None for kind in self.kinds]
+
+    def map_floats(self, x: Tensor) -> int:
+        """Of what a kind gives on all edges, as the kernels lay it out."""
+        h, w = (-(-side // self.stride) for side in x.shape[2:])
+        lanes: int = self.library.map_lanes(self.channels(x), self.edges)
+        return x.size(0) * h * w * lanes
 
     def by_kind(self, moments: Tensor) -> list[Tensor]:
         """Per kind (norms, 3, E, C)."""
@@ -173,6 +185,7 @@ class Source:
                 pointer(to.gates if to else None, i * E),
                 pointer(to.weights if to else None, floats) if addresses else None,
                 pointer(given.affine[i]), pointer(to.affine[i] if to else None),
+                pointer(given.kept[i]),
             )  # fmt: skip
             first, norms, floats = last, norms + self.norms[i], floats + self.floats[i]
         source = CSource(

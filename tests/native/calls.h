@@ -5,6 +5,8 @@
 #include "kernels.cpp"
 
 #include <cstdio>
+#include <cstdlib>
+#include <memory>
 
 #include "cases.h"
 
@@ -108,9 +110,18 @@ void call(int status) {
   if (status) std::printf("no memory\n"), std::exit(1);
 }
 
+// Memory for what a dense convolution gives; NaN at first.
+float* kept_maps(const Problem& p) {
+  const size_t floats = size_t(p.c.B) * p.h * p.w * map_lanes(p.c.C, p.c.E);
+  float* found = static_cast<float*>(std::aligned_alloc(64, (floats * 4 + 63) / 64 * 64));
+  std::fill(found, found + floats, std::nanf(""));
+  return found;
+}
+
 struct Called {  // the structures that a call needs, pointing into a problem and its results
   std::vector<Kind> kinds;
   std::vector<Image> y, dy;
+  std::vector<std::unique_ptr<float, void (*)(void*)>> kept;
   Source source{};
   Projection projection{};
 
@@ -125,6 +136,10 @@ struct Called {  // the structures that a call needs, pointing into a problem an
       kinds[i].gradients = data_of(r.weights[i]);
       kinds[i].affine = data_of(p.affine[i]);
       kinds[i].affine_gradients = data_of(r.affine[i]);
+      if (kinds[i].type == DENSE && c.kept && !c.projection) {
+        kept.emplace_back(kept_maps(p), std::free);
+        kinds[i].kept = kept.back().get();
+      }
     }
     source.B = c.B, source.C = c.C, source.H = c.H, source.W = c.W, source.E = c.E;
     source.stride = c.stride, source.kinds = int(kinds.size()), source.training = c.training;

@@ -11,6 +11,7 @@ namespace check {
 struct Case {
   int number, C, E, B, H, W, stride, k, threads;
   bool training, weights, coarse, projection, affine, keep, adds_dx;
+  bool kept;                  // what dense convolutions give
   std::vector<int32_t> adds;  // of each edge
   int inputs, parts;  // of a projection
   std::vector<Kind> kinds;
@@ -93,6 +94,7 @@ Case case_of(int number, int C, int stride, int kernel, int H, int W, int E, int
   }
   for (int e = 0; e < c.E; e++) c.adds.push_back(!c.projection && random.chance(2));
   c.adds_dx = !c.projection && random.chance(2);
+  c.kept = random.chance(2);
   return c;
 }
 

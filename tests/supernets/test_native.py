@@ -259,7 +259,7 @@ def source_of(channels: int = 4):
     given = Given(
         x=x, training=True, gates=torch.rand(len(source.kinds) * source.edges), factors=None,
         keep=None, moments=source.moments(x), affine=[None] * len(source.kinds),
-        weights=[w.detach() for w in source.weights],
+        weights=[w.detach() for w in source.weights], kept=[None] * len(source.kinds),
     )  # fmt: skip
     return source, given
 
@@ -293,13 +293,15 @@ def outputs(source: Source, x: torch.Tensor) -> list[torch.Tensor]:
         ({"weights": lambda w: [t.double() for t in w]}, TypeError, "a weight is torch.float64"),
         ({"weights": lambda w: [t[:3] for t in w]}, ValueError, r"a weight is \(3, 1, 3, 3\)"),
         ({"weights": lambda w: w[:-1]}, ValueError, "weights, expected"),
+        ({"kept": lambda k: k[1:]}, ValueError, "6 kept maps, expected 7"),
+        ({"kept": lambda k: [torch.ones(3), *k[1:]]}, ValueError, r"a kept map is \(3,\)"),
     ],
 )
-def test_what_does_not_fit_is_refused_before_a_kernel_runs(change, error, said: str):
+def test_what_does_not_fit_is_refused_before_a_kernel_runs(change, error, said: str, monkeypatch):
     source, given = source_of()
     y, adds = outputs(source, given.x), [False] * source.edges
     source.forward(given, y, adds)
-    source.library = None
+    monkeypatch.setattr(source, "_call", lambda *_: pytest.fail("a kernel ran"))
     changed = {name: turn(getattr(given, name)) for name, turn in change.items()}
     with pytest.raises(error, match=said):
         source.forward(replace(given, **changed), y, adds)
