@@ -76,8 +76,9 @@ class NativeCell(FusedCell):
     first.
     """
 
-    def __init__(self, cell: CellModule):
+    def __init__(self, cell: CellModule, *, keeps: bool = False):
         super().__init__(cell)
+        self.keeps = keeps  # of the inputs what convolutions give, for the backward pass
         self.splits: WeakKeyDictionary[Bundle, Split] = WeakKeyDictionary()
         self.whole: tuple[Active, Whole | None] = (), None
         self.projections: list[Projection | None] = []
@@ -95,7 +96,9 @@ class NativeCell(FusedCell):
     def preprocessed(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         kernels = library()
         if not self.projections and kernels is not None:
-            self.projections = [Projection.of(pre, kernels) for pre in self.module.preprocess]
+            self.projections = [
+                Projection.of(pre, kernels, keeps=self.keeps) for pre in self.module.preprocess
+            ]
         found = []
         for x, pre, own in zip(inputs, self.module.preprocess, self.projections, strict=True):
             if own is not None and native(x, 2):

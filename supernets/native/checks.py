@@ -85,10 +85,10 @@ def check_source(
     check_dense("keep", given.keep, (x.shape[0], E))
     check_dense("moments", given.moments, (sum(source.norms) * 3 * E * C,))
     check_weights(given.weights, source.shapes)
-    check_count("kept maps", given.kept, len(source.kinds))
+    check_count("parts of kept maps", given.kept, len(source.kinds))
     if any(t is not None for t in given.kept):
-        for t in given.kept:
-            check_dense("a kept map", t, (source.map_floats(x),))
+        for t, maps in zip(given.kept, source.maps, strict=True):
+            check_dense("kept maps", t, (maps * source.map_floats(x),))
     for affine in (given.affine, to.affine if to else ()):
         for norms, t in zip(source.norms, affine, strict=False):
             check_dense("scale and shift", t, (norms, 2, E, C))

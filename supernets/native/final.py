@@ -57,7 +57,7 @@ class NativeFinal:
 
     def __init__(self, cell: CellModule):
         self.module = cell
-        self._inputs = NativeCell(cell)  # a supernet's cell takes its inputs the same way
+        self._inputs = NativeCell(cell, keeps=True)  # a supernet's takes them the same way
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "NativeFinal":
         return type(self)(memo[id(self.module)])  # a form is copied with its cell
@@ -159,7 +159,7 @@ def of_source(cell: CellModule, source: int) -> Sorted:
         kind = kind_of(chains, stride)
         if kernels is None or kind is None:
             continue
-        run = Source(kernels, [kind], len(places), stride=stride, k=1)
+        run = Source(kernels, [kind], len(places), stride=stride, k=1, keeps=True)
         found.bundles.append(Alike(places, run))
         found.owned.update(places)
     return found

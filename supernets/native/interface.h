@@ -14,9 +14,10 @@ enum Type : int32_t { SEPARABLE, MAX_POOL, AVG_POOL, IDENTITY, FACTORISED, DENSE
 // `gradients` has, per half, depthwise (E, C, K, K) and then pointwise (E, C, C); it may be null.
 // A factorised reduction has its two convolutions, (E, C / 2, C) and (E, C - C / 2, C), instead, a
 // dense convolution its one, (E, C, C, K, K).
-// `kept`, where it is not null, gets what a dense convolution gives in the forward pass, `map_lanes`
-// floats for each of the B * h * w pixels on an address fit for vectors; the backward pass reads it
-// and need not compute it anew.
+// `kept`, where it is not null, gets maps of the forward pass, which the backward pass reads and need
+// not compute anew: what a dense convolution gives, or per half what the depthwise and the pointwise
+// one give. A map has `map_lanes` floats for each of the B * h * w pixels, on an address fit for
+// vectors.
 struct Kind {
   int32_t type, halves, kernel, dilation, norm;
   float eps;
@@ -52,14 +53,15 @@ struct Source {
 
 // `parts` is 2 for a factorised reduction. `stats` has mean, 1 / standard deviation and unbiased
 // variance, C each, `affine` scale and shift, or is null; `gradients` has those of the weights
-// (C / parts, inputs), or is null.
+// (C / parts, inputs), or is null. `kept`, where it is not null, gets what the convolutions give, a map
+// of one edge as in `Kind`.
 struct Projection {
   int32_t B, inputs, H, W, C, stride, parts, training, threads;
   float eps;
   const float* weights[2];
   float *stats, *gradients;
   const float* affine;
-  float* affine_gradients;
+  float *affine_gradients, *kept;
   Image x, dx, y;
 };
 }

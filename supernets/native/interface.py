@@ -46,7 +46,7 @@ class CProjection(ctypes.Structure):
         *fields(ctypes.c_int32, "B inputs H W C stride parts training threads"),
         ("eps", ctypes.c_float),
         ("weights", ctypes.c_void_p * 2),
-        *fields(ctypes.c_void_p, "stats gradients affine affine_gradients"),
+        *fields(ctypes.c_void_p, "stats gradients affine affine_gradients kept"),
         *fields(CImage, "x dx y"),
     ]
 

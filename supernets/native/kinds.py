@@ -28,6 +28,11 @@ class Kind:
         return len(self.convs) // 2
 
     @property
+    def maps(self) -> int:
+        """How many maps of a forward pass its kernel can keep for the backward pass."""
+        return {DENSE: 1, SEPARABLE: 2 * self.halves}.get(self.type, 0)
+
+    @property
     def affine(self) -> bool:
         return bool(self.norms) and self.norms[0][0].affine
 

@@ -77,7 +77,7 @@ struct Layout {
         {&weight_partial, weights ? int64_t(s.B) * blocks * weight_floats : 0},
         {&packed, 2 * 2 * weight_floats * blocks}};
     for (int i = 0; i < s.kinds && !backward; i++)
-      if (s.kind[i].kept) results[i] = s.kind[i].kept;
+      if (s.kind[i].kept) results[i] = kept(s.kind[i], kept_maps(s.kind[i]) - 1);
       else if (s.kind[i].type != IDENTITY)
         wants.push_back({&results[i], shared(s.kind[i]) ? int64_t(s.B) * out_pixels * P : all_out});
     thread.resize(s.threads);
@@ -111,7 +111,11 @@ struct Layout {
   }
   // What a kind gives of all images, before its last norm.
   float* result(const Kind& kind) const {
-    return kind.kept ? kind.kept : backward ? T1 : results[&kind - s.kind];
+    return backward ? kind.kept ? kind.kept : T1 : results[&kind - s.kind];
+  }
+  static int kept_maps(const Kind& kind) { return kind.type == DENSE ? 1 : 2 * kind.halves; }
+  float* kept(const Kind& kind, int which) const {
+    return kind.kept + int64_t(which) * s.B * out_pixels * M;
   }
   float* input(int n) const {
     return x_lies ? s.x.data + n * s.x.strides[0] : X + int64_t(n) * in_pixels * P;

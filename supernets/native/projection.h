@@ -27,13 +27,14 @@ struct Projector {
     const int64_t wide = int64_t(pixels) * Q, narrow = int64_t(pixels) * P;
     const int64_t all = int64_t(s.B) * pixels * P, matrix = int64_t(P) * Q;
     struct Want { float** where; int64_t floats; } wants[] = {
-        {&z, all}, {&lanes, int64_t(ROWS) * P}, {&partial, int64_t(s.B) * 2 * P},
+        {&z, s.kept ? 0 : all}, {&lanes, int64_t(ROWS) * P}, {&partial, int64_t(s.B) * 2 * P},
         {&weight, matrix}, {&turned, matrix},
         {&weight_partial, backward && s.gradients ? s.B * matrix : 0}};
     size_t total = (2 * arena.room(wide) + arena.room(narrow)) * s.threads;
     for (auto& want : wants) total += arena.room(want.floats);
     arena.reserve(total);
     for (auto& want : wants) *want.where = arena.take(want.floats);
+    if (s.kept) z = s.kept;
     for (int t = 0; t < s.threads; t++)
       thread.push_back({arena.take(wide), arena.take(wide), arena.take(narrow)});
   }
@@ -201,8 +202,10 @@ struct Projector {
       float *a = mine.a, *b = mine.b, *d = mine.d;
 #pragma omp for schedule(static)
       for (int n = 0; n < s.B; n++) {
-        gather(n, a);
-        pointwise(a, Q, weight, P, map(n), w, 1, h, w);
+        if (!backward || !s.kept) {
+          gather(n, a);
+          pointwise(a, Q, weight, P, map(n), w, 1, h, w);
+        }
         float* to = partial + int64_t(n) * 2 * P;
         if (backward) {
           products(gradients_of(n, d), map(n), row(MEAN), P, pixels, to);

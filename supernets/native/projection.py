@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from search_spaces.ops import FactorizedReduce, ReLUConvBN
 from supernets.fused import record
-from supernets.native.checks import check_projection
+from supernets.native.checks import check_dense, check_projection
 from supernets.native.interface import CImage, CProjection, first_derivative_only, pointer, ran
 
 
@@ -24,9 +24,10 @@ class Projection:
     library: ctypes.CDLL
     convs: Sequence[nn.Conv2d]
     norm: nn.BatchNorm2d
+    keeps: bool = False  # what the convolutions give, for the backward pass
 
     @classmethod
-    def of(cls, op: nn.Module, library: ctypes.CDLL) -> "Projection | None":
+    def of(cls, op: nn.Module, library: ctypes.CDLL, *, keeps: bool = False) -> "Projection | None":
         """None where the kernels do not know the module."""
         if type(op) is ReLUConvBN:
             convs, norm, stride = [cast(nn.Conv2d, op[1])], cast(nn.BatchNorm2d, op[2]), 1
@@ -39,7 +40,7 @@ class Projection:
             == ((1, 1), (stride, stride), (0, 0), 1, None)
             for m in convs
         )
-        return cls(library, convs, norm) if plain else None
+        return cls(library, convs, norm, keeps) if plain else None
 
     def __call__(self, x: Tensor) -> Tensor:
         affine = torch.stack([self.norm.weight, self.norm.bias]) if self.norm.affine else None
@@ -53,6 +54,11 @@ class Projection:
             found[1] = (cast(Tensor, norm.running_var) + norm.eps).rsqrt()
         return found
 
+    def map_floats(self, y: Tensor) -> int:
+        """Of what the convolutions give, as the kernels lay it out."""
+        lanes: int = self.library.map_lanes(y.size(1), 1)
+        return y.size(0) * y.size(2) * y.size(3) * lanes
+
     def call(
         self,
         name: str,
@@ -62,6 +68,7 @@ class Projection:
         moments: Tensor,
         affine: Tensor | None,
         weights: Sequence[Tensor],
+        kept: Tensor | None = None,
         dx: Tensor | None = None,
         gradients: Tensor | None = None,
         affine_gradients: Tensor | None = None,
@@ -69,11 +76,12 @@ class Projection:
         """Calls `projection_forward` or `projection_backward`. Raises MemoryError; of tensors that
         do not fit TypeError, ValueError."""
         check_projection(self, x, y, moments, weights, dx, gradients, (affine, affine_gradients))
+        check_dense("kept maps", kept, (self.map_floats(y),))
         what = CProjection(
             *x.shape, moments.size(1), self.convs[0].stride[0], len(weights),
             training, torch.get_num_threads(), self.norm.eps,
             (ctypes.c_void_p * 2)(*(w.data_ptr() for w in weights)), moments.data_ptr(),
-            pointer(gradients), pointer(affine), pointer(affine_gradients),
+            pointer(gradients), pointer(affine), pointer(affine_gradients), pointer(kept),
             CImage.of(x), CImage.of(x if dx is None else dx), CImage.of(y),
         )  # fmt: skip
         ran(getattr(self.library, name)(ctypes.byref(what)))
@@ -89,16 +97,18 @@ class Project(torch.autograd.Function):
         y = x.new_empty(B, -(-H // stride), -(-W // stride), what.norm.num_features)
         y, moments = y.permute(0, 3, 1, 2), what.moments(x)
         ctx.what, ctx.training = what, what.norm.training
-        what.call("projection_forward", ctx.training, x, y, moments, affine, weights)
+        wanted = what.keeps and any(ctx.needs_input_grad)
+        kept = x.new_empty(what.map_floats(y)) if wanted else None
+        what.call("projection_forward", ctx.training, x, y, moments, affine, weights, kept)
         if what.norm.training and what.norm.track_running_stats:
             record([what.norm], [moments[0]], [moments[2]])
-        ctx.save_for_backward(x, moments, affine, *weights)
+        ctx.save_for_backward(x, moments, affine, kept, *weights)
         return y
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> Any:
         first_derivative_only()
-        x, moments, affine, *weights = ctx.saved_tensors
+        x, moments, affine, kept, *weights = ctx.saved_tensors
         dx, gradients = torch.empty_like(x), None
         d_affine = None if affine is None else torch.empty_like(affine)
         parts: Sequence[Tensor | None] = [None] * len(weights)
@@ -107,7 +117,7 @@ class Project(torch.autograd.Function):
             split = gradients.split([w.numel() for w in weights])
             parts = [part.view(w.shape) for part, w in zip(split, weights, strict=True)]
         ctx.what.call(
-            "projection_backward", ctx.training, x, dy, moments, affine, weights,
+            "projection_backward", ctx.training, x, dy, moments, affine, weights, kept,
             dx, gradients, d_affine,
         )  # fmt: skip
         return dx, None, d_affine, *parts

@@ -37,6 +37,15 @@ struct Separable : Norms {
     pointwise(d, P, pointwise_of(kind, half, b, false), P, z, w, 1, h, w);
   }
 
+  // What the depthwise and the pointwise convolution of a half give of all images.
+  float* depthwise_map(const Kind& kind, int half) const {
+    return kind.kept ? kept(kind, 2 * half) : half ? T4 : T2;
+  }
+  float* pointwise_map(const Kind& kind, int half) const {
+    if (kind.kept) return kept(kind, 2 * half + 1);
+    return backward ? half ? T3 : T1 : result(kind);
+  }
+
   void moments_of(int n, int b, const float* z) const {
     float* to = partial + int64_t(n) * 2 * M + b * P;
     moments(z, P, out_pixels, to, to + M);
@@ -55,8 +64,9 @@ struct Separable : Norms {
     for (int n = 0; n < s.B; n++) {
       relu_input(n, in, k.a);
       for (int b = 0; b < blocks; b++) {
-        half_forward(kind, 0, b, k.a, in, k.d, map(result(kind), n, b));
-        if (s.training) moments_of(n, b, map(result(kind), n, b));
+        float* z = map(pointwise_map(kind, 0), n, b);
+        half_forward(kind, 0, b, k.a, in, kind.kept ? map(depthwise_map(kind, 0), n, b) : k.d, z);
+        if (s.training) moments_of(n, b, z);
       }
     }
 #pragma omp single
@@ -66,9 +76,11 @@ struct Separable : Norms {
 #pragma omp for schedule(static)
       for (int n = 0; n < s.B; n++)
         for (int b = 0; b < blocks; b++) {
-          activate(map(result(kind), n, b), row(RSTD) + b * P, row(SHIFT) + b * P, P, middle, k.a);
-          half_forward(kind, 1, b, k.a, middle, k.d, map(result(kind), n, b));
-          if (s.training) moments_of(n, b, map(result(kind), n, b));
+          float *first = map(pointwise_map(kind, 0), n, b), *z = map(pointwise_map(kind, 1), n, b);
+          activate(first, row(RSTD) + b * P, row(SHIFT) + b * P, P, middle, k.a);
+          half_forward(kind, 1, b, k.a, middle, kind.kept ? map(depthwise_map(kind, 1), n, b) : k.d,
+                       z);
+          if (s.training) moments_of(n, b, z);
         }
 #pragma omp single
       last_norm(kind, 1);
@@ -119,6 +131,19 @@ struct Separable : Norms {
     pointwise_gradient(d, P, dz, P, out_pixels, part + int64_t(kind.kernel) * kind.kernel * P);
   }
 
+  // The maps of an image and block that were not kept; k.a holds the padded input.
+  void halves_again(const Kind& kind, int n, int b, const Shape& in, const Shape& middle,
+                    const Buffers& k) const {
+    const auto depthwise = [&](int half) {
+      return kind.gradients ? map(depthwise_map(kind, half), n, b) : k.d;
+    };
+    float* z = map(pointwise_map(kind, 0), n, b);
+    half_forward(kind, 0, b, k.a, in, depthwise(0), z);
+    if (kind.halves < 2) return;
+    activate(z, row(RSTD) + b * P, row(SHIFT) + b * P, P, middle, k.b);
+    half_forward(kind, 1, b, k.b, middle, depthwise(1), map(pointwise_map(kind, 1), n, b));
+  }
+
   void separable_backward(const Kind& kind) const {
     const Shape in = padded_shape(kind, true), middle = padded_shape(kind, false);
     const bool twice = kind.halves == 2, keep = kind.gradients;
@@ -133,16 +158,12 @@ struct Separable : Norms {
     clear(k);
 #pragma omp for schedule(static)
     for (int n = 0; n < s.B; n++) {
-      relu_input(n, in, k.a);
+      if (!kind.kept) relu_input(n, in, k.a);
       for (int b = 0; b < blocks; b++) {
-        float* z = map(T1, n, b);
-        half_forward(kind, 0, b, k.a, in, keep ? map(T2, n, b) : k.d, z);
-        if (twice) {
-          activate(z, row(RSTD) + b * P, row(SHIFT) + b * P, P, middle, k.b);
-          half_forward(kind, 1, b, k.b, middle, keep ? map(T4, n, b) : k.d, map(T3, n, b));
-        }
-        products(output(n, b), twice ? map(T3, n, b) : z, row(twice ? MEAN2 : MEAN) + b * P, P,
-                 out_pixels, partial + (int64_t(n) * blocks + b) * 2 * P);
+        if (!kind.kept) halves_again(kind, n, b, in, middle, k);
+        products(output(n, b), map(pointwise_map(kind, twice), n, b),
+                 row(twice ? MEAN2 : MEAN) + b * P, P, out_pixels,
+                 partial + (int64_t(n) * blocks + b) * 2 * P);
       }
     }
 #pragma omp single
@@ -152,9 +173,12 @@ struct Separable : Norms {
 #pragma omp for schedule(static)
       for (int n = 0; n < s.B; n++)
         for (int b = 0; b < blocks; b++) {
-          combine(output(n, b), map(T3, n, b), row(A) + b * P, M, P, out_pixels, k.d);
-          activate(map(T1, n, b), row(RSTD) + b * P, row(SHIFT) + b * P, P, middle, k.b);
-          half_backward(kind, 1, n, b, k.d, map(T4, n, b), k.b, middle, k.a, map(T3, n, b));
+          const float* first = map(pointwise_map(kind, 0), n, b);
+          combine(output(n, b), map(pointwise_map(kind, 1), n, b), row(A) + b * P, M, P, out_pixels,
+                  k.d);
+          activate(first, row(RSTD) + b * P, row(SHIFT) + b * P, P, middle, k.b);
+          half_backward(kind, 1, n, b, k.d, keep ? map(depthwise_map(kind, 1), n, b) : nullptr, k.b,
+                        middle, k.a, map(T3, n, b));
           float* d = map(T3, n, b);
           for (int y = 0; y < h; y++)
             for (int64_t i = 0; i < int64_t(w) * P; i += LANES) {
@@ -162,7 +186,7 @@ struct Separable : Norms {
               const vec active = load(k.b + int64_t(middle.at(y, 0)) * P + i);
               store(at, select(active <= 0.0f, vec{}, load(at)));
             }
-          products(d, map(T1, n, b), row(MEAN) + b * P, P, out_pixels,
+          products(d, first, row(MEAN) + b * P, P, out_pixels,
                    partial + (int64_t(n) * blocks + b) * 2 * P);
         }
 #pragma omp single
@@ -174,9 +198,10 @@ struct Separable : Norms {
     for (int n = 0; n < s.B; n++) {
       relu_input(n, in, k.b);
       for (int b = 0; b < blocks; b++) {
-        combine(twice ? map(T3, n, b) : output(n, b), map(T1, n, b), row(A) + b * P, M, P,
-                out_pixels, k.d);
-        half_backward(kind, 0, n, b, k.d, keep ? map(T2, n, b) : nullptr, k.b, in, k.a, k.e);
+        combine(twice ? map(T3, n, b) : output(n, b), map(pointwise_map(kind, 0), n, b),
+                row(A) + b * P, M, P, out_pixels, k.d);
+        half_backward(kind, 0, n, b, k.d, keep ? map(depthwise_map(kind, 0), n, b) : nullptr, k.b,
+                      in, k.a, k.e);
         add_where_positive(n, k.e);
       }
     }

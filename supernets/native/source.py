@@ -45,14 +45,24 @@ class Gradients:
 class Source:
     """Candidates that run on the same edges out of one state, and the library that runs them.
 
-    With k > 1 they run on the first C/k channels, and the others bypass them.
+    With k > 1 they run on the first C/k channels, and the others bypass them. The forward pass
+    keeps what dense convolutions give, which takes the longest to compute anew; with `keeps` also
+    what depthwise and pointwise ones give.
     """
 
     def __init__(
-        self, library: ctypes.CDLL, kinds: Sequence[Kind], edges: int, *, stride: int, k: int
+        self,
+        library: ctypes.CDLL,
+        kinds: Sequence[Kind],
+        edges: int,
+        *,
+        stride: int,
+        k: int,
+        keeps: bool = False,
     ):
         self.library, self.kinds, self.edges, self.stride = library, kinds, edges, stride
         self.k = k
+        self.maps = [kind.maps if keeps or kind.type == DENSE else 0 for kind in kinds]
         self.shapes = [s for kind in kinds for s in kind.shapes for _ in range(edges)]
         self.floats = [sum(edges * math.prod(s) for s in kind.shapes) for kind in kinds]
         self.norms = [len(kind.norms) for kind in kinds]
@@ -84,9 +94,9 @@ class Source:
         return found
 
     def kept(self, x: Tensor) -> list[Tensor | None]:
-        """Memory for what dense convolutions give, which take the longest to compute anew."""
+        """Memory per kind for what its convolutions give, None where that is computed anew."""
         floats = self.map_floats(x)
-        return [x.new_empty(floats) if kind.type == DENSE else None for kind in self.kinds]
+        return [x.new_empty(n * floats) if n else None for n in self.maps]
 
     def map_floats(self, x: Tensor) -> int:
         """Of what a kind gives on all edges, as the kernels lay it out."""

@@ -110,12 +110,17 @@ void call(int status) {
   if (status) std::printf("no memory\n"), std::exit(1);
 }
 
-// Memory for what a dense convolution gives; NaN at first.
-float* kept_maps(const Problem& p) {
-  const size_t floats = size_t(p.c.B) * p.h * p.w * map_lanes(p.c.C, p.c.E);
+// So many floats, NaN at first.
+float* aligned(size_t floats) {
   float* found = static_cast<float*>(std::aligned_alloc(64, (floats * 4 + 63) / 64 * 64));
   std::fill(found, found + floats, std::nanf(""));
   return found;
+}
+
+// Memory for the maps that a kind keeps.
+float* kept_maps(const Problem& p, const Kind& kind) {
+  const size_t maps = kind.type == DENSE ? 1 : 2 * kind.halves;
+  return aligned(maps * p.c.B * p.h * p.w * map_lanes(p.c.C, p.c.E));
 }
 
 struct Called {  // the structures that a call needs, pointing into a problem and its results
@@ -136,8 +141,8 @@ struct Called {  // the structures that a call needs, pointing into a problem an
       kinds[i].gradients = data_of(r.weights[i]);
       kinds[i].affine = data_of(p.affine[i]);
       kinds[i].affine_gradients = data_of(r.affine[i]);
-      if (kinds[i].type == DENSE && c.kept && !c.projection) {
-        kept.emplace_back(kept_maps(p), std::free);
+      if ((kinds[i].type == DENSE || kinds[i].type == SEPARABLE) && c.kept) {
+        kept.emplace_back(kept_maps(p, kinds[i]), std::free);
         kinds[i].kept = kept.back().get();
       }
     }
@@ -155,6 +160,10 @@ struct Called {  // the structures that a call needs, pointing into a problem an
     projection.gradients = data_of(r.weights[0]);
     projection.affine = data_of(p.affine[0]);
     projection.affine_gradients = data_of(r.affine[0]);
+    if (c.kept) {
+      kept.emplace_back(aligned(size_t(c.B) * p.h * p.w * map_lanes(c.C, 1)), std::free);
+      projection.kept = kept.back().get();
+    }
     projection.x = source.x, projection.dx = source.dx, projection.y = y[0];
   }
 };

@@ -11,7 +11,7 @@ namespace check {
 struct Case {
   int number, C, E, B, H, W, stride, k, threads;
   bool training, weights, coarse, projection, affine, keep, adds_dx;
-  bool kept;                  // what dense convolutions give
+  bool kept;                  // what convolutions give, for the backward pass
   std::vector<int32_t> adds;  // of each edge
   int inputs, parts;  // of a projection
   std::vector<Kind> kinds;

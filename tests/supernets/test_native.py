@@ -293,8 +293,8 @@ def outputs(source: Source, x: torch.Tensor) -> list[torch.Tensor]:
         ({"weights": lambda w: [t.double() for t in w]}, TypeError, "a weight is torch.float64"),
         ({"weights": lambda w: [t[:3] for t in w]}, ValueError, r"a weight is \(3, 1, 3, 3\)"),
         ({"weights": lambda w: w[:-1]}, ValueError, "weights, expected"),
-        ({"kept": lambda k: k[1:]}, ValueError, "6 kept maps, expected 7"),
-        ({"kept": lambda k: [torch.ones(3), *k[1:]]}, ValueError, r"a kept map is \(3,\)"),
+        ({"kept": lambda k: k[1:]}, ValueError, "6 parts of kept maps, expected 7"),
+        ({"kept": lambda k: [torch.ones(3), *k[1:]]}, ValueError, r"kept maps is \(3,\)"),
     ],
 )
 def test_what_does_not_fit_is_refused_before_a_kernel_runs(change, error, said: str, monkeypatch):
