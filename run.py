@@ -160,6 +160,7 @@ def run_phases(config: DictConfig, phases: tuple[str, ...]) -> float | None:
             phases = (*phases, "baseline")
         preflight(job, phases)
         run = Run(job)
+        warnings.keep_in(run.results)
         for phase in phases:
             interrupt.check(phase)
             if phase not in distributed.TOGETHER and not distributed.finish():
@@ -167,8 +168,6 @@ def run_phases(config: DictConfig, phases: tuple[str, ...]) -> float | None:
             PHASES[phase](run)
         if not distributed.finish():
             return None
-        earlier = run.results.fields["warnings"] or []
-        run.results.update(warnings=list(dict.fromkeys([*earlier, *warnings])))
         write_report(job.folder, str(typed()))
         changed = [setting_of(override) for override in HydraConfig.get().overrides.task]
         write_session(job.folder, run.results.fields, job.settings, changed)

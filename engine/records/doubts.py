@@ -1,9 +1,12 @@
 """Why a run's result may mean nothing, in the run's own words."""
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from engine.records.record import Results
 
 FIELDS = ("degenerate", "undecided", "test_doubt")  # of results.json, each null or a sentence
 
@@ -21,20 +24,38 @@ def interval(results: Mapping[str, Any]) -> str:
     return f"{100 * low:.2f}% to {100 * high:.2f}%, {results['test_images']} images"
 
 
+class Warnings(logging.Handler):
+    """What the engine warns of, each line once: a console scrolls away."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.lines: list[str] = []
+        self.results: Results | None = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.add([record.getMessage()])
+
+    def add(self, lines: Sequence[str]) -> None:
+        new = [line for line in lines if line not in self.lines]
+        self.lines += new
+        if self.results is not None and new:
+            self.results.update(warnings=self.lines)
+
+    def keep_in(self, results: "Results") -> None:
+        """Writes them to `results.json` from now on, behind those that are there: a run that is
+        continued has not lost what was said before it was stopped."""
+        lines, self.lines = self.lines, list(results.fields["warnings"] or [])
+        self.results = results
+        self.add(lines)
+        results.update(warnings=self.lines)
+
+
 @contextmanager
-def warnings_kept() -> Iterator[list[str]]:
-    """What the engine warns of meanwhile, each line once: a console scrolls away."""
-    lines: list[str] = []
-
-    class Keep(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            if record.getMessage() not in lines:
-                lines.append(record.getMessage())
-
-    handler = Keep(logging.WARNING)
-    logger = logging.getLogger("engine")
+def warnings_kept() -> Iterator[Warnings]:
+    """Within, the engine's warnings are kept."""
+    handler, logger = Warnings(), logging.getLogger("engine")
     logger.addHandler(handler)
     try:
-        yield lines
+        yield handler
     finally:
         logger.removeHandler(handler)

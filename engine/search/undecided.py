@@ -30,5 +30,5 @@ def undecided(
     return (
         f"the gates are undecided ({entropy:.3f} of the largest entropy), so the cells are close "
         "to a draw; search longer (search.epochs), or with larger steps of the alphas "
-        "(search.alpha_lr_scale), and compare with strategy=random"
+        "(strategy.alpha_lr_scale), and compare with strategy=random"
     )

@@ -65,4 +65,18 @@ def test_c10_what_was_warned_of_is_kept_once():
             logging.getLogger("engine.final.retrain").warning("%s: not learning", "baseline")
         logging.getLogger("engine").info("epoch 1")
     logging.getLogger("engine").warning("later")
-    assert kept == ["baseline: not learning"]
+    assert kept.lines == ["baseline: not learning"]
+
+
+def test_f01_what_was_warned_of_before_a_run_was_killed_is_still_there(tmp_path: Path):
+    log = logging.getLogger("engine")
+    with warnings_kept() as kept:
+        log.warning("before the folder is known")
+        kept.keep_in(Results(tmp_path))
+        log.warning("collapse")  # and killed
+    with warnings_kept() as kept:
+        log.warning("before the folder is known")
+        kept.keep_in(Results(tmp_path))
+        log.warning("not learning")
+    expected = ["before the folder is known", "collapse", "not learning"]
+    assert Results(tmp_path).fields["warnings"] == expected
