@@ -129,7 +129,8 @@ def test_an_interrupted_search_leaves_the_same_series(parts: int, tmp_path: Path
         with pytest.raises(Interrupted):
             run(tmp_path / "parts", space, stop=lambda epochs=epochs: done(tmp_path) == epochs)
     stale = tmp_path / "parts" / "pareto" / "99.json"  # of an epoch that is lost
-    first = {"points": series(tmp_path / "parts")} if parts > 1 else {"points": []}
+    begun = (tmp_path / "parts" / "pareto.json").is_file()
+    first = {"points": series(tmp_path / "parts") if begun else []}
     stale.parent.mkdir(exist_ok=True)
     stale.write_text("{}")
     lost = {"architecture": "pareto/99.json", "epoch": parts, "macs": 1, "parameters": 1}

@@ -16,7 +16,7 @@ from search_spaces.space import Space
 from strategies.strategy import Strategy
 
 QUICK = ("pcdarts",)
-SLOW = ("darts_second_order", "gdas", "goldnas")
+SLOW = ("darts_second_order", "goldnas")
 ALL = [
     pytest.param(
         n,

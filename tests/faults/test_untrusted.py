@@ -194,7 +194,7 @@ def test_f13_random_bytes_in_architecture_files_are_errors_of_one_kind(tmp_path:
 
 
 @pytest.mark.parametrize(
-    "count", [60, pytest.param(2000, marks=pytest.mark.slow)], ids=["some", "many"]
+    "count", [60, pytest.param(2000, marks=pytest.mark.exhaustive)], ids=["some", "many"]
 )
 def test_f12_random_bytes_in_checkpoints_are_errors_of_one_kind(count: int, tmp_path: Path):
     """With a manifest that vouches for them, as only a hostile one would."""
@@ -241,7 +241,7 @@ def with_another_value(state: dict, source: random.Random) -> tuple:
 
 
 @pytest.mark.parametrize(
-    "count", [4, pytest.param(100, marks=pytest.mark.slow)], ids=["some", "many"]
+    "count", [4, pytest.param(100, marks=pytest.mark.exhaustive)], ids=["some", "many"]
 )
 def test_f12_any_change_in_a_state_is_refused_in_one_line_or_harmless(
     count: int, toy_darts: Space, tmp_path: Path
