@@ -36,14 +36,14 @@ class Whole:
 
     plan: Plan
     gates: Tensor  # in (edges * width), step by step, kind by kind
+    rows: Tensor  # the edge of each gate
     edges: Tensor  # step by step
 
     def __call__(self, states: Sequence[Tensor], mixture: GroupMixture) -> Sequence[Tensor]:
         gates = mixture.gates.flatten().index_select(0, self.gates)
         factors = mixture.factors
         if factors is not None:
-            rows = self.gates // mixture.gates.size(1)
-            gates = gates * factors.index_select(0, rows)
+            gates = gates * factors.index_select(0, self.rows)
             factors = factors.index_select(0, self.edges).float() if self.plan.partial else None
         return self.plan(states, gates.float(), factors)
 
@@ -150,7 +150,8 @@ class NativeCell(FusedCell):
         if {target for step in steps for target in step.targets} != set(cell.targets):
             return None
         plan = Plan(steps, cell.inputs, self.module.outputs)
-        return Whole(plan, torch.cat(gates), torch.tensor(edges))
+        places = torch.cat(gates)
+        return Whole(plan, places, places // mixture.gates.size(1), torch.tensor(edges))
 
 
 def split(bundle: Bundle) -> Split:

@@ -40,7 +40,7 @@ class Alike:
 
 
 @dataclass(frozen=True)
-class Sorted:
+class Outgoing:
     """What leaves one source: what the kernels run of it, and what not."""
 
     edges: list[tuple[int, nn.Module]]  # in the reference's order
@@ -63,7 +63,7 @@ class NativeFinal:
         return type(self)(memo[id(self.module)])  # a form is copied with its cell
 
     @cached_property
-    def sources(self) -> list[Sorted]:
+    def sources(self) -> list[Outgoing]:
         """By the state that is read."""
         cell = self.module.cell
         return [of_source(self.module, i) for i in range(cell.inputs + cell.nodes - 1)]
@@ -127,7 +127,7 @@ def operations(edge: nn.Module) -> int:
     return len(edge.ops) if type(edge) is ChosenOps else 0
 
 
-def drop_path(source: Sorted, x: Tensor) -> dict[Place, Tensor | None]:
+def drop_path(source: Outgoing, x: Tensor) -> dict[Place, Tensor | None]:
     """What each operation's output is multiplied by, drawn in the reference's order."""
     return {
         (e, o): edge.keep(op, x)
@@ -137,11 +137,11 @@ def drop_path(source: Sorted, x: Tensor) -> dict[Place, Tensor | None]:
     }
 
 
-def of_source(cell: CellModule, source: int) -> Sorted:
+def of_source(cell: CellModule, source: int) -> Outgoing:
     """Operations whose layers have the same settings form a bundle, if the kernels know them. The
     edges of a bundle lead to different targets."""
     names = [(e, cell.cell.edges[e].name) for e in cell.cell.outgoing(source)]
-    found = Sorted([(e, cell.edges[name]) for e, name in names if name in cell.edges])
+    found = Outgoing([(e, cell.edges[name]) for e, name in names if name in cell.edges])
     groups: dict[tuple[Any, ...], dict[int, tuple[Place, Chain]]] = {}
     for e, edge in found.edges:
         strided, target = cell.cell.edges[e].strided, cell.cell.edges[e].target

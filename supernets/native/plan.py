@@ -1,8 +1,8 @@
 """Passes over the edges of a cell as one differentiable operation of the native kernels.
 
 Edges add to their target where it lies, so that states are written once and their sums cost
-nothing. Only the states and the batch norms' moments are kept for the backward pass, which computes
-everything between anew. Float32 on the CPU; first derivatives only.
+nothing. The states, the batch norms' moments and what a source `keeps` stay for the backward pass,
+which computes everything between anew. Float32 on the CPU; first derivatives only.
 """
 
 from collections.abc import Sequence
@@ -65,6 +65,7 @@ class Plan:
 
 
 def dense(weights: Sequence[Tensor]) -> list[Tensor]:
+    """The weights, copied where their numbers do not lie one after the other."""
     return [w if w.is_contiguous() else w.contiguous() for w in weights]
 
 

@@ -1,6 +1,7 @@
 """ReLU, 1x1 convolution and batch norm, or a factorised reduction, by the native kernels.
 
-Only the input and the batch norm's moments are kept for the backward pass.
+The input and the batch norm's moments are kept for the backward pass, with `keeps` also what the
+convolutions give.
 """
 
 import ctypes

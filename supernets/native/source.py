@@ -17,7 +17,7 @@ from supernets.native.kinds import DENSE, Kind
 
 @dataclass(frozen=True)
 class Given:
-    """What a pass reads, float32 on the CPU; `sizes` of a source say how many of each."""
+    """What a pass reads, float32 on the CPU."""
 
     x: Tensor  # (B, k C, H, W)
     training: bool  # whether the batch norms take the moments of the batch
@@ -128,6 +128,7 @@ class Source:
         *,
         training: bool,
     ) -> list[Tensor]:
+        """The gradients of `shifts`; `d` are those of `affine`."""
         if not shifts:
             return []
         parts = split(shifts, self.shift_counts)
