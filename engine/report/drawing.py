@@ -1,13 +1,14 @@
 """Drawings of a cell (SVG, and pixels for TensorBoard) and of its gates (a heat map)."""
 
+import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
 from xml.sax.saxutils import escape
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from engine.report.canvas import Canvas
 from engine.report.cell_layout import LETTER, MARGIN, TIP, Box, Kept, cell_layout
 from search_spaces.space import Cell
 
@@ -15,6 +16,7 @@ Candidates = Sequence[str] | Sequence[Sequence[str]]  # of all edges, or one lis
 
 ROUND = {"input": 8, "node": 8, "output": 8, "label": 12}
 TILE = (46, 22)  # of a heat map
+BLUES = ((247, 251, 255), (198, 219, 239), (107, 174, 214), (33, 113, 181), (8, 48, 107))
 FONT = "ui-monospace,SFMono-Regular,Menlo,Consolas,'DejaVu Sans Mono',monospace"
 
 # kind -> (ink, paper), on a light and on a dark card
@@ -111,32 +113,33 @@ def cell_image(cell: Cell, kept: Kept, title: str) -> np.ndarray:
 
     Raises ValueError where `kept` names an edge that the cell has not.
     """
-    from matplotlib.patches import FancyBboxPatch, PathPatch, Polygon
-    from matplotlib.path import Path
-
     layout = cell_layout(cell, kept, title)
-    figure, axes = _canvas(layout.width, layout.height)
-    _write(axes, MARGIN, MARGIN + 5, title, size=15, ha="left", weight="bold")
+    canvas = Canvas(layout.width, layout.height)
+    canvas.write(MARGIN, MARGIN + 5, title, size=15, anchor="lm")
     for kind, x0, y0, x1, y1, tip in layout.curves():
-        ink, half = LIGHT[kind][0], (x0 + x1 - TIP * tip) / 2
-        bezier = Path([(x0, y0), (half, y0), (half, y1), (x1 - TIP * tip, y1)], [1, 4, 4, 4])
-        axes.add_patch(PathPatch(bezier, fill=False, edgecolor=ink, linewidth=1.2))
+        ink, stop = LIGHT[kind][0], x1 - TIP * tip
+        half = (x0 + stop) / 2
+        canvas.line(_bezier((x0, y0), (half, y0), (half, y1), (stop, y1)), ink)
         if tip:
-            arrow = [(x1, y1), (x1 - TIP, y1 - 3.5), (x1 - TIP, y1 + 3.5)]
-            axes.add_patch(Polygon(arrow, facecolor=ink, linewidth=0))
+            canvas.polygon([(x1, y1), (stop, y1 - 3.5), (stop, y1 + 3.5)], ink)
     for box in layout.boxes:
         ink, paper = LIGHT[box.kind]
         if box.role == "lane":
-            axes.plot([box.x, box.x + box.width], [box.y, box.y], color=ink, linewidth=1.2)
+            canvas.line([(box.x, box.y), (box.x + box.width, box.y)], ink)
             continue
-        style = f"round,pad=0,rounding_size={ROUND[box.role]}"
-        corner = (box.x, box.y - box.height / 2)
-        card = FancyBboxPatch(corner, box.width, box.height, style, facecolor=paper, edgecolor=ink)
-        axes.add_patch(card)
+        top = box.y - box.height / 2
+        canvas.card(box.x, top, box.width, box.height, ROUND[box.role], ink, paper)
         x, lift = box.x + box.width / 2, 6 if box.caption else 0
-        _write(axes, x, box.y - lift, box.text, color=ink)
-        _write(axes, x, box.y + 8, box.caption, size=10, color=ink)
-    return _pixels(figure)
+        canvas.write(x, box.y - lift, box.text, color=ink)
+        canvas.write(x, box.y + 8, box.caption, size=10, color=ink)
+    return canvas.pixels()
+
+
+def _bezier(*points: tuple[float, float]) -> list[tuple[float, float]]:
+    """A cubic Bézier curve as a line of 24 pieces."""
+    t = np.linspace(0, 1, 25)[:, None]
+    weights = np.hstack([(1 - t) ** 3, 3 * t * (1 - t) ** 2, 3 * t**2 * (1 - t), t**3])
+    return [(x, y) for x, y in (weights @ np.array(points)).tolist()]
 
 
 def alpha_image(gates: ArrayLike, edge_names: Sequence[str], candidates: Candidates) -> np.ndarray:
@@ -149,20 +152,27 @@ def alpha_image(gates: ArrayLike, edge_names: Sequence[str], candidates: Candida
     left = MARGIN + LETTER * max(len(edge) for edge in edge_names)
     top = MARGIN + 0.72 * LETTER * max(len(name) for name in names)
     right, bottom = left + TILE[0] * len(names), top + TILE[1] * len(edge_names)
-    figure, axes = _canvas(right + max(top - TILE[0] / 2, MARGIN), bottom + MARGIN)
-    shades = np.sqrt(table.clip(0, 1))
-    tiles = (left, right, bottom, top)
-    axes.imshow(shades, cmap="Blues", vmin=0, vmax=1, extent=tiles, aspect="auto")
+    canvas = Canvas(right + max(top - TILE[0] / 2, MARGIN), bottom + MARGIN)
     for o, name in enumerate(names):
-        slanted: dict[str, Any] = {"ha": "left", "rotation": 45, "rotation_mode": "anchor"}
-        _write(axes, left + TILE[0] * (o + 0.5), top - 8, name, **slanted)
+        canvas.write_slanted(left + TILE[0] * (o + 0.5), top - 8, name)
     for e, edge in enumerate(edge_names):
-        y = top + TILE[1] * (e + 0.5)
-        _write(axes, left - 8, y, edge, ha="right")
+        y = top + TILE[1] * e
+        canvas.write(left - 8, y + TILE[1] / 2, edge, anchor="rm")
         for o in np.flatnonzero(~np.isnan(table[e])).tolist():
-            color = "white" if shades[e, o] > 0.62 else "black"
-            _write(axes, left + TILE[0] * (o + 0.5), y, f"{table[e, o]:.2f}", size=11, color=color)
-    return _pixels(figure)
+            x, shade = left + TILE[0] * o, math.sqrt(min(max(table[e, o], 0.0), 1.0))
+            canvas.tile(x, y, *TILE, _blue(shade))
+            color = "white" if shade > 0.62 else "black"
+            middle = x + TILE[0] / 2, y + TILE[1] / 2
+            canvas.write(*middle, f"{table[e, o]:.2f}", size=11, color=color)
+    return canvas.pixels()
+
+
+def _blue(shade: float) -> tuple[int, ...]:
+    """The colour of a shade from 0 to 1, between those of BLUES."""
+    at = shade * (len(BLUES) - 1)
+    low = min(int(at), len(BLUES) - 2)
+    rows = np.array(BLUES[low : low + 2])
+    return tuple(int(c) for c in np.rint(rows[0] + (at - low) * (rows[1] - rows[0])))
 
 
 def _table(
@@ -183,28 +193,3 @@ def _table(
     for e, row in enumerate(rows):
         table[e, [names.index(name) for name in row]] = gates[e, : len(row)]
     return table, names
-
-
-def _canvas(width: float, height: float) -> tuple[Any, Any]:
-    """A matplotlib figure and its axes, in pixels from the upper left corner."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(round(width) / 100, round(height) / 100), dpi=100, facecolor="white")
-    axes = figure.add_axes((0, 0, 1, 1))
-    axes.set_axis_off()
-    axes.set(xlim=(0, round(width)), ylim=(round(height), 0), autoscale_on=False)
-    return figure, axes
-
-
-def _write(axes: Any, x: float, y: float, text: str, *, size: int = 12, **style: Any) -> None:
-    style = {"ha": "center", "va": "center", "color": LIGHT["plain"][0], **style}
-    axes.text(x, y, text, fontsize=0.72 * size, family="monospace", parse_math=False, **style)
-
-
-def _pixels(figure: Any) -> np.ndarray:
-    """What the figure shows, (H, W, 3) uint8."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()

@@ -436,7 +436,7 @@ def test_a_nan_on_one_process_is_found_by_all_and_the_checkpoint_continues(
     codes, said = runs(2, tmp_path / "run", act={1: (4, POISON)})
     assert codes == [4, 4]
     (line,) = [line for one in said for line in one]
-    assert "search epoch 1, step 4: the val_loss is nan" in line
+    assert "search epoch 2, step 1: the val_loss is nan" in line
     assert runs(2, tmp_path / "run")[0] == [0, 0]
     assert_same(tmp_path / "run", whole, "search", "retrain")
 
