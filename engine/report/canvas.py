@@ -67,9 +67,9 @@ class Canvas:
 @cache
 def _font(size: int) -> Any:
     """DejaVu Sans Mono, of matplotlib's files; Pillow's own font lacks the minus sign."""
-    package = find_spec("matplotlib")  # found, not imported
-    assert package is not None and package.origin is not None
-    path = Path(package.origin).parent / "mpl-data" / "fonts" / "ttf" / "DejaVuSansMono.ttf"
+    found = find_spec("matplotlib")  # not imported
+    assert found, "matplotlib is one of our requirements"
+    path = Path(str(found.origin)).parent / "mpl-data" / "fonts" / "ttf" / "DejaVuSansMono.ttf"
     return ImageFont.truetype(str(path), round(0.95 * size * SCALE))
 
 
