@@ -73,6 +73,6 @@ class Job:
             raise ValueError(
                 f"runtime.graphs: not with several processes, found {size()}; set it to auto"
             )
-        if self.device.type == "cuda" and self.runtime.graphs and size() == 1:
+        if self.runtime.captures(self.device) and size() == 1:
             strategy.gradients = Replay(strategy, net, cuda_capture)
         return net

@@ -20,6 +20,7 @@ from supernets.forms import check_form, check_layout
 
 log = logging.getLogger(__name__)
 
+MENDED_CAPTURE = "2.15"  # the first torch whose CUDA allocator survives a failed capture
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}  # autocast of a network, if any
 
 
@@ -36,7 +37,8 @@ class Runtime:
         channels_last: maps lie in memory with their channels together; on CUDA only
             (`supernets.layout`).
         graphs: passes of a search are captured as CUDA graphs and replayed, where they are the same
-            operations every time (`strategies.replay`); `auto` is on for CUDA.
+            operations every time (`strategies.replay`); `auto` is on for CUDA from torch 2.15 on:
+            before, a capture that fails leaves the allocator of CUDA memory unusable.
 
     Raises:
         ValueError: an unknown value of one of them.
@@ -66,6 +68,12 @@ class Runtime:
                 raise ValueError(f"runtime.{name}: expected true or false, found {found!r}")
         if self.graphs not in (True, False, "auto"):
             raise ValueError(f"runtime.graphs: expected auto, true or false, found {self.graphs!r}")
+
+    def captures(self, device: torch.device) -> bool:
+        """Whether passes of a search on this device are captured as graphs."""
+        if device.type != "cuda" or not self.graphs:
+            return False
+        return self.graphs is True or torch.__version__ >= MENDED_CAPTURE
 
     def start(self, device: str, seed: int) -> torch.device:
         """Sets device, threads and determinism, seeds, returns the device. Raises ValueError."""
@@ -156,7 +164,17 @@ def versions() -> dict[str, str]:
 
 
 def describe_device(device: torch.device) -> str:
-    """`cpu (x86_64, 2 threads)` or the name of the GPU."""
+    """`cpu (x86_64, 2 threads)`, or the name of the GPU and how it computes with float32."""
     if device.type == "cuda":
-        return f"{device} ({torch.cuda.get_device_name(device)})"
+        return f"{device} ({torch.cuda.get_device_name(device)}{tf32()})"
     return f"cpu ({platform.machine()}, {torch.get_num_threads()} threads)"
+
+
+def tf32() -> str:
+    """What of float32 is computed with TF32's ten bits of mantissa, as an addition to a name."""
+    kinds = {
+        "convolutions": torch.backends.cudnn.allow_tf32,
+        "matrix products": torch.backends.cuda.matmul.allow_tf32,
+    }
+    rounded = [kind for kind, on in kinds.items() if on]
+    return f", float32 as TF32 in {' and '.join(rounded)}" if rounded else ""

@@ -179,7 +179,7 @@ class Shared:
         for known, y in self._repeated:
             if known is x:
                 return y
-        self._repeated.append((x, x.repeat(1, self.edges, 1, 1)))
+        self._repeated.append((x, torch.cat([x] * self.edges, 1)))  # keeps the layout of maps
         return self._repeated[-1][1]
 
 
@@ -236,10 +236,10 @@ def factorised(x: Tensor, layers: Sequence[Any], shared: Shared) -> Tensor:
     shifted = F.pad(x, (0, x.size(3) % 2, 0, x.size(2) % 2))[:, :, 1:, 1:]
     views = (x, shifted)[-len(layers[0].convs) :]
     halves = [
-        convolved(view, [m.convs[i] for m in layers], shared, False).unflatten(1, (len(layers), -1))
+        convolved(view, [m.convs[i] for m in layers], shared, False).chunk(len(layers), 1)
         for i, view in enumerate(views)
     ]
-    return torch.cat(halves, 2).flatten(1, 2)
+    return torch.cat([half for edge in zip(*halves, strict=True) for half in edge], 1)
 
 
 def normalised(x: Tensor, norms: Sequence[Any], gate: Tensor | None) -> Tensor:

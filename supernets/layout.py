@@ -25,3 +25,14 @@ def channels_last(*maps: Tensor) -> list[Tensor]:
     """The maps (B, C, H, W) with the channels of a pixel together; the same one is copied once."""
     laid = {id(x): x.contiguous(memory_format=torch.channels_last) for x in maps}
     return [laid[id(x)] for x in maps]
+
+
+def laid_as(x: Tensor, like: Tensor) -> Tensor:
+    """x (B, C, H, W), on a GPU with its channels together where those of `like` are; on a CPU x."""
+    if x.device.type == "cpu" or not _together(like) or _together(x):
+        return x
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def _together(x: Tensor) -> bool:
+    return x.is_contiguous(memory_format=torch.channels_last)

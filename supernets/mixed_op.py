@@ -94,7 +94,7 @@ class ChosenOps(nn.Module):
         outputs = []
         for op in self.ops:
             y, keep = op(x), self.keep(op, x)
-            outputs.append(y if keep is None else y * keep)
+            outputs.append(y if keep is None else y * keep.to(y.dtype))
         return sum(outputs[1:], outputs[0])
 
     def keep(self, op: nn.Module, x: Tensor) -> Tensor | None:

@@ -10,7 +10,7 @@ from search_spaces.architecture import Architecture
 from search_spaces.ops import FactorizedReduce, ReLUConvBN
 from search_spaces.space import Cell, Layer, Space
 from supernets.checkpointing import checkpointed
-from supernets.layout import channels_first, channels_last
+from supernets.layout import channels_first, channels_last, laid_as
 from supernets.mixed_op import Candidate, ChosenOps
 from supernets.mixture import GroupMixture, Mixture
 from supernets.skeleton import HEADS, STEMS, AuxiliaryHead, ResidualBlock
@@ -77,11 +77,11 @@ class CellModule(nn.Module):
             x = found[source]
             if x is None:  # no inputs: it is zero, but the batch norms behind it still shift
                 x = self._zeros(states[-1])
-            for target, y in from_node(source, x, mixture):
+            for target, y in from_node(source, laid_as(x, states[0]), mixture):
                 before = found[target]
                 found[target] = y if before is None else before + y
         wanted = [found[i] for i in self.outputs]
-        return [self._zeros(states[-1]) if y is None else y for y in wanted]
+        return [self._zeros(states[-1]) if y is None else laid_as(y, states[0]) for y in wanted]
 
     def preprocessed(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         """The cell's inputs as its first states, (B, C, H, W) each."""

@@ -3,7 +3,7 @@
 import copy
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -106,19 +106,24 @@ def _known_data() -> dict[str, dict[str, Any]]:
 
 def identity(config: DictConfig) -> dict[str, Any]:
     """The resolved configuration, only what changes a result; files enter by their content."""
-    plain: dict[str, Any] = {
-        str(key): OmegaConf.to_container(config[key], resolve=True)
-        if OmegaConf.is_config(config[key])
-        else config[key]
-        for key in config
-        if key not in NOT_IDENTITY
-    }
+    plain = _plain(config, NOT_IDENTITY)
     for key in ("architecture", "weights"):
         path = Path(str(plain.get(key) or ""))
         path = path / "architecture.json" if path.is_dir() and plain.get(key) else path
         if path.is_file():
             plain[key] = hashlib.sha256(path.read_bytes()).hexdigest()
     return plain
+
+
+def _plain(config: DictConfig, without: Container[str] = ()) -> dict[str, Any]:
+    """The groups with their interpolations resolved, and the other settings."""
+    return {
+        str(key): OmegaConf.to_container(config[key], resolve=True)
+        if OmegaConf.is_config(config[key])
+        else config[key]
+        for key in config
+        if key not in without
+    }
 
 
 def digest(plain: Any) -> str:
@@ -145,9 +150,7 @@ def defaults_of(overrides: Sequence[str]) -> dict[str, Any]:
 @lru_cache
 def _composed(chosen: tuple[str, ...], search_path: str) -> dict[str, Any]:
     """Jobs of a sweep in one process often have the same choices; to compose takes 0.2 s."""
-    plain = OmegaConf.to_container(compose("config", overrides=list(chosen)), resolve=False)
-    assert isinstance(plain, dict)
-    return {str(key): value for key, value in plain.items()}
+    return _plain(compose("config", overrides=list(chosen)))
 
 
 def known_settings(conf: Path) -> list[str]:

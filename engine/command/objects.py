@@ -102,7 +102,8 @@ def build_space(
 
 def _placeholder() -> DictConfig:
     """Images that are always at hand, for what reads none."""
-    return cast(DictConfig, OmegaConf.load(CONF / "data" / f"{naming.DATA}.yaml"))
+    node = cast(DictConfig, OmegaConf.load(CONF / "data" / f"{naming.DATA}.yaml"))
+    return cast(DictConfig, OmegaConf.merge(node, {"seed": 0}))
 
 
 def make_job(config: DictConfig) -> Job:

@@ -131,8 +131,11 @@ def timed_epoch(net: Network, strategy: Strategy, roles: Roles, clock: Clock) ->
         mixture = strategy.mixture(noise=False)
         measuring = 0.0
         for measure, loader in ((restore_statistics, roles.statistics), (evaluate, roles.select)):
+            first = list(itertools.islice(loader, 1))
+            measure(net, first, mixture)  # a GPU chooses its kernels in the first pass
+            synchronize(device)
             began = clock()
-            measure(net, list(itertools.islice(loader, 1)), mixture)
+            measure(net, first, mixture)
             synchronize(device)
             measuring += (clock() - began) * len(loader)
         return Timing(moving, still, 2 * measuring)  # the supernet, then the discrete one
@@ -150,13 +153,16 @@ def _batch(roles: Roles, net: Network) -> Batch:
 def timed(
     step: Callable[[], object], device: torch.device, clock: Clock, untimed: int = 1
 ) -> list[float]:
-    """Seconds of `STEPS` steps, after some that are not timed; of fewer once they took `LONG`."""
+    """Seconds of `STEPS` steps, after some that are not timed; of fewer once they took `LONG`, but
+    of one at least."""
     seconds: list[float] = []
-    while len(seconds) < STEPS + untimed and sum(seconds) < LONG:
+    while len(seconds) <= untimed or (
+        len(seconds) < STEPS + untimed and sum(seconds[untimed:]) < LONG
+    ):
         interrupt.check("timing")
         synchronize(device)
         began = clock()
         step()
         synchronize(device)
         seconds.append(clock() - began)
-    return seconds[untimed:] or seconds[-1:]
+    return seconds[untimed:]

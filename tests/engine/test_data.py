@@ -8,6 +8,7 @@ import yaml
 from hydra.utils import get_method
 from PIL import Image
 from sklearn.datasets import load_digits
+from test_every_config import composed, make
 
 from engine.data import sets as module
 from engine.data.augment import generator
@@ -609,3 +610,13 @@ def test_download_that_fails_is_tried_three_times_and_leaves_nothing(tmp_path, m
         cifar10(tmp_path, download=True)
     assert len(tries) == 3
     assert list(tmp_path.iterdir()) == []
+
+
+def test_b5_the_split_follows_the_seed_unless_it_has_its_own():
+    def split(*overrides: str) -> list[int]:
+        data = make(composed("data=digits", *overrides).data)
+        return data.split(one_level=False)["train"].tolist()
+
+    assert split("seed=1") != split("seed=2")
+    assert split("seed=1", "data.seed=7") == split("seed=2", "data.seed=7")
+    assert split("seed=7") == split("data.seed=7")

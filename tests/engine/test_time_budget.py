@@ -5,9 +5,11 @@ from typing import Any
 import pytest
 import torch
 from test_every_config import composed, make
+from torch.torch_version import TorchVersion
 
+from engine.runtime import describe_device
 from engine.search import time_budget
-from engine.search.time_budget import Pace, Timing, epochs_within
+from engine.search.time_budget import Pace, Timing, epochs_within, timed
 from search_spaces.space import Space
 from supernets.network import supernet
 
@@ -105,3 +107,39 @@ def test_a_resumed_search_goes_on_with_its_seconds_and_epochs():
     unbound = Pace(3, None, lambda: now)
     unbound.load_state_dict(state)
     assert unbound.epochs == 3
+
+
+def test_c9_the_first_steps_never_count(monkeypatch):
+    """Two that load kernels and capture, of 30 s each, then steps of 0.5 s; and steps of 30 s."""
+    now, took = 0.0, iter([30.0, 30.0, *[0.5] * 9])
+
+    def step() -> None:
+        nonlocal now
+        now += next(took)
+
+    cpu = torch.device("cpu")
+    assert timed(step, cpu, lambda: now, untimed=2) == [0.5] * 6
+    took = iter([30.0] * 9)
+    assert timed(step, cpu, lambda: now, untimed=2) == [30.0]
+
+
+@pytest.mark.parametrize(
+    ("graphs", "version", "captures"),
+    [("auto", "2.11.0", False), ("auto", "2.15.0", True), (True, "2.11.0", True),
+     (False, "2.15.0", False)],
+)  # fmt: skip
+def test_c9_graphs_by_themselves_ask_for_a_torch_that_survives_a_failed_capture(
+    graphs: bool | str, version: str, captures: bool, monkeypatch
+):
+    monkeypatch.setattr(torch, "__version__", TorchVersion(version))
+    runtime = make(composed(f"runtime.graphs={graphs}").runtime)
+    assert runtime.captures(torch.device("cuda")) == captures
+    assert not runtime.captures(torch.device("cpu"))
+
+
+def test_c9_a_gpus_name_says_what_is_tf32(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "H")
+    name = describe_device(torch.device("cuda:0"))
+    assert name == "cuda:0 (H, float32 as TF32 in convolutions)"
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    assert describe_device(torch.device("cuda:0")) == "cuda:0 (H)"

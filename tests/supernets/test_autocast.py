@@ -5,9 +5,11 @@ import torch
 from hydra.utils import instantiate
 from test_every_config import composed, still
 
+from search_spaces.darts import CANDIDATES
 from search_spaces.space import Space
 from supernets.forms import use_form
 from supernets.fused import scaled
+from supernets.mixed_op import ChosenOps
 from supernets.network import supernet
 
 CPU = torch.device("cpu")
@@ -52,3 +54,11 @@ def test_gates_that_are_one_number_in_bfloat16_count_apart():
     assert found.dtype == torch.bfloat16
     ratio = found[:, 1].double().abs().sum() / found[:, 0].double().abs().sum()
     assert 1 < ratio < 1.003
+
+
+def test_c9_drop_path_keeps_the_precision_of_what_it_drops():
+    """The mask is drawn in float32, and a product with it would be float32."""
+    chosen = ChosenOps([CANDIDATES["sep_conv_3x3"]], 4, 1).train()
+    chosen.drop = 0.5
+    with torch.autocast("cpu", torch.bfloat16):
+        assert chosen(torch.randn(2, 4, 8, 8)).dtype == torch.bfloat16

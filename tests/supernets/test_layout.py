@@ -1,5 +1,7 @@
 """No pass of ours hands a channels-last map to torch's convolutions on a CPU."""
 
+from functools import partial
+
 import pytest
 import torch
 from equal_forms import CPU, everything
@@ -8,6 +10,7 @@ from layouts import Convolutions, taken_for_channels_last
 from test_every_config import STRATEGIES, composed, still
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from engine.evaluate import evaluate, restore_statistics
 from engine.final.baseline import NETWORKS, HandMade
@@ -20,10 +23,10 @@ from search_spaces.nasbench201 import nasbench201
 from search_spaces.space import Space
 from supernets.forms import FORMS, use_form
 from supernets.layout import channels_first
-from supernets.mixed_op import MixedOp
+from supernets.mixed_op import MixedOp, PartialMixedOp
 from supernets.mixture import GroupMixture, Mixture
 from supernets.native.build import compiler
-from supernets.network import final_network, supernet
+from supernets.network import CellModule, final_network, supernet
 
 
 class Strided(nn.Sequential):
@@ -183,3 +186,45 @@ def test_the_watch_sees_channels_last():
     with Convolutions() as found:
         F.conv2d(x, weight).sum().backward()
     assert (found.seen, len(found.last)) == (2, 2)
+
+
+class ChannelsFirst(TorchDispatchMode):
+    """Collects the maps that convolutions get in another layout than channels last.
+
+    What comes out of one is laid out like its input, as cuDNN does it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen, self.found = 0, set[str]()
+
+    def __torch_dispatch__(self, op, types, args=(), kwargs=None):
+        y = op(*args, **kwargs or {})
+        if op is torch.ops.aten.convolution.default:
+            self.seen += 1
+            if taken_for_channels_last(args[0]):
+                return y.contiguous(memory_format=torch.channels_last)
+            self.found.add(f"{tuple(args[0].shape)} {args[0].stride()}")
+        return y
+
+
+def whatever_the_device(cell: CellModule, inputs, mixture) -> Tensor:
+    return torch.cat(list((cell.form or cell).states(inputs, mixture)), 1)
+
+
+@pytest.mark.parametrize("mixed_op", [MixedOp, partial(PartialMixedOp, k=2)])
+@pytest.mark.parametrize("family", ["darts", "goldnas", "nasbench201", "outside"])
+@pytest.mark.parametrize("form", ["reference", "fused"])
+def test_c9_all_convolutions_get_channels_last_where_that_is_asked_for(
+    family: str, mixed_op, form: str, monkeypatch
+):
+    """On tensors without data, which follow the layouts that a GPU would give."""
+    monkeypatch.setattr(CellModule, "forward", whatever_the_device)
+    space = space_of(family, 8)
+    with torch.device("meta"):
+        net, mixture = supernet(space, mixed_op).train(), mixture_of(space)
+        use_form(net, form, torch.device("meta"), channels_last=True)
+        with ChannelsFirst() as watch:
+            net(torch.empty(4, 3, 8, 8), mixture)
+    assert watch.seen
+    assert watch.found == set()
