@@ -22,7 +22,11 @@ def uncollected() -> Iterator[None]:
 @contextmanager
 def settled() -> Iterator[None]:
     """What exists now is left out of garbage collections within: a supernet's thousands of modules
-    and tensors would be looked at again and again, in vain."""
+    and tensors would be looked at again and again, in vain. Does nothing where some objects are
+    left out already, by a block around this one."""
+    if gc.get_freeze_count():
+        yield
+        return
     gc.collect()
     gc.freeze()
     try:

@@ -1,6 +1,7 @@
 """Putting off the search for cycles ends, also after an error."""
 
 import gc
+from collections.abc import Iterator
 
 import pytest
 
@@ -19,8 +20,19 @@ def test_the_search_for_cycles_is_off_within_and_as_before_after():
     assert gc.isenabled()
 
 
-def test_what_exists_is_left_out_of_collections_and_back_in_afterwards():
-    before = gc.get_freeze_count()
+@pytest.fixture
+def thawed() -> Iterator[None]:
+    """Without what the tests themselves leave out."""
+    gc.unfreeze()
+    yield
+    gc.freeze()
+
+
+def test_what_exists_is_left_out_of_collections_and_back_in_afterwards(thawed: None):
     with garbage.settled():
-        assert gc.get_freeze_count() > before + 1000
+        frozen = gc.get_freeze_count()
+        assert frozen > 1000
+        with garbage.settled():
+            assert gc.get_freeze_count() == frozen
+        assert gc.get_freeze_count() == frozen
     assert gc.get_freeze_count() == 0
