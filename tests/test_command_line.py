@@ -232,7 +232,7 @@ def test_the_same_seed_gives_the_same_architecture_byte_for_byte(archsmith):
     assert one.choices != other.choices  # the files differ anyway: they hold the seed
 
 
-def test_the_seed_starts_alphas_weights_and_batches(archsmith, monkeypatch):
+def test_d1_the_seed_starts_alphas_weights_and_batches(archsmith, monkeypatch):
     started = {}
 
     def stop(net, strategy, roles, *_, **__) -> None:

@@ -266,7 +266,7 @@ def test_batches_on_the_gpu_equal_those_of_the_cpu_and_make_no_sync():
         torch.cuda.set_sync_debug_mode("default")
 
 
-def test_an_image_is_augmented_otherwise_in_every_batch_and_epoch():
+def test_d1_an_image_is_augmented_otherwise_in_every_batch_and_epoch():
     """Equal images, so that whatever differs between batches is their augmentation."""
     same = Images(torch.randint(256, (1, 1, 4, 4), dtype=torch.uint8).repeat(12, 1, 1, 1),
                   torch.zeros(12, dtype=torch.int64))  # fmt: skip

@@ -85,7 +85,7 @@ class Colour(nn.Module):
         return torch.stack([(x < right).float(), (x >= right).float()], 1)
 
 
-def test_ranking_goes_up_where_the_supernet_ranks_as_the_table_does(
+def test_d1_ranking_goes_up_where_the_supernet_ranks_as_the_table_does(
     benchmark: Benchmark, toy_nasbench201: Space, monkeypatch
 ):
     """`task=rank`: architectures are drawn, measured on `select`, and looked up."""

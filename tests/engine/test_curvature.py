@@ -71,7 +71,7 @@ def test_robustdarts_2_of_a_loss_linear_in_a_softmax():
     assert largest_eigenvalue(gradients, [a]) == pytest.approx(0.173401, abs=1e-6)
 
 
-def test_the_largest_of_many_eigenvalues_is_found_below_a_larger_negative_one():
+def test_a5_the_largest_of_many_eigenvalues_is_found_below_a_larger_negative_one():
     """-9, then 60 evenly from -1 to 1: far more than iterations."""
     values = torch.cat([torch.tensor([-9.0]), torch.linspace(-1, 1, 60)])
     a = torch.randn(61, requires_grad=True)

@@ -165,7 +165,7 @@ def test_roles_of_a_one_level_search():
 
 
 @pytest.mark.parametrize("split", [0.5, 0.8])
-def test_every_strategy_is_measured_on_the_same_images_which_move_nothing(split: float):
+def test_b4_every_strategy_is_measured_on_the_same_images_which_move_nothing(split: float):
     one, two = (
         made([20, 10], split=split).loaders(6, one_level=one_level, seed=seed)
         for one_level, seed in ((True, 0), (False, 5))
@@ -207,7 +207,7 @@ def test_statistics_of_a_set_smaller_than_a_batch():
     assert [len(y) for _, y in roles.statistics] == [4]
 
 
-def test_the_sample_is_one_batch_of_select_with_every_class_in_proportion():
+def test_a5_the_sample_is_one_batch_of_select_with_every_class_in_proportion():
     """Images lie class by class, as in a folder: the first batch would be of one class."""
     data = made([60, 20, 20])
     for one_level in (False, True):

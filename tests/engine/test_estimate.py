@@ -26,7 +26,7 @@ SIZES = dict(layers=3, nodes=1, channels=4, candidates=["skip_connect"], classes
         ("small", (130, 200), (32, 50), 130 * 200 / (32 * 50)),
     ],
 )
-def test_large_images_are_shrunk_as_far_as_the_stem_allows(stem, sides, small, ratio):
+def test_c4_large_images_are_shrunk_as_far_as_the_stem_allows(stem, sides, small, ratio):
     space, found = shrunk(darts(**SIZES, stem=stem, input_shape=(3, *sides)))
     assert (space.input_shape, found) == ((3, *small), ratio)
 
@@ -43,7 +43,7 @@ def test_an_estimate_grows_with_the_area(monkeypatch):
 @pytest.mark.parametrize(
     ("bytes_", "high", "plausible"), [(50, 5.0, True), (51, 5.0, False), (50, 5.1, False)]
 )
-def test_a_step_is_measured_where_it_is_short_and_small(bytes_, high, plausible):
+def test_c4_a_step_is_measured_where_it_is_short_and_small(bytes_, high, plausible):
     assert Estimate(bytes_, 1.0, high).plausible(Memory(free=100, total=1000)) == plausible
 
 
@@ -62,7 +62,7 @@ def test_the_estimate_of_memory_is_near_what_a_step_at_full_size_takes(monkeypat
     assert few == pytest.approx(whole, rel=0.01)
 
 
-def test_what_would_take_long_is_estimated_alone(archsmith, monkeypatch):
+def test_c4_what_would_take_long_is_estimated_alone(archsmith, monkeypatch):
     monkeypatch.setattr("engine.command.estimate.PLAUSIBLE", 0.0)
     for name in ("timed_epoch", "_retraining_steps"):
         monkeypatch.setattr(f"engine.command.expected.{name}", lambda *_: pytest.fail("measured"))

@@ -59,7 +59,7 @@ def test_scan_lists_classes_and_files_in_order(tree):
     assert parts["train"].sizes[0] == (tree / "train/cat/0.png").stat().st_size
 
 
-def test_scan_counts_what_it_passes_over_by_reason(tree):
+def test_a3_scan_counts_what_it_passes_over_by_reason(tree):
     expected = scan(str(tree))[1]["train"]
     save(tree / "train" / "cat" / ".hidden.png")
     save(tree / "train" / ".cache" / "0.png")
@@ -94,7 +94,7 @@ def test_scan_counts_what_it_passes_over_by_reason(tree):
     assert torch.equal(parts["train"].labels, expected.labels)
 
 
-def test_subfolders_are_walked_in_the_order_of_torchvision(tree):
+def test_a3_subfolders_are_walked_in_the_order_of_torchvision(tree):
     for name in ("b/0.png", "a/1.png", "a/c/2.png", "a-b/3.png", "a/0.png"):
         save(tree / "train" / "cat" / name)
     os.symlink(tree / "train" / "dog", tree / "train" / "cat" / "linked")
@@ -112,7 +112,7 @@ def test_subfolders_are_walked_in_the_order_of_torchvision(tree):
 @pytest.mark.parametrize(
     "suffix", ["jfif", "jpe", "jp2", "avif", "tga", "ico", "qoi", "JPG", "pbm"]
 )
-def test_what_pillow_opens_is_read(tree, suffix):
+def test_a3_what_pillow_opens_is_read(tree, suffix):
     path = save(tree / "train" / "cat" / f"x.{suffix}", "1" if suffix == "pbm" else "RGB", (20, 20))
     assert f"train/cat/x.{suffix}" in scan(str(tree))[1]["train"].files
     assert isinstance(attempt(str(path), (3, 4, 4)), np.ndarray)

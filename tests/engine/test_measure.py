@@ -54,7 +54,7 @@ def parts() -> tuple[Network, Strategy, Any, list[str]]:
     return net, strategy, roles, read
 
 
-def test_statistics_are_of_training_images_and_accuracies_of_held_out_ones(parts):
+def test_d1_statistics_are_of_training_images_and_accuracies_of_held_out_ones(parts):
     net, strategy, roles, read = parts
     found = measure(net, strategy, roles, {"seed": 4}, curvature=False)
 
@@ -90,7 +90,7 @@ def test_the_discrete_network_is_measured_with_statistics_and_candidates_of_its_
     assert found.discretised_accuracy == pytest.approx(right)
 
 
-def test_curvature_is_measured_on_the_sample(parts, monkeypatch):
+def test_a5_curvature_is_measured_on_the_sample(parts, monkeypatch):
     net, strategy, roles, read = parts
     asked = []
     for name, value in (("alpha_eigenvalue", 0.5), ("weight_sharpness", 0.25)):

@@ -38,7 +38,7 @@ def settings(config: DictConfig) -> list[str]:
     return list(leaves(plain))
 
 
-def test_every_setting_that_changes_a_result_changes_the_name(config: DictConfig):
+def test_d1_every_setting_that_changes_a_result_changes_the_name(config: DictConfig):
     paths = settings(config)
     assert len(paths) > 100
     name = naming.run_name(_root_=config)

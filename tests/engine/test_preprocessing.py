@@ -46,11 +46,11 @@ def data_of(train: Images, test: Images) -> Data:
     return Data("x", ["cat", "dog"], train, lambda _: test, Settings(None, 0.5, 0.5, NONE, 0))
 
 
-def test_what_weights_say_is_read_as_it_was():
+def test_a1_what_weights_say_is_read_as_it_was():
     assert Preprocessing.of(json.loads(json.dumps(TRAINED.about()))) == TRAINED
 
 
-def test_a_network_is_tested_by_the_statistics_of_its_own_training_images():
+def test_a1_a_network_is_tested_by_the_statistics_of_its_own_training_images():
     darker = data_of(grey(10, 1, 2, 2), grey(255, 1, 2, 2))
     ((x, _),) = darker.test(4, TRAINED)
     assert (x == (1 - 0.5) / 0.25).all()  # not (1 - 10 / 255) / 1
@@ -81,7 +81,7 @@ def test_a_classifier_takes_raw_images_of_both_kinds():
         (torch.zeros(1, 1, 2, 2, dtype=torch.int64), "torch.int64, expected uint8"),
     ],
 )
-def test_a_classifier_refuses_what_would_be_nonsense(images: Tensor, message: str):
+def test_a1_a_classifier_refuses_what_would_be_nonsense(images: Tensor, message: str):
     with pytest.raises(ValueError, match=message):
         Classifier(Echo(), TRAINED)(images)
 
@@ -118,7 +118,7 @@ def test_a_weights_file_of_before_is_still_read(toy, tmp_path: Path):
         load_final(path, *toy)
 
 
-def test_the_graph_that_leaves_normalises_and_knows_uint8_alone(toy):
+def test_a1_the_graph_that_leaves_normalises_and_knows_uint8_alone(toy):
     graph = Job(Echo(), toy[1], TRAINED, {}).program.module()
     images = torch.randint(256, (3, 1, 2, 2), dtype=torch.uint8)
     torch.testing.assert_close(graph(images), ((images / 255 - 0.5) / 0.25).flatten(1))
@@ -141,7 +141,7 @@ class Stub:
         return Run.tested(self, net, preprocessing)
 
 
-def test_the_final_evaluation_asks_the_weights_how_to_prepare_images(
+def test_a1_the_final_evaluation_asks_the_weights_how_to_prepare_images(
     toy, tmp_path: Path, monkeypatch
 ):
     path, seen = tmp_path / "w", []
@@ -174,7 +174,7 @@ def test_other_data_than_the_network_was_trained_on_are_refused(
 
 
 @pytest.mark.slow
-def test_evaluating_on_a_copy_beside_darker_images_changes_nothing(
+def test_a1_evaluating_on_a_copy_beside_darker_images_changes_nothing(
     archsmith, tmp_path: Path, monkeypatch
 ):
     """Neither the statistics nor the size of the images that lie beside the test images count."""

@@ -131,7 +131,7 @@ class Slope(nn.Module):
         self.drop = probability
 
 
-def test_epochs_by_hand_descend_at_the_rates_of_the_schedule_with_momentum_and_decay(tmp_path):
+def test_d1_epochs_by_hand_descend_at_the_rates_of_the_schedule_with_momentum_and_decay(tmp_path):
     """Two epochs of one image, x = 2 of class 0, then x = -1 of class 1: by plain floats."""
     batches = [(torch.tensor([[2.0]]), torch.tensor([0])), (-torch.ones(1, 1), torch.tensor([1]))]
     recipe = replace(TOY, ema=None, epochs=2, lr=0.5, min_lr=0.1, momentum=0.9, nesterov=False,

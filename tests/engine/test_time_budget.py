@@ -76,12 +76,12 @@ def spent(seconds: float, estimate: int, costs: Any) -> tuple[float, list[int]]:
         (7, lambda done: 10.0),
     ],
 )
-def test_a_search_takes_its_seconds_within_a_tenth(estimate: int, costs: Any):
+def test_b5_a_search_takes_its_seconds_within_a_tenth(estimate: int, costs: Any):
     taken, _ = spent(100.0, estimate, costs)
     assert taken == pytest.approx(100.0, rel=0.1)
 
 
-def test_what_pruning_saves_is_given_back_as_epochs_and_progress_never_falls():
+def test_b5_what_pruning_saves_is_given_back_as_epochs_and_progress_never_falls():
     _, planned = spent(100.0, 10, lambda done: 10.0 if done < 4 else 4.0)
     assert planned[:3] == [10, 10, 10]
     assert len(planned) == 3 + 17  # 70 s of 4 s

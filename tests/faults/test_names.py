@@ -45,12 +45,12 @@ def folder(root: Path, **classes: tuple[str, ...]) -> Path:
         (os.fsdecode(COMPOSED.encode()), COMPOSED),
     ],
 )
-def test_a_name_is_shown_in_one_line_of_utf_8(name: str, shown: str):
+def test_c5_a_name_is_shown_in_one_line_of_utf_8(name: str, shown: str):
     assert printable(name) == shown
     shown.encode()
 
 
-def test_classes_are_compared_in_one_unicode_form(tmp_path: Path):
+def test_c5_classes_are_compared_in_one_unicode_form(tmp_path: Path):
     root = folder(tmp_path, train=(COMPOSED, NO_UTF8), test=(DECOMPOSED, NO_UTF8))
     classes, parts, _ = scan(str(root))
     assert classes == (r"caf\xe9", COMPOSED)
@@ -83,7 +83,7 @@ def test_what_is_said_of_such_files_can_be_written(tmp_path: Path):
     assert found.passed_over.examples["of suffix .heic"] == [r"train/a/caf\xe9.heic"]
 
 
-def test_a_command_line_that_is_no_text_is_refused():
+def test_c5_a_command_line_that_is_no_text_is_refused():
     with pytest.raises(
         ConfigError, match=r"'data.root=caf\\xe9' is not UTF-8, expected text; rename"
     ):
@@ -91,7 +91,7 @@ def test_a_command_line_that_is_no_text_is_refused():
     check_words(["run.py", f"data.root={DECOMPOSED}"])
 
 
-def test_a_terminal_of_another_encoding_gets_escapes(tmp_path: Path, monkeypatch):
+def test_c5_a_terminal_of_another_encoding_gets_escapes(tmp_path: Path, monkeypatch):
     terminal = io.TextIOWrapper(io.BytesIO(), encoding="ascii", errors="strict")
     file = logging.FileHandler(tmp_path / "run.log", encoding="ascii", delay=True)
     monkeypatch.setattr(sys, "stdout", terminal)

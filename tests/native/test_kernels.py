@@ -4,12 +4,12 @@ It runs under an address and an undefined-behaviour sanitiser, as built for use,
 an emulator, for every target that this machine can run.
 """
 
-import functools
+import hashlib
 import os
 import platform
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -28,24 +28,44 @@ SANITISED += ["-fno-sanitize-address-use-after-scope"]
 SANITISED += ["--param", "asan-instrumentation-with-call-threshold=0"]
 # An arena that lives as long as the process, and OpenMP's threads, are no leaks.
 ENVIRONMENT = {"ASAN_OPTIONS": "detect_leaks=0", "OMP_WAIT_POLICY": "passive"}
+Compiled = Callable[[str, Sequence[str]], Path]
 QUICK, MORE, ALL = 61, 7, 1  # every so many-th case
 
 pytestmark = pytest.mark.skipif(build.compiler() is None, reason="no C++ compiler on this machine")
 
 
-def compiled(compiler: str, flags: Sequence[str], folder: Path) -> Path:
-    program = folder / "check_kernels"
-    sources = [f"-I{NATIVE}", HERE / "check_kernels.cpp", reference(compiler, folder.parent)]
-    subprocess.run([compiler, *flags, *sources, "-o", program], check=True)
+@pytest.fixture
+def compiled(pytestconfig: pytest.Config) -> Compiled:
+    """Compiles the program by a compiler with some flags; kept in pytest's cache, since it takes
+    half a minute, until a source changes."""
+    folder = pytestconfig.cache.mkdir("kernels")
+
+    def program(compiler: str, flags: Sequence[str]) -> Path:
+        found = folder / digest(compiler, flags)
+        if not found.exists():
+            made = found.with_suffix(f".{os.getpid()}")
+            sources = [f"-I{NATIVE}", HERE / "check_kernels.cpp", reference(compiler, folder)]
+            subprocess.run([compiler, *flags, *sources, "-o", made], check=True)
+            made.replace(found)
+        return found
+
     return program
 
 
-@functools.cache
+def digest(compiler: str, flags: Sequence[str]) -> str:
+    version = subprocess.run([compiler, "--version"], capture_output=True, check=True).stdout
+    sources = [path.read_bytes() for at in (NATIVE, HERE) for path in sorted(at.glob("*.[hc]*"))]
+    return hashlib.sha256(b"\n".join([version, " ".join(flags).encode(), *sources])).hexdigest()
+
+
 def reference(compiler: str, folder: Path) -> Path:
     """Without the flags and once for all targets, since it is not what is tested."""
-    found = folder / f"reference-{Path(compiler).name}.o"
-    plain = [compiler, "-O1", "-std=c++17", f"-I{NATIVE}", "-c", HERE / "reference.cpp"]
-    subprocess.run([*plain, "-o", found], check=True)
+    found = folder / f"reference-{digest(compiler, [])}.o"
+    if not found.exists():
+        made = found.with_suffix(f".{os.getpid()}.o")
+        plain = [compiler, "-O1", "-std=c++17", f"-I{NATIVE}", "-c", HERE / "reference.cpp"]
+        subprocess.run([*plain, "-o", made], check=True)
+        made.replace(found)
     return found
 
 
@@ -68,15 +88,15 @@ def target(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.mark.parametrize("every", [QUICK, pytest.param(ALL, marks=pytest.mark.exhaustive)])
-def test_under_sanitisers(target: str, every: int, tmp_path: Path):
-    program = compiled(str(build.compiler()), [*SANITISED, f"-march={target}"], tmp_path)
+def test_under_sanitisers(target: str, every: int, compiled: Compiled):
+    program = compiled(str(build.compiler()), [*SANITISED, f"-march={target}"])
     passes(program, every)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("every", [MORE, pytest.param(ALL, marks=pytest.mark.exhaustive)])
-def test_as_built_for_use(target: str, every: int, tmp_path: Path):
-    program = compiled(str(build.compiler()), used_flags(target), tmp_path)
+def test_as_built_for_use(target: str, every: int, compiled: Compiled):
+    program = compiled(str(build.compiler()), used_flags(target))
     passes(program, every)
 
 
@@ -87,7 +107,7 @@ def used_flags(target: str) -> list[str]:
 
 
 @pytest.mark.slow
-def test_on_aarch64(tmp_path: Path):
+def test_on_aarch64(compiled: Compiled):
     compiler, emulator = (shutil.which(n) for n in ("aarch64-linux-gnu-g++", "qemu-aarch64"))
     if platform.machine() == "aarch64":
         pytest.skip("the other tests run on aarch64 itself")
@@ -95,5 +115,5 @@ def test_on_aarch64(tmp_path: Path):
         pytest.skip(
             "needs aarch64-linux-gnu-g++ and qemu-aarch64 (g++-aarch64-linux-gnu, qemu-user)"
         )
-    program = compiled(compiler, [*used_flags("armv8-a"), "-static"], tmp_path)
+    program = compiled(compiler, [*used_flags("armv8-a"), "-static"])
     passes(emulator, program, QUICK)

@@ -21,7 +21,7 @@ def rate(optimizer: torch.optim.Optimizer) -> float:
 
 
 @pytest.mark.parametrize(("optimizer", "lr"), [("adam", 3e-4), ("sgd", 1.0)])
-def test_the_scale_of_the_alphas_rate_is_for_every_optimiser(optimizer, lr, toy_darts: Space):
+def test_b3_the_scale_of_the_alphas_rate_is_for_every_optimiser(optimizer, lr, toy_darts: Space):
     choice = f"strategy/alpha_optimizer={optimizer}"
     assert rate(ready(toy_darts, choice).alpha_optimizer) == pytest.approx(lr)
     scaled = ready(toy_darts, choice, "strategy.alpha_lr_scale=30")
@@ -29,7 +29,7 @@ def test_the_scale_of_the_alphas_rate_is_for_every_optimiser(optimizer, lr, toy_
     assert rate(scaled.weight_optimizer) == 0.025
 
 
-def test_pcdarts_rate_is_for_batches_of_256_and_falls_with_smaller_ones(toy_darts: Space):
+def test_b3_pcdarts_rate_is_for_batches_of_256_and_falls_with_smaller_ones(toy_darts: Space):
     small = ready(toy_darts, "strategy=pcdarts", "strategy.min_lr=0.01")
     small.for_batches(64)
     assert rate(small.weight_optimizer) == pytest.approx(0.025)
@@ -56,7 +56,7 @@ def test_wrong_scales_are_refused(setting: str, message: str, toy_darts: Space):
         ready(toy_darts, f"strategy.{setting}")
 
 
-def test_drnas_has_no_none_where_edges_compete_and_has_it_on_nasbench201(
+def test_b3_drnas_has_no_none_where_edges_compete_and_has_it_on_nasbench201(
     toy_darts: Space, toy_nasbench201: Space
 ):
     strategy = ready(toy_darts, "strategy=drnas")

@@ -37,14 +37,14 @@ def ready(*overrides: str) -> Strategy:
     return strategy
 
 
-def test_edges_are_ranked_by_gates_and_not_by_alphas():
+def test_d1_edges_are_ranked_by_gates_and_not_by_alphas():
     strategy = ready("strategy=darts")
     expected = torch.tensor([[0.475, 0.525], [0.119, 0.881], [0.731, 0.269]])
     torch.testing.assert_close(strategy.gates()["cell"], expected, atol=1e-3, rtol=0)
     assert strategy.architecture().choices == {"cell": {"1-3": ("sep_conv_3x3",)}}
 
 
-def test_factors_of_edges_count_in_what_is_read():
+def test_d1_factors_of_edges_count_in_what_is_read():
     strategy = ready("strategy=darts", "strategy/edge_normalisation=softmax")
     expected = torch.tensor([[0.1007, 0.1113], [0.0253, 0.1867], [0.4211, 0.1549]])
     torch.testing.assert_close(strategy.gates()["cell"], expected, atol=1e-3, rtol=0)
@@ -77,7 +77,7 @@ def cut_off(output: str) -> Strategy:
     return strategy
 
 
-def test_a_cell_that_none_cuts_off_is_read_as_the_best_connected_one():
+def test_b2_a_cell_that_none_cuts_off_is_read_as_the_best_connected_one():
     """The last node alone is the output: 0-2 alone loses 0.25/0.6 = 0.42, both others 0.23."""
     found = cut_off("last").architecture(seed=1)
     assert found.choices == {"cell": {"0-2": ("sep_conv_3x3",)}}
@@ -91,7 +91,7 @@ def test_a_cell_of_which_every_node_is_output_needs_one_edge_from_an_input():
     assert strategy.architecture().choices == {"cell": {"0-1": ("skip_connect",)}}
 
 
-def test_a_way_over_two_edges_is_taken_where_it_is_the_better_one():
+def test_b2_a_way_over_two_edges_is_taken_where_it_is_the_better_one():
     strategy = cut_off("last")
     strategy.prune({"cell": torch.tensor([[True] * 3, [True, True, False], [True] * 3])})
     # shares anew: none 0.8 and skip 0.2 on 0-2, a loss of 1/4; over 0-1 and 1-2 of 2/7 * 4/5

@@ -92,13 +92,13 @@ class Attention(nn.Module):
 
 
 @pytest.mark.parametrize("way", ["module", "einsum", "function"])
-def test_attention_counts_whatever_calls_it(way: str):
+def test_a4_attention_counts_whatever_calls_it(way: str):
     """Four products of (N, C) by (C, C), two of (N, C) by (C, N), with N = 8 * 8 and C = 4."""
     net = Attention(4, way)
     assert macs_of(net, (torch.empty(1, 4, 8, 8, device="meta"),)) == 4 * 64 * 4**2 + 2 * 64**2 * 4
 
 
-def test_a_budget_knows_of_attention():
+def test_a4_a_budget_knows_of_attention():
     """What `budget.macs` adds up: the fixed parts, and one candidate at 8 x 8 with 4 channels."""
     space = nasbench201(
         layers=5, nodes=3, channels=4, candidates=["skip_connect", "attention"], classes=3,

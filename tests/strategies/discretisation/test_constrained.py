@@ -173,7 +173,7 @@ def test_the_cheapest_costs_as_much_as_the_tightest_limit_that_can_be_met(cell: 
 
 
 @pytest.mark.parametrize("output", ["last", "concat"])
-def test_none_that_wins_everywhere_cuts_nothing_off(output: str):
+def test_b2_none_that_wins_everywhere_cuts_nothing_off(output: str):
     """Gates of `none` are the largest on every edge: the best of all connected choices is found."""
     space = toy(every_edge(output), 2)
     for seed in range(5):

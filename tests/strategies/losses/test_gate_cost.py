@@ -163,7 +163,7 @@ def priced(term: GateCost, strategy: Strategy) -> Tensor:
     return found
 
 
-def test_the_price_is_in_proportion_to_the_loss_whatever_the_space():
+def test_b1_the_price_is_in_proportion_to_the_loss_whatever_the_space():
     """Its value is lambda CE; its gradient that of lambda CE log R: a factor of R is gone."""
     found = []
     for r in (1.0, 100.0):

@@ -80,14 +80,14 @@ def test_goldnas_4_a_share_means_the_same_whatever_the_number_of_candidates():
         assert cut(cell, [[0.5] * count], minimum=0.99, maximum=0.99) == set()
 
 
-def test_no_more_goes_at_once_than_may():
+def test_b1_no_more_goes_at_once_than_may():
     gates = [[0.001, 0.9], [0.002, 0.003], [0.004, 0.005]]
     assert cut(three_inputs(), gates, at_once=2) == {("0-3", 0), ("1-3", 0)}
     assert cut(three_inputs(), gates, at_once=0) == set()
 
 
 @pytest.mark.parametrize(("gradual", "goes"), [(0.1, 3), (0.01, 1), (1.0, 27)])
-def test_an_epoch_cuts_a_share_of_what_is_alive(gradual: float, goes: int):
+def test_b1_an_epoch_cuts_a_share_of_what_is_alive(gradual: float, goes: int):
     """30 candidates, of which all but a node's last would go."""
     setting = f"strategy.pruning.gradual={gradual}"
     net, strategy = ready(setting, "strategy.pruning.minimum=0.99", "strategy.pruning.maximum=0.99")

@@ -103,7 +103,7 @@ def test_gdas_7_architecture_is_read_from_softmax_of_alphas():
     torch.testing.assert_close(gates, expected)
 
 
-def test_gdas_is_measured_on_the_path_of_its_largest_alphas(toy_darts: Space):
+def test_b3_gdas_is_measured_on_the_path_of_its_largest_alphas(toy_darts: Space):
     """One candidate an edge runs, as in training; gates have the gradient of softmax(alphas)."""
     alphas = torch.tensor([[1.0, 2.0, 4.0, 3.0]]).log().requires_grad_()
     gates, index = at(0.1).eval()(alphas, all_alive(alphas))

@@ -57,7 +57,7 @@ def stepped(clip: float | None, *, move_alphas: bool = True) -> tuple[Scaled, To
     return net, toy, found
 
 
-def test_alphas_descend_on_the_val_batch_and_then_weights_on_the_training_batch():
+def test_d1_alphas_descend_on_the_val_batch_and_then_weights_on_the_training_batch():
     net, toy, found = stepped(None)
     assert toy.seen == [("val", 7.0), ("train", 5.0)]
     assert toy.a.item() == pytest.approx(3 - 0.1 * 2 * 7)  # 1.6
@@ -67,13 +67,13 @@ def test_alphas_descend_on_the_val_batch_and_then_weights_on_the_training_batch(
     assert found["train_accuracy"].item() == 0.5
 
 
-def test_the_gradient_of_the_weights_is_clipped_and_that_of_the_alphas_is_not():
+def test_d1_the_gradient_of_the_weights_is_clipped_and_that_of_the_alphas_is_not():
     net, toy, _ = stepped(4.0)
     assert toy.a.item() == pytest.approx(1.6)
     assert net.w.item() == pytest.approx(2 - 0.5 * 4, abs=1e-5)  # of a gradient of 8
 
 
-def test_batch_norm_statistics_follow_the_training_batch_alone():
+def test_d1_batch_norm_statistics_follow_the_training_batch_alone():
     net, _, _ = stepped(None)
     assert net.norm.running_mean.item() == pytest.approx(0.1 * 5)  # not also 0.1 of 7
     assert net.norm.num_batches_tracked.item() == 1

@@ -95,7 +95,7 @@ def test_zero_learning_rate_is_first_order_exactly(hessian: str):
     assert torch.equal(gradient, first)
 
 
-def test_a_finite_difference_on_a_cubic_by_hand():
+def test_d1_a_finite_difference_on_a_cubic_by_hand():
     """L_train = a (w1^3 + w2^3), L_val = v w, |v| = 2 and radius 0.5: steps of eps = 1/4 along v.
 
     The difference of a cubic is 3 w^2 v + eps^2 v^3 in each weight: 22.8 + 5.824/16 in all; another
