@@ -14,17 +14,19 @@ namespace {
 struct Projector {
   const Projection& s;
   const int h, w, pixels, P, inner, Q;  // Q lanes in, P lanes out
+  const int rows;  // of outputs that are computed together, so that they stay in the first cache
   bool backward;
   float *z, *lanes, *partial, *weight, *turned, *weight_partial;
-  struct Buffers { float *a, *b, *d; };  // two gathered maps, one of the outputs
+  struct Buffers { float *a, *b, *d; };  // `rows` of two gathered maps, a map of the outputs
   std::vector<Buffers> thread;
 
   static int width(int C) { return (C + LANES - 1) / LANES * LANES; }
 
   Projector(const Projection& s, bool backward)
       : s(s), h((s.H - 1) / s.stride + 1), w((s.W - 1) / s.stride + 1), pixels(h * w),
-        P(width(s.C)), inner(width(s.inputs)), Q(inner * s.parts), backward(backward) {
-    const int64_t wide = int64_t(pixels) * Q, narrow = int64_t(pixels) * P;
+        P(width(s.C)), inner(width(s.inputs)), Q(inner * s.parts),
+        rows(std::min(h, std::max(1, 4096 / (w * Q)))), backward(backward) {
+    const int64_t wide = int64_t(rows) * w * Q, narrow = int64_t(pixels) * P;
     const int64_t all = int64_t(s.B) * pixels * P, matrix = int64_t(P) * Q;
     struct Want { float** where; int64_t floats; } wants[] = {
         {&z, s.kept ? 0 : all}, {&lanes, int64_t(ROWS) * P}, {&partial, int64_t(s.B) * 2 * P},
@@ -43,6 +45,7 @@ struct Projector {
   float* row(int which) const { return lanes + int64_t(which) * P; }
   int outputs(int part) const { return s.parts == 1 ? s.C : part ? s.C - s.C / 2 : s.C / 2; }
   float* map(int n) const { return z + int64_t(n) * pixels * P; }
+  int64_t at(int y) const { return int64_t(y) * w * P; }  // row y of a map of the outputs
 
   template <class F>
   void each_weight(F f) const {  // f(input lane, output lane, position in the tensors)
@@ -82,11 +85,18 @@ struct Projector {
     return y * s.stride + part < s.H ? std::min(w, (s.W - part + s.stride - 1) / s.stride) : 0;
   }
 
-  // relu(x) of the pixels each part sees, side by side: (pixels, Q).
-  void gather(int n, float* to) const {
+  // f(first, last): the rows of an image in blocks.
+  template <class F>
+  void blocks(F f) const {
+    for (int y = 0; y < h; y += rows) f(y, std::min(h, y + rows));
+  }
+
+  // relu(x) of the pixels that each part sees, side by side: (pixels, Q), for rows of the outputs.
+  void gather(int n, int first, int last, float* to) const {
     const int64_t* step = s.x.strides;
-    if (s.inputs < inner || s.parts > 1) std::memset(to, 0, sizeof(float) * pixels * Q);
-    for (int y = 0; y < h; y++, to += int64_t(w) * Q)
+    if (s.inputs < inner || s.parts > 1)
+      std::memset(to, 0, sizeof(float) * (last - first) * w * Q);
+    for (int y = first; y < last; y++, to += int64_t(w) * Q)
       for (int part = 0; part < s.parts; part++) {
         const float* from =
             s.x.data + n * step[0] + (y * s.stride + part) * step[2] + part * step[3];
@@ -99,16 +109,21 @@ struct Projector {
       }
   }
 
-  // The inverse of `gather` for gradients; `active` holds what it gathered.
-  void scatter(int n, const float* from, const float* active) const {
+  // The gradients of an image are zero where no part sees it.
+  void clear(int n) const {
     const int64_t* step = s.dx.strides;
     float* image = s.dx.data + n * step[0];
-    if (s.stride > 1)
-      for (int y = 0; y < s.H; y++)
-        for (int x = 0; x < s.W; x++)
-          for (int c = 0; c < s.inputs; c++)
-            image[y * step[2] + x * step[3] + c * step[1]] = 0.0f;
-    for (int y = 0; y < h; y++, from += int64_t(w) * Q, active += int64_t(w) * Q)
+    for (int y = 0; y < s.H; y++)
+      for (int x = 0; x < s.W; x++)
+        for (int c = 0; c < s.inputs; c++)
+          image[y * step[2] + x * step[3] + c * step[1]] = 0.0f;
+  }
+
+  // The inverse of `gather` for gradients; `active` holds what it gathered.
+  void scatter(int n, int first, int last, const float* from, const float* active) const {
+    const int64_t* step = s.dx.strides;
+    float* image = s.dx.data + n * step[0];
+    for (int y = first; y < last; y++, from += int64_t(w) * Q, active += int64_t(w) * Q)
       for (int part = 0; part < s.parts; part++) {
         float* to = image + (y * s.stride + part) * step[2] + part * step[3];
         const float *mine = from + part * inner, *seen_by = active + part * inner;
@@ -202,10 +217,11 @@ struct Projector {
       float *a = mine.a, *b = mine.b, *d = mine.d;
 #pragma omp for schedule(static)
       for (int n = 0; n < s.B; n++) {
-        if (!backward || !s.kept) {
-          gather(n, a);
-          pointwise(a, Q, weight, P, map(n), w, 1, h, w);
-        }
+        if (!backward || !s.kept)
+          blocks([&](int first, int last) {
+            gather(n, first, last, a);
+            pointwise(a, Q, weight, P, map(n) + at(first), w, 1, last - first, w);
+          });
         float* to = partial + int64_t(n) * 2 * P;
         if (backward) {
           products(gradients_of(n, d), map(n), row(MEAN), P, pixels, to);
@@ -223,12 +239,19 @@ struct Projector {
           if (!y) exchange(n, s.y, d, false);
           continue;
         }
-        combine(gradients_of(n, d), map(n), row(A), P, P, pixels, d);
-        gather(n, a);
-        if (s.gradients)
-          pointwise_gradient(a, Q, d, P, pixels, weight_partial + n * int64_t(P) * Q);
-        pointwise(d, P, turned, Q, b, w, 1, h, w);
-        scatter(n, b, a);
+        const float* dy = gradients_of(n, d);
+        float* products = weight_partial + n * int64_t(P) * Q;
+        if (s.gradients) std::memset(products, 0, sizeof(float) * P * Q);
+        if (s.stride > 1) clear(n);
+        blocks([&](int first, int last) {
+          const int some = (last - first) * w;
+          float* dz = d + at(first);
+          combine(dy + at(first), map(n) + at(first), row(A), P, P, some, dz);
+          gather(n, first, last, a);
+          if (s.gradients) add_outer_products(a, some, Q, dz, some, P, some, 1, products);
+          pointwise(dz, P, turned, Q, b, w, 1, last - first, w);
+          scatter(n, first, last, b, a);
+        });
       }
     }
     if (!backward || !s.gradients) return;
