@@ -266,6 +266,7 @@ def test_strategies_leave_the_documented_fields(archsmith, strategy: str):
     assert (results["supernet_accuracy"] is None) == (strategy == "random")
 
 
+@pytest.mark.slow
 def test_changed_settings_in_one_folder_are_refused(archsmith):
     assert archsmith(*TINY, "task=search", "hydra.run.dir=d").code == 0
     said = archsmith(*TINY, "task=search", "hydra.run.dir=d", "strategy.clip=1.0")

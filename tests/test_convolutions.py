@@ -22,6 +22,7 @@ def reported(case: Case) -> bool:
     return (case.kernel, case.groups) == (1, 1) and case.stride > 1 and case.inputs < 16
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("every", [EXCERPT, WHOLE])
 def test_maps_with_channels_first_are_right(every: int):
     assert sweep("first", 1, every) == []
@@ -37,6 +38,7 @@ def test_maps_with_channels_first_are_right_on_two_threads():
     assert sweep("first", 2, 53) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("every", [EXCERPT, MORE])
 def test_what_is_at_fault_with_channels_last_is_reported(every: int):
     assert [group for group in sweep("last", 1, every) if not any(map(reported, group))] == []

@@ -49,6 +49,7 @@ def test_links_lead_somewhere(page: Path):
             assert anchor in anchors(other), f"{name(page)}: {target}"
 
 
+@pytest.mark.slow
 def test_commands_of_the_documentation_compose(tmp_path: Path):
     """Placeholders stand for values; what a user's own files add is left out."""
     naming.register()

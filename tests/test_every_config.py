@@ -1,6 +1,8 @@
 """Contracts that every configuration file keeps, present and future."""
 
+import copy
 import inspect
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,11 @@ CPU = torch.device("cpu")
 
 def composed(*overrides: str) -> DictConfig:
     """The demo's configuration; alphas move at the rates of the strategies' own files."""
+    return copy.deepcopy(_composed(overrides))
+
+
+@cache
+def _composed(overrides: tuple[str, ...]) -> DictConfig:
     naming.register()
     with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
         return compose("config", overrides=["strategy.alpha_lr_scale=1", *overrides])

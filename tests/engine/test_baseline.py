@@ -74,6 +74,7 @@ def test_small_images_are_seen_at_full_resolution(network: str):
     assert seen == [(8, 8), (1, 1)]  # three halvings, as many as there are stages left
 
 
+@pytest.mark.slow
 def test_its_training_goes_on_where_it_was_stopped(tmp_path: Path):
     data = make(composed("data=synthetic", "data.size=24", "data.image_size=8").data)
     recipe = replace(make(composed().retrain), epochs=2, batch_size=8)

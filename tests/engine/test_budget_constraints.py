@@ -85,6 +85,7 @@ def test_a_limit_that_is_proposed_can_be_met():
     assert shown("latency_ms", 0.8012) == "0.81"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "space"),
     [
@@ -118,6 +119,7 @@ def test_the_network_that_is_retrained_keeps_to_the_budget(name: str, space: str
         assert chosen == strategy_of(name, space).architecture()  # as without a budget
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("space", "kind"),
     [
@@ -157,6 +159,7 @@ def test_an_impossible_budget_is_refused_with_sizes_that_fit(space: str, kind: s
     assert refused(Budget(**{kind: enough}), recipe) is None
 
 
+@pytest.mark.slow
 def test_a_pruning_strategy_takes_the_best_of_its_series_that_fits():
     space = toy("goldnas")
     strategy = strategy_of("goldnas", space)
@@ -194,6 +197,7 @@ def test_latency_is_that_of_the_whole_network_as_measured(monkeypatch):
     assert chosen != found
 
 
+@pytest.mark.slow
 def test_measuring_moves_no_random_stream():
     space = toy("darts")
     before = random_state()

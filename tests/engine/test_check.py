@@ -122,6 +122,7 @@ def test_bad_files_are_all_named_before_anything_else(archsmith, tmp_path: Path)
     assert json.loads(Path("d/preflight.json").read_text())["ready"] is False
 
 
+@pytest.mark.slow
 def test_a_check_tells_time_and_memory_and_leaves_nothing_behind(archsmith):
     said = archsmith(*TINY, "task=check", "hydra.run.dir=d")
     assert said.code == 0, said.err

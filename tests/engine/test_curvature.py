@@ -31,6 +31,7 @@ def parts() -> tuple[Network, Strategy, Batch]:
     return net, strategy, (x, torch.randint(space.classes, (4,)))
 
 
+@pytest.mark.slow
 def test_selfdistill_10_the_eigenvalue_is_that_of_the_full_hessian(
     parts: tuple[Network, Strategy, Batch],
 ):

@@ -62,6 +62,7 @@ def test_the_estimate_of_memory_is_near_what_a_step_at_full_size_takes(monkeypat
     assert few == pytest.approx(whole, rel=0.01)
 
 
+@pytest.mark.slow
 def test_c4_what_would_take_long_is_estimated_alone(archsmith, monkeypatch):
     monkeypatch.setattr("engine.command.estimate.PLAUSIBLE", 0.0)
     for name in ("timed_epoch", "_retraining_steps"):

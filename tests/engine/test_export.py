@@ -112,6 +112,7 @@ def flip_a_sign(folder: Path) -> None:
     (folder / "weights.safetensors").write_bytes(content)
 
 
+@pytest.mark.slow
 def test_stand_alone_file_and_record(toy_darts, tmp_path):
     net, architecture = chosen(toy_darts, SMALL, auxiliary=True)
     net.set_drop_path(0.3)
@@ -147,6 +148,7 @@ def test_stand_alone_file_and_record(toy_darts, tmp_path):
     assert from_genotype(text, toy_darts).choices == architecture.choices
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(build.compiler() is None, reason="no C++ compiler on this machine")
 def test_a_network_in_the_native_form_leaves_as_torch_operations(toy_darts, tmp_path):
     net, architecture = chosen(toy_darts, SMALL)
@@ -164,6 +166,7 @@ def test_nasbench201_has_its_string(toy_nasbench201, tmp_path):
     assert from_nasbench201(text, toy_nasbench201).choices == architecture.choices
 
 
+@pytest.mark.slow
 def test_what_cannot_be_written_is_left_out_with_the_reason(tmp_path, monkeypatch):
     space = darts_space(candidates=[*CANDIDATES, "mine"], operations={"mine": _local()})
     net, architecture = chosen(space, {"0-2": ["mine", "skip_connect", "sep_conv_3x3"]})

@@ -289,6 +289,7 @@ def test_an_augmentation_that_does_not_fit_names_the_recipe(run):
         run(replace(TOY, cutout=16), "a")
 
 
+@pytest.mark.slow
 def test_stopped_after_every_step_equals_uninterrupted(run, tmp_path):
     recipe = replace(TOY, epochs=2)
     whole, stops = run(recipe, "whole"), 0

@@ -14,6 +14,7 @@ from search_spaces.space import Space
 from supernets.network import supernet
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [pytest.param("pcdarts", marks=pytest.mark.slow), "goldnas"])
 def test_more_seconds_are_more_epochs_and_nothing_is_changed(
     name: str, toy_darts: Space, monkeypatch

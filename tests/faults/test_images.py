@@ -94,6 +94,7 @@ def test_an_empty_test_image_is_said_at_the_start(tmp_path: Path, caplog):
     assert "test/class_0/0.png is empty" in caplog.text
 
 
+@pytest.mark.slow
 def test_f35_f36_a_folder_of_every_mode_and_size_runs(archsmith, tmp_path: Path):
     root = tmp_path / "i"
     image_tree(root, images=8)
@@ -110,6 +111,7 @@ def test_f35_f36_a_folder_of_every_mode_and_size_runs(archsmith, tmp_path: Path)
     assert opened(root).input_shape == (3, 8, 8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "channels", [2, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 4, 13))]
 )
@@ -248,6 +250,7 @@ def test_f44_a_rare_class_is_in_every_part_and_counts_alike(caplog):
     assert found["balanced_accuracy"] == 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", ["added", pytest.param("changed", marks=pytest.mark.slow)])
 def test_f45_data_that_changed_since_is_refused_by_name(change: str, archsmith, tmp_path: Path):
     root = tmp_path / "i"
@@ -264,6 +267,7 @@ def test_f45_data_that_changed_since_is_refused_by_name(change: str, archsmith, 
     assert archsmith(*QUICK, f"data.root={root}", "task=search", "resume=never").code == 0
 
 
+@pytest.mark.slow
 def test_f47_a_run_leaves_the_folder_of_its_images_as_it_was(archsmith, tmp_path: Path):
     """So it may be read-only: not even a cache or a link is put there."""
     root = tmp_path / "i"
@@ -296,6 +300,7 @@ def test_f47_slow_data_is_said_once_with_its_share(monkeypatch, caplog):
     assert caplog.text.count("75% of the epoch was spent waiting for images") == 1
 
 
+@pytest.mark.slow
 def test_f63_the_test_images_are_read_by_the_final_evaluation_alone(archsmith, tmp_path: Path):
     root = tmp_path / "i"
     image_tree(root)

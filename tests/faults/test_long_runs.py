@@ -20,6 +20,7 @@ TINY = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "owner",
     [
@@ -81,6 +82,7 @@ def test_f20_another_hash_seed_is_the_same_search(tmp_path: Path):
     assert all(torch.equal(parts["arch"][name], alpha) for name, alpha in whole["arch"].items())
 
 
+@pytest.mark.slow
 def test_f52_no_time_enters_a_name_or_a_result(archsmith, monkeypatch):
     names = [one for one in TINY if not one.startswith("hydra.run.dir")]
     assert archsmith(*names, "strategy=random").code == 0

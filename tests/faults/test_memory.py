@@ -97,6 +97,7 @@ def failing(monkeypatch, owner: type, name: str, calls: tuple[int, ...], *, late
     monkeypatch.setattr(owner, name, calling)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("owner", "name", "late"),
     [(FirstOrder, "weight_step", False),
@@ -140,6 +141,7 @@ def test_f28_a_second_failure_is_exit_code_5_with_the_peak(
     assert OutOfMemory.exit_code == 5
 
 
+@pytest.mark.slow
 def test_f28_a_resumed_search_stays_in_parts(toy_darts: Space, tmp_path: Path, monkeypatch):
     whole = ToySearch(toy_darts, "darts")
     whole.run(tmp_path / "whole", micro_batches=2)

@@ -55,6 +55,7 @@ def test_f28_a_small_step_tells_of_a_large_one(batch: int):
     assert step_memory(plain_step, 1)(batch) == max(living.after) + living.now
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     ["darts", *(pytest.param(n, marks=pytest.mark.slow) for n in (

@@ -183,6 +183,7 @@ def test_f55_collapse_and_isolation_are_named_with_causes(toy_darts: Space):
     assert degenerate(toy_darts, forced(toy_darts, "sep_conv_3x3")) is None
 
 
+@pytest.mark.slow
 def test_f55_a_collapse_on_the_way_is_said_once(
     toy_darts: Space, tmp_path: Path, monkeypatch, caplog
 ):

@@ -26,6 +26,7 @@ ALL = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ALL)
 def test_f03_stopped_after_every_single_step_equals_uninterrupted(
     name: str, toy_darts: Space, tmp_path: Path
@@ -75,6 +76,7 @@ def test_f01_killed_within_a_step_equals_uninterrupted(
     assert left_in(tmp_path / "parts") == left_in(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_f17_after_the_last_epoch_nothing_is_trained(toy_darts: Space, tmp_path: Path, monkeypatch):
     toy = ToySearch(toy_darts, "darts")
     expected = toy.run(tmp_path)
@@ -97,6 +99,7 @@ def test_f18_more_epochs_by_force_follow_the_new_schedule(toy_darts: Space, tmp_
     assert rates[2] == pytest.approx(low + (high - low) / 4)  # (1 + cos(2/3 pi)) / 2
 
 
+@pytest.mark.slow
 def test_f19_schedules_go_on_where_they_were(toy_darts: Space, tmp_path: Path, monkeypatch):
     """Temperature, learning rates and the warm-up, step by step."""
     seen: list[tuple[float, ...]] = []
@@ -137,6 +140,7 @@ def test_f20_moments_return_to_the_alpha_of_their_name(toy_darts: Space, tmp_pat
         assert int(state[parameter]["step"]) == 2, name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("role", ["train", pytest.param("val", marks=pytest.mark.slow)])
 def test_f21_no_image_twice_and_none_left_out(role: str, toy_darts: Space, tmp_path: Path):
     seen: list[torch.Tensor] = []

@@ -212,6 +212,7 @@ def runs_or_is_refused(two_steps, changes: dict[str, str]) -> None:
 LENIENT = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 
 
+@pytest.mark.slow
 @settings(max_examples=4, deadline=None, suppress_health_check=LENIENT)
 @given(changes=st.dictionaries(KEYS, VALUES, min_size=1, max_size=2))
 def test_f48_any_configuration_runs_two_steps_or_is_refused_by_key(two_steps, changes: dict):

@@ -153,6 +153,7 @@ def test_f05_a_second_signal_ends_a_busy_process_at_once(tmp_path: Path):
     assert child.wait(10) == -signal.SIGINT
 
 
+@pytest.mark.slow
 def test_f17_a_finished_command_prints_its_result_and_trains_nothing(archsmith, monkeypatch):
     first = archsmith(*TINY, "task=search")
     assert first.code == 0

@@ -42,6 +42,7 @@ def step(strategy: Strategy, net: Network) -> dict[str, torch.Tensor]:
     return strategy.step(net, train, val, progress=0.0, move_alphas=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [
@@ -73,6 +74,7 @@ class Copies(TorchDispatchMode):
 
 
 # drnas draws by an operation that has no fake form; goldnas reads its tables when it is set up.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", [n for n in STRATEGIES if n not in ("random", "gdas", "drnas", "goldnas")]
 )

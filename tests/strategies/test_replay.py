@@ -105,6 +105,7 @@ def test_each_kind_of_pass_is_eager_once_captured_once_and_checked_once():
     assert (run.captures, run.passes) == (2, 6)  # for alphas and weights
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "overrides",
     [
@@ -122,6 +123,7 @@ def test_what_changes_between_steps_reaches_a_replay(overrides: list[str]):
     assert runs[1].captures >= 2
 
 
+@pytest.mark.slow
 def test_a_resumed_state_is_that_of_the_replays():
     """Alphas, temperatures and moments are loaded into the tensors that a graph reads."""
 
@@ -133,6 +135,7 @@ def test_a_resumed_state_is_that_of_the_replays():
     assert_equal(runs[1], runs[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["goldnas", "pcdarts"])
 def test_pruning_captures_again(name: str):
     def prune(strategy: Strategy, net: Network, step: int) -> None:
@@ -209,6 +212,7 @@ class Speaking(Scaled):
         return self.by
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("operation", [Scaled, Speaking])
 def test_an_operation_from_outside_is_captured_if_it_says_what_it_reads(operation: type[Scaled]):
     def run(capture: Callable | None) -> Run:
@@ -257,6 +261,7 @@ def test_gradients_stay_when_another_graph_is_replayed():
     assert run.captures == 2
 
 
+@pytest.mark.slow
 def test_memory_that_does_not_suffice_for_the_check_costs_the_graphs_alone(caplog):
     def run(capture: Callable | None) -> Run:
         own = Run("darts", capture=capture)

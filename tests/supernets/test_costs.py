@@ -39,6 +39,7 @@ def alive_mixture(space: Space, share: float) -> tuple[Mixture, dict[str, torch.
     return Mixture(groups), alive
 
 
+@pytest.mark.slow
 def test_goldnas_1_the_supernets_candidates_cost_613_45_million():
     with torch.device("meta"):
         net = supernet(goldnas(layers=14, channels=36, **CIFAR), MixedOp)
@@ -55,6 +56,7 @@ def test_goldnas_1_the_supernets_candidates_cost_613_45_million():
     assert per_stage == {0.0, 3.318, 2.986, 2.820, 1.327}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mixed_op", [MixedOp, partial(PartialMixedOp, k=2)])
 @pytest.mark.parametrize("shared", [False, True])
 def test_goldnas_1_less_each_cut_op_is_what_an_independent_counter_finds(

@@ -38,6 +38,7 @@ def test_drnas_5_l2_is_the_weight_decay_of_the_public_code():
     torch.testing.assert_close(alphas.grad, torch.tensor([[1e-3, -2e-3, 5e-4]]))
 
 
+@pytest.mark.slow
 def test_drnas_5_l2_moves_alphas_as_that_weight_decay_does(toy_darts: Space):
     batch = torch.randn(4, 3, 16, 16), torch.randint(10, (4,))
 

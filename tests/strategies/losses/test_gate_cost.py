@@ -223,6 +223,7 @@ def test_none_neither_costs_nor_counts(toy_darts: Space):
     assert values[0] == pytest.approx(values[1], rel=1e-6)
 
 
+@pytest.mark.slow
 def test_goldnas_5_last_ops_survive_any_lambda():
     """lambda -> infinity, and pruning as strong as it can be: one op a node stays."""
     torch.manual_seed(0)

@@ -169,6 +169,7 @@ def test_selfdistill_1_weight_zero_is_the_plain_method_bit_for_bit(tiny: Space, 
     assert not self_distillation(zero[1]).teachers.past
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_selfdistill_1_until_teachers_speak_nothing_differs(tiny: Space, method: str):
     """Also in the first step they teach: but for what descends, no bit of the state moves."""
@@ -379,6 +380,7 @@ def test_selfdistill_4_is_half_d_fisher_d_for_a_small_displacement_d():
         assert small / large == pytest.approx(0.1, rel=0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weight", [0.3, 1.0, 3.0])
 def test_selfdistill_5_the_best_answer_mixes_label_and_teacher(weight: float):
     q = torch.tensor([[0.5, 0.3, 0.15, 0.05]]).double()
@@ -533,6 +535,7 @@ def alpha_gradients(net: Network, strategy: Strategy, train: Batch, val: Batch) 
     return [p.grad.clone() for p in strategy.arch_parameters()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["darts", "pcdarts"])
 def test_selfdistill_9_alphas_descend_plain_cross_entropy_unless_asked(tiny: Space, method: str):
     found = {}
@@ -560,6 +563,7 @@ def test_selfdistill_9_alphas_descend_plain_cross_entropy_unless_asked(tiny: Spa
     assert any(not torch.equal(a, b) for a, b in zip(found["plain"], found["on"], strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hessian", ["exact", "finite_difference"])
 def test_selfdistill_9_second_order_unrolls_the_distilled_loss_with_one_q(
     tiny: Space, hessian: str

@@ -72,6 +72,7 @@ def cuts(seed: int, *, shuffled: bool) -> tuple[list[tuple[str, str]], dict[str,
 SEEDS = [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 10))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", SEEDS)
 def test_goldnas_6_distractors_go_first_and_the_planted_path_stays(seed: int):
     gone, left = cuts(seed, shuffled=False)

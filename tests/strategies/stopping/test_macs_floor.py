@@ -107,6 +107,7 @@ def test_the_search_stops_at_the_floor_and_not_before():
     assert share <= 0.5
 
 
+@pytest.mark.slow
 def test_a_floor_that_cannot_be_reached_is_refused_with_the_least_that_can():
     """One node a cell; in a reduction cell its cheapest input is a factorised reduction."""
     floor, _, _ = ready()
