@@ -62,6 +62,7 @@ WRONG = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("overrides", "message"), WRONG, ids=lambda v: v[-1] if isinstance(v, list) else ""
 )
@@ -83,6 +84,7 @@ ARCHITECTURE = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "overrides", "message"),
     [
@@ -247,6 +249,7 @@ def test_d1_the_seed_starts_alphas_weights_and_batches(archsmith, monkeypatch):
     assert not any(torch.equal(a, b) for a, b in zip(*started.values(), strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "strategy",
     ["darts", pytest.param("darts_second_order", marks=pytest.mark.slow), "pcdarts", "random"],

@@ -56,6 +56,7 @@ LONG = ("goldnas", "darts_second_order", "sddarts", "drnas", "snas", "annealed")
 SEARCHED = [pytest.param(n, marks=[pytest.mark.slow] if n in LONG else []) for n in STRATEGIES]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SEARCHED)
 @pytest.mark.parametrize("toy", ["toy_darts", "toy_nasbench201"])
 def test_strategy_searches_and_yields_a_network(name: str, toy: str, request, tmp_path: Path):
@@ -126,6 +127,7 @@ def test_yaml_lists_exactly_what_its_target_takes(path: Path):
     assert accepted - listed <= live
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "path",
     sorted(path for path in CONF.rglob("*.yaml") if path.parent.name != "nni"),

@@ -135,6 +135,7 @@ def imported(folder: Path, text: str) -> ModuleType:
     return module
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", [case for case in CASES if case != "long lines"])
 def test_it_is_the_network(case, tmp_path):
     space, architecture = CASES[case]
@@ -152,6 +153,7 @@ def test_it_is_the_network(case, tmp_path):
     assert [size, model.PARAMETERS, model.MACS] == [parameters(net), parameters(net), macs(net)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_it_is_clean_and_holds_nothing_that_is_not_used(case, tmp_path):
     space, architecture = CASES[case]

@@ -157,6 +157,7 @@ STRUCTURES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", STRUCTURES)
 def test_f38_f39_a_folder_that_cannot_be_used_is_named(name: str, archsmith, tmp_path: Path):
     change, message = STRUCTURES[name]

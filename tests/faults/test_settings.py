@@ -87,6 +87,7 @@ WRONG = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("override", WRONG)
 def test_f48_a_wrong_setting_is_refused_by_its_key(prepared, override: str):
     said = prepared(override)
@@ -122,6 +123,7 @@ CONFLICTS = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CONFLICTS)
 def test_f49_f66_conflicts_are_refused_with_the_reason(archsmith, name: str):
     overrides, message = CONFLICTS[name]

@@ -165,6 +165,7 @@ def test_f17_a_finished_command_prints_its_result_and_trains_nothing(archsmith, 
     assert results() == before
 
 
+@pytest.mark.slow
 def test_f50_a_second_process_is_told_who_has_the_folder(archsmith, tmp_path: Path):
     code = (
         "import sys, time\nfrom pathlib import Path\nfrom engine.records.run_folder import locked\n"

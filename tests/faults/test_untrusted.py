@@ -92,6 +92,7 @@ ATTACKS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attack", range(len(ATTACKS)))
 def test_f13_a_hostile_architecture_is_refused_and_not_run(given_file, attack: int):
     said = given_file(ATTACKS[attack])
@@ -141,6 +142,7 @@ MUTATIONS = st.tuples(st.sampled_from([p for p in leaves(ARCHITECTURE) if p]), J
 LENIENT = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 
 
+@pytest.mark.slow
 @settings(max_examples=3, deadline=None, suppress_health_check=LENIENT)
 @given(mutation=MUTATIONS)
 def test_f13_any_change_is_refused_in_one_line_or_harmless(given_file, mutation: tuple):

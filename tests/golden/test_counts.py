@@ -53,6 +53,7 @@ def published(file: dict) -> dict[str, tuple[str, dict, dict]]:
     }
 
 
+@pytest.mark.slow
 @cases("published_genotypes.json", published)
 def test_final_network_of_a_published_genotype(golden, case):
     network, genotype, expected = case
@@ -133,6 +134,7 @@ def test_darts_supernet(golden, case):
         check_supernet(supernet(space, MixedOp), case)
 
 
+@pytest.mark.slow
 @supernets("PC-DARTS")
 def test_pcdarts_supernet(golden, case):
     config = case["config"]

@@ -85,11 +85,13 @@ def test_file_names_its_source(name):
     assert meta["name"].replace(".", "p") == name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SIZES)
 def test_parameters_of_the_cifar_network(name):
     assert parameters(network(name, layers=20, channels=36)) == SIZES[name][0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in SIZES if name not in IN_SEARCH_LOGS])
 def test_macs_of_the_cifar_network(name):
     assert macs(network(name, layers=20, channels=36)) == SIZES[name][1]

@@ -7,6 +7,7 @@ from supernets.final_costs import final_costs
 from supernets.network import final_network
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("toy", ["toy_darts", "toy_nasbench201"])
 @pytest.mark.parametrize("side", [16, 9])
 def test_costs_of_candidates_add_up_to_those_of_the_network(toy: str, side: int, request):

@@ -158,6 +158,7 @@ def self_distillation(strategy: Strategy) -> SelfDistillation:
 # -- 1: weight 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_selfdistill_1_weight_zero_is_the_plain_method_bit_for_bit(tiny: Space, method: str):
     plain = build(tiny, method)
@@ -321,6 +322,7 @@ def test_selfdistill_3_the_loss_is_zero_at_a_standstill_and_positive_as_soon_as_
     assert found == pytest.approx([0, 0, 0, kl, 0], abs=1e-7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_selfdistill_3_in_a_real_step_the_past_is_what_the_weight_step_started_from(
     tiny: Space, method: str
