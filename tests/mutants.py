@@ -1,13 +1,17 @@
-"""Mutation testing: `python tests/mutants.py [module ...]` changes each module and runs its tests.
+"""Mutation testing: `python tests/mutants.py [--survivors] [module ...]`, see docs/reliability.md.
 
-cosmic-ray (the extra `mutants`) makes the changes and keeps the sessions, `build/mutants/*.sqlite`;
-a session that was stopped goes on, and `cosmic-ray dump` and `cr-report` read it. The copy of the
-project in `build/mutants/tree` is changed, never the project. Each mutant's tests run in a fork of
-one process that has already imported torch and the other libraries, which takes longer than tests.
-`tests/mutants.toml` is the configuration.
+cosmic-ray (the extra `mutants`) changes a module in one place and the tests that watch it are run:
+they should fail. `tests/mutants.toml` says which modules, changes and tests. A session of each
+module, `build/mutants/*.sqlite`, keeps the results: a run that was stopped continues, `--survivors`
+tries those again that survived, and a module that was edited starts anew. `cr-report` and `cr-html`
+read a session.
+
+The changes are made to a copy of the project in `build/mutants/tree`. Tests run in a fork of a
+process that has imported torch and the other libraries: that import takes longer than most tests.
 """
 
 import ast
+import gc
 import importlib
 import json
 import os
@@ -18,6 +22,7 @@ import subprocess
 import sys
 import time
 import tomllib
+import zlib
 from argparse import Namespace
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -43,14 +48,21 @@ LOGGED = ("log", "logging", "warnings")
 Place = tuple[int, int]  # line, column
 
 
-def main(modules: Sequence[str]) -> None:
+def main(*modules: str, survivors: bool) -> None:
     copy_project()
     for module in modules or SETTINGS["watched"]:
         tests = SETTINGS["watched"][module]
-        with use_db(str(BUILD / f"{module.replace('/', '.')}.sqlite"), WorkDB.Mode.create) as session:
+        content = zlib.crc32((ROOT / module).read_bytes())
+        file = BUILD / f"{module.replace('/', '.')}.{content:08x}.sqlite"
+        with use_db(str(file), WorkDB.Mode.create) as session:
             if not session.num_work_items:
                 start(session, module)
             pending = list(session.pending_work_items)
+            if survivors:
+                alive = {
+                    job for job, r in session.results if r.test_outcome == TestOutcome.SURVIVED
+                }
+                pending += [item for item in session.work_items if item.job_id in alive]
             took = unchanged(tests) if pending else 0.0
             for item in pending:
                 (mutation,) = item.mutations
@@ -121,14 +133,18 @@ def _silent(tree: ast.Module) -> Iterator[tuple[Place, Place]]:
             found = [node.msg]
         elif isinstance(node, ast.Raise):
             found = [node.exc]
-        elif (isinstance(node, ast.keyword) and node.arg == "strict") or (
-            isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
-        ):
-            found = [node]
-        elif isinstance(node, ast.Call) and ast.unparse(node.func).partition(".")[0] in LOGGED:
+        elif isinstance(node, ast.keyword | ast.If | ast.Call) and _says_nothing(node):
             found = [node]
         for part in filter(None, found):
             yield (part.lineno, part.col_offset), (part.end_lineno, part.end_col_offset)
+
+
+def _says_nothing(node: ast.keyword | ast.If | ast.Call) -> bool:
+    if isinstance(node, ast.keyword):
+        return node.arg == "strict"
+    if isinstance(node, ast.If):
+        return ast.unparse(node.test) == "TYPE_CHECKING"
+    return ast.unparse(node.func).partition(".")[0] in LOGGED
 
 
 def unchanged(tests: Sequence[str]) -> float:
@@ -141,6 +157,7 @@ def unchanged(tests: Sequence[str]) -> float:
     for name in json.loads(heard.read_text()):
         with suppress(Exception):
             importlib.import_module(name)
+    gc.freeze()  # pytest collects garbage when it ends; that is quick without what stands here
     return took
 
 
@@ -168,7 +185,10 @@ def forked(tests: Sequence[str], limit: float, heard: Path | None = None) -> tup
         out = os.open(output, os.O_CREAT | os.O_TRUNC | os.O_WRONLY)
         os.dup2(out, 1)
         os.dup2(out, 2)
-        sys.path[:] = [str(TREE), *(p for p in sys.path if Path(p).resolve() not in (ROOT, ROOT / "tests"))]
+        sys.path[:] = [
+            str(TREE),
+            *(p for p in sys.path if Path(p).resolve() not in (ROOT, ROOT / "tests")),
+        ]
         os.environ["PYTHONPATH"] = os.pathsep.join(sys.path[:1])
         sys.dont_write_bytecode = heard is None
         code = 99
@@ -179,12 +199,15 @@ def forked(tests: Sequence[str], limit: float, heard: Path | None = None) -> tup
         finally:
             os._exit(code)
     end = time.monotonic() + limit
-    while time.monotonic() < end:
-        done, status = os.waitpid(child, os.WNOHANG)
-        if done:
-            return os.waitstatus_to_exitcode(status), output.read_text(errors="replace")
-        time.sleep(0.02)
-    os.killpg(child, signal.SIGKILL)
+    try:
+        while time.monotonic() < end:
+            done, status = os.waitpid(child, os.WNOHANG)
+            if done:
+                return os.waitstatus_to_exitcode(status), output.read_text(errors="replace")
+            time.sleep(0.02)
+    finally:  # also when this process is interrupted
+        with suppress(ProcessLookupError):
+            os.killpg(child, signal.SIGKILL)
     os.waitpid(child, 0)
     return -1, "hangs"
 
@@ -221,4 +244,4 @@ def tell(session: WorkDB, module: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main(*(a for a in sys.argv[1:] if a[0] != "-"), survivors="--survivors" in sys.argv)
