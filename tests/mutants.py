@@ -52,7 +52,7 @@ def main(*modules: str, survivors: bool) -> None:
     copy_project()
     for module in modules or SETTINGS["watched"]:
         tests = SETTINGS["watched"][module]
-        content = zlib.crc32((ROOT / module).read_bytes())
+        content = zlib.crc32((TREE / module).read_bytes())
         file = BUILD / f"{module.replace('/', '.')}.{content:08x}.sqlite"
         with use_db(str(file), WorkDB.Mode.create) as session:
             if not session.num_work_items:

@@ -35,7 +35,7 @@ def add(folder: Path, strategy: str, seed: int, accuracy: float | None, **more: 
     if accuracy is None:
         return
     results = dict.fromkeys(RESULTS) | {
-        "strategy": strategy, "seed": seed, "test_accuracy": accuracy, "seconds": {"search": 10.0},
+        "strategy": strategy, "seed": seed, "test_accuracy": accuracy, "seconds": more.get("seconds", {"search": 10.0}),
         "data_fingerprint": more.get("content", "c0ffee"), "parameters": more.get("parameters"),
         "diagnosis": more.get("diagnosis"), "benchmark": more.get("benchmark"),
     }  # fmt: skip
@@ -296,6 +296,13 @@ def test_c10_runs_without_an_accuracy_are_named(tmp_path: Path):
 def test_unfinished_runs_are_listed(sweep: Path):
     add(sweep, "gdas", 0, None)
     assert "not finished" in compare(sweep, NO_TABLE)
+
+
+def test_a_single_number_is_a_table(tmp_path: Path):
+    add(tmp_path, "darts", 0, 0.5, seconds={})
+    compare(tmp_path, NO_TABLE)
+    with open(tmp_path / "compare.csv", newline="") as file:
+        assert [(row["runs"], row["mean"]) for row in csv.DictReader(file)] == [("darts", "50.0")]
 
 
 def test_where_no_run_is_finished_the_tables_are_empty(tmp_path: Path):

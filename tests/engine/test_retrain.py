@@ -171,6 +171,36 @@ def test_retraining_sums_gradients_weighted_by_share():
         torch.testing.assert_close(a, b)
 
 
+@pytest.mark.parametrize(
+    ("images", "parts", "sizes"),
+    [(5, 2, [3, 2]), (3, 2, [3]), (4, 4, [2, 2]), (6, 3, [2, 2, 2]), (6, 1, [6]), (1, 3, [1])],
+)
+def test_a_part_of_a_batch_has_two_images_at_least(images: int, parts: int, sizes: list[int]):
+    seen = []
+    net = Fixed()
+    net.register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
+    training = Training(net, [], replace(TOY, ema=None, micro_batches=parts))  # type: ignore[arg-type]
+    training.step(torch.zeros(images, 1), torch.zeros(images).long())
+    assert seen == sizes
+
+
+def test_the_bar_shows_the_means_of_the_epoch_every_ten_steps(tmp_path, monkeypatch):
+    """Weights hardly move: images are right in turns, so that means are 1/2 at even steps."""
+    batches = [(torch.tensor([[2.0]]), torch.tensor([i % 2])) for i in range(21)]
+    recipe = replace(TOY, ema=None, lr=1e-12, label_smoothing=0.0, auxiliary_weight=0.0)
+    training = Training(Slope(), batches, recipe)  # type: ignore[arg-type]
+    noted: list[dict] = []
+    monkeypatch.setattr(Progress, "note", lambda _, **shown: noted.append(shown))
+    watch, progress = Watch("retrain", "", tmp_path, {}), Progress("retrain", 21, 0)
+    assert len(list(training.epoch(watch, progress))) == 21
+    assert training.next_epoch()["train_accuracy"] == pytest.approx(11 / 21)
+    list(training.epoch(watch, progress))
+    loss = (math.log1p(math.exp(-2)) + math.log1p(math.exp(2))) / 2
+    assert [one["epoch"] for one in noted] == ["1", "1", "2", "2"]
+    for one in noted:
+        assert (one["loss"], one["accuracy"]) == pytest.approx((loss, 0.5))
+
+
 def test_moving_average_of_weights():
     net = nn.Linear(1, 1, bias=False)
     nn.init.zeros_(net.weight)
