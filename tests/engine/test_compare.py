@@ -35,7 +35,8 @@ def add(folder: Path, strategy: str, seed: int, accuracy: float | None, **more: 
     if accuracy is None:
         return
     results = dict.fromkeys(RESULTS) | {
-        "strategy": strategy, "seed": seed, "test_accuracy": accuracy, "seconds": more.get("seconds", {"search": 10.0}),
+        "strategy": strategy, "seed": seed, "test_accuracy": accuracy,
+        "seconds": more.get("seconds", {"search": 10.0}),
         "data_fingerprint": more.get("content", "c0ffee"), "parameters": more.get("parameters"),
         "diagnosis": more.get("diagnosis"), "benchmark": more.get("benchmark"),
     }  # fmt: skip

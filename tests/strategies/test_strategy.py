@@ -1,19 +1,26 @@
 """What `Strategy` itself does, by hand: bounds of its settings, schedules, hooks, and its state."""
 
 import math
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
-from test_every_config import composed, make
 from torch import Tensor, nn
 
 from search_spaces.darts import CANDIDATES
 from search_spaces.space import Cell, Layer, Space, complete_edges
+from strategies.discretisation.strongest import strongest
 from strategies.discretisation.survivors import survivors
+from strategies.edge_normalisation.softmax import EdgeSoftmax
+from strategies.losses.label_smoothing import LabelSmoothing
+from strategies.relaxation.gumbel import Gumbel
+from strategies.relaxation.softmax import Softmax
 from strategies.strategy import Strategy
+from strategies.update.first_order import FirstOrder
+from supernets.mixed_op import MixedOp
 from supernets.network import supernet
 
 UNEVEN = [["skip_connect"], ["none", "skip_connect", "sep_conv_3x3"], ["none", "skip_connect"]]
@@ -30,44 +37,48 @@ def two_groups() -> Space:
     )  # fmt: skip
 
 
-def made(*overrides: str, **more: Any) -> Strategy:
-    strategy: Strategy = make(composed("strategy=darts", *overrides).strategy, space=two_groups())
-    for name, value in more.items():
-        setattr(strategy, name, value)
-    return strategy
+def made(**changes: Any) -> Strategy:
+    """Plain DARTS but for these settings."""
+    settings: dict[str, Any] = dict(
+        relaxation=Softmax(1.0, 1.0), mixed_op=MixedOp, edge_normalisation=None,
+        update=FirstOrder(), losses={}, pruning=None, stopping=None, discretisation=strongest,
+        alpha_optimizer=partial(torch.optim.Adam, lr=3e-4),
+        weight_optimizer=partial(torch.optim.SGD, lr=1.0), min_lr=0.2, lr_batch=None,
+        alpha_lr_scale=1.0, clip=5.0, alpha_init=1e-3, warmup=0.0,
+    )  # fmt: skip
+    return Strategy(two_groups(), **{**settings, **changes})
 
 
-def ready(*overrides: str) -> Strategy:
-    strategy = made(*overrides)
-    net = supernet(strategy.space, strategy.mixed_op)
-    strategy.setup(net, torch.device("cpu"))
+def ready(**changes: Any) -> Strategy:
+    strategy = made(**changes)
+    strategy.setup(supernet(strategy.space, strategy.mixed_op), torch.device("cpu"))
     return strategy
 
 
 @pytest.mark.parametrize(
-    "setting",
-    ["warmup=1", "warmup=-0.01", "min_lr=-0.1", "clip=0", "clip=-1", "alpha_lr_scale=0",
-     "alpha_lr_scale=-1", "lr_batch=0"],
+    ("name", "value"),
+    [("warmup", 1), ("warmup", -0.01), ("min_lr", -0.1), ("clip", 0), ("clip", -1),
+     ("alpha_lr_scale", 0), ("alpha_lr_scale", -1), ("lr_batch", 0)],
 )  # fmt: skip
-def test_a_setting_out_of_its_bounds_is_refused(setting: str):
-    with pytest.raises(ValueError, match=rf"strategy\.{setting.partition('=')[0]}: expected"):
-        made(f"strategy.{setting}")
+def test_a_setting_out_of_its_bounds_is_refused(name: str, value: float):
+    with pytest.raises(ValueError, match=rf"strategy\.{name}: expected"):
+        made(**{name: value})
 
 
 @pytest.mark.parametrize(
-    "setting",
-    ["warmup=0", "warmup=0.99", "min_lr=0", "clip=0.5", "clip=null", "alpha_lr_scale=0.5",
-     "lr_batch=1", "lr_batch=null"],
+    ("name", "value"),
+    [("warmup", 0), ("warmup", 0.99), ("min_lr", 0), ("clip", 0.5), ("clip", None),
+     ("alpha_lr_scale", 0.5), ("lr_batch", 1), ("lr_batch", None)],
 )  # fmt: skip
-def test_a_setting_at_its_bound_is_taken(setting: str):
-    made(f"strategy.{setting}")
+def test_a_setting_at_its_bound_is_taken(name: str, value: float | None):
+    made(**{name: value})
 
 
 def test_alphas_and_betas_start_at_their_standard_deviation():
     torch.manual_seed(0)
     drawn = [torch.randn(shape) for shape in ((3, 3), (3, 3), (3,), (3,))]
     torch.manual_seed(0)
-    strategy = made("strategy/edge_normalisation=softmax", "strategy.alpha_init=0.5")
+    strategy = made(edge_normalisation=EdgeSoftmax(), alpha_init=0.5)
     named = strategy.named_arch_parameters()
     assert list(named) == ["alpha.a", "alpha.b", "beta.a", "beta.b"]
     for found, noise in zip(named.values(), drawn, strict=True):
@@ -82,12 +93,12 @@ def test_rows_shorter_than_the_table_are_dead_from_the_start():
 
 
 def test_alphas_move_when_the_share_of_the_warmup_is_over():
-    assert [made("strategy.warmup=0.3").alphas_move(e, 4) for e in range(4)] == [False, *[True] * 3]
-    assert [made("strategy.warmup=0").alphas_move(e, 2) for e in range(2)] == [True, True]
+    assert [made(warmup=0.3).alphas_move(e, 4) for e in range(4)] == [False, *[True] * 3]
+    assert [made(warmup=0).alphas_move(e, 2) for e in range(2)] == [True, True]
 
 
 def test_the_rate_of_the_weights_falls_by_half_a_cosine():
-    strategy = ready("strategy.min_lr=0.2", "strategy.weight_optimizer.lr=1")
+    strategy = ready()
     root = math.sqrt(0.5)
     for epoch, share in enumerate((1, (1 + root) / 2, 0.5, (1 - root) / 2)):
         strategy.epoch_start(epoch, 4)
@@ -96,9 +107,7 @@ def test_the_rate_of_the_weights_falls_by_half_a_cosine():
 
 
 def test_rates_are_for_a_batch_of_their_own_size():
-    strategy = ready(
-        "strategy.lr_batch=64", "strategy.min_lr=0.2", "strategy.weight_optimizer.lr=1"
-    )
+    strategy = ready(lr_batch=64)
     strategy.for_batches(16)
     assert (strategy.min_lr, strategy.weight_lr) == (pytest.approx(0.05), pytest.approx([0.25]))
     assert strategy.weight_optimizer.param_groups[0]["lr"] == pytest.approx(0.25)
@@ -139,9 +148,7 @@ def test_constants_stay_until_something_a_pass_reads_changes():
     assert strategy.constants() == first
     strategy.prune({name: table.clone() for name, table in strategy.alive.items()})
     assert strategy.constants() not in (None, first)  # what is alive was looked at anew
-    strategy.losses["said"] = make(composed("strategy/losses=[label_smoothing]").strategy.losses)[
-        "label_smoothing"
-    ]
+    strategy.losses["said"] = LabelSmoothing(weight=0.1)
     assert strategy.constants() is not None
     strategy.losses["unsaid"] = Term(1.0)
     assert strategy.constants() is None
@@ -155,7 +162,7 @@ def test_constants_are_not_known_of_parts_of_cells_computed_twice_and_of_what_is
     assert strategy.constants() is not None
     strategy.net.checkpoint_cells = True
     assert strategy.constants() is None
-    assert ready("strategy/relaxation=gumbel").constants() is None
+    assert ready(relaxation=Gumbel(1.0, 1.0)).constants() is None
 
 
 @pytest.mark.parametrize(
@@ -220,7 +227,7 @@ def test_a_rule_that_keeps_several_candidates_has_no_best_architecture_within_li
 
 def test_a_state_brings_everything_back_and_what_does_not_fit_is_refused():
     torch.manual_seed(0)
-    strategy = ready("strategy/edge_normalisation=softmax")
+    strategy = ready(edge_normalisation=EdgeSoftmax())
     alive = {name: table.clone() for name, table in strategy.alive.items()}
     alive["a"][1, 1] = False
     strategy.prune(alive)
@@ -228,7 +235,7 @@ def test_a_state_brings_everything_back_and_what_does_not_fit_is_refused():
     state = {**state, "weights": state["weights"][1:]}  # as after pruning
     strategy.weight_optimizer.param_groups[0]["params"].pop(0)
 
-    other = ready("strategy/edge_normalisation=softmax")
+    other = ready(edge_normalisation=EdgeSoftmax())
     before = other.structure
     other.load_state_dict(state)
     assert other.structure != before
