@@ -74,6 +74,13 @@ def test_a_setting_at_its_bound_is_taken(name: str, value: float | None):
     made(**{name: value})
 
 
+@pytest.mark.parametrize("of", ["alpha", "weight"])
+@pytest.mark.parametrize("wrong", [{"lr": -1.0}, {"no_such_setting": 1}])
+def test_a_setting_that_an_optimiser_refuses_is_named(of: str, wrong: dict[str, float]):
+    with pytest.raises(ValueError, match=rf"strategy\.{of}_optimizer: .*(learning rate|no_such)"):
+        made(**{f"{of}_optimizer": partial(torch.optim.Adam, **wrong)})
+
+
 def test_alphas_and_betas_start_at_their_standard_deviation():
     torch.manual_seed(0)
     drawn = [torch.randn(shape) for shape in ((3, 3), (3, 3), (3,), (3,))]
@@ -90,6 +97,17 @@ def test_rows_shorter_than_the_table_are_dead_from_the_start():
     strategy = made()
     assert all(torch.equal(strategy.alive[group], expected) for group in ("a", "b"))
     assert strategy.mixture().groups["a"].active == [[0], [0, 1, 2], [0, 1]]
+
+
+def test_all_that_a_pass_reads_goes_to_the_device():
+    """On `meta` there are no numbers: whatever stayed behind is told by its device."""
+    strategy, meta = made(edge_normalisation=EdgeSoftmax()), torch.device("meta")
+    strategy.setup(supernet(strategy.space, strategy.mixed_op).to(meta), meta)
+    moved = [*strategy.alive.values(), *strategy.relaxation.buffers()]
+    for tensor in [*strategy.arch_parameters(), *strategy.weights, *moved]:
+        assert tensor.device == meta
+    updated = [p for group in strategy.alpha_optimizer.param_groups for p in group["params"]]
+    assert list(map(id, updated)) == list(map(id, strategy.arch_parameters()))
 
 
 def test_alphas_move_when_the_share_of_the_warmup_is_over():
@@ -162,6 +180,8 @@ def test_constants_are_not_known_of_parts_of_cells_computed_twice_and_of_what_is
     assert strategy.constants() is not None
     strategy.net.checkpoint_cells = True
     assert strategy.constants() is None
+    strategy.net = nn.Identity()  # which has no cells to compute twice
+    assert strategy.constants() is not None
     assert ready(relaxation=Gumbel(1.0, 1.0)).constants() is None
 
 

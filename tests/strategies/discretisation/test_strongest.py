@@ -84,3 +84,18 @@ def test_the_space_says_which_rule():
     kept = strongest(cell, gates, ALIVE[:3])
     assert kept == best_candidates(cell, gates, ALIVE[:3])
     assert kept == {"0-2": ("sep_conv_3x3",), "1-2": ("skip_connect",)}
+
+
+def test_names_before_none_in_the_alphabet_are_read():
+    names = ["none", "dil_conv_3x3", "skip_connect"]
+    gates = torch.tensor([[0.1, 0.6, 0.3], [0.1, 0.3, 0.6], [0.6, 0.3, 0.1]])
+    two = Cell(2, 1, complete_edges(2, 1, names), keep=2)
+    assert top_edges(two, gates[:2], ALIVE[:2]) == {
+        "0-2": ("dil_conv_3x3",),
+        "1-2": ("skip_connect",),
+    }
+    every = Cell(1, 2, complete_edges(1, 2, names), keep=None, output="last")
+    assert best_candidates(every, gates, ALIVE[:3]) == {
+        "0-1": ("dil_conv_3x3",),
+        "0-2": ("skip_connect",),
+    }
