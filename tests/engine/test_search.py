@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -365,3 +366,42 @@ def test_the_bar_shows_the_means_of_the_epoch_every_ten_steps(
     assert noted == [
         {"epoch": epoch, "loss": 5.5, "accuracy": pytest.approx(0.275)} for epoch in ("1", "2")
     ]
+
+
+@pytest.mark.parametrize("due", [False, True])
+def test_it_is_saved_at_the_start_at_the_end_and_when_due(
+    due: bool, toy_darts: Space, tmp_path: Path, monkeypatch
+):
+    found, asked, began = [], [], time.perf_counter()
+    monkeypatch.setattr(Checkpoints, "due", lambda self, **how: due)
+    monkeypatch.setattr(
+        Checkpoints, "save", lambda self, state: found.append((state["epoch"], state["step"]))
+    )
+    run(*start(toy_darts, "darts"), tmp_path, epochs=2, stop=lambda: bool(asked.append(1)))
+    took = time.perf_counter() - began
+    steps = [(0, 1), (0, 2), (0, 3), (1, 0), (1, 1), (1, 2), (1, 3)] if due else []
+    assert found == [(0, 0), *steps, (2, 0)]
+    assert len(asked) == 2 * 3 + 1  # after every step, and between epochs
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").open()]
+    seconds = [line["seconds"] for line in lines]
+    assert len(seconds) == 2
+    assert all(second > 0 for second in seconds)
+    assert sum(seconds) <= took
+
+
+def test_a_loss_like_guessing_is_told_in_the_epoch_that_judges(
+    toy_darts: Space, tmp_path: Path, monkeypatch, caplog
+):
+    monkeypatch.setattr(loop, "judged_at", lambda epochs, steps: {(3, 3): 1}[epochs, steps])
+    monkeypatch.setattr(loop, "not_learning", lambda loss, classes, rate: f"{classes} {rate}")
+    run(*start(toy_darts, "darts"), tmp_path)
+    said = [r.getMessage() for r in caplog.records if "weight_optimizer.lr" in r.getMessage()]
+    assert said == ["search: 3 strategy.weight_optimizer.lr"]
+
+
+def test_a_finished_search_measures_its_last_epoch_again(toy_darts: Space, tmp_path: Path):
+    found = run(*start(toy_darts, "darts"), tmp_path, epochs=2)
+    again = run(*start(toy_darts, "darts"), tmp_path, epochs=2)
+    assert again.architecture == found.architecture
+    assert again.architecture.meta["epoch"] == 1
+    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 2
