@@ -15,6 +15,7 @@ from search_spaces.space import Cell, Layer, Space, complete_edges
 from strategies.discretisation.strongest import strongest
 from strategies.discretisation.survivors import survivors
 from strategies.edge_normalisation.softmax import EdgeSoftmax
+from strategies.gradients import eagerly
 from strategies.losses.label_smoothing import LabelSmoothing
 from strategies.relaxation.gumbel import Gumbel
 from strategies.relaxation.softmax import Softmax
@@ -97,6 +98,11 @@ def test_rows_shorter_than_the_table_are_dead_from_the_start():
     strategy = made()
     assert all(torch.equal(strategy.alive[group], expected) for group in ("a", "b"))
     assert strategy.mixture().groups["a"].active == [[0], [0, 1, 2], [0, 1]]
+
+
+def test_a_strategy_spends_epochs_on_a_supernet_in_whole_batches():
+    assert Strategy.searches  # `RandomSearch` does not
+    assert (made().micro_batches, made().gradients) == (1, eagerly)
 
 
 def test_all_that_a_pass_reads_goes_to_the_device():
