@@ -150,15 +150,15 @@ def _text(column: str, table: Sequence[Mapping[str, Any]]) -> str:
     accuracy = "accuracy" in column
     present = [b for b in BASELINES if accuracy and any(_known(row[f"minus {b}"]) for row in table)]
     head = f"{column}{' (%)' if accuracy or 'gap' in column else ''}"
-    lines = [f"{head}\n{'':{width}}   n        mean          sd         min         max"]
-    lines[0] += "".join(f"   paired difference to {name}" for name in present)
+    lines = [f"{'':{width}}   n        mean          sd         min         max"]
     for row in table:
         numbers = "".join(f" {_number(row[k]):>11}" for k in ("mean", "deviation", "min", "max"))
-        line = f"{row['runs']:{width}} {row['n']:>3}{numbers}"
-        for name in present:
-            line += f"   {_difference(row, name):<{24 + len(name)}}"
-        lines.append(line.rstrip())
-    return "\n".join(lines)
+        lines.append(f"{row['runs']:{width}} {row['n']:>3}{numbers}")
+    for name in present:
+        cells = [f"paired difference to {name}", *(_difference(row, name) for row in table)]
+        wide = max(map(len, cells))
+        lines = [f"{line}   {cell:{wide}}" for line, cell in zip(lines, cells, strict=True)]
+    return "\n".join([head, *(line.rstrip() for line in lines)])
 
 
 def _difference(row: Mapping[str, Any], baseline: str) -> str:

@@ -12,6 +12,7 @@ from engine.data.roles import Roles
 from engine.search.measure import measure
 from search_spaces.darts import darts
 from strategies.gradients import Batch
+from strategies.relaxation.gumbel import Gumbel
 from strategies.strategy import Strategy
 from supernets.mixture import Mixture
 from supernets.network import Network, supernet
@@ -73,6 +74,14 @@ def test_d1_statistics_are_of_training_images_and_accuracies_of_held_out_ones(pa
     assert found.metrics["discretisation_gap"] == pytest.approx(gap)
     assert found.metrics["lr"] == 0.025
     assert found.architecture.meta == {"seed": 4}
+
+
+def test_measuring_draws_no_gates(parts):
+    net, strategy, roles, _ = parts
+    strategy.relaxation = Gumbel(1.0, 1.0)
+    state = torch.get_rng_state()
+    measure(net, strategy, roles, {}, curvature=False)
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_the_discrete_network_is_measured_with_statistics_and_candidates_of_its_own(parts):

@@ -1,5 +1,6 @@
 import json
 import math
+import time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,6 +13,7 @@ from engine.data.loader import Images
 from engine.data.sets import Data
 from engine.data.split import Settings
 from engine.errors import ConfigError, Interrupted, NumbersError, OutOfMemory
+from engine.final import retrain as module
 from engine.final.recipe import Recipe
 from engine.final.retrain import retrain
 from engine.final.training import MovingAverage, Training
@@ -171,6 +173,36 @@ def test_retraining_sums_gradients_weighted_by_share():
         torch.testing.assert_close(a, b)
 
 
+@pytest.mark.parametrize(
+    ("images", "parts", "sizes"),
+    [(5, 2, [3, 2]), (3, 2, [3]), (4, 4, [2, 2]), (6, 3, [2, 2, 2]), (6, 1, [6]), (1, 3, [1])],
+)
+def test_a_part_of_a_batch_has_two_images_at_least(images: int, parts: int, sizes: list[int]):
+    seen = []
+    net = Fixed()
+    net.register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
+    training = Training(net, [], replace(TOY, ema=None, micro_batches=parts))  # type: ignore[arg-type]
+    training.step(torch.zeros(images, 1), torch.zeros(images).long())
+    assert seen == sizes
+
+
+def test_the_bar_shows_the_means_of_the_epoch_every_ten_steps(tmp_path, monkeypatch):
+    """Weights hardly move: images are right in turns, so that means are 1/2 at even steps."""
+    batches = [(torch.tensor([[2.0]]), torch.tensor([i % 2])) for i in range(21)]
+    recipe = replace(TOY, ema=None, lr=1e-12, label_smoothing=0.0, auxiliary_weight=0.0)
+    training = Training(Slope(), batches, recipe)  # type: ignore[arg-type]
+    noted: list[dict] = []
+    monkeypatch.setattr(Progress, "note", lambda _, **shown: noted.append(shown))
+    watch, progress = Watch("retrain", "", tmp_path, {}), Progress("retrain", 21, 0)
+    assert len(list(training.epoch(watch, progress))) == 21
+    assert training.next_epoch()["train_accuracy"] == pytest.approx(11 / 21)
+    list(training.epoch(watch, progress))
+    loss = (math.log1p(math.exp(-2)) + math.log1p(math.exp(2))) / 2
+    assert [one["epoch"] for one in noted] == ["1", "1", "2", "2"]
+    for one in noted:
+        assert (one["loss"], one["accuracy"]) == pytest.approx((loss, 0.5))
+
+
 def test_moving_average_of_weights():
     net = nn.Linear(1, 1, bias=False)
     nn.init.zeros_(net.weight)
@@ -322,3 +354,72 @@ def test_out_of_memory_once_goes_on_in_parts_as_if_from_the_start(run, monkeypat
     monkeypatch.setattr(Training, "step", lambda *_: (_ for _ in ()).throw(MemoryError()))
     with pytest.raises(OutOfMemory, match=r"retrain: out of memory.*retrain.micro_batches=4"):
         run(replace(TOY, epochs=1), "never")
+
+
+@pytest.mark.parametrize(
+    ("worth", "processes", "batch", "probed"),
+    [(9, 1, 8, [8]), (3, 1, 64, [20]), (10, 1, 8, []), (9, 2, 8, [])],
+)
+def test_memory_is_probed_before_a_long_retraining_of_one_process(
+    worth: int, processes: int, batch: int, probed: list[int], run, monkeypatch
+):
+    """Three epochs of 3 steps; a batch has no more images than there are: 20."""
+    asked = []
+    monkeypatch.setattr(module, "PROBED_STEPS", worth)
+    monkeypatch.setattr(module.distributed, "size", lambda: processes)
+    monkeypatch.setattr(module, "across_processes", lambda net: None)
+    monkeypatch.setattr(module, "step_memory", lambda prepared, parts: (prepared(3)(), parts))
+    monkeypatch.setattr(module, "check_memory", lambda *given, **more: asked.append((given, more)))
+    monkeypatch.setattr(module, "sparing", lambda phase, task, halve, device: phase)
+    steps, real = [], Training.step
+
+    def stepping(self, x, y):
+        drops = {one.drop for one in self.net.modules() if hasattr(one, "drop")}
+        steps.append((self.net.training, len(x), drops))
+        return real(self, x, y)
+
+    monkeypatch.setattr(Training, "step", stepping)
+    assert run(replace(TOY, batch_size=batch, micro_batches=2), "a") == "retrain"
+    assert [given[0] for given, _ in asked] == ["retrain"] * len(probed)
+    assert [given[1][1:] for given, _ in asked] == [(2,)] * len(probed)
+    assert [given[2:] for given, _ in asked] == [(size, 2, CPU) for size in probed]
+    assert steps == [(True, 3, {0.3})] * len(probed)  # at the largest drop path
+
+
+@pytest.mark.parametrize("due", [False, True])
+def test_it_is_saved_at_the_start_at_the_end_and_when_due(due: bool, run, monkeypatch):
+    found: list[tuple[int, int]] = []
+    monkeypatch.setattr(Checkpoints, "due", lambda self, **how: due)
+    monkeypatch.setattr(
+        Checkpoints, "save", lambda self, state: found.append((state["epoch"], state["step"]))
+    )
+    run(replace(TOY, ema=None, epochs=2), "a")
+    steps = [(0, 1), (0, 2), (0, 3), (1, 0), (1, 1), (1, 2), (1, 3)] if due else []
+    assert found == [(0, 0), *steps, (2, 0)]
+
+
+def test_it_asks_after_every_step_and_between_epochs_whether_to_stop(run, tmp_path):
+    asked = []
+    began = time.perf_counter()
+    run(replace(TOY, ema=None), "a", stop=lambda: bool(asked.append(1)))
+    took = time.perf_counter() - began
+    assert len(asked) == 3 * 3 + 2
+    lines = [json.loads(line) for line in (tmp_path / "a" / "metrics.jsonl").open()]
+    seconds = [line["seconds"] for line in lines]
+    assert all(second > 0 for second in seconds)
+    assert sum(seconds) <= took
+
+
+def test_a_loss_like_guessing_is_told_in_the_epoch_that_judges(run, monkeypatch, caplog):
+    monkeypatch.setattr(module, "judged_at", lambda epochs, steps: {(3, 3): 1}[epochs, steps])
+    real = Training.next_epoch
+    monkeypatch.setattr(Training, "next_epoch", lambda self: real(self) | {"train_loss": 9.9})
+    run(replace(TOY, ema=None), "a")
+    said = [r.getMessage() for r in caplog.records if "not learning" in r.getMessage()]
+    assert len(said) == 1
+    assert said[0].startswith("retrain: not learning: the mean train loss of the epoch is 9.900")
+
+
+def test_an_auxiliary_head_is_there_where_it_has_a_weight(run):
+    assert run(replace(TOY, epochs=1, ema=None, auxiliary_weight=0.01), "a").auxiliary is not None
+    assert run(replace(TOY, epochs=1, ema=None, auxiliary_weight=0.0), "b").auxiliary is None

@@ -1,7 +1,10 @@
 """The loop: exact resume, untouched roles, refusals."""
 
+import itertools
 import json
+import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -9,11 +12,13 @@ import torch
 from test_every_config import composed, make
 
 from engine.errors import ConfigError, DataError, Interrupted, NumbersError
-from engine.records.record import Record
+from engine.records.record import Progress, Record
 from engine.safety.checkpoint import Checkpoints
+from engine.search import loop
 from engine.search.loop import SearchSettings, search
 from engine.search.measure import Found
 from search_spaces.space import Space
+from strategies.gradients import eagerly
 from strategies.strategy import Strategy
 from strategies.update.first_order import FirstOrder
 from supernets.network import Network, supernet
@@ -218,3 +223,185 @@ def test_exact_and_finite_difference_agree_on_a_network(toy_darts: Space):
         found[hessian] = torch.cat([p.grad.flatten() for p in strategy.arch_parameters()])
     difference = (found["exact"] - found["finite_difference"]).norm() / found["exact"].norm()
     assert difference < 1e-8
+
+
+@pytest.mark.parametrize(
+    ("worth", "processes", "batch", "probed"),
+    [(6, 1, 8, [8]), (5, 1, 100, [22]), (7, 1, 8, []), (6, 2, 8, [])],
+)
+def test_memory_is_probed_before_a_long_search_of_one_process(
+    worth: int, processes: int, batch: int, probed: list[int], toy_darts: Space, monkeypatch
+):
+    """Two epochs of 3 steps; a batch has no more images than there are: 22."""
+    asked = []
+    monkeypatch.setattr(loop, "PROBED_STEPS", worth)
+    monkeypatch.setattr(loop.distributed, "size", lambda: processes)
+    monkeypatch.setattr(loop, "probe_memory", lambda net, strategy, size: asked.append(size))
+    monkeypatch.setattr(loop, "sparing", lambda *_, **__: "found")
+    net, strategy = start(toy_darts, "darts")
+    roles = data().loaders(8, one_level=False, seed=0)
+    assert len(roles.train.index) == 22
+    kept: dict[str, Any] = dict.fromkeys(("folder", "record", "checkpoints"))
+    monkeypatch.setattr(loop, "_Search", lambda *_: SimpleNamespace(run=None))
+    settings = SearchSettings(epochs=2, batch_size=batch)
+    assert search(net, strategy, roles, settings, meta={}, **kept) == "found"
+    assert asked == probed
+
+
+def test_a_probe_is_of_a_whole_step_on_copies_and_says_what_takes_less(
+    toy_darts: Space, monkeypatch
+):
+    net, strategy = start(toy_darts, "darts")
+    strategy.micro_batches = 2
+    before = [tensor.clone() for tensor in everything(net, strategy)]
+    steps, real = [], Strategy.step
+
+    def stepping(self, ours, train, val, **how):
+        steps.append((ours.training, len(train[0]), len(val[0]), how))
+        return real(self, ours, train, val, **how)
+
+    monkeypatch.setattr(Strategy, "step", stepping)
+    said = []
+    monkeypatch.setattr(loop, "step_memory", lambda prepared, parts: prepared(3)() and parts)
+    monkeypatch.setattr(loop, "check_memory", lambda *given, **more: said.append((given, more)))
+    net.eval()
+    loop.probe_memory(net, strategy, 64)
+    net.checkpoint_cells = True
+    loop.probe_memory(net, strategy, 64)
+    assert steps == [(True, 3, 3, {"progress": 1.0, "move_alphas": True})] * 2
+    assert all(map(torch.equal, everything(net, strategy), before))
+    fewer = "fewer space.channels, layers or candidates"
+    assert [given for given, _ in said] == [("search", 2, 64, 2, CPU)] * 2
+    assert [more["otherwise"] for _, more in said] == [
+        f"runtime.checkpoint_cells=true, or {fewer}", fewer,
+    ]  # fmt: skip
+
+
+def test_graphs_are_dropped_where_there_are_any(toy_darts: Space):
+    _, strategy = start(toy_darts, "darts")
+    strategy.gradients = lambda *given: eagerly(*given)
+    assert loop._drop_graphs(strategy)
+    assert strategy.gradients is eagerly
+    assert not loop._drop_graphs(strategy)
+
+
+def test_progress_runs_from_0_to_1_in_steps_and_reaches_1_at_the_end(
+    toy_darts: Space, tmp_path: Path, monkeypatch
+):
+    net, strategy = start(toy_darts, "darts", "strategy.warmup=0.5")
+    seen: list[Any] = []
+    step, end = Strategy.step, Strategy.epoch_end
+
+    def stepping(self, net, train, val, *, progress, move_alphas):
+        seen.append((round(progress, 6), move_alphas, val is not None, net.training))
+        return step(self, net, train, val, progress=progress, move_alphas=move_alphas)
+
+    def ending(self, net, roles, progress):
+        seen.append(round(progress, 6))
+        return end(self, net, roles, progress)
+
+    monkeypatch.setattr(Strategy, "step", stepping)
+    monkeypatch.setattr(Strategy, "epoch_end", ending)
+    run(net, strategy, tmp_path, epochs=2)
+    still = [(round(i / 6, 6), False, False, True) for i in range(3)]
+    move = [(round(i / 6, 6), True, True, True) for i in range(3, 6)]
+    assert seen == [*still, 0.5, *move, 1.0]
+
+
+def test_a_search_stops_and_keeps_its_last_where_an_ingredient_says_so(
+    toy_darts: Space, tmp_path: Path, monkeypatch
+):
+    """`keep` is told which epoch is the last: the one that stops, or the last of all."""
+    told: list[bool] = []
+    monkeypatch.setattr(Strategy, "keep", lambda self, found, *, last: told.append(last) or [])
+    for stops, expected in ((1, [False, True]), (9, [False, False, True])):
+        told.clear()
+        ends = iter(range(9))
+        monkeypatch.setattr(Strategy, "epoch_end", lambda *_, at=stops, ends=ends: next(ends) == at)
+        net, strategy = start(toy_darts, "darts")
+        found = run(net, strategy, tmp_path / str(stops), epochs=3)
+        assert told == expected
+        assert found.architecture.meta["epoch"] == len(expected) - 1
+        files = sorted((tmp_path / str(stops) / "architectures").iterdir())
+        assert [file.stem for file in files] == [f"epoch_{e:03d}" for e in range(len(expected))]
+
+
+@pytest.mark.parametrize("name", ["darts", "goldnas"])
+def test_what_a_step_measured_causes_before_effects(name: str, toy_darts: Space):
+    _, strategy = start(toy_darts, name)
+    for parameter in strategy.arch_parameters():
+        parameter.data.fill_(0.25)
+    first, *_ = strategy.arch_parameters()
+    metrics = {"train_loss": torch.tensor(1.0), "train_accuracy": torch.tensor(0.5)}
+    names = ["train_loss", "train_accuracy", "gradient of the alphas", "alphas"]
+    found = loop.measured_numbers(metrics, strategy)
+    assert list(found) == names
+    assert (found["gradient of the alphas"], found["alphas"]) == (0, 0.25)
+    first.grad = torch.full_like(first, -3.0)
+    found = loop.measured_numbers(metrics | {"val_loss": torch.tensor(2.0)}, strategy)
+    assert list(found) == ["val_loss", *names[2:], *names[:2]]
+    assert (found["gradient of the alphas"], found["val_loss"]) == (3, 2)
+
+
+def test_the_bar_shows_the_means_of_the_epoch_every_ten_steps(
+    toy_darts: Space, tmp_path: Path, monkeypatch
+):
+    """Eleven steps an epoch, of losses 1 to 11: at the tenth the mean is 5.5."""
+    steps, noted = itertools.count(), []
+
+    def stepping(*_: Any, **__: Any) -> dict[str, torch.Tensor]:
+        loss = 1.0 + next(steps) % 11
+        return {"train_loss": torch.tensor(loss), "train_accuracy": torch.tensor(loss / 20)}
+
+    monkeypatch.setattr(Strategy, "step", stepping)
+    monkeypatch.setattr(Progress, "note", lambda _, **shown: noted.append(shown))
+    net, strategy = start(toy_darts, "darts")
+    roles = data().loaders(2, one_level=False, seed=0)
+    assert len(roles.train) == 11
+    search(
+        net, strategy, roles, SearchSettings(epochs=2, batch_size=2), folder=tmp_path,
+        record=Record(tmp_path), checkpoints=Checkpoints(tmp_path / "checkpoints", "search", {}),
+        meta={},
+    )  # fmt: skip
+    assert noted == [
+        {"epoch": epoch, "loss": 5.5, "accuracy": pytest.approx(0.275)} for epoch in ("1", "2")
+    ]
+
+
+@pytest.mark.parametrize("due", [False, True])
+def test_it_is_saved_at_the_start_at_the_end_and_when_due(
+    due: bool, toy_darts: Space, tmp_path: Path, monkeypatch
+):
+    found, asked, began = [], [], time.perf_counter()
+    monkeypatch.setattr(Checkpoints, "due", lambda self, **how: due)
+    monkeypatch.setattr(
+        Checkpoints, "save", lambda self, state: found.append((state["epoch"], state["step"]))
+    )
+    run(*start(toy_darts, "darts"), tmp_path, epochs=2, stop=lambda: bool(asked.append(1)))
+    took = time.perf_counter() - began
+    steps = [(0, 1), (0, 2), (0, 3), (1, 0), (1, 1), (1, 2), (1, 3)] if due else []
+    assert found == [(0, 0), *steps, (2, 0)]
+    assert len(asked) == 2 * 3 + 1  # after every step, and between epochs
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").open()]
+    seconds = [line["seconds"] for line in lines]
+    assert len(seconds) == 2
+    assert all(second > 0 for second in seconds)
+    assert sum(seconds) <= took
+
+
+def test_a_loss_like_guessing_is_told_in_the_epoch_that_judges(
+    toy_darts: Space, tmp_path: Path, monkeypatch, caplog
+):
+    monkeypatch.setattr(loop, "judged_at", lambda epochs, steps: {(3, 3): 1}[epochs, steps])
+    monkeypatch.setattr(loop, "not_learning", lambda loss, classes, rate: f"{classes} {rate}")
+    run(*start(toy_darts, "darts"), tmp_path)
+    said = [r.getMessage() for r in caplog.records if "weight_optimizer.lr" in r.getMessage()]
+    assert said == ["search: 3 strategy.weight_optimizer.lr"]
+
+
+def test_a_finished_search_measures_its_last_epoch_again(toy_darts: Space, tmp_path: Path):
+    found = run(*start(toy_darts, "darts"), tmp_path, epochs=2)
+    again = run(*start(toy_darts, "darts"), tmp_path, epochs=2)
+    assert again.architecture == found.architecture
+    assert again.architecture.meta["epoch"] == 1
+    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 2

@@ -10,7 +10,7 @@ from torch import Tensor
 from search_spaces.architecture import reachable
 from search_spaces.space import Cell, Layer, Space, complete_edges
 from strategies.discretisation.constrained import best_within, cheapest, within
-from strategies.discretisation.decisions import Option, Structure, undominated
+from strategies.discretisation.decisions import Option, Structure, connected, undominated
 from strategies.discretisation.strongest import best_candidates, strongest
 from strategies.discretisation.survivors import survivors
 
@@ -138,6 +138,22 @@ def test_what_is_not_alive_is_not_chosen():
     choices = within(space, structures, gates, alive, costs[:1], (60,))
     assert choices is not None
     assert ("skip",) not in choices["g0"].values()
+
+
+def test_an_edge_on_which_nothing_is_alive_leaves_the_others_to_connect():
+    """With 0-2 gone the output needs 0-1 and 1-2, each with its largest gate but `none`."""
+    space = toy(every_edge("last"), 1)
+    gates, alive, costs = drawn(space, 0)
+    alive["g0"][1] = False
+    best = [NAMES[o] for o in gates["g0"][:, 1:].argmax(1) + 1]
+    expected = {"0-1": (best[0],), "1-2": (best[2],)}
+    structures = {n: Structure.of_space(c) for n, c in space.groups.items()}
+    spent = [
+        sum(float(table["g0"][e, NAMES.index(name)]) for e, name in ((0, best[0]), (2, best[2])))
+        for table in costs
+    ]
+    assert within(space, structures, gates, alive, costs, spent) == {"g0": expected}
+    assert connected(space.groups["g0"], gates["g0"], alive["g0"]) == expected
 
 
 def test_a_rule_says_by_its_answers_how_it_decides():

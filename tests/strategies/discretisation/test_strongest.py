@@ -35,6 +35,21 @@ def test_ties_go_to_the_lower_source_and_the_lower_candidate():
     }
 
 
+def test_ties_are_not_told_apart_by_name():
+    gates = torch.tensor([[0.0, 0.5, 0.4], [0.0, 0.4, 0.5]])
+    assert list(top_edges(CELL, gates, ALIVE[:2]).items()) == [
+        ("0-2", ("skip_connect",)),
+        ("1-2", ("sep_conv_3x3",)),
+    ]
+
+
+def test_ties_on_an_edge_go_to_the_lower_candidate():
+    gates = torch.tensor([[0.2, 0.4, 0.4], [0.4, 0.4, 0.2], [0.2, 0.4, 0.4]])
+    cell = Cell(1, 2, complete_edges(1, 2, NAMES), keep=None, output="last")
+    kept = best_candidates(cell, gates, ALIVE[:3])
+    assert kept == {"0-1": ("skip_connect",), "1-2": ("skip_connect",)}
+
+
 def test_a_node_takes_distinct_sources():
     gates = torch.tensor([[0.0, 0.5, 0.5], [0.8, 0.1, 0.1]] + [[1.0, 0.0, 0.0]] * 3)
     assert list(top_edges(TWO, gates, ALIVE))[:2] == ["0-2", "1-2"]
@@ -69,3 +84,18 @@ def test_the_space_says_which_rule():
     kept = strongest(cell, gates, ALIVE[:3])
     assert kept == best_candidates(cell, gates, ALIVE[:3])
     assert kept == {"0-2": ("sep_conv_3x3",), "1-2": ("skip_connect",)}
+
+
+def test_names_before_none_in_the_alphabet_are_read():
+    names = ["none", "dil_conv_3x3", "skip_connect"]
+    gates = torch.tensor([[0.1, 0.6, 0.3], [0.1, 0.3, 0.6], [0.6, 0.3, 0.1]])
+    two = Cell(2, 1, complete_edges(2, 1, names), keep=2)
+    assert top_edges(two, gates[:2], ALIVE[:2]) == {
+        "0-2": ("dil_conv_3x3",),
+        "1-2": ("skip_connect",),
+    }
+    every = Cell(1, 2, complete_edges(1, 2, names), keep=None, output="last")
+    assert best_candidates(every, gates, ALIVE[:3]) == {
+        "0-1": ("dil_conv_3x3",),
+        "0-2": ("skip_connect",),
+    }

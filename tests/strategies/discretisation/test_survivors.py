@@ -19,6 +19,12 @@ def test_every_alive_candidate_is_kept_but_none():
     }
 
 
+def test_a_name_before_none_in_the_alphabet_is_kept():
+    cell = Cell(1, 1, complete_edges(1, 1, ["none", "dil_conv_3x3"]), keep=1)
+    alive = torch.ones(1, 2, dtype=torch.bool)
+    assert survivors(cell, torch.rand(1, 2), alive) == {"0-1": ("dil_conv_3x3",)}
+
+
 def test_a_node_that_nothing_enters_is_an_error_that_names_the_pruning():
     cell = Cell(2, 1, complete_edges(2, 1, NAMES), keep=2)
     alive = torch.tensor([[True, False, False], [True, False, False]])

@@ -53,7 +53,8 @@ def stepped(clip: float | None, *, move_alphas: bool = True) -> tuple[Scaled, To
     net = Scaled()
     toy = Toy(net, clip)
     val = batch(6.0, 8.0) if move_alphas else None
-    found = FirstOrder().step(toy, net, batch(4.0, 6.0), val, move_alphas=move_alphas)  # type: ignore[arg-type]
+    train = batch(20.0, 8.0, 2.0, -8.0, 3.0)
+    found = FirstOrder().step(toy, net, train, val, move_alphas=move_alphas)  # type: ignore[arg-type]
     return net, toy, found
 
 
@@ -64,7 +65,8 @@ def test_d1_alphas_descend_on_the_val_batch_and_then_weights_on_the_training_bat
     assert net.w.item() == pytest.approx(2 - 0.5 * 1.6 * 5)  # -2: by the alpha after its step
     assert found["val_loss"].item() == pytest.approx(3 * 2 * 7)
     assert found["train_loss"].item() == pytest.approx(1.6 * 2 * 5)
-    assert found["train_accuracy"].item() == 0.5
+    assert found["train_accuracy"].item() == pytest.approx(0.6)  # 3 of class 0, the last two not
+    assert FirstOrder().two_level  # val images are split off for it
 
 
 def test_d1_the_gradient_of_the_weights_is_clipped_and_that_of_the_alphas_is_not():

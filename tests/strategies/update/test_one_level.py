@@ -5,6 +5,7 @@ import torch
 from test_every_config import composed, make
 
 from search_spaces.goldnas import CANDIDATES, goldnas
+from strategies.gradients import eagerly
 from strategies.strategy import Strategy
 from supernets.network import Network, supernet
 
@@ -70,6 +71,34 @@ def test_goldnas_9_one_forward_pass_and_no_val_images():
     held_out = sum(len(y) for _, y in roles.select)
     assert sum(len(y) for _, y in roles.train) == 64 - held_out
     assert held_out == pytest.approx(6, abs=2)  # data.select
+
+
+def test_a_second_step_starts_from_gradients_of_zero():
+    net, strategy = ready("strategy.clip=null")
+    strategy.step(net, batch(), None, progress=0.0, move_alphas=True)
+    train = batch()
+    moved = [*strategy.arch_parameters(), *net.parameters()]
+    expected = torch.autograd.grad(strategy.loss(net, train)[0], moved)
+    strategy.step(net, train, None, progress=0.0, move_alphas=True)
+    for parameter, gradient in zip(moved, expected, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient, rtol=1e-4, atol=1e-6)
+
+
+def test_passes_of_other_gradients_have_other_names():
+    """What keeps a pass for its next step knows it by its name and what it fills."""
+    net, strategy = ready()
+    asked = []
+
+    def gradients(name, compute, batches, wanted):
+        asked.append((name, len(wanted)))
+        return eagerly(name, compute, batches, wanted)
+
+    strategy.gradients = gradients
+    for move_alphas in (True, False):
+        strategy.step(net, batch(), None, progress=0.0, move_alphas=move_alphas)
+    weights = len(strategy.weights)
+    both = weights + len(strategy.arch_parameters())
+    assert asked == [("weights and alphas", both), ("weights", weights)]
 
 
 def test_alphas_that_stand_still_get_no_gradient():

@@ -1,0 +1,278 @@
+"""What `Strategy` itself does, by hand: bounds of its settings, schedules, hooks, and its state."""
+
+import math
+from functools import partial
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from search_spaces.darts import CANDIDATES
+from search_spaces.space import Cell, Layer, Space, complete_edges
+from strategies.discretisation.strongest import strongest
+from strategies.discretisation.survivors import survivors
+from strategies.edge_normalisation.softmax import EdgeSoftmax
+from strategies.gradients import eagerly
+from strategies.losses.label_smoothing import LabelSmoothing
+from strategies.relaxation.gumbel import Gumbel
+from strategies.relaxation.softmax import Softmax
+from strategies.strategy import Strategy
+from strategies.update.first_order import FirstOrder
+from supernets.mixed_op import MixedOp
+from supernets.network import supernet
+
+UNEVEN = [["skip_connect"], ["none", "skip_connect", "sep_conv_3x3"], ["none", "skip_connect"]]
+
+
+def two_groups() -> Space:
+    """Groups `a` and `b` of three edges with 1, 3 and 2 candidates."""
+    cell = Cell(1, 2, complete_edges(1, 2, UNEVEN), keep=1, output="last")
+    return Space(
+        name="two_groups", family=two_groups, settings={}, cells={"cell": cell},
+        layers=tuple(Layer("cell", group, 4, False) for group in ("a", "b")),
+        operations={name: CANDIDATES[name] for name in UNEVEN[1]}, input_shape=(1, 8, 8),
+        classes=3, stem="plain", stem_channels=4, preprocess=False, head="pool_linear",
+    )  # fmt: skip
+
+
+def made(**changes: Any) -> Strategy:
+    """Plain DARTS but for these settings."""
+    settings: dict[str, Any] = dict(
+        relaxation=Softmax(1.0, 1.0), mixed_op=MixedOp, edge_normalisation=None,
+        update=FirstOrder(), losses={}, pruning=None, stopping=None, discretisation=strongest,
+        alpha_optimizer=partial(torch.optim.Adam, lr=3e-4),
+        weight_optimizer=partial(torch.optim.SGD, lr=1.0), min_lr=0.2, lr_batch=None,
+        alpha_lr_scale=1.0, clip=5.0, alpha_init=1e-3, warmup=0.0,
+    )  # fmt: skip
+    return Strategy(two_groups(), **{**settings, **changes})
+
+
+def ready(**changes: Any) -> Strategy:
+    strategy = made(**changes)
+    strategy.setup(supernet(strategy.space, strategy.mixed_op), torch.device("cpu"))
+    return strategy
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("warmup", 1), ("warmup", -0.01), ("min_lr", -0.1), ("clip", 0), ("clip", -1),
+     ("alpha_lr_scale", 0), ("alpha_lr_scale", -1), ("lr_batch", 0)],
+)  # fmt: skip
+def test_a_setting_out_of_its_bounds_is_refused(name: str, value: float):
+    with pytest.raises(ValueError, match=rf"strategy\.{name}: expected"):
+        made(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("warmup", 0), ("warmup", 0.99), ("min_lr", 0), ("clip", 0.5), ("clip", None),
+     ("alpha_lr_scale", 0.5), ("lr_batch", 1), ("lr_batch", None)],
+)  # fmt: skip
+def test_a_setting_at_its_bound_is_taken(name: str, value: float | None):
+    made(**{name: value})
+
+
+@pytest.mark.parametrize("of", ["alpha", "weight"])
+@pytest.mark.parametrize("wrong", [{"lr": -1.0}, {"no_such_setting": 1}])
+def test_a_setting_that_an_optimiser_refuses_is_named(of: str, wrong: dict[str, float]):
+    with pytest.raises(ValueError, match=rf"strategy\.{of}_optimizer: .*(learning rate|no_such)"):
+        made(**{f"{of}_optimizer": partial(torch.optim.Adam, **wrong)})
+
+
+def test_alphas_and_betas_start_at_their_standard_deviation():
+    torch.manual_seed(0)
+    drawn = [torch.randn(shape) for shape in ((3, 3), (3, 3), (3,), (3,))]
+    torch.manual_seed(0)
+    strategy = made(edge_normalisation=EdgeSoftmax(), alpha_init=0.5)
+    named = strategy.named_arch_parameters()
+    assert list(named) == ["alpha.a", "alpha.b", "beta.a", "beta.b"]
+    for found, noise in zip(named.values(), drawn, strict=True):
+        torch.testing.assert_close(found.detach(), 0.5 * noise)
+
+
+def test_rows_shorter_than_the_table_are_dead_from_the_start():
+    expected = torch.tensor([[1, 0, 0], [1, 1, 1], [1, 1, 0]], dtype=torch.bool)
+    strategy = made()
+    assert all(torch.equal(strategy.alive[group], expected) for group in ("a", "b"))
+    assert strategy.mixture().groups["a"].active == [[0], [0, 1, 2], [0, 1]]
+
+
+def test_a_strategy_spends_epochs_on_a_supernet_in_whole_batches():
+    assert Strategy.searches  # `RandomSearch` does not
+    assert (made().micro_batches, made().gradients) == (1, eagerly)
+
+
+def test_all_that_a_pass_reads_goes_to_the_device():
+    """On `meta` there are no numbers: whatever stayed behind is told by its device."""
+    strategy, meta = made(edge_normalisation=EdgeSoftmax()), torch.device("meta")
+    strategy.setup(supernet(strategy.space, strategy.mixed_op).to(meta), meta)
+    moved = [*strategy.alive.values(), *strategy.relaxation.buffers()]
+    for tensor in [*strategy.arch_parameters(), *strategy.weights, *moved]:
+        assert tensor.device == meta
+    updated = [p for group in strategy.alpha_optimizer.param_groups for p in group["params"]]
+    assert list(map(id, updated)) == list(map(id, strategy.arch_parameters()))
+
+
+def test_alphas_move_when_the_share_of_the_warmup_is_over():
+    assert [made(warmup=0.3).alphas_move(e, 4) for e in range(4)] == [False, *[True] * 3]
+    assert [made(warmup=0).alphas_move(e, 2) for e in range(2)] == [True, True]
+
+
+def test_the_rate_of_the_weights_falls_by_half_a_cosine():
+    strategy = ready()
+    root = math.sqrt(0.5)
+    for epoch, share in enumerate((1, (1 + root) / 2, 0.5, (1 - root) / 2)):
+        strategy.epoch_start(epoch, 4)
+        (group,) = strategy.weight_optimizer.param_groups
+        assert group["lr"] == pytest.approx(0.2 + 0.8 * share)
+
+
+def test_rates_are_for_a_batch_of_their_own_size():
+    strategy = ready(lr_batch=64)
+    strategy.for_batches(16)
+    assert (strategy.min_lr, strategy.weight_lr) == (pytest.approx(0.05), pytest.approx([0.25]))
+    assert strategy.weight_optimizer.param_groups[0]["lr"] == pytest.approx(0.25)
+
+
+class Term:
+    """A term of the loss that is one number; of these roles only, if they are given."""
+
+    def __init__(self, value: float, roles: tuple[str, ...] | None = None):
+        self.value = value
+        if roles:
+            self.roles = roles
+
+    def __call__(self, net: Any, batch: Any, logits: Tensor, mixture: Any) -> float:
+        return self.value
+
+
+def test_a_loss_is_cross_entropy_and_the_terms_of_its_role():
+    strategy = ready()
+    strategy.losses = {
+        "all": Term(1.0),
+        "train": Term(10.0, ("train",)),
+        "val": Term(100, ("val",)),
+    }
+    x, y = torch.randn(4, 1, 8, 8), torch.tensor([0, 1, 2, 0])
+    plain = F.cross_entropy(strategy.net(x, strategy.mixture()), y).item()
+    for role, added in (("train", 11), ("val", 101)):
+        loss, logits = strategy.loss(strategy.net, (x, y), role)
+        assert loss.item() == pytest.approx(plain + added)
+        assert logits.shape == (4, 3)
+    assert strategy.loss(strategy.net, (x, y))[0].item() == pytest.approx(plain + 11)
+
+
+def test_constants_stay_until_something_a_pass_reads_changes():
+    strategy = ready()
+    first = strategy.constants()
+    assert first is not None
+    assert strategy.constants() == first
+    strategy.prune({name: table.clone() for name, table in strategy.alive.items()})
+    assert strategy.constants() not in (None, first)  # what is alive was looked at anew
+    strategy.losses["said"] = LabelSmoothing(weight=0.1)
+    assert strategy.constants() is not None
+    strategy.losses["unsaid"] = Term(1.0)
+    assert strategy.constants() is None
+
+
+def test_constants_are_not_known_of_parts_of_cells_computed_twice_and_of_what_is_drawn():
+    strategy = ready()
+    strategy.micro_batches = 2
+    assert strategy.constants() is None
+    strategy.micro_batches = 1
+    assert strategy.constants() is not None
+    strategy.net.checkpoint_cells = True
+    assert strategy.constants() is None
+    strategy.net = nn.Identity()  # which has no cells to compute twice
+    assert strategy.constants() is not None
+    assert ready(relaxation=Gumbel(1.0, 1.0)).constants() is None
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "stops"), [((None, None), False), ((1, "yes"), False), ((None, True), True)]
+)
+def test_a_search_stops_where_an_ingredient_says_true(verdicts: tuple, stops: bool):
+    """What an epoch's end returns otherwise says nothing; every ingredient is asked."""
+    asked = []
+
+    def part(verdict: Any) -> Any:
+        return SimpleNamespace(epoch_end=lambda *given: asked.append(given) or verdict)
+
+    strategy = made(pruning=part(verdicts[0]), stopping=part(verdicts[1]))
+    net = nn.Identity()
+    assert strategy.epoch_end(net, "loaders", 0.5) is stops
+    assert asked == [(net, strategy, "loaders", 0.5)] * 2
+
+
+def test_what_any_ingredient_keeps_is_kept():
+    def part(*kept: str) -> Any:
+        return SimpleNamespace(keep=lambda found, last: [*kept, found, str(last)])
+
+    strategy = made(pruning=part("x"), stopping=part())
+    assert strategy.keep("found", last=True) == ["x", "found", "True", "found", "True"]  # type: ignore[arg-type, comparison-overlap]
+
+
+def test_hooks_of_a_step_come_before_and_after_the_update():
+    order: list[Any] = []
+    strategy = made(
+        update=SimpleNamespace(step=lambda *given, move_alphas: order.append(move_alphas) or {}),
+        pruning=SimpleNamespace(
+            before_step=lambda progress: order.append(progress),
+            after_step=lambda net, its: order.append(its),
+        ),
+    )
+    batch = torch.zeros(1), torch.zeros(1)
+    assert strategy.step(nn.Identity(), batch, None, progress=0.25, move_alphas=False) == {}
+    assert order == [0.25, False, strategy]
+
+
+def test_pruning_never_brings_a_candidate_back():
+    strategy = made()
+    off = {name: table.clone() for name, table in strategy.alive.items()}
+    off["b"][1, 2] = False
+    strategy.prune(off)
+    strategy.prune({name: torch.ones(3, 3, dtype=torch.bool) for name in off})
+    expected = torch.tensor([[1, 0, 0], [1, 1, 0], [1, 1, 0]], dtype=torch.bool)
+    assert torch.equal(strategy.alive["b"], expected)
+    assert strategy.mixture().groups["b"].active == [[0], [0, 1], [0, 1]]
+    assert strategy.mixture().groups["a"].active == [[0], [0, 1, 2], [0, 1]]
+
+
+def test_a_rule_that_keeps_several_candidates_has_no_best_architecture_within_limits():
+    strategy = made()
+    costs = {name: torch.ones(3, 3) for name in strategy.alive}
+    found = strategy.within([costs], [4.0], seed=7)
+    assert found is not None
+    assert found.meta == {"seed": 7}
+    assert strategy.within([costs], [3.0]) is None  # two nodes of two groups keep an edge each
+    assert made(discretisation=survivors).within([costs], [9.0]) is None
+
+
+def test_a_state_brings_everything_back_and_what_does_not_fit_is_refused():
+    torch.manual_seed(0)
+    strategy = ready(edge_normalisation=EdgeSoftmax())
+    alive = {name: table.clone() for name, table in strategy.alive.items()}
+    alive["a"][1, 1] = False
+    strategy.prune(alive)
+    strategy.relaxation.temperature.fill_(0.5)
+    state = strategy.state_dict()
+    state = {**state, "weights": state["weights"][1:]}  # as after pruning
+    strategy.weight_optimizer.param_groups[0]["params"].pop(0)
+
+    other = ready(edge_normalisation=EdgeSoftmax())
+    before = other.structure
+    other.load_state_dict(state)
+    assert other.structure != before
+    assert other.mixture().groups["a"].active == [[0], [0, 2], [0, 1]]
+    assert other.relaxation.temperature == 0.5
+    for ours, theirs in zip(other.arch_parameters(), strategy.arch_parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+    assert [other._weight_names[id(p)] for p in other.weights] == state["weights"]
+    assert len(other.weight_optimizer.param_groups[0]["params"]) == len(state["weights"])
+
+    for wrong in (alive["a"].float(), alive["a"][:2]):
+        with pytest.raises(ValueError, match=r"'alive' of 'a' is not bool \(E, O\)"):
+            other.load_state_dict({**state, "alive": {**alive, "a": wrong}})
