@@ -25,10 +25,14 @@ settings.register_profile("explore", max_examples=1000)
 settings.load_profile("repeatable")
 
 
+gc.disable()  # while tests are imported
+
+
 def pytest_collection_finish() -> None:
     """What was imported is left out of garbage collections: half of a quick test's time."""
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 def pytest_sessionfinish() -> None:

@@ -222,7 +222,7 @@ def test_a_moving_average_gets_the_statistics_of_its_own_weights(run):
     torch.testing.assert_close(net.stem[1].running_mean, z.mean((0, 2, 3)), atol=1e-6, rtol=1e-5)
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", [pytest.param(FORMS[0], marks=pytest.mark.slow), *FORMS[1:]])
 def test_resumed_equals_uninterrupted_bit_for_bit(run, tmp_path, form: str):
     run = partial(run, form=form)
     whole = run(TOY, "whole")

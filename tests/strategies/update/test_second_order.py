@@ -41,7 +41,9 @@ def toy(hessian: str, xi: float, second_order: bool = True) -> tuple[float, floa
     return a.item(), w.item()
 
 
-@pytest.mark.parametrize("hessian", HESSIANS)
+@pytest.mark.parametrize(
+    "hessian", ["exact", pytest.param("finite_difference", marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize(("xi", "end"), [(0.3, 1.25), (0.5, 1.0), (0.7, 2 / 2.4)])
 def test_toy_ends_at_its_known_point(hessian: str, xi: float, end: float):
     assert toy(hessian, xi) == pytest.approx((end, end), abs=1e-5)
