@@ -3,7 +3,7 @@
 import copy
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -151,7 +151,7 @@ class _Retraining:
                 self.record.cost(self.phase, epoch, progress.step_seconds, device)
                 _tell(self.phase, epoch, epochs, metrics)
                 if epoch == judged_at(epochs, steps):
-                    _warn_of_guessing(self.phase, metrics["train_loss"], training.net.space.classes)
+                    _warn_of_guessing(self.phase, metrics, training.net.space.classes)
                 if training.finished == epochs or self.checkpoints.due(epoch_over=True):
                     self.save()
                 if training.finished < epochs:
@@ -177,8 +177,9 @@ def _tell(phase: str, epoch: int, epochs: int, metrics: dict[str, float]) -> Non
     )  # fmt: skip
 
 
-def _warn_of_guessing(phase: str, loss: float, classes: int) -> None:
-    warning = not_learning(loss, classes, "retrain.lr")
+def _warn_of_guessing(phase: str, metrics: Mapping[str, float], classes: int) -> None:
+    loss, accuracy = metrics["train_loss"], metrics["train_accuracy"]
+    warning = not_learning(loss, accuracy, classes, "retrain.lr")
     if warning:
         log.warning("%s: %s", phase, warning)
 

@@ -93,18 +93,23 @@ class Watch:
         write_atomically(self.folder / "not_finite.json", text.encode())
 
 
+LEARNT = 0.2  # of the way from guessing to all right
+
+
 def judged_at(epochs: int, steps: int) -> int:
     """The epoch (from 0) of so many steps whose loss says whether a run learns: not sooner than
     after `SETTLED` steps, as the first few of any run are like guessing."""
     return min(epochs, math.ceil(SETTLED / steps)) - 1
 
 
-def not_learning(loss: float, classes: int, rate: str) -> str | None:
-    """A warning where the mean loss of an epoch is that of guessing, ln(classes), or worse.
+def not_learning(loss: float, accuracy: float, classes: int, rate: str) -> str | None:
+    """A warning where the mean loss of an epoch is that of guessing, ln(classes), or worse, and its
+    accuracy too: a loss may hold more than the cross-entropy, a price of gates for one.
 
     `rate` names the learning rate's setting.
     """
-    if loss < 0.99 * math.log(classes):
+    better = (accuracy - 1 / classes) / (1 - 1 / classes)  # 0 is guessing, 1 all right
+    if loss < 0.99 * math.log(classes) or better > LEARNT:
         return None
     return (
         f"not learning: the mean train loss of the epoch is {loss:.3f}, and guessing among "

@@ -3,7 +3,7 @@
 import copy
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -186,7 +186,7 @@ class _Search:
             pareto.add(kept, epoch=epoch, accuracy=accuracy, meta=self.meta)
         _tell(epoch, self.pace.epochs, metrics, found)
         if epoch == judged_at(self.pace.epochs, len(state.roles.train)):
-            _warn_of_guessing(metrics["train_loss"], state.net.space.classes)
+            _warn_of_guessing(metrics, state.net.space.classes)
         if not last and state.strategy.alphas_move(epoch, self.pace.epochs):
             self.warn_of_collapse(epoch, found.architecture)  # of the last, the run's end tells
         state.next_epoch(stopped=done)
@@ -256,8 +256,9 @@ def _tell(epoch: int, epochs: int, metrics: dict[str, float], found: Found) -> N
     )  # fmt: skip
 
 
-def _warn_of_guessing(loss: float, classes: int) -> None:
-    warning = not_learning(loss, classes, "strategy.weight_optimizer.lr")
+def _warn_of_guessing(metrics: Mapping[str, float], classes: int) -> None:
+    loss, accuracy = metrics["train_loss"], metrics["train_accuracy"]
+    warning = not_learning(loss, accuracy, classes, "strategy.weight_optimizer.lr")
     if warning:
         log.warning("search: %s", warning)
 

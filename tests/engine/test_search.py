@@ -393,7 +393,7 @@ def test_a_loss_like_guessing_is_told_in_the_epoch_that_judges(
     toy_darts: Space, tmp_path: Path, monkeypatch, caplog
 ):
     monkeypatch.setattr(loop, "judged_at", lambda epochs, steps: {(3, 3): 1}[epochs, steps])
-    monkeypatch.setattr(loop, "not_learning", lambda loss, classes, rate: f"{classes} {rate}")
+    monkeypatch.setattr(loop, "not_learning", lambda *given: f"{given[-2]} {given[-1]}")
     run(*start(toy_darts, "darts"), tmp_path)
     said = [r.getMessage() for r in caplog.records if "weight_optimizer.lr" in r.getMessage()]
     assert said == ["search: 3 strategy.weight_optimizer.lr"]

@@ -149,8 +149,16 @@ def test_f26_guessing_after_an_epoch_is_a_warning_with_causes(
         toy.run(tmp_path, epochs=1)
     assert "not learning" in caplog.text
     assert "strategy.weight_optimizer.lr" in caplog.text
-    assert not_learning(1.0, 10, "retrain.lr") is None
-    assert "2.303" in str(not_learning(2.3, 10, "retrain.lr"))
+    assert not_learning(1.0, 0.1, 10, "retrain.lr") is None
+    assert "2.303" in str(not_learning(2.3, 0.1, 10, "retrain.lr"))
+
+
+def test_c10_a_loss_that_holds_a_price_is_judged_by_the_accuracy_too():
+    """Of ten classes 0.28 is a fifth of the way from guessing to all right."""
+    assert not_learning(3.5, 0.815, 10, "retrain.lr") is None
+    assert not_learning(3.5, 0.29, 10, "retrain.lr") is None
+    assert not_learning(3.5, 0.27, 10, "retrain.lr") is not None
+    assert not_learning(0.69, 0.55, 2, "retrain.lr") is not None
 
 
 def test_c10_a_short_run_is_judged_when_its_first_steps_are_over():
