@@ -25,7 +25,7 @@ test-slow: $(READY)  ## whole runs and the like, half an hour or more
 test-exhaustive: $(READY)  ## long repetitions of what the others sample, an hour or more
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m exhaustive tests
 
-mutants: $(READY)  ## mutation testing, run by hand: about an hour on 2 quiet cores; a stopped run continues
+mutants: $(READY)  ## mutation testing, run by hand: an hour or more on 2 quiet cores; a stopped run continues
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,mutants]'
 	OMP_NUM_THREADS=1 $(BIN)/python tests/mutants.py
 
