@@ -405,3 +405,21 @@ def test_a_finished_search_measures_its_last_epoch_again(toy_darts: Space, tmp_p
     assert again.architecture == found.architecture
     assert again.architecture.meta["epoch"] == 1
     assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 2
+
+
+def test_the_bar_counts_all_steps_and_goes_on_where_a_search_was_stopped(
+    toy_darts: Space, tmp_path: Path, monkeypatch
+):
+    """Two epochs of three steps, stopped after the second step of the second epoch."""
+    begun: list[tuple[int, int]] = []
+
+    def progress(phase: str, total: int, done: int) -> Progress:
+        begun.append((total, done))
+        return Progress(phase, total, done)
+
+    monkeypatch.setattr(loop, "Progress", progress)
+    asked = itertools.count(1)
+    with pytest.raises(Interrupted):
+        run(*start(toy_darts, "darts"), tmp_path, epochs=2, stop=lambda: next(asked) == 6)
+    run(*start(toy_darts, "darts"), tmp_path, epochs=2)
+    assert begun == [(6, 0), (6, 5)]
