@@ -166,11 +166,11 @@ def versions() -> dict[str, str]:
 def describe_device(device: torch.device) -> str:
     """`cpu (x86_64, 2 threads)`, or the name of the GPU and how it computes with float32."""
     if device.type == "cuda":
-        return f"{device} ({torch.cuda.get_device_name(device)}{tf32()})"
+        return f"{device} ({torch.cuda.get_device_name(device)}{_tf32()})"
     return f"cpu ({platform.machine()}, {torch.get_num_threads()} threads)"
 
 
-def tf32() -> str:
+def _tf32() -> str:
     """What of float32 is computed with TF32's ten bits of mantissa, as an addition to a name."""
     kinds = {
         "convolutions": torch.backends.cudnn.allow_tf32,

@@ -31,7 +31,7 @@ FINAL_FORMS = {"reference": None, "fused": None, "native": NativeFinal}
 # they had tiles of the target's registers.
 NATIVE_GAIN = {
     4: {"dense": 0.95, "separable": 1.7},
-    8: {"dense": 1.9, "separable": 3.2},
+    8: {"dense": 1.8, "separable": 3.2},
     16: {"dense": 1.4, "separable": 3.0},
 }
 

@@ -77,7 +77,8 @@ class CellModule(nn.Module):
             x = found[source]
             if x is None:  # no inputs: it is zero, but the batch norms behind it still shift
                 x = self._zeros(states[-1])
-            for target, y in from_node(source, laid_as(x, states[0]), mixture):
+            found[source] = x = laid_as(x, states[0])
+            for target, y in from_node(source, x, mixture):
                 before = found[target]
                 found[target] = y if before is None else before + y
         wanted = [found[i] for i in self.outputs]

@@ -8,7 +8,7 @@ from xml.sax.saxutils import escape
 import numpy as np
 from numpy.typing import ArrayLike
 
-from engine.report.canvas import Canvas
+from engine.report.canvas import PLAIN, Canvas
 from engine.report.cell_layout import LETTER, MARGIN, TIP, Box, Kept, cell_layout
 from search_spaces.space import Cell
 
@@ -22,7 +22,7 @@ FONT = "ui-monospace,SFMono-Regular,Menlo,Consolas,'DejaVu Sans Mono',monospace"
 # kind -> (ink, paper), on a light and on a dark card
 LIGHT = {
     "card": ("#d0d7de", "#ffffff"),
-    "plain": ("#57606a", "#f6f8fa"),
+    "plain": (PLAIN, "#f6f8fa"),
     "faded": ("#b6bec7", "#fbfcfd"),
     "conv": ("#1f5fbf", "#e3eefc"),
     "pool": ("#a85a00", "#fdf0dc"),

@@ -108,8 +108,8 @@ def not_learning(loss: float, accuracy: float, classes: int, rate: str) -> str |
 
     `rate` names the learning rate's setting.
     """
-    better = (accuracy - 1 / classes) / (1 - 1 / classes)  # 0 is guessing, 1 all right
-    if loss < 0.99 * math.log(classes) or better > LEARNT:
+    guessing = 1 / classes
+    if loss < 0.99 * math.log(classes) or accuracy > guessing + LEARNT * (1 - guessing):
         return None
     return (
         f"not learning: the mean train loss of the epoch is {loss:.3f}, and guessing among "

@@ -240,15 +240,15 @@ struct Projector {
           continue;
         }
         const float* dy = gradients_of(n, d);
-        float* products = weight_partial + n * int64_t(P) * Q;
-        if (s.gradients) std::memset(products, 0, sizeof(float) * P * Q);
+        float* sums = weight_partial + n * int64_t(P) * Q;
+        if (s.gradients) std::memset(sums, 0, sizeof(float) * P * Q);
         if (s.stride > 1) clear(n);
         blocks([&](int first, int last) {
           const int some = (last - first) * w;
           float* dz = d + at(first);
           combine(dy + at(first), map(n) + at(first), row(A), P, P, some, dz);
           gather(n, first, last, a);
-          if (s.gradients) add_outer_products(a, some, Q, dz, some, P, some, 1, products);
+          if (s.gradients) add_outer_products(a, some, Q, dz, some, P, some, 1, sums);
           pointwise(dz, P, turned, Q, b, w, 1, last - first, w);
           scatter(n, first, last, b, a);
         });
