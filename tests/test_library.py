@@ -14,11 +14,19 @@ from engine.errors import ConfigError
 ROOT = Path(__file__).resolve().parents[1]
 
 
+def readme_example() -> str:
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    return code
+
+
+def test_the_example_of_the_readme_is_short():
+    assert len([line for line in readme_example().splitlines() if line.strip()]) <= 20
+
+
 @pytest.mark.slow
 def test_the_example_of_the_readme(tmp_path: Path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
-    assert len([line for line in code.splitlines() if line.strip()]) <= 20
+    code = readme_example()
     found: dict = {}
     exec(compile(textwrap.dedent(code), "README.md", "exec"), found)
     chosen = {name for edge in found["cells"].choices["normal"].values() for name in edge}
