@@ -222,7 +222,7 @@ class Strategy:
     # -- life cycle
     # ---------------------------------------------------------------------------------------
 
-    def alphas_move(self, epoch: int, epochs: int) -> bool:
+    def alphas_move(self, epoch: int, epochs: float) -> bool:
         """Whether alphas move in this epoch (from 0) of so many."""
         return epoch >= round(self.warmup * epochs)
 
@@ -234,7 +234,7 @@ class Strategy:
         for group, lr in zip(self.weight_optimizer.param_groups, self.weight_lr, strict=True):
             group["lr"] = lr
 
-    def epoch_start(self, epoch: int, epochs: int) -> None:
+    def epoch_start(self, epoch: int, epochs: float) -> None:
         """Sets the cosine learning rate of this epoch."""
         cosine = (1 + math.cos(math.pi * epoch / epochs)) / 2
         for group, lr in zip(self.weight_optimizer.param_groups, self.weight_lr, strict=True):

@@ -1,7 +1,6 @@
 """The phases with a supernet: the search, and the ranking of its supernet against a table."""
 
 import logging
-from dataclasses import replace
 from typing import Any
 
 from engine.errors import ConfigError, configuring
@@ -81,11 +80,11 @@ def _train_supernet(
     one_level = not strategy.update.two_level
     roles = job.data.loaders(job.search.batch_size, one_level=one_level, seed=job.seed)
     settings = job.search
+    epochs: float = settings.epochs
     if settings.seconds is not None:  # timed once: a resumed search keeps its epochs
-        epochs = run.results.fields["search_epochs"]
-        epochs = epochs or from_first(epochs_within(settings.seconds, net, strategy, roles))
-        settings = replace(settings, epochs=epochs)
-    run.results.update(search_epochs=settings.epochs)
+        timed = run.results.fields["search_epochs"]
+        epochs = timed or from_first(epochs_within(settings.seconds, net, strategy, roles))
+    run.results.update(search_epochs=epochs)
     found = run_search(
         net,
         strategy,
@@ -95,6 +94,7 @@ def _train_supernet(
         record=run.record,
         checkpoints=run.checkpoints("search", identity),
         meta=meta,
+        epochs=epochs,
     )
     doubt = undecided(
         strategy.space, strategy.alive, found.architecture, found.metrics["gate_entropy"]

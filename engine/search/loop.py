@@ -49,11 +49,13 @@ def search(
     checkpoints: Checkpoints,
     meta: dict[str, Any],
     stop: Callable[[], bool] = interrupt.requested,
+    epochs: float | None = None,
 ) -> Found:
     """Runs (or continues) the search and returns the architecture of the last epoch.
 
     Writes `architectures/epoch_NNN.json`, metrics and pictures into `folder`. `net` and `strategy`
-    are set up on their device. `stop` is asked after every step.
+    are set up on their device. `stop` is asked after every step. `epochs`, in the place of those of
+    `settings`, may end with a part of one, where there is a budget of seconds.
 
     Raises:
         ConfigError: the alphas would never move.
@@ -62,19 +64,18 @@ def search(
         CheckpointError: no checkpoint can be written, or what is there cannot be used.
         Interrupted: `stop` said so; what was done is saved.
     """
-    epochs = settings.epochs
-    if not strategy.alphas_move(epochs - 1, epochs):
+    device, steps = next(net.parameters()).device, len(roles.train)
+    pace = Pace(epochs or settings.epochs, steps, settings.seconds, clock_of(device))
+    if not strategy.alphas_move(pace.number - 1, pace.epochs):
         raise ConfigError(
-            f"strategy.warmup: {strategy.warmup} of search.epochs={epochs} leaves no epoch in "
+            f"strategy.warmup: {strategy.warmup} of search.epochs={pace.number} leaves no epoch in "
             "which alphas move; "
             "lower strategy.warmup or raise search.epochs"
         )
     strategy.for_batches(settings.batch_size)
     strategy.micro_batches = settings.micro_batches
-    if settings.epochs * len(roles.train) >= PROBED_STEPS and distributed.size() == 1:
+    if pace.epochs * steps >= PROBED_STEPS and distributed.size() == 1:
         probe_memory(net, strategy, min(settings.batch_size, len(roles.train.index)))
-    device = next(net.parameters()).device
-    pace = Pace(settings.epochs, settings.seconds, clock_of(device))
     state = SearchState(net, strategy, roles, pace)
     task = _Search(state, settings, folder, record, checkpoints, meta, stop)
     try:
@@ -133,24 +134,24 @@ class _Search:
         if saved is not None:
             state.load_state_dict(saved)
             self.record.resume("search", state.epoch)
-            log.info("search: continued in epoch %d of %d", state.epoch + 1, self.pace.epochs)
+            log.info("search: continued in epoch %d of %d", state.epoch + 1, self.pace.number)
         else:
             self.record.resume("search", 0)
             self.save()  # what cannot be written is found out now
         pareto = Pareto(self.folder, state.strategy.space, state.epoch)
         steps = len(state.roles.train)
         done = state.epoch * steps + state.step
-        with Progress("search", self.pace.epochs * steps, done) as progress:
+        with Progress("search", round(self.pace.epochs * steps), done) as progress:
             while not state.stopped and state.epoch < self.pace.epochs:
                 began = time.perf_counter()
-                for _ in _steps(state, self.watch, self.pace.epochs, progress):
+                for _ in _steps(state, self.watch, progress):
                     self.pause()
                     if self.checkpoints.due():
                         self.save()
                 device = next(state.net.parameters()).device
                 self.record.cost("search", state.epoch, progress.step_seconds, device)
                 found = self.end_epoch(pareto, began)
-                over = state.stopped or state.epoch == self.pace.epochs
+                over = state.stopped or state.epoch >= self.pace.epochs
                 if over or self.checkpoints.due(epoch_over=True):
                     self.save()
                 if not over:
@@ -172,20 +173,22 @@ class _Search:
 
     def end_epoch(self, pareto: Pareto, began: float) -> Found:
         """Prunes, measures, writes; the state is then that of the next epoch."""
-        state, epoch = self.state, self.state.epoch
+        state, epoch, epochs = self.state, self.state.epoch, self.pace.number
+        self.pace.steps_end()
         metrics = state.averages.read()
-        done = state.strategy.epoch_end(state.net, state.roles, (epoch + 1) / self.pace.epochs)
+        progress = self.pace.progress(epoch + 1, 0)
+        done = state.strategy.epoch_end(state.net, state.roles, progress)
         found = self.measure(epoch)
         found.architecture.save(self.folder / "architectures" / f"epoch_{epoch:03d}.json")
         metrics |= found.metrics | {"seconds": round(time.perf_counter() - began, 3)}
         self.record.log("search", epoch, metrics)
         pictures(self.record, self.folder, state.strategy, found.architecture, epoch)
-        last = done or epoch + 1 == self.pace.epochs
+        last = done or epoch + 1 == epochs
         for kept in state.strategy.keep(found.architecture, last=last):
             accuracy = discretised_accuracy(state.net, kept, state.roles)
             pareto.add(kept, epoch=epoch, accuracy=accuracy, meta=self.meta)
-        _tell(epoch, self.pace.epochs, metrics, found)
-        if epoch == judged_at(self.pace.epochs, len(state.roles.train)):
+        _tell(epoch, epochs, metrics, found)
+        if epoch == judged_at(epochs, len(state.roles.train)):
             _warn_of_guessing(metrics, state.net.space.classes)
         if not last and state.strategy.alphas_move(epoch, self.pace.epochs):
             self.warn_of_collapse(epoch, found.architecture)  # of the last, the run's end tells
@@ -198,7 +201,7 @@ class _Search:
         warning = None if self.warned else degenerate(self.state.strategy.space, found)
         if warning:
             self.warned = True
-            log.warning("search epoch %d/%d: %s", epoch + 1, self.pace.epochs, warning)
+            log.warning("search epoch %d/%d: %s", epoch + 1, self.pace.number, warning)
 
     def measure(self, epoch: int) -> Found:
         state = self.state
@@ -206,14 +209,15 @@ class _Search:
         return measure(state.net, state.strategy, state.roles, about, curvature=self.curvature)
 
 
-def _steps(state: SearchState, watch: Watch, epochs: int, progress: Progress) -> Iterator[None]:
+def _steps(state: SearchState, watch: Watch, progress: Progress) -> Iterator[None]:
     """The rest of an epoch; hands over after every step, and once more when the data is through."""
     net, strategy, roles, epoch = state.net, state.strategy, state.roles, state.epoch
+    pace = state.pace
     net.train()
-    strategy.epoch_start(epoch, epochs)
-    move_alphas = strategy.alphas_move(epoch, epochs)
+    strategy.epoch_start(epoch, pace.epochs)
+    move_alphas = strategy.alphas_move(epoch, pace.epochs)
     val = _forever(roles.val) if move_alphas and roles.val is not None else None
-    steps = len(roles.train)
+    steps = pace.steps_of(epoch)
     if state.step == steps:
         return  # saved so, with the loader at the next epoch
     for train in progress.batches(roles.train):
@@ -221,7 +225,7 @@ def _steps(state: SearchState, watch: Watch, epochs: int, progress: Progress) ->
             net,
             train,
             next(val) if val is not None else None,
-            progress=(epoch + state.step / steps) / epochs,
+            progress=pace.progress(epoch, state.step),
             move_alphas=move_alphas,
         )
         state.step += 1
@@ -234,6 +238,8 @@ def _steps(state: SearchState, watch: Watch, epochs: int, progress: Progress) ->
             )
         if state.step < steps:
             yield
+        elif steps < len(roles.train):
+            break  # a short epoch, the last
     watch.read()
     yield
 

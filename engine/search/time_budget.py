@@ -1,4 +1,4 @@
-"""A budget of time instead of a number of epochs: how many epochs fit."""
+"""A budget of time instead of a number of epochs: how many epochs, and parts of one, fit."""
 
 import copy
 import itertools
@@ -23,6 +23,7 @@ from supernets.network import Network
 
 STEPS = 6  # of each kind that are timed, after one that is not
 LONG = 20.0  # seconds after which no more steps are timed
+LEAST = 0.1  # of an epoch's steps; a shorter last epoch is left out
 log = logging.getLogger(__name__)
 Clock = Callable[[], float]
 
@@ -41,35 +42,58 @@ class Timing:
 
 
 class Pace:
-    """How many epochs a search has. With a budget of seconds so many as fit into what is left.
+    """How many epochs a search has. With a budget of seconds so many as fit into what is left;
+    the last may have fewer steps.
 
     An epoch that took less than foreseen, because pruning has made the supernet smaller, leaves
     time for more of them, and one that took longer for fewer; the schedules follow.
 
     Args:
         epochs: of the whole search, as first estimated.
+        steps: of a whole epoch.
         seconds: the budget; None keeps `epochs`.
     """
 
-    def __init__(self, epochs: int, seconds: float | None, clock: Clock):
-        self.epochs, self.seconds, self.clock = epochs, seconds, clock
+    def __init__(self, epochs: float, steps: int, seconds: float | None, clock: Clock):
+        self.epochs, self.steps, self.seconds, self.clock = epochs, steps, seconds, clock
         self.spent, self.began = 0.0, 0.0  # seconds so far, and when this epoch began
+        self.trained = 0.0  # and when its last step ended
         self._since = clock()
+
+    @property
+    def number(self) -> int:
+        """Of epochs, a short one included."""
+        return math.ceil(self.epochs)
+
+    def steps_of(self, epoch: int) -> int:
+        """Of the epoch (from 0)."""
+        return min(self.steps, round((self.epochs - epoch) * self.steps))
+
+    def progress(self, epoch: int, step: int) -> float:
+        """The share of the search that is over after so many epochs and steps, from 0 to 1."""
+        return min(1.0, (epoch + step / self.steps) / self.epochs)
 
     def tick(self) -> None:
         """Counts the time since the last call."""
         now = self.clock()
         self.spent, self._since = self.spent + now - self._since, now
 
+    def steps_end(self) -> None:
+        """The steps of an epoch are over; what it measures comes next."""
+        self.tick()
+        self.trained = self.spent
+
     def epoch_end(self, done: int) -> None:
         """Sets the epochs of the whole search where so many are done; progress never falls."""
         self.tick()
-        last, self.began = self.spent - self.began, self.spent
-        if self.seconds is None or last <= 0:
+        last, measuring = self.spent - self.began, self.spent - self.trained
+        self.began = self.spent
+        if self.seconds is None or done >= self.epochs:
             return
-        fit = done + max(0, round((self.seconds - self.spent) / last))
-        most = math.ceil(self.epochs * (done + 1) / done) - 1  # (done + 1) / most > done / epochs
-        self.epochs = from_first(max(done, min(fit, most)))
+        fit = done + fitting(self.seconds - self.spent, last, measuring)
+        most = self.epochs * (done + 1) / done  # at which the next would end where this one did
+        whole = math.ceil(most * self.steps) - 1
+        self.epochs = from_first(min(round(fit * self.steps), whole) / self.steps)
 
     def state_dict(self) -> dict[str, Any]:
         self.tick()
@@ -78,7 +102,7 @@ class Pace:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """The inverse; a search without a budget keeps the epochs that it is asked for."""
         if self.seconds is not None:
-            self.epochs = int(state["epochs"])
+            self.epochs = float(state["epochs"])
         self.spent, self.began = float(state["spent"]), float(state["began"])
         self._since = self.clock()
 
@@ -88,7 +112,17 @@ def clock_of(device: torch.device) -> Clock:
     return time.thread_time if device.type == "cpu" else time.perf_counter
 
 
-def epochs_within(seconds: float, net: Network, strategy: Strategy, roles: Roles) -> int:
+def fitting(seconds: float, epoch: float, measuring: float) -> float:
+    """The epochs that fit, where a whole one takes `epoch` seconds and any one `measuring` of them
+    for what it measures; the last is left out where fewer than `LEAST` of its steps fit."""
+    if epoch <= 0:
+        return 0.0
+    whole, rest = divmod(max(0.0, seconds), epoch)
+    part = (rest - measuring) / (epoch - measuring) if rest > measuring else 0.0
+    return whole + (part if part >= LEAST else 0.0)
+
+
+def epochs_within(seconds: float, net: Network, strategy: Strategy, roles: Roles) -> float:
     """The epochs of a search that take about so many seconds on this machine, at least 1.
 
     What a pruning search saves as it shrinks is not foreseen; `Pace` gives it back. On the CPU it
@@ -97,11 +131,11 @@ def epochs_within(seconds: float, net: Network, strategy: Strategy, roles: Roles
     """
     device = next(net.parameters()).device
     timing = timed_epoch(net, strategy, roles, clock_of(device))
-    per_step = timing.step(strategy.warmup)
-    epoch = len(roles.train) * per_step + timing.measuring
-    found = max(1, round(seconds / epoch))
+    per_step, steps = timing.step(strategy.warmup), len(roles.train)
+    epoch = steps * per_step + timing.measuring
+    found = max(1.0, round(fitting(seconds, epoch, timing.measuring) * steps) / steps)
     log.info(
-        "search: %d epochs of about %.1f s fit in search.seconds=%g (%.0f ms a step)",
+        "search: %.3g epochs of about %.1f s fit in search.seconds=%g (%.0f ms a step)",
         found, epoch, seconds, 1000 * per_step,
     )  # fmt: skip
     return found

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -53,17 +54,18 @@ def start(space: Space, name: str, *overrides: str) -> tuple[Network, Strategy]:
     return net, strategy
 
 
-def run(net: Network, strategy: Strategy, folder: Path, epochs: int = 3, **more: Any) -> Found:
+def run(net: Network, strategy: Strategy, folder: Path, epochs: float = 3, **more: Any) -> Found:
     roles = data().loaders(8, one_level=not strategy.update.two_level, seed=0)
     return search(
         net,
         strategy,
         roles,
-        SearchSettings(epochs=epochs, batch_size=8),
+        SearchSettings(epochs=math.ceil(epochs), batch_size=8),
         folder=folder,
         record=Record(folder),
         checkpoints=Checkpoints(folder / "checkpoints", "search", {}, every_seconds=60),
         meta={},
+        epochs=epochs,
         **more,
     )
 
@@ -285,8 +287,9 @@ def test_graphs_are_dropped_where_there_are_any(toy_darts: Space):
     assert not loop._drop_graphs(strategy)
 
 
+@pytest.mark.parametrize("steps", [6, 5])  # of the search; 5: the second epoch has 2
 def test_progress_runs_from_0_to_1_in_steps_and_reaches_1_at_the_end(
-    toy_darts: Space, tmp_path: Path, monkeypatch
+    steps: int, toy_darts: Space, tmp_path: Path, monkeypatch
 ):
     net, strategy = start(toy_darts, "darts", "strategy.warmup=0.5")
     seen: list[Any] = []
@@ -302,10 +305,10 @@ def test_progress_runs_from_0_to_1_in_steps_and_reaches_1_at_the_end(
 
     monkeypatch.setattr(Strategy, "step", stepping)
     monkeypatch.setattr(Strategy, "epoch_end", ending)
-    run(net, strategy, tmp_path, epochs=2)
-    still = [(round(i / 6, 6), False, False, True) for i in range(3)]
-    move = [(round(i / 6, 6), True, True, True) for i in range(3, 6)]
-    assert seen == [*still, 0.5, *move, 1.0]
+    run(net, strategy, tmp_path, epochs=steps / 3)
+    still = [(round(i / steps, 6), False, False, True) for i in range(3)]
+    move = [(round(i / steps, 6), True, True, True) for i in range(3, steps)]
+    assert seen == [*still, round(3 / steps, 6), *move, 1.0]
 
 
 def test_a_search_stops_and_keeps_its_last_where_an_ingredient_says_so(

@@ -9,7 +9,7 @@ from torch.torch_version import TorchVersion
 
 from engine.runtime import describe_device
 from engine.search import time_budget
-from engine.search.time_budget import Pace, Timing, epochs_within, timed
+from engine.search.time_budget import Pace, Timing, epochs_within, fitting, timed
 from search_spaces.space import Space
 from supernets.network import supernet
 
@@ -43,7 +43,8 @@ def test_more_seconds_are_more_epochs_and_nothing_is_changed(
     steps = len(roles.train)
     moving = 1 - strategy.warmup
     epoch = steps * (strategy.warmup * 0.05 + moving * 0.2) + 0.6  # medians
-    assert epochs_within(7.4 * epoch, net, strategy, roles) == 7
+    short = 0.6 + 2.2 * (epoch - 0.6) / steps  # seconds of an epoch of 2.2 steps
+    assert epochs_within(7 * epoch + short, net, strategy, roles) == 7 + 2 / steps
     assert epochs_within(0.01 * epoch, net, strategy, roles) == 1
     assert all(len(one.moving) == 6 and min(one.moving) > 0 for one in measured)
     assert all(one.measuring > 0 for one in measured)
@@ -56,36 +57,58 @@ def test_more_seconds_are_more_epochs_and_nothing_is_changed(
     assert strategy.weight_optimizer.state == {}
 
 
-def spent(seconds: float, estimate: int, costs: Any) -> tuple[float, list[int]]:
+MEASURING = 1.0  # seconds of any epoch, a short one too
+
+
+def spent(seconds: float, estimate: float, costs: Any) -> tuple[float, list[float]]:
     """What a search takes whose epochs take so long one by one, and the epochs it had by each."""
-    now, planned = 0.0, []
-    pace = Pace(estimate, seconds, lambda: now)
-    while len(planned) < pace.epochs:
-        now += costs(len(planned) + 1)
-        pace.epoch_end(len(planned) + 1)
+    now, planned, done = 0.0, [], 0
+    pace = Pace(estimate, 50, seconds, lambda: now)
+    while done < pace.epochs:
+        now += (costs(done + 1) - MEASURING) * pace.steps_of(done) / 50
+        pace.steps_end()
+        now += MEASURING
+        done += 1
+        pace.epoch_end(done)
         planned.append(pace.epochs)
+    assert pace.number == done
     return now, planned
 
 
 @pytest.mark.parametrize(
-    ("estimate", "costs"),
+    ("estimate", "costs", "near"),
     [
-        (10, lambda done: 10.0),  # as foreseen
-        (10, lambda done: max(3.0, 10.0 - done)),  # pruning makes epochs shorter
-        (10, lambda done: 13.0),  # steps take longer than those that were timed
-        (20, lambda done: 10.0),
-        (7, lambda done: 10.0),
+        (10, lambda done: 10.0, 0.01),  # as foreseen
+        (10, lambda done: max(3.0, 10.0 - done), 0.02),  # pruning makes epochs shorter
+        (10, lambda done: 13.0, 0.02),  # steps take longer than those that were timed
+        (20, lambda done: 10.0, 0.01),
+        (7, lambda done: 10.0, 0.01),
+        (2.5, lambda done: 40.0, 0.01),  # few and long
+        (4, lambda done: 28.0, 0.01),
+        (2.2, lambda done: 60.0, 0.01),
     ],
 )
-def test_b5_a_search_takes_its_seconds_within_a_tenth(estimate: int, costs: Any):
+def test_b5_a_search_takes_its_seconds(estimate: float, costs: Any, near: float):
     taken, _ = spent(100.0, estimate, costs)
-    assert taken == pytest.approx(100.0, rel=0.1)
+    assert taken == pytest.approx(100.0, rel=near)
+
+
+def test_b5_a_short_epoch_is_the_last_and_pays_for_what_it_measures():
+    _, planned = spent(100.0, 10, lambda done: 31.0)  # of them 1 s to measure
+    assert planned == [1 + 2.2, 1 + 2.2, 3.2, 3.2]  # 7 s are left: 6 of the 30 s of steps
+    assert fitting(62.0 + 3.9, 31.0, 1.0) == 2.0  # 2.9 s of 30 are less than a tenth
+    assert fitting(62.0 + 4.0, 31.0, 1.0) == pytest.approx(2.1)
+    pace = Pace(3.2, 50, 100.0, lambda: 0.0)
+    assert [pace.steps_of(epoch) for epoch in range(4)] == [50, 50, 50, 10]
+    assert pace.progress(2, 25) == 2.5 / 3.2
+    assert pace.progress(3, 10) == pytest.approx(1.0)
+    assert pace.progress(4, 0) == 1.0
 
 
 def test_b5_what_pruning_saves_is_given_back_as_epochs_and_progress_never_falls():
     _, planned = spent(100.0, 10, lambda done: 10.0 if done < 4 else 4.0)
     assert planned[:3] == [10, 10, 10]
-    assert len(planned) == 3 + 17  # 70 s of 4 s
+    assert planned[-1] == pytest.approx(3 + 17.3, abs=0.04)  # 70 s of 4 s, the last of 1 + 1 s
     stands = [done / epochs for done, epochs in enumerate(planned, 1)]
     next_ends = [(done + 1) / epochs for done, epochs in enumerate(planned, 1)]
     assert all(end > before for before, end in zip(stands, next_ends[1:], strict=False))
@@ -93,19 +116,19 @@ def test_b5_what_pruning_saves_is_given_back_as_epochs_and_progress_never_falls(
 
 def test_a_resumed_search_goes_on_with_its_seconds_and_epochs():
     now = 0.0
-    first = Pace(10, 100.0, lambda: now)
+    first = Pace(10, 50, 100.0, lambda: now)
     now = 5.0
-    first.epoch_end(1)  # half of what was foreseen: 19 would fit, and progress may not fall
+    first.epoch_end(1)  # half of what was foreseen: 20 would fit, and progress may not fall
     now = 7.0
     state = first.state_dict()
-    assert state == {"epochs": 19, "spent": 7.0, "began": 5.0}
+    assert state == {"epochs": 19.98, "spent": 7.0, "began": 5.0}
     now = 1000.0  # another process, much later
-    other = Pace(10, 100.0, lambda: now)
+    other = Pace(10, 50, 100.0, lambda: now)
     other.load_state_dict(state)
     now = 1003.0
     other.epoch_end(2)
     assert (other.spent, other.epochs) == (10.0, 20)
-    unbound = Pace(3, None, lambda: now)
+    unbound = Pace(3, 50, None, lambda: now)
     unbound.load_state_dict(state)
     assert unbound.epochs == 3
 
