@@ -20,10 +20,10 @@ from hydra.utils import instantiate
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from engine.safety.checkpoint import SHARE, Checkpoints  # noqa: E402
-from engine.safety.finite import Watch  # noqa: E402
-from engine.search.loop import measured_numbers, probe_memory  # noqa: E402
-from engine.search.state import SearchState  # noqa: E402
+from archsmith.search.loop import measured_numbers, probe_memory  # noqa: E402
+from archsmith.search.state import SearchState  # noqa: E402
+from archsmith.train.checkpoint import SHARE, Checkpoints  # noqa: E402
+from archsmith.train.finite import Watch  # noqa: E402
 from supernets.network import supernet  # noqa: E402
 
 EVERY = 60.0  # conf/config.yaml: checkpoint.every_seconds

@@ -1,6 +1,6 @@
-"""Twenty steps of every strategy, bit for bit: `python benchmarks/loss_traces.py OUT.json [OLD.json]`.
+"""Twenty steps of every strategy: `python benchmarks/loss_traces.py OUT.json [OLD.json]`.
 
-What a refactor must not change: losses, alphas, betas and weights after each of 20 steps (two
+What a refactor must not change by a bit: losses, alphas, betas and weights after each step (two
 epochs of ten, `epoch_end` after each) in the reference form and float64, and the architecture that
 is read at the end, on two spaces. With a second file, made at another commit on the same machine,
 the differences are listed, and the exit code is 1 where there are any.

@@ -18,8 +18,8 @@ import torch
 from step_time import processor
 from workloads import CPU
 
-from engine.final.recipe import Recipe
-from engine.final.training import Training
+from archsmith.result.recipe import Recipe
+from archsmith.result.training import Training
 from search_spaces.architecture import Architecture
 from search_spaces.darts import CANDIDATES, darts
 from search_spaces.genotype import published

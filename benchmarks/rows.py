@@ -8,8 +8,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from engine.command.compare import paired, spread  # noqa: E402
-from engine.command.runs import Run, columns, read_runs  # noqa: E402
+from archsmith.result.compare import paired, spread  # noqa: E402
+from archsmith.result.runs import Run, columns, read_runs  # noqa: E402
 
 
 def swept(

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from workloads import CPU, CUDA_FORMS, FORMS, WORKLOADS, memory, operations, prepared
 
-from engine.runtime import synchronize
+from archsmith.train.runtime import synchronize
 from supernets.native import build
 
 # What holds torch and oneDNN to the instructions of a target.

@@ -86,7 +86,7 @@ def prepared(
         for _ in range(2)
     )
     gc.collect()
-    gc.freeze()  # as a search does (engine.garbage.settled)
+    gc.freeze()  # as a search does (archsmith.train.garbage.settled)
     public = form == "public" and type(strategy.update) is first_order.FirstOrder
 
     def step() -> Any:

@@ -20,7 +20,7 @@ from supernets.mixture import Active, GroupMixture, Mixture, everything_active
 Logits = Callable[[Tensor, Mixture], Tensor]  # a supernet, or one with other weights
 
 
-OWN = ("torch", "search_spaces", "supernets", "engine")  # modules of these read tensors alone
+OWN = ("torch", "search_spaces", "supernets", "archsmith")  # modules of these read tensors alone
 
 
 class Strategy:

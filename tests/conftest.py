@@ -12,7 +12,7 @@ import torch
 from hydra.core.global_hydra import GlobalHydra
 from hypothesis import settings
 
-import run
+from archsmith.cli import main as run
 from search_spaces.darts import CANDIDATES, darts
 from search_spaces.nasbench201 import CANDIDATES as NASBENCH201
 from search_spaces.nasbench201 import nasbench201

@@ -13,10 +13,10 @@ import torch
 from conftest import Said
 from PIL import Image
 
-import run
-from engine.command import naming
-from engine.command.cli import LISTED
-from engine.errors import Interrupted
+from archsmith.cli import main as run
+from archsmith.cli import naming
+from archsmith.cli.messages import LISTED
+from archsmith.errors import Interrupted
 from search_spaces.architecture import Architecture
 from supernets.forms import use_form
 
@@ -173,7 +173,7 @@ def test_all_phases_then_again_then_one_by_one(archsmith, tmp_path: Path, monkey
         forms.append(form)
         use_form(net, form, device)
 
-    for module in ("engine.final.retrain", "engine.phases.final"):
+    for module in ("archsmith.result.retrain", "archsmith.phases.final"):
         monkeypatch.setattr(f"{module}.use_form", noted)
     first = archsmith(*TINY, "export.formats=[standalone,genotype]")
     assert first.code == 0, first.err
@@ -242,7 +242,7 @@ def test_d1_the_seed_starts_alphas_weights_and_batches(archsmith, monkeypatch):
         started[roles.train.seed] = [t.detach().clone() for t in tensors]
         raise Interrupted("started")
 
-    monkeypatch.setattr("engine.phases.search.run_search", stop)
+    monkeypatch.setattr("archsmith.phases.search.run_search", stop)
     for seed in (3, 4):
         archsmith(*TINY, "task=search", f"seed={seed}", f"hydra.run.dir={seed}")
     assert set(started) == {3, 4}

@@ -14,10 +14,10 @@ from hydra.core.plugins import Plugins
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from engine.command import naming
-from engine.records.record import Record
-from engine.safety.checkpoint import Checkpoints
-from engine.search.loop import SearchSettings, search
+from archsmith.cli import naming
+from archsmith.search.loop import SearchSettings, search
+from archsmith.train.checkpoint import Checkpoints
+from archsmith.train.record import Record
 from search_spaces.architecture import Architecture
 from search_spaces.space import Space
 from supernets.network import final_network, supernet

@@ -11,7 +11,7 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from engine.command import naming
+from archsmith.cli import naming
 from strategies.random_search import RandomSearch
 from supernets.network import final_network, supernet
 

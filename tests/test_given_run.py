@@ -8,10 +8,10 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 from test_command_line import TINY
 
-from engine.command import naming
+from archsmith.cli import naming
 
 IMAGES = {
-    "_target_": "engine.data.sets.synthetic", "root": None, "size": 48, "classes": 3,
+    "_target_": "archsmith.data.sets.synthetic", "root": None, "size": 48, "classes": 3,
     "channels": 3, "image_size": 8, "noise": 1.0, "limit": None, "split": 0.5, "select": 0.1,
     "augment": {"crop": 0, "flip": False, "cutout": 0}, "seed": 0,
 }  # fmt: skip
@@ -68,7 +68,7 @@ def test_c2_a_published_cell_is_called_by_its_name():
 )
 def test_c2_code_in_a_given_run_is_not_taken(tmp_path: Path, changes: dict):
     config = composed(f"architecture={a_run(tmp_path / 'r', **changes)}")
-    assert naming.inherited(config, config.hydra).data._target_ == "engine.data.sets.digits"
+    assert naming.inherited(config, config.hydra).data._target_ == "archsmith.data.sets.digits"
     with pytest.raises(naming.ConfigError, match=r"cannot be read again .* set data="):
         naming.check_given(config, config.hydra)
 

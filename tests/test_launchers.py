@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-import run
+from archsmith.cli import main as run
 
 TINY = [
     "task=search", "data=synthetic", "data.size=48", "data.image_size=8", "data.classes=3",

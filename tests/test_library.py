@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import TensorDataset
 
 import archsmith as library
-from engine.errors import ConfigError
+from archsmith.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -52,6 +52,6 @@ def test_every_package_says_that_it_is_typed():
     import tomllib
 
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
-    for package in ("search_spaces", "supernets", "strategies", "engine"):
+    for package in ("search_spaces", "supernets", "strategies", "archsmith"):
         assert (ROOT / package / "py.typed").is_file()
         assert "py.typed" in settings["package-data"][package]

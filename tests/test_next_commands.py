@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from test_command_line import image_tree
 
-from engine.command.command_line import CommandLine, next_commands, options_first, program
+from archsmith.cli.command_line import CommandLine, next_commands, options_first, program
 
 SMALL = [
     "space.layers=3", "space.nodes=1", "space.channels=4",
@@ -81,7 +81,7 @@ CONFIG = {"task": "all", "retrain": {"epochs": 15}, "architecture": None}
 @pytest.fixture
 def plain(monkeypatch) -> None:
     """Not within a sweep."""
-    monkeypatch.setattr("engine.command.command_line.swept", lambda: False)
+    monkeypatch.setattr("archsmith.cli.command_line.swept", lambda: False)
     monkeypatch.setattr(sys, "argv", ["/somewhere/archsmith"])
 
 

@@ -12,12 +12,12 @@ HEAVY = {
     "torch", "torchvision", "matplotlib", "sklearn", "scipy", "tensorboard", "onnx", "onnxscript",
     "onnxruntime", "pandas", "nni",
 }  # fmt: skip
-SCRIPT = "from archsmith_start import main; main()"  # as in pyproject.toml
+SCRIPT = "from archsmith.__main__ import main; main()"  # as in pyproject.toml
 CODE = """
 import atexit, sys
 atexit.register(lambda: print(*sys.modules, file=sys.stderr))
-import run
-run.main()
+from archsmith.cli.main import main
+main()
 """
 
 
@@ -66,8 +66,8 @@ def test_a_search_imports_only_what_it_uses(tmp_path: Path):
 
 
 def test_c8_the_console_script_never_runs_the_users_modules_of_our_names(tmp_path: Path):
-    assert 'archsmith = "archsmith_start:main"' in (ROOT / "pyproject.toml").read_text()
-    for name in ("run.py", "engine/__init__.py", "strategies.py"):
+    assert 'archsmith = "archsmith.__main__:main"' in (ROOT / "pyproject.toml").read_text()
+    for name in ("run.py", "supernets/__init__.py", "strategies.py"):
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
         path.write_text("raise SystemExit('the user's own was run')")

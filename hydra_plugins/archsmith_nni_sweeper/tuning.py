@@ -11,7 +11,7 @@ from hydra.core.override_parser.types import IntervalSweep, Override
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import OmegaConf
 
-from engine import interrupt
+from archsmith import interrupt
 
 log = logging.getLogger(__name__)
 TUNERS = ("tpe", "evolution", "random", "grid")

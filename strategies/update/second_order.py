@@ -29,7 +29,7 @@ class SecondOrder(FirstOrder):
         hessian: `exact` differentiates twice; `finite_difference` is the paper's eq. 8.
         radius: of the finite difference; 0.01 in the paper. At 0.01 a net of ReLUs and max pools is
             crossed at many kinks, and the result can be far from the gradient; at 1e-6 in float64
-            both forms agree to 1e-8 (tests/engine/test_search.py).
+            both forms agree to 1e-8 (tests/archsmith/search/test_search.py).
 
     Raises:
         ValueError: an unknown `hessian`, a radius that is not positive, weights not updated by SGD,

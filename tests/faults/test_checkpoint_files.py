@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from engine import interrupt
-from engine.errors import CheckpointError, ConfigError
-from engine.files import write_atomically
-from engine.records.record import Record, Results
-from engine.records.run_folder import RunFolder, locked
-from engine.safety.checkpoint import FORMAT, Checkpoints, checkpoint_seconds
-from engine.search.pareto import Pareto
+from archsmith import interrupt
+from archsmith.errors import CheckpointError, ConfigError
+from archsmith.files import write_atomically
+from archsmith.search.pareto import Pareto
+from archsmith.train.checkpoint import FORMAT, Checkpoints, checkpoint_seconds
+from archsmith.train.record import Record, Results
+from archsmith.train.run_folder import RunFolder, locked
 
 
 def saved(folder: Path, *states: dict, **identity: object) -> Checkpoints:
@@ -131,7 +131,7 @@ def test_f10_a_full_disk_keeps_the_old_checkpoint_and_says_so(
         if call == "fsync":
             patch.setattr(os, "fsync", full)
         else:
-            patch.setattr("engine.safety.checkpoint.write_atomically", full)
+            patch.setattr("archsmith.train.checkpoint.write_atomically", full)
         with pytest.raises(CheckpointError, match=r"No space left.*one before it is kept"):
             checkpoints.save(state(2))
     assert checkpoints.load()["n"] == 1
@@ -147,7 +147,7 @@ def test_f10_what_reads_back_otherwise_is_not_trusted(tmp_path: Path, monkeypatc
     def lossy(path: Path, content: bytes) -> None:
         real(path, content[:-1] if path.suffix == ".pt" else content)
 
-    monkeypatch.setattr("engine.safety.checkpoint.write_atomically", lossy)
+    monkeypatch.setattr("archsmith.train.checkpoint.write_atomically", lossy)
     with pytest.raises(CheckpointError, match="reads back otherwise"):
         checkpoints.save(state(2))
     assert checkpoints.load()["n"] == 1
@@ -319,7 +319,7 @@ def test_a_checkpoint_is_due_by_time_and_never_takes_more_than_its_share(
     tmp_path: Path, monkeypatch
 ):
     now = [100.0]
-    monkeypatch.setattr("engine.safety.checkpoint.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("archsmith.train.checkpoint.time.monotonic", lambda: now[0])
     checkpoints = Checkpoints(tmp_path, "search", {}, every_seconds=60)
     assert not checkpoints.due()
     assert checkpoints.due(epoch_over=True)  # the first one's cost is not known yet

@@ -6,8 +6,8 @@ import pytest
 import torch
 from faults.toys import CPU, ToySearch, at
 
-from engine.errors import Interrupted, OutOfMemory
-from engine.safety.checkpoint import Checkpoints
+from archsmith.errors import Interrupted, OutOfMemory
+from archsmith.train.checkpoint import Checkpoints
 from search_spaces.space import Space
 from strategies.update.first_order import FirstOrder
 

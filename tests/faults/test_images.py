@@ -15,15 +15,15 @@ import torch
 from faults.toys import image_tree
 from PIL import Image
 
-from engine import interrupt
-from engine.data import image_folder
-from engine.data.loader import Images
-from engine.data.roles import Data
-from engine.data.sets import folder
-from engine.data.split import Settings
-from engine.errors import DataError, Interrupted, OutOfMemory
-from engine.evaluate import evaluate
-from engine.records.record import Progress
+from archsmith import interrupt
+from archsmith.data import image_folder
+from archsmith.data.loader import Images
+from archsmith.data.roles import Data
+from archsmith.data.sets import folder
+from archsmith.data.split import Settings
+from archsmith.errors import DataError, Interrupted, OutOfMemory
+from archsmith.train.evaluate import evaluate
+from archsmith.train.record import Progress
 
 QUICK = [
     "data=folder", "search.epochs=1", "search.batch_size=4", "retrain.epochs=1",
@@ -287,7 +287,7 @@ def test_f47_a_run_leaves_the_folder_of_its_images_as_it_was(archsmith, tmp_path
 
 def test_f47_slow_data_is_said_once_with_its_share(monkeypatch, caplog):
     now = [0.0]
-    monkeypatch.setattr("engine.records.record.time.perf_counter", lambda: now[0])
+    monkeypatch.setattr("archsmith.train.record.time.perf_counter", lambda: now[0])
 
     def slow():
         for _ in range(20):

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from hydra.core.global_hydra import GlobalHydra
 
-import run
+from archsmith.cli import main as run
 
 TINY = [
     "data=synthetic", "data.size=48", "data.image_size=8", "data.classes=3",
@@ -29,7 +29,7 @@ TINY = [
 
 # A server that has everything imported forks the runs: this process may have autograd's threads.
 SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["run", "engine.command.preflight", "engine.pipeline"])
+SERVER.set_forkserver_preload(["run", "archsmith.cli.preflight", "archsmith.phases.pipeline"])
 
 
 def command(folder: Path, overrides: list[str]) -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from faults.toys import ToySearch
 
-import run
+from archsmith.cli import main as run
 from search_spaces.space import Space
 
 TINY = [
@@ -24,9 +24,9 @@ TINY = [
 @pytest.mark.parametrize(
     "owner",
     [
-        "engine.safety.checkpoint",
-        pytest.param("engine.records.record", marks=pytest.mark.slow),
-        pytest.param("engine.records.run_folder", marks=pytest.mark.slow),
+        "archsmith.train.checkpoint",
+        pytest.param("archsmith.train.record", marks=pytest.mark.slow),
+        pytest.param("archsmith.train.run_folder", marks=pytest.mark.slow),
     ],
 )
 def test_f10_a_full_disk_is_exit_code_6_and_never_success(owner: str, archsmith, monkeypatch):

@@ -9,9 +9,9 @@ from faults.toys import ToySearch, assert_same
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from engine.data import image_folder
-from engine.errors import OutOfMemory, is_out_of_memory
-from engine.safety.memory import sparing
+from archsmith.data import image_folder
+from archsmith.errors import OutOfMemory, is_out_of_memory
+from archsmith.train.memory import sparing
 from search_spaces.space import Space
 from strategies.micro_batches import in_parts
 from strategies.strategy import Strategy
@@ -124,7 +124,7 @@ def test_f28_pruned_weights_return_with_the_checkpoint(
 ):
     """The failure comes after a cut that the checkpoint does not know of."""
     toy = ToySearch(toy_darts, "goldnas")
-    monkeypatch.setattr("engine.safety.checkpoint.Checkpoints.due", lambda *_, **__: False)
+    monkeypatch.setattr("archsmith.train.checkpoint.Checkpoints.due", lambda *_, **__: False)
     failing(monkeypatch, Strategy, "step", (3,), late=False)
     toy.run(tmp_path)
     assert toy.strategy.micro_batches == 2
@@ -198,7 +198,7 @@ def test_f31_f32_a_killed_worker_is_named_and_nothing_hangs():
 
 
 def test_f28_out_of_memory_outside_the_loops_is_exit_code_5(archsmith, monkeypatch):
-    monkeypatch.setattr("engine.command.objects.make_job", lambda _: out_of_memory())
+    monkeypatch.setattr("archsmith.cli.objects.make_job", lambda _: out_of_memory())
     said = archsmith()
     assert said.code == 5
     assert "archsmith: out of memory (CUDA out of memory" in said.err

@@ -12,12 +12,12 @@ import torch
 from faults.toys import ToySearch, assert_same, scramble
 from torch import nn
 
-import run
-from engine.errors import OutOfMemory
-from engine.safety import memory_probe
-from engine.safety.available import Memory, control_groups, memory_of
-from engine.safety.memory_probe import Living, check_memory, step_memory
-from engine.safety.random_state import random_state
+from archsmith.cli import main as run
+from archsmith.errors import OutOfMemory
+from archsmith.train import memory_probe
+from archsmith.train.available import Memory, control_groups, memory_of
+from archsmith.train.memory_probe import Living, check_memory, step_memory
+from archsmith.train.random_state import random_state
 from search_spaces.space import Space
 
 CPU = torch.device("cpu")
@@ -66,7 +66,7 @@ def test_f28_the_probe_changes_nothing_of_a_search(
 ):
     plain, probed = ToySearch(toy_darts, name), ToySearch(toy_darts, name)
     plain.run(tmp_path / "plain")
-    monkeypatch.setattr("engine.search.loop.PROBED_STEPS", 1)
+    monkeypatch.setattr("archsmith.search.loop.PROBED_STEPS", 1)
     with caplog.at_level(logging.INFO):
         probed.run(tmp_path / "probed")
     assert caplog.text.count("search: a step takes about") == 1
@@ -107,7 +107,7 @@ def test_f28_what_cannot_fit_is_refused_at_once(monkeypatch):
 
 
 def test_f28_a_hopeless_run_ends_with_5_before_its_first_step(archsmith, monkeypatch):
-    monkeypatch.setattr("engine.search.loop.PROBED_STEPS", 1)
+    monkeypatch.setattr("archsmith.search.loop.PROBED_STEPS", 1)
     monkeypatch.setattr(memory_probe, "memory_of", lambda _: Memory(1000, 1000))
     said = archsmith(
         "data=synthetic", "data.size=48", "data.image_size=8", "data.classes=3", "task=search",
@@ -162,7 +162,7 @@ import resource, sys, torch
 sys.path[:0] = ["tests"]
 from pathlib import Path
 from test_every_config import composed, make
-from engine.safety.memory_probe import images_for, step_memory
+from archsmith.train.memory_probe import images_for, step_memory
 from supernets.forms import use_form
 from supernets.network import supernet
 import copy

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from engine.command.streams import check_words, escape_output
-from engine.data.image_tree import scan
-from engine.data.names import canonical, printable
-from engine.data.preprocessing import Preprocessing
-from engine.data.survey import survey
-from engine.errors import ConfigError
+from archsmith.cli.streams import check_words, escape_output
+from archsmith.data.image_tree import scan
+from archsmith.data.names import canonical, printable
+from archsmith.data.preprocessing import Preprocessing
+from archsmith.data.survey import survey
+from archsmith.errors import ConfigError
 
 COMPOSED, DECOMPOSED = "gr\u00fcn", "gru\u0308n"
 NO_UTF8 = os.fsdecode(b"caf\xe9")

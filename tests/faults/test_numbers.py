@@ -10,10 +10,10 @@ import pytest
 import torch
 from faults.toys import Killed, ToySearch, image_tree
 
-from engine.errors import NumbersError
-from engine.safety.checkpoint import Checkpoints
-from engine.safety.finite import READ_EVERY, Watch, judged_at, largest, not_learning
-from engine.search.diagnosis import degenerate
+from archsmith.errors import NumbersError
+from archsmith.search.diagnosis import degenerate
+from archsmith.train.checkpoint import Checkpoints
+from archsmith.train.finite import READ_EVERY, Watch, judged_at, largest, not_learning
 from search_spaces.architecture import Architecture
 from search_spaces.space import Space
 from strategies.strategy import Strategy

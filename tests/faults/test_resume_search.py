@@ -10,8 +10,8 @@ import pytest
 import torch
 from faults.toys import STRATEGIES, Killed, ToySearch, assert_same, at, left_in, scramble
 
-from engine.errors import Interrupted
-from engine.safety.random_state import random_state, set_random_state
+from archsmith.errors import Interrupted
+from archsmith.train.random_state import random_state, set_random_state
 from search_spaces.space import Space
 from strategies.strategy import Strategy
 

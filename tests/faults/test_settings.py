@@ -12,10 +12,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from engine.command.cli import explain
-from engine.command.settings import check_types
-from engine.errors import ConfigError, Interrupted
-from engine.final.training import Training
+from archsmith.cli.messages import explain
+from archsmith.cli.settings import check_types
+from archsmith.errors import ConfigError, Interrupted
+from archsmith.result.training import Training
 from strategies.strategy import Strategy
 
 SMALL = [
@@ -33,7 +33,7 @@ def prepared(archsmith, monkeypatch):
     def stop(job: object) -> None:
         raise Interrupted("prepared")
 
-    monkeypatch.setattr("engine.phases.run.Run", stop)
+    monkeypatch.setattr("archsmith.phases.run.Run", stop)
     return lambda *overrides: archsmith(*SMALL, *overrides)
 
 

@@ -12,12 +12,12 @@ import pytest
 import torch
 from faults.toys import image_tree
 
-import run
-from engine import interrupt
-from engine.errors import ConfigError
-from engine.export import files as export
-from engine.final import retrain
-from engine.records.run_folder import locked
+from archsmith import interrupt
+from archsmith.cli import main as run
+from archsmith.errors import ConfigError
+from archsmith.result import retrain
+from archsmith.result.export import files as export
+from archsmith.train.run_folder import locked
 from strategies.strategy import Strategy
 
 TINY = [
@@ -53,7 +53,7 @@ MOMENTS = {
     "search step": (Strategy, "step", 3),
     "evaluation in the search": (torch.nn.functional, "cross_entropy", 6),
     "retraining step": (retrain.Training, "step", 4),
-    "final evaluation": ("engine.phases.run", "evaluate", 1),
+    "final evaluation": ("archsmith.phases.run", "evaluate", 1),
     "export": (export, "_write", 1),
 }
 
@@ -99,7 +99,7 @@ def test_f03_f04_stopped_in_every_phase_and_run_again(
 def test_f04_stopped_while_images_are_read(archsmith, tmp_path: Path, monkeypatch):
     image_tree(tmp_path / "images")
     with monkeypatch.context() as patch:
-        after(patch, sys.modules["engine.data.image_folder"], "attempt", 3)
+        after(patch, sys.modules["archsmith.data.image_folder"], "attempt", 3)
         said = archsmith("data=folder", f"data.root={tmp_path / 'images'}")
     assert said.code == 75
     assert "data: stopped" in said.err
@@ -114,7 +114,7 @@ def test_f04_stopped_while_images_are_downloaded(archsmith, tmp_path: Path, monk
         os.kill(os.getpid(), signal.SIGTERM)
         raise OSError("connection reset")
 
-    monkeypatch.setattr("engine.data.sets._fetch", cut)
+    monkeypatch.setattr("archsmith.data.sets._fetch", cut)
     root = tmp_path / "images"
     said = archsmith("data=cifar10", f"data.root={root}", "data.download=true")
     assert said.code == 75, said.err
@@ -137,7 +137,7 @@ def test_f05_each_signal_sets_the_flag_and_only_once(number: signal.Signals):
 
 def test_f05_a_second_signal_ends_a_busy_process_at_once(tmp_path: Path):
     code = (
-        "import time\nfrom engine import interrupt\n"
+        "import time\nfrom archsmith import interrupt\n"
         "with interrupt.listening():\n    print('ready', flush=True)\n    time.sleep(60)"
     )
     child = subprocess.Popen(
@@ -168,7 +168,8 @@ def test_f17_a_finished_command_prints_its_result_and_trains_nothing(archsmith, 
 @pytest.mark.slow
 def test_f50_a_second_process_is_told_who_has_the_folder(archsmith, tmp_path: Path):
     code = (
-        "import sys, time\nfrom pathlib import Path\nfrom engine.records.run_folder import locked\n"
+        "import sys, time\nfrom pathlib import Path\n"
+        "from archsmith.train.run_folder import locked\n"
         f"with locked(Path({str(tmp_path / 'd')!r})):\n"
         "    print('ready', flush=True)\n    time.sleep(60)"
     )

@@ -17,10 +17,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from engine.command.preflight import some_architecture
-from engine.errors import CheckpointError, ConfigError, Failure, Interrupted
-from engine.final.network import load_final
-from engine.safety.checkpoint import FORMAT, Checkpoints
+from archsmith.cli.preflight import some_architecture
+from archsmith.errors import CheckpointError, ConfigError, Failure, Interrupted
+from archsmith.result.network import load_final
+from archsmith.train.checkpoint import FORMAT, Checkpoints
 from search_spaces.architecture import Architecture
 from search_spaces.space import Space
 
@@ -47,7 +47,7 @@ def given_file(archsmith, monkeypatch, tmp_path: Path):
     def stop(job: object) -> None:
         raise Interrupted("prepared")
 
-    monkeypatch.setattr("engine.phases.run.Run", stop)
+    monkeypatch.setattr("archsmith.phases.run.Run", stop)
 
     def call(content: object):
         path = tmp_path / "received.json"
@@ -108,7 +108,7 @@ def test_f13_nothing_but_two_files_of_a_received_run_directory_is_read(
     def stop(job: object) -> None:
         raise Interrupted("prepared")
 
-    monkeypatch.setattr("engine.phases.run.Run", stop)
+    monkeypatch.setattr("archsmith.phases.run.Run", stop)
     received = tmp_path / "received"
     (received / ".hydra").mkdir(parents=True)
     (received / "checkpoints").mkdir()

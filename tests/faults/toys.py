@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from test_every_config import composed, make
 
-from engine.records.record import Record
-from engine.safety.checkpoint import Checkpoints
-from engine.search.loop import SearchSettings, search
-from engine.search.state import SearchState
-from engine.search.time_budget import Pace
+from archsmith.search.loop import SearchSettings, search
+from archsmith.search.state import SearchState
+from archsmith.search.time_budget import Pace
+from archsmith.train.checkpoint import Checkpoints
+from archsmith.train.record import Record
 from search_spaces.space import Space
 from strategies.strategy import Strategy
 from supernets.network import Network, supernet

@@ -15,9 +15,9 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.sweeper import Sweeper
 from omegaconf import OmegaConf
 
-from engine import interrupt
-from engine.errors import Interrupted
-from engine.records import nni_trial
+from archsmith import interrupt
+from archsmith.errors import Interrupted
+from archsmith.train import nni_trial
 from hydra_plugins.archsmith_nni_sweeper.tuning import (
     make_tuner,
     optimise,
@@ -146,7 +146,7 @@ def test_numbers_of_numpy_become_plain():
 
 def test_outside_an_experiment_nothing_is_imported_or_said():
     code = (
-        "import sys; from engine.records import nni_trial; nni_trial.intermediate(0.1); "
+        "import sys; from archsmith.train import nni_trial; nni_trial.intermediate(0.1); "
         "nni_trial.final(0.2); assert nni_trial.overrides() == []; assert 'nni' not in sys.modules"
     )
     environment = {k: v for k, v in os.environ.items() if k != "NNI_PLATFORM"}

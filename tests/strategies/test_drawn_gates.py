@@ -8,10 +8,10 @@ import pytest
 import torch
 from test_every_config import composed, make
 
-from engine.errors import Interrupted
-from engine.records.record import Record
-from engine.safety.checkpoint import Checkpoints
-from engine.search.loop import SearchSettings, search
+from archsmith.errors import Interrupted
+from archsmith.search.loop import SearchSettings, search
+from archsmith.train.checkpoint import Checkpoints
+from archsmith.train.record import Record
 from search_spaces.space import Space
 from strategies.gradients import Batch
 from strategies.strategy import Strategy

@@ -10,9 +10,9 @@ from test_every_config import composed, make
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from engine.records.record import Record
-from engine.safety.checkpoint import Checkpoints
-from engine.search.loop import SearchSettings, search
+from archsmith.search.loop import SearchSettings, search
+from archsmith.train.checkpoint import Checkpoints
+from archsmith.train.record import Record
 from search_spaces import darts, goldnas, nasbench201
 from search_spaces.space import Space
 from supernets.forms import use_form

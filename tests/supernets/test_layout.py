@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from engine.evaluate import evaluate, restore_statistics
-from engine.final.baseline import NETWORKS, HandMade
+from archsmith.result.baseline import NETWORKS, HandMade
+from archsmith.train.evaluate import evaluate, restore_statistics
 from search_spaces.architecture import Architecture
 from search_spaces.darts import CANDIDATES, darts
 from search_spaces.goldnas import CANDIDATES as GOLDNAS

@@ -17,7 +17,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
-from engine.command import naming
+from archsmith.cli import naming
 from search_spaces.darts import darts
 from search_spaces.space import Space
 from strategies.gradients import Batch

@@ -1,0 +1,122 @@
+"""`task=check`: what a run will meet, before it trains: images, a fitting stem, time, memory."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from archsmith.cli.check_text import check_text
+from archsmith.cli.expected import expected_retraining, expected_search
+from archsmith.cli.preflight import preflight
+from archsmith.data.survey import Survey
+from archsmith.errors import DataError
+from archsmith.files import write_atomically
+from archsmith.job import Job
+from archsmith.result.network import final_space
+from archsmith.train.runtime import describe_device
+from search_spaces.space import Space
+
+FORMAT = "archsmith.preflight/1"
+IMBALANCE = 3.0  # largest class over smallest; a run warns from 10 on (archsmith.data.roles)
+FEW = 10  # images of a class
+LARGE = 128  # pixels from which the stem that divides by 8 leaves cells maps of 4 and more
+
+
+def check(
+    folder: Path, survey: Callable[[], Survey] | None, make_job: Callable[[], Job], command: str
+) -> str:
+    """The report as text; also `preflight.txt` and `preflight.json` in the folder.
+
+    Args:
+        survey: looks at the files of a folder of images; None for other data.
+        command: what starts the run itself.
+
+    Raises:
+        DataError: there are unreadable files that the run would refuse; the report names them all.
+        ConfigError: settings that cannot work together.
+    """
+    files = survey() if survey is not None else None
+    if files is not None and files.refused:
+        _write(folder, {"files": asdict(files), "ready": False})
+        bad = [reason for reasons in files.unreadable.values() for reason in reasons]
+        raise DataError(
+            f"{len(bad)} images cannot be read: {', '.join(bad[:10])}"
+            f"{', ...' if len(bad) > 10 else ''}; all are named in {folder / 'preflight.txt'}; "
+            "repair or delete them"
+        )
+    job = make_job()
+    phases = ("retrain",) if job.architecture is not None else ("search", "retrain")
+    preflight(job, phases)
+    report: dict[str, Any] = {"data": _data(job, files), "device": describe_device(job.device)}
+    report["stem"] = suggested_stem(job.space, final_space(job.space, job.recipe))
+    job.data.to(job.device)
+    if "search" in phases:
+        report["search"] = expected_search(job)
+    report["retrain"] = expected_retraining(job)
+    report["warnings"] = warnings_of(report)
+    report |= {"files": asdict(files) if files else None, "ready": True, "command": command}
+    return _write(folder, report)
+
+
+# -- what there is
+# -------------------------------------------------------------------------------------------
+
+
+def _data(job: Job, files: Survey | None) -> dict[str, Any]:
+    data = job.data
+    labels = torch.bincount(data.images.labels, minlength=len(data.classes)).tolist()
+    return {
+        "name": data.name,
+        "input_shape": list(data.input_shape),
+        "classes": len(data.classes),
+        "train": dict(zip(data.classes, labels, strict=True)),  # val, too, where it is a part
+        "test": files.images["test"] if files else None,
+        "skipped": data.skipped,
+    }
+
+
+def suggested_stem(space: Space, final: Space) -> dict[str, Any]:
+    """The stems of supernet and final network, and the one that fits the images' size."""
+    _, height, width = space.input_shape
+    fitting = "imagenet" if min(height, width) >= LARGE else "small"
+    choice = "stem" in space.settings
+    now = [space.stem if choice else "small", final.stem if choice else "small"]
+    if all(stem == fitting for stem in now):
+        remedy = None
+    elif choice:
+        remedy = f"space.stem={fitting} retrain.stem={fitting}"
+    else:
+        remedy = f"data.image_size=32, as space {space.name} has no stem for large images"
+    return {"search": now[0], "retrain": now[1], "suggested": fitting, "set": remedy}
+
+
+def warnings_of(report: Mapping[str, Any]) -> list[str]:
+    """What a person should look at before the run; from `data` and `stem` of the report."""
+    found = []
+    counts = report["data"]["train"]
+    most, fewest = max(counts, key=counts.get), min(counts, key=counts.get)
+    if counts[most] >= IMBALANCE * counts[fewest]:
+        found.append(
+            f"imbalanced: '{most}' has {counts[most]} images, '{fewest}' {counts[fewest]}; read "
+            "test_balanced_accuracy, or add images"
+        )
+    if counts[fewest] < FEW:
+        found.append(f"'{fewest}' has {counts[fewest]} images: too few to learn or to measure")
+    if report["data"]["skipped"]:
+        found.append(f"{report['data']['skipped']} unreadable images are left out")
+    stem = report["stem"]
+    if stem["set"]:
+        height, width = report["data"]["input_shape"][1:]
+        found.append(f"{height}x{width} images suit stem '{stem['suggested']}': set {stem['set']}")
+    return found
+
+
+def _write(folder: Path, report: dict[str, Any]) -> str:
+    content = json.dumps({"format": FORMAT, **report}, indent=2) + "\n"
+    write_atomically(folder / "preflight.json", content.encode())
+    text = check_text(report)
+    write_atomically(folder / "preflight.txt", text.encode())
+    return text

@@ -1,0 +1,73 @@
+"""How the report of `task=check` reads."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from archsmith.data.listing import PassedOver
+
+
+def check_text(report: Mapping[str, Any]) -> str:
+    """The report of `check` as lines; of files alone where a run would refuse them."""
+    lines: list[str] = []
+    if report.get("files"):
+        lines += _of_files(report["files"])
+    if not report["ready"]:
+        return "\n".join(lines) + "\n"
+    data, stem = report["data"], report["stem"]
+    C, H, W = data["input_shape"]
+    counts = data["train"].values()
+    lines += [
+        f"data      {data['name']}: {sum(counts)} training images of {data['classes']} classes, "
+        f"{min(counts)} to {max(counts)} each, read as {C}x{H}x{W}",
+        f"stem      search {stem['search']}, retrain {stem['retrain']}; "
+        f"suggested for {H}x{W}: {stem['suggested']}",
+    ]
+    for phase in ("search", "retrain"):
+        told = report.get(phase)
+        if told:
+            seconds = told["seconds"]
+            lines.append(
+                f"{phase:<9} {told['epochs']} epochs of {told['steps_an_epoch']} steps: about "
+                f"{duration(seconds['median'])} ({duration(seconds['low'])} to "
+                f"{duration(seconds['high'])}), peak {told['peak_memory_bytes'] / 1e9:.2f} GB"
+                + ("" if told["measured"] else ", estimated from small images")
+            )
+    lines += [
+        f"          measured on {report['device']}, as busy as it is now; memory of the whole "
+        "process on a CPU",
+        *(f"warning   {warning}" for warning in report["warnings"]),
+        f"to go on  {report['command']}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _of_files(files: Mapping[str, Any]) -> list[str]:
+    lines = []
+    for part, images in files["images"].items():
+        counts = list(images.values())
+        lines.append(
+            f"{part:<9} {sum(counts)} files, {min(counts)} to {max(counts)} a class; sizes "
+            f"{_most(files['sizes'][part])}; modes {_most(files['modes'][part])}"
+        )
+        lines += [f"  cannot be read: {reason}" for reason in files["unreadable"][part]]
+    lines += [f"passed over: {reason}" for reason in PassedOver(**files["passed_over"]).lines()]
+    classes = list(files["images"]["train"])
+    shown = ", ".join(
+        f"{name} {'+'.join(str(part.get(name, 0)) for part in files['images'].values())}"
+        for name in classes[:20]
+    )
+    parts = "+".join(files["images"])
+    more = f", and {len(classes) - 20} more in preflight.json" if len(classes) > 20 else ""
+    return [*lines, f"classes   ({parts}) {shown}{more}"]
+
+
+def _most(counts: Mapping[str, int]) -> str:
+    shown = ", ".join(f"{name} ({count})" for name, count in list(counts.items())[:4])
+    return shown + (f" and {len(counts) - 4} others" if len(counts) > 4 else "")
+
+
+def duration(seconds: float) -> str:
+    """`40 s`, `12 min`, `3.5 h`."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

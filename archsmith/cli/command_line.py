@@ -1,0 +1,194 @@
+"""Command lines that a user can type as printed: the run's own again, and what may follow it."""
+
+import os
+import re
+import shlex
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.utils import get_args_parser
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import OmegaConf
+
+from archsmith.errors import ConfigError
+
+OWN = Path(__file__).resolve().parents[2]  # where run.py lies
+PLACE = ("hydra.run.dir", "hydra.sweep.dir", "hydra.mode")
+LONGER = 10  # times the epochs of retraining
+SEEDS = "seed=0,1,2"
+
+
+def program() -> str:
+    """What starts Archsmith, as it was started: the console script, or Python with run.py."""
+    started = Path(sys.argv[0])
+    if started.suffix != ".py":
+        found = shutil.which(started.name)
+        same = found is not None and Path(found).resolve() == started.resolve()
+        return shlex.quote(started.name if same else str(started))
+    script = started if started.name == "run.py" else OWN / "run.py"
+    return f"{python()} {shlex.quote(shown(script))}"
+
+
+def python() -> str:
+    """This interpreter: by its short name where that is the one that is found."""
+    return "python" if shutil.which("python") == sys.executable else shlex.quote(sys.executable)
+
+
+def options_first(arguments: Sequence[str]) -> list[str]:
+    """The same arguments with options such as -m before all overrides, as Hydra's parser wants.
+
+    Raises SystemExit, as that parser does, for an unknown option.
+    """
+    overrides = list(get_args_parser().parse_intermixed_args(list(arguments)).overrides)
+    options: list[str] = []
+    left = list(overrides)
+    for argument in arguments:
+        if left and argument == left[0]:
+            left.pop(0)
+        else:
+            options.append(argument)
+    return [*options, *overrides]
+
+
+def check_options(arguments: Sequence[str]) -> None:
+    """Raises ConfigError for options that would leave Archsmith's own configuration out."""
+    given = get_args_parser().parse_known_args(list(arguments))[0]
+    if given.config_path is None and given.config_name is None:
+        return
+    again = f"{program()} <the overrides in its .hydra/overrides.yaml>"
+    path = Path(given.config_path or "") / "overrides.yaml"
+    if path.is_file():
+        again = str(CommandLine((program(),), tuple(map(str, OmegaConf.load(path)))))
+    raise ConfigError(
+        "--config-path, --config-name: not here; choices of your own lie in a folder that "
+        f"--config-dir names, and a run is repeated by {again}"
+    )
+
+
+def shown(path: Path) -> str:
+    """A path as seen from the present folder, where it lies below that."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def setting_of(override: str) -> str:
+    """The setting or group that an override changes: `data.root` of `+data.root=photos`."""
+    return override.lstrip("+~").partition("=")[0].partition("@")[0]
+
+
+@dataclass(frozen=True)
+class CommandLine:
+    """A command: words before its overrides, and these, unquoted."""
+
+    start: tuple[str, ...]
+    overrides: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return " ".join([*self.start, *map(shlex.quote, self.overrides)])
+
+    def without(self, *names: str) -> "CommandLine":
+        """Without the overrides of these settings and groups, and of what is below them."""
+        below = tuple(name + end for name in names for end in (".", "/"))
+        kept = (
+            override
+            for override in self.overrides
+            if setting_of(override) not in names and not setting_of(override).startswith(below)
+        )
+        return replace(self, overrides=tuple(kept))
+
+    def having(self, **settings: Any) -> "CommandLine":
+        """With these settings in the place of what was said of them."""
+        said = tuple(f"{name}={value}" for name, value in settings.items())
+        rest = [o for o in self.overrides if setting_of(o) not in settings]
+        return replace(self, overrides=(*rest, *said))
+
+    def changes(self, group: str) -> bool:
+        """Whether settings or parts of a group's choice are overridden."""
+        below = (f"{group}.", f"{group}/")
+        return any(setting_of(override).startswith(below) for override in self.overrides)
+
+
+def swept() -> bool:
+    """Whether this run is a job of a sweep."""
+    return bool(HydraConfig.get().mode == RunMode.MULTIRUN)
+
+
+def typed() -> CommandLine:
+    """This run's command, without what only a sweep adds."""
+    given = HydraConfig.get().overrides
+    placed = [one for one in given.hydra if setting_of(one) != "hydra.mode"]
+    if swept():
+        placed = [one for one in placed if not setting_of(one).startswith("hydra")]
+    return CommandLine(_start(), (*given.task, *placed))
+
+
+def _start() -> tuple[str, ...]:
+    """The user's own PYTHONPATH, the program, and where own choices lie."""
+    given = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    paths = [path for path in given if path not in ("", str(OWN))]
+    before = [f"PYTHONPATH={shlex.quote(os.pathsep.join(paths))}"] if paths else []
+    folder = get_args_parser().parse_known_args(sys.argv[1:])[0].config_dir
+    return (*before, program(), *(["--config-dir", shlex.quote(folder)] if folder else []))
+
+
+def next_commands(
+    line: CommandLine, config: Mapping[str, Any], results: Mapping[str, Any], folder: Path
+) -> list[str]:
+    """What may follow a run, each as it can be typed from where the run was started."""
+    here = shown(folder)
+    look = [f"tensorboard --logdir {shlex.quote(here)}"] * (folder / "tensorboard").is_dir()
+    model = folder / "export" / "model.py"
+    use = [f"{python()} {shlex.quote(shown(model))}"] * model.is_file()
+    more = FOLLOWING[config["task"]](line, config, results, here)
+    return [*look, *use, *more]
+
+
+def _after_part(task: str) -> Any:
+    """The same settings go on in the same folder."""
+    return lambda line, config, results, here: [str(line.having(task=task))]
+
+
+def _after_all(
+    line: CommandLine, config: Mapping[str, Any], results: Mapping[str, Any], here: str
+) -> list[str]:
+    """A longer retraining of what was found; other strategies and seeds; all beside each other."""
+    epochs = LONGER * config["retrain"]["epochs"]
+    longer = line.without("weights", "resume", "budget", *PLACE).having(
+        task="all", architecture=_value(here), **{"retrain.epochs": epochs}
+    )
+    if swept():
+        return [str(longer), _compare(str(Path(here).parent))]
+    sweep = line.without("task", "resume", "seed", *PLACE)
+    if not line.changes("strategy") and config["architecture"] is None:
+        other = "random" if results["strategy"] != "random" else "darts"
+        sweep = sweep.having(strategy=f"{results['strategy']},{other}")
+    sweep = replace(sweep, start=(*sweep.start, "-m"), overrides=(*sweep.overrides, SEEDS))
+    return [str(longer), str(sweep), _compare("outputs")]
+
+
+def _compare(runs: str) -> str:
+    where = [] if runs == "outputs" else [f"runs={_value(runs)}"]
+    return str(CommandLine((program(),), ("task=compare", *where)))
+
+
+def _value(path: str) -> str:
+    """A path as the value of an override, quoted where Hydra's grammar needs it."""
+    if re.fullmatch(r"[\w./~-]+", path):
+        return path
+    escaped = path.replace("\\'", "\\\\'").replace("'", "\\'")
+    return f"'{escaped}'"
+
+
+FOLLOWING: dict[str, Any] = {
+    "all": _after_all,
+    "search": _after_part("all"),
+    "retrain": _after_part("all"),
+    "evaluate": _after_part("export"),
+    "export": lambda *_: [],
+    "rank": lambda *_: [],
+    "baseline": lambda *_: [],
+}

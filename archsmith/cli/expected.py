@@ -1,0 +1,185 @@
+"""What a search and a retraining will take.
+
+It is measured on a few steps, or only estimated where these would take long or much memory.
+"""
+
+import itertools
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import torch
+
+from archsmith.cli.estimate import Estimate, estimated, measurable, shrunk
+from archsmith.data.loader import Loader
+from archsmith.data.roles import Roles
+from archsmith.job import Job
+from archsmith.result.network import final_space
+from archsmith.result.training import Training
+from archsmith.search.time_budget import LONG, timed, timed_epoch
+from archsmith.train.memory_probe import images_for
+from archsmith.train.runtime import peak_memory, seed_everything
+from search_spaces.architecture import Architecture
+from search_spaces.space import Space
+from strategies.random_search import RandomSearch
+from strategies.strategy import Strategy
+from supernets.forms import use_form
+from supernets.network import final_network
+
+DRAWS = 3  # architectures of which a retraining's step is timed
+RANGE: dict[str, Callable[[list[float]], float]] = {
+    "median": statistics.median,
+    "low": min,
+    "high": max,
+}
+
+
+def expected_search(job: Job) -> dict[str, Any] | None:
+    """Time and memory of the search; None without one."""
+    seed_everything(job.seed)
+    strategy = job.strategy(job.space)
+    if not strategy.searches:
+        return None
+    one_level = not strategy.update.two_level
+    roles = job.data.loaders(job.search.batch_size, one_level=one_level, seed=job.seed)
+    estimate = _foreseen_search(job, _images(roles.train))
+    _forget_peak(job.device)
+    if measurable(estimate, job.device):
+        step, measuring, estimate = *_measured_search(job, strategy, roles), None
+    else:
+        assert estimate is not None
+        step = estimate.seconds
+        measuring = _measuring(step["median"], roles)
+    loading = _loading(roles.train) * (1 if one_level else 2)
+    steps, epochs = len(roles.train), job.search.epochs
+    epoch = {name: steps * (value + loading) + measuring for name, value in step.items()}
+    if job.search.seconds is not None:
+        epochs = max(1, round(job.search.seconds / epoch["median"]))
+    return {
+        "epochs": epochs,
+        "steps_an_epoch": steps,
+        "seconds": {name: epochs * value for name, value in epoch.items()},
+        **_memory(job, estimate),
+    }
+
+
+def _measured_search(job: Job, strategy: Strategy, roles: Roles) -> tuple[dict[str, float], float]:
+    """Seconds of a step of the real supernet, and of what an epoch measures."""
+    net = job.supernet(strategy)
+    strategy.micro_batches = job.search.micro_batches
+    timing = timed_epoch(net, strategy, roles, time.perf_counter)
+    step = {name: timing.step(strategy.warmup, of) for name, of in RANGE.items()}
+    return step, timing.measuring
+
+
+def _measuring(step: float, roles: Roles) -> float:
+    """Seconds of what an epoch measures, by those of a step: a forward pass is a third of one."""
+    passes = 1 if roles.val is None else 2
+    return 2 * (len(roles.statistics) + len(roles.select)) * step / (3 * passes)
+
+
+def _foreseen_search(job: Job, images: int) -> Estimate | None:
+    space, ratio = shrunk(job.space)
+    if ratio == 1:
+        return None
+    small, parts = replace(job, space=space), job.search.micro_batches
+
+    def prepared(count: int) -> Callable[[], object]:
+        strategy = small.strategy(space)
+        net = small.supernet(strategy).train()
+        strategy.micro_batches = parts
+        train, val = images_for(net, count), images_for(net, count)
+        given = val if strategy.update.two_level else None
+        return lambda: strategy.step(net, train, given, progress=1.0, move_alphas=True)
+
+    return estimated(prepared, images * ratio, parts, job.device)
+
+
+def expected_retraining(job: Job) -> dict[str, Any]:
+    """Time and memory of the retraining, of the given architecture or of some drawn ones."""
+    seed_everything(job.seed)
+    draw = RandomSearch(job.space)
+    some: Sequence[Architecture] = (
+        [job.architecture] if job.architecture else [draw.architecture() for _ in range(DRAWS)]
+    )
+    recipe, space = job.recipe, final_space(job.space, job.recipe)
+    loader = job.data.training(recipe.batch_size, job.seed, augment=recipe.augment)
+    estimate = _foreseen_retraining(job, space, some[0], loader)
+    loading, steps = _loading(loader), recipe.epochs * len(loader)
+    _forget_peak(job.device)
+    if measurable(estimate, job.device):
+        seconds, estimate = _retraining_steps(job, space, some, loader), None
+        every = [value for one in seconds for value in one]
+        step = {name: of(every) for name, of in RANGE.items()}
+    else:
+        assert estimate is not None
+        seconds, step = [[]], estimate.seconds
+    return {
+        "epochs": recipe.epochs,
+        "steps_an_epoch": len(loader),
+        "seconds": {name: steps * (value + loading) for name, value in step.items()},
+        **_memory(job, estimate),
+        "architectures": len(seconds),
+    }
+
+
+def _retraining_steps(
+    job: Job, space: Space, some: Sequence[Architecture], loader: Loader
+) -> list[list[float]]:
+    """Seconds of steps of each architecture's network, of fewer once they took `LONG`."""
+    seconds: list[list[float]] = []
+    for architecture in some:
+        if sum(map(sum, seconds)) > LONG:
+            break
+        step = _training_step(job, space, architecture, loader, _images(loader))
+        seconds.append(timed(step, job.device, time.perf_counter))
+    return seconds
+
+
+def _foreseen_retraining(
+    job: Job, full: Space, architecture: Architecture, loader: Loader
+) -> Estimate | None:
+    space, ratio = shrunk(full)
+    if ratio == 1:
+        return None
+    prepared = partial(_training_step, job, space, architecture, loader)
+    return estimated(prepared, _images(loader) * ratio, job.recipe.micro_batches, job.device)
+
+
+def _training_step(
+    job: Job, space: Space, architecture: Architecture, loader: Loader, images: int
+) -> Callable[[], object]:
+    """A step of the retraining, on random images of the space's size."""
+    auxiliary = job.recipe.auxiliary_weight > 0
+    net = final_network(space, architecture, auxiliary=auxiliary).to(job.device)
+    use_form(net, job.form, job.device)
+    training = Training(net, loader, job.recipe)
+    return partial(training.step, *images_for(net.train(), images))
+
+
+def _images(loader: Loader) -> int:
+    """Of a batch."""
+    return min(loader.batch_size, len(loader.index))
+
+
+def _memory(job: Job, estimate: Estimate | None) -> dict[str, Any]:
+    """The peak so far, plus a step where one is only foreseen."""
+    step = 0 if estimate is None else estimate.bytes
+    return {"peak_memory_bytes": peak_memory(job.device) + step, "measured": estimate is None}
+
+
+def _loading(loader: Loader) -> float:
+    """Median seconds a batch of images takes to be read and augmented."""
+    seconds, began = [], time.perf_counter()
+    for _ in itertools.islice(loader, 7):
+        seconds.append(time.perf_counter() - began)
+        began = time.perf_counter()
+    return statistics.median(seconds[1:] or seconds)
+
+
+def _forget_peak(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)

@@ -1,0 +1,252 @@
+"""What the command line says: errors as one line with an exit code, and what can be chosen."""
+
+import difflib
+import errno
+import re
+import sys
+import textwrap
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from archsmith import interrupt
+from archsmith.cli import command_line
+from archsmith.cli.command_line import program
+from archsmith.errors import (
+    CheckpointError,
+    ConfigError,
+    Failure,
+    Interrupted,
+    OutOfMemory,
+    is_out_of_memory,
+)
+from archsmith.result.limits import budget_line
+from archsmith.train.doubts import doubts, interval
+
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)  # nothing more can be written
+WIDTH = 120  # of a line about a choice
+WORKERS = ("joblib", "submitit", "ray")  # whose errors say that a job's process is gone
+LEFT = (
+    "report.html", "architecture.json", "cell_*.svg", "metrics.jsonl", "results.json",
+    "weights.safetensors", "export",
+)  # fmt: skip
+EXTRAS = {
+    "joblib": "joblib",
+    "submitit_slurm": "submitit",
+    "submitit_local": "submitit",
+    "ray": "ray",
+}
+
+LISTED = {
+    "strategy": "Strategies (strategy=...)",
+    "strategy/relaxation": "Relaxations (strategy/relaxation=...)",
+    "strategy/mixed_op": "Mixed ops (strategy/mixed_op=...)",
+    "strategy/edge_normalisation": "Edge normalisations (strategy/edge_normalisation=...)",
+    "strategy/update": "Updates (strategy/update=...)",
+    "strategy/losses": "Loss terms (+strategy/losses=...)",
+    "strategy/pruning": "Pruning (strategy/pruning=...)",
+    "strategy/stopping": "Stopping (strategy/stopping=...)",
+    "strategy/discretisation": "Discretisations (strategy/discretisation=...)",
+    "space": "Search spaces (space=...)",
+    "data": "Data (data=...)",
+    "retrain": "Retraining recipes (retrain=...)",
+    "baseline": "Hand-made baselines (baseline=...)",
+    "runtime": "Forms of a supernet (runtime=...)",
+    "experiment": "Experiments (experiment=...)",
+    "hydra/launcher": "Launchers of a sweep (-m hydra/launcher=...)",
+}
+
+
+BUILT_IN = {
+    "hydra/launcher": {
+        "basic": "One job after the other, here (the default).",
+        "submitit_local": "As slurm does, but here and all at once: to try it.",
+    }
+}  # choices that are not ours
+
+
+def list_choices(conf: Path) -> str:
+    """Every choice of every group with what the comment at the head of its YAML says first."""
+    lines = []
+    for group, title in LISTED.items():
+        lines += ["", title]
+        for path in sorted((conf / group).glob("*.yaml")):
+            lines.append(f"  {path.stem:<22} {_comment(path)}")
+        lines += [f"  {name:<22} {said}" for name, said in BUILT_IN.get(group, {}).items()]
+    return "\n".join(lines[1:])
+
+
+def _comment(path: Path) -> str:
+    lines: list[str] = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if not line.startswith("#") and lines:
+            break
+        if line.startswith("#") and "@package" not in line:
+            lines.append(line.lstrip("# "))
+    return textwrap.shorten(" ".join(lines), WIDTH, placeholder=" ...")
+
+
+def explain(
+    error: BaseException, conf: Path, known_settings: Callable[[], list[str]], *, composed: bool
+) -> tuple[int, str | None]:
+    """Exit code and one line for an error; no line for a bug of ours, whose traceback should be
+    seen.
+
+    Before the configuration is `composed` every error is one of the command line.
+    """
+    for cause in _chain(error):
+        if isinstance(cause, Failure):
+            line = str(cause)
+            return cause.exit_code, _located(line) if isinstance(cause, ConfigError) else line
+        if isinstance(cause, OSError) and cause.errno in DISK and composed:
+            return CheckpointError.exit_code, (
+                f"{cause.filename or 'the run directory'}: {cause.strerror}; what was saved is "
+                "kept; free space or mend the disk, then run the same command"
+            )
+        if isinstance(cause, FileExistsError | NotADirectoryError | PermissionError):
+            return ConfigError.exit_code, (
+                f"{cause.filename or 'the run directory'}: {cause.strerror}, expected a folder "
+                "that can be written; move it away, or set hydra.run.dir"
+            )
+        if is_out_of_memory(cause):
+            return OutOfMemory.exit_code, (
+                f"out of memory ({one_line(cause)[:200]}); lower search.batch_size, "
+                "retrain.batch_size or the network's channels and layers"
+            )
+    kind = type(error).__module__.partition(".")[0]
+    if kind in WORKERS:
+        return _lost_worker(kind, error)
+    if kind in ("hydra", "omegaconf") or not composed:
+        return 2, _configuration_line(error, conf, known_settings)
+    return 1, None
+
+
+def _lost_worker(launcher: str, error: BaseException) -> tuple[int, str]:
+    if interrupt.requested():
+        return Interrupted.exit_code, "sweep: stopped; what was saved is kept, run the same command"
+    return OutOfMemory.exit_code, (
+        f"sweep: a process of {launcher} ended before its job ({one_line(error)[:200]}), often for "
+        "want of memory; run the same command again, with fewer jobs at once "
+        "(hydra.launcher.n_jobs) or more memory for each"
+    )
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__
+
+
+def _configuration_line(
+    error: BaseException, conf: Path, known_settings: Callable[[], list[str]]
+) -> str:
+    """Hydra's message in one line, with the nearest name that exists."""
+    text = str(error)
+    option = re.search(r"Could not (?:find|load) '([^']+)'", text)
+    if option:
+        group, _, name = option[1].rpartition("/")
+        if group == "hydra/launcher" and name in EXTRAS:
+            return (
+                f"hydra/launcher: '{name}' is not installed; "
+                f"pip install -e '.[{EXTRAS[name]}]' in Archsmith's folder"
+            )
+        options = sorted(path.stem for path in (conf / group).glob("*.yaml"))
+        if options:
+            return (
+                f"{group}: unknown '{name}'{_nearest(name, options)}; known: {', '.join(options)}"
+            )
+    choice = re.search(r"Could not override '([^']+)'", text)
+    if choice:
+        key, known = choice[1], known_settings()
+        if key in known:
+            return f"{key}: not a setting of what is chosen here (strategy, space, data, retrain)"
+        return f"unknown setting '{key}'{_nearest(key, known)}; see {program()} --help"
+    groups = _not_choices(conf)
+    if groups and (isinstance(error, TypeError) or "Config group override must be" in text):
+        # Hydra does not say which
+        return f"{', '.join(groups)}: expected names of choices; {program()} task=list shows them"
+    override = getattr(error, "override", None)
+    if override is not None:
+        return (
+            f"command line: '{override}' cannot be read, expected name=value; a value with spaces, "
+            """commas or brackets is quoted, as 'name="a, b"'"""
+        )
+    return re.sub(r"\s*See https?://\S+( for details)?", "", one_line(error))
+
+
+def _located(line: str) -> str:
+    """A line about the configuration that names a setting, if only by all that were given."""
+    given = [override for override in sys.argv[1:] if "=" in override]
+    leaves = (override.partition("=")[0].rpartition(".")[2] for override in given)
+    if not given or re.search(r"\b\w+\.\w+|\w: ", line) or any(leaf in line for leaf in leaves):
+        return line
+    return f"{line}; found in one of: {' '.join(given)}"
+
+
+def _not_choices(conf: Path) -> list[str]:
+    """Settings of the command line that give a group something else than one of its choices."""
+    given = (override.lstrip("+").partition("=") for override in sys.argv[1:])
+    return [
+        f"{name}={value}"
+        for name, _, value in given
+        if (conf / name).is_dir() and not (conf / name / f"{value}.yaml").is_file()
+    ]
+
+
+def one_line(error: BaseException) -> str:
+    """An error's message without line breaks."""
+    return " ".join(str(error).split())
+
+
+def _nearest(name: str, options: list[str]) -> str:
+    """`, did you mean 'x'?` for the closest name, or nothing."""
+    close = difflib.get_close_matches(name, options, n=1, cutoff=0.5)
+    return f", did you mean '{close[0]}'?" if close else ""
+
+
+def summary(results: Mapping[str, Any], folder: Path, following: Sequence[str]) -> str:
+    """What a run found, where it is, and what to type next."""
+    rows = [
+        ("supernet accuracy (select)", _percent(results["supernet_accuracy"])),
+        ("discretised accuracy (select)", _percent(results["discretised_accuracy"])),
+        ("test accuracy (retrained)", _tested(results)),
+        ("parameters", _count(results["parameters"])),
+        ("multiply-accumulates", _count(results["macs"])),
+        (
+            "seconds",
+            ", ".join(f"{phase} {value:.0f}" for phase, value in results["seconds"].items()),
+        ),
+        ("times the test split was read", str(results["test_reads"])),
+    ]
+    if results["budget"]:
+        rows.insert(5, ("budget", budget_line(results["budget"]).removeprefix("budget: ")))
+    for name, told in (results["baseline"] or {}).items():
+        rows.insert(3, (f"test accuracy ({name})", _percent(told["test_accuracy"])))
+    shown = [f"  {name:<31} {value}" for name, value in rows if value]
+    there = [name for name in LEFT if any(folder.glob(name))]
+    return "\n".join(
+        [
+            "",
+            f"{results['strategy']} on {results['space']}, {results['data']}, seed "
+            f"{results['seed']}",
+            *shown,
+            "",
+            f"  everything is in {command_line.shown(folder)}: {', '.join(there)}",
+            *(f"  beware: {doubt}" for doubt in doubts(results)),
+            *(["Next:"] if following else []),
+            *(f"  {command}" for command in following),
+        ]
+    )
+
+
+def _tested(results: Mapping[str, Any]) -> str:
+    accuracy, where = _percent(results["test_accuracy"]), interval(results)
+    return f"{accuracy} (95% interval {where})" if where else accuracy
+
+
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{100 * value:.2f}%"
+
+
+def _count(value: int | None) -> str:
+    return "" if value is None else f"{value:,}"

@@ -1,0 +1,85 @@
+"""What can go wrong in a later phase is found out before the first one, without memory."""
+
+import torch
+
+from archsmith.data.augment import Augment
+from archsmith.errors import ConfigError, configuring
+from archsmith.job import Job
+from archsmith.parallel.distributed import size
+from archsmith.result.fit import Fit
+from archsmith.result.network import final_space
+from search_spaces.architecture import Architecture
+from search_spaces.space import Space
+from supernets.network import final_network, supernet
+
+
+def preflight(job: Job, phases: tuple[str, ...]) -> None:
+    """Builds the networks of these phases without numbers, and their loaders.
+
+    Raises:
+        ConfigError: settings that cannot work together.
+        DataError: too few images for a role.
+    """
+    with configuring():
+        if "search" in phases:
+            strategy = job.strategy(job.space)
+            if strategy.searches:
+                with torch.device("meta"):
+                    supernet(job.space, strategy.mixed_op)
+                one_level = not strategy.update.two_level
+                job.data.loaders(job.search.batch_size, one_level=one_level, seed=job.seed)
+        if "retrain" in phases:
+            space = final_space(job.space, job.recipe)
+            architecture = job.architecture or some_architecture(space)
+            _check_passes(space, architecture, auxiliary=job.recipe.auxiliary_weight > 0)
+            augment = {**job.data.settings.augment, **job.recipe.augment}
+            try:
+                Augment.of(augment).check(job.data.input_shape)
+            except ValueError as error:
+                said = str(error)
+                for name in job.recipe.augment:  # these go before the data's
+                    said = said.replace(f"data.augment.{name}:", f"retrain.{name}:")
+                raise ConfigError(said) from error
+        check_budget(job, phases)
+
+
+def check_budget(job: Job, phases: tuple[str, ...]) -> None:
+    """Raises ConfigError where what will be found, or is given, cannot be within the budget."""
+    if not job.budget.limits or not {"search", "retrain"} & set(phases):
+        return
+    if job.budget.latency_ms is not None and size() > 1:
+        raise ConfigError(
+            "budget.latency_ms: each process would measure its own; search in one process, or set "
+            "budget.macs"
+        )
+    fit = Fit(job.budget, job.space, job.recipe, job.device)
+    if "search" in phases:
+        fit.check_possible(job.strategy(job.space))
+    elif job.architecture is not None:
+        fit.check(job.architecture, "the given architecture's network")
+
+
+def some_architecture(space: Space) -> Architecture:
+    """Any architecture of a space: every edge keeps its last candidate."""
+    return Architecture.of(
+        space,
+        {
+            name: {edge.name: (edge.candidates[-1],) for edge in cell.edges}
+            for name, cell in space.groups.items()
+        },
+    )
+
+
+def _check_passes(space: Space, architecture: Architecture, *, auxiliary: bool) -> None:
+    """Raises ConfigError where the images are too small for the network."""
+    try:
+        with torch.device("meta"):
+            net = final_network(space, architecture, auxiliary=auxiliary)
+            net.train()(torch.zeros(2, *space.input_shape))
+    except RuntimeError as error:
+        _, H, W = space.input_shape
+        remedy = "set retrain.stem=small" if space.stem == "imagenet" else "give larger images"
+        raise ConfigError(
+            f"retrain: {H}x{W} images are too small for a network of {space.settings['layers']} "
+            f"layers with stem {space.stem} ({' '.join(str(error).split())[:120]}); {remedy}"
+        ) from error

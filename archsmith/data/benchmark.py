@@ -1,0 +1,109 @@
+"""A tabular benchmark: an architecture's true accuracy, looked up after a search, never in one.
+
+Source: Dong & Yang 2020, arXiv:2001.00326; Dong et al. 2021, arXiv:2009.00437 (NATS-Bench,
+topology search space).
+"""
+
+import csv
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from archsmith.errors import DataError
+from archsmith.files import write_atomically
+from search_spaces.architecture import Architecture
+from search_spaces.genotype import to_nasbench201
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """Where the table is and what of it is read.
+
+    Args:
+        table: a CSV file with a column `architecture` of NAS-Bench-201 strings; None for no
+            benchmark.
+        column: the accuracies, in %, to look up.
+        samples: architectures that `task=rank` draws for Kendall's tau.
+
+    Raises:
+        ValueError: fewer than 2 samples.
+    """
+
+    table: str | None
+    column: str
+    samples: int
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.samples, int) or self.samples < 2:
+            raise ValueError(
+                f"benchmark.samples: expected a whole number of at least 2, found {self.samples!r}"
+            )
+
+    def read(self) -> dict[str, float]:
+        """Architecture string -> accuracy in %. Raises DataError for a missing file, column or
+        number.
+        """
+        path = Path(str(self.table))
+        if not path.is_file():
+            raise DataError(
+                f"benchmark.table: no file '{path}'; give a CSV with a column 'architecture'"
+            )
+        with open(path, newline="", encoding="utf-8") as file:
+            rows = csv.DictReader(file)
+            columns = rows.fieldnames or []
+            if "architecture" not in columns or self.column not in columns:
+                raise DataError(
+                    f"{path}: expected the columns 'architecture' and '{self.column}', found "
+                    f"{', '.join(columns)}; set benchmark.column"
+                )
+            table = {}
+            for line, row in enumerate(rows, 2):
+                try:
+                    table[row["architecture"]] = float(row[self.column])
+                except (TypeError, ValueError):
+                    raise DataError(
+                        f"{path}, line {line}: {row[self.column]!r} in column '{self.column}' "
+                        "is no number"
+                    ) from None
+        return table
+
+
+def standing(table: dict[str, float], architecture: Architecture) -> dict[str, Any]:
+    """`accuracy` in %, `rank` (1 is best) `of` so many, and `regret` to the best in percentage
+    points.
+
+    Raises DataError where the table does not hold the architecture.
+    """
+    name = to_nasbench201(architecture)
+    if name not in table:
+        raise DataError(f"benchmark.table: it does not hold {name}; use the space it was made for")
+    accuracy, best = table[name], max(table.values())
+    return {
+        "architecture": name,
+        "accuracy": accuracy,
+        "rank": 1 + sum(other > accuracy for other in table.values()),
+        "of": len(table),
+        "best": best,
+        "regret": round(best - accuracy, 4),
+    }
+
+
+def look_up(benchmark: Benchmark, folder: Path) -> dict[str, Any]:
+    """Where the found architecture stands, and that of every epoch; also written to
+    `benchmark.json`.
+    """
+    table = benchmark.read()
+    found = standing(table, Architecture.load(folder / "architecture.json"))
+    epochs = sorted((folder / "architectures").glob("epoch_*.json"))
+    curve = [standing(table, Architecture.load(path))["accuracy"] for path in epochs]
+    content = {"column": benchmark.column, **found, "accuracy_by_epoch": curve}
+    write_atomically(folder / "benchmark.json", (json.dumps(content, indent=2) + "\n").encode())
+    log.info(
+        "benchmark: %s %.2f%%, rank %d of %d, regret %.2f points",
+        benchmark.column, found["accuracy"], found["rank"], found["of"], found["regret"],
+    )  # fmt: skip
+    return content

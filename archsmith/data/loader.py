@@ -1,0 +1,179 @@
+"""Images in memory, and batches of them: drawn, augmented and normalised.
+
+All randomness is a function of (seed, role, epoch, batch), never of the global random stream: the
+position is a loader's whole state, and an interrupted epoch goes on exactly as it would have.
+"""
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from archsmith.data.augment import Augment, generator
+from archsmith.data.names import printable
+from archsmith.errors import CheckpointError
+
+
+class Images:
+    """Labelled images in memory: pixels (N, C, H, W) uint8; labels (N,) int64, on the CPU.
+
+    `names` are the files they come from, where they come from files.
+    """
+
+    def __init__(self, pixels: Tensor, labels: Tensor, names: Sequence[str] = ()):
+        self.shape, self.names = tuple(pixels.shape[1:]), names
+        self.labels, self.device = labels, pixels.device
+        self._pixels, self._labels = pixels, labels
+
+    def to(self, device: torch.device) -> None:
+        self.device = device
+        self._pixels, self._labels = self._pixels.to(device), self.labels.to(device)
+
+    def batches(self, indices: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+        """For each (B,) positions: images (B, C, H, W) uint8, labels (B,), both on the device."""
+        for index in indices:
+            index = index.to(self.device, non_blocking=True)
+            yield self._pixels[index], self._labels[index]
+
+    def histogram(self) -> Tensor:
+        """(C, 256): how often each value occurs in each channel."""
+        return histogram(self._pixels.cpu())
+
+    def content(self) -> bytes | memoryview:
+        """What the fingerprint hashes: all pixels."""
+        return self._pixels.cpu().contiguous().numpy().data
+
+    def hashes(self, index: Tensor | slice) -> list[bytes]:
+        """One per image; equal ones are copies."""
+        return [digest(image) for image in self._pixels.cpu()[index].contiguous().numpy()]
+
+    def name(self, position: int) -> str:
+        """The file of an image, or its position."""
+        return printable(self.names[position]) if self.names else f"image {position}"
+
+
+def digest(pixels: np.ndarray) -> bytes:
+    """Equal for images of equal pixels only."""
+    return hashlib.blake2b(np.ascontiguousarray(pixels).data, digest_size=16).digest()
+
+
+def histogram(pixels: Tensor) -> Tensor:
+    """(N, C, H, W) uint8 to (C, 256) counts of each value in each channel."""
+    counts = torch.zeros(pixels.size(1), 256, dtype=torch.int64)
+    for chunk in pixels.split(1024):
+        for c, channel in enumerate(chunk.transpose(0, 1).flatten(1)):
+            counts[c] += torch.bincount(channel, minlength=256)
+    return counts
+
+
+@dataclass(frozen=True)
+class Normalise:
+    """Pixels to zero mean and unit deviation per channel; mean and std (C,), of values 0 to 1."""
+
+    mean: Tensor
+    std: Tensor
+
+    @classmethod
+    def fit(cls, histogram: Tensor) -> "Normalise":
+        """Mean and deviation of the counted values (C, 256); a constant channel is only centred."""
+        counts, values = histogram.double(), torch.arange(256.0, dtype=torch.float64)
+        total = counts.sum(1)
+        mean = (counts * values).sum(1) / total  # exact, so a constant channel has deviation 0
+        std = ((counts * (values - mean[:, None]) ** 2).sum(1) / total).sqrt()
+        return cls((mean / 255).float(), torch.where(std > 0, std / 255, 1.0).float())
+
+    def to(self, device: torch.device) -> "Normalise":
+        return Normalise(self.mean.to(device), self.std.to(device))
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """uint8 (B, C, H, W) to float32."""
+        return (images / 255 - self.mean[:, None, None]) / self.std[:, None, None]
+
+
+@dataclass(eq=False)
+class Loader:
+    """Batches `(x, y)` of some images: x (B, C, H, W) float32, normalised; y (B,) int64.
+
+    With `training`, each epoch has its own order, and the position is kept: iterating continues at
+    `batch` of `epoch`, then moves to the next epoch. After the last batch that is an empty
+    iteration, so a loader beside another repeats as `while True: yield from loader`, never by
+    `zip`. Without `training`, every pass is the whole index in order.
+
+    Args:
+        index: (N,) int64 positions in `images`.
+        drop_last: training leaves out an incomplete last batch where there is a full one. A last
+            batch of one image is always left out: batch normalisation cannot use it.
+
+    Raises:
+        ValueError: a batch size below 1, or below 2 in training.
+    """
+
+    images: Images
+    index: Tensor
+    batch_size: int
+    role: str
+    normalise: Normalise
+    training: bool = False
+    seed: int = 0
+    augment: Augment | None = None
+    drop_last: bool = False
+
+    def __post_init__(self) -> None:
+        least = 2 if self.training else 1
+        if self.batch_size < least:
+            raise ValueError(
+                f"batch_size: {self.batch_size} for '{self.role}', expected at least {least}"
+            )
+        self.epoch, self.batch = 0, 0
+
+    def __len__(self) -> int:
+        """Batches of a whole epoch."""
+        full, rest = divmod(len(self.index), self.batch_size)
+        dropped = self.training and (rest < 2 or (self.drop_last and full > 0))
+        return full + (rest > 0 and not dropped)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        if not self.training:
+            self.batch = 0
+        epoch, normalise = self.epoch, self.normalise.to(self.images.device)
+        for images, y in self.images.batches(self._order(epoch)[self.batch :]):
+            x = self._augmented(images, normalise)
+            self.batch += 1  # before handing over: a state saved in this step does not repeat it
+            yield x, y
+        self.epoch, self.batch = epoch + 1, 0
+
+    def drawn(self, epoch: int, batch: int) -> list[int]:
+        """Positions of the images in a batch of an epoch; none for a batch that there is not."""
+        order = self._order(epoch)
+        return order[batch].tolist() if 0 <= batch < len(order) else []
+
+    def _order(self, epoch: int) -> list[Tensor]:
+        index = self.index
+        if self.training:
+            source = generator(self.seed, self.role, epoch)
+            index = index[torch.randperm(len(index), generator=source)]
+        return list(index.split(self.batch_size))[: len(self)]
+
+    def _augmented(self, images: Tensor, normalise: Normalise) -> Tensor:
+        if self.augment is None:
+            return normalise(images)
+        source = generator(self.seed, self.role, self.epoch, self.batch)
+        draws = self.augment.draw(len(images), self.images.shape, source)
+        draws = draws.to(images.device, non_blocking=True)
+        return self.augment.cut(normalise(self.augment.move(images, draws)), draws)
+
+    def state_dict(self) -> dict[str, int]:
+        return {"epoch": self.epoch, "batch": self.batch}
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Raises CheckpointError for a position this loader does not have."""
+        valid = set(state) == {"epoch", "batch"} and state["epoch"] >= 0
+        if not valid or not 0 <= state["batch"] <= len(self):
+            raise CheckpointError(
+                f"data position of '{self.role}': {dict(state)}, expected an epoch and a batch "
+                f"up to {len(self)}; keep the saved run's data and batch_size, or set resume=never"
+            )
+        self.epoch, self.batch = state["epoch"], state["batch"]

@@ -1,0 +1,107 @@
+"""How a raw image becomes what a network was trained on. It belongs to the trained weights."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from archsmith.data.image_file import RESIZE
+from archsmith.data.loader import Normalise
+from archsmith.data.names import canonical
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What stands between an image file and a network, and what the network's logits mean.
+
+    It is fixed by the images that a network is trained on, and stored with its weights; evaluation,
+    exports and `archsmith.find` have it from there, whatever other images they meet.
+
+    Args:
+        input_shape: (C, H, W). Images of another height or width are stretched to it.
+        mean, std: of each channel, of values 0 to 1.
+        resize: the rule by which images are resized; there is one.
+
+    Raises:
+        ValueError: values that cannot belong together.
+    """
+
+    classes: tuple[str, ...]
+    input_shape: tuple[int, int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    resize: str = RESIZE
+
+    def __post_init__(self) -> None:
+        channels = self.input_shape[0]
+        if not all(type(n) is int and n > 0 for n in self.input_shape):
+            raise ValueError(f"preprocessing: input shape {self.input_shape}, expected (C, H, W)")
+        if not len(self.mean) == len(self.std) == channels:
+            raise ValueError(
+                f"preprocessing: {len(self.mean)} means and {len(self.std)} deviations, "
+                f"expected {channels} of each, one a channel"
+            )
+        if not all(map(math.isfinite, (*self.mean, *self.std))) or min(self.std) <= 0:
+            raise ValueError(
+                f"preprocessing: mean {self.mean}, std {self.std}, expected numbers, std above 0"
+            )
+        if self.resize != RESIZE:
+            raise ValueError(
+                f"preprocessing: images resized by '{self.resize}', expected '{RESIZE}'; use the "
+                "version that wrote the weights"
+            )
+
+    @property
+    def normalise(self) -> Normalise:
+        return Normalise(torch.tensor(self.mean), torch.tensor(self.std))
+
+    def about(self) -> dict[str, Any]:
+        """For JSON; `of` reads it."""
+        return {
+            "classes": list(self.classes),
+            "input_shape": list(self.input_shape),
+            "mean": list(self.mean),
+            "std": list(self.std),
+            "resize": self.resize,
+        }
+
+    @classmethod
+    def of(cls, about: Mapping[str, Any]) -> "Preprocessing":
+        """Raises KeyError, TypeError or ValueError unless it is what `about` says."""
+        classes = tuple(map(canonical, about["classes"]))
+        mean, std = (tuple(map(float, about[name])) for name in ("mean", "std"))
+        C, H, W = about["input_shape"]
+        return cls(classes, (C, H, W), mean, std, about["resize"])
+
+    def check_fits(self, input_shape: Sequence[int], classes: int) -> None:
+        """Raises ValueError unless it prepares images for a network of this input and output."""
+        if (self.input_shape, len(self.classes)) != (tuple(input_shape), classes):
+            raise ValueError(
+                f"preprocessing: for {self.input_shape} and {len(self.classes)} classes, found a "
+                f"network of {tuple(input_shape)} and {classes}; give that of its training images"
+            )
+
+    def check(self, images: Tensor) -> None:
+        """Raises ValueError unless these are raw images (B, C, H, W), uint8 or float of 0 to 1."""
+        if images.dim() != 4 or tuple(images.shape[1:]) != self.input_shape:
+            raise ValueError(
+                f"images: shape {tuple(images.shape)}, expected (B, "
+                f"{', '.join(map(str, self.input_shape))}); resize them ({self.resize}), and give "
+                "one image as image[None]"
+            )
+        if images.dtype == torch.uint8:
+            return
+        if not images.is_floating_point():
+            raise ValueError(
+                f"images: {images.dtype}, expected uint8 of 0 to 255, or float of 0 to 1; convert "
+                "them"
+            )
+        least, most = (float(value) for value in images.aminmax()) if len(images) else (0.0, 0.0)
+        if not 0 <= least <= most <= 1:
+            raise ValueError(
+                f"images: float of {least:.3g} to {most:.3g}, expected 0 to 1, not normalised; "
+                "give pixels as uint8, or divided by 255"
+            )

@@ -1,0 +1,320 @@
+"""Which of the images each role may read.
+
+`train` is for weights, `val` for alphas. `select`, never augmented, is for measuring: it moves
+neither, and is the same for every strategy. `test` is for the final evaluation: loaded when first
+asked for, every request counted.
+"""
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from archsmith.data.augment import Augment, generator
+from archsmith.data.loader import Images, Loader, Normalise
+from archsmith.data.preprocessing import Preprocessing
+from archsmith.data.split import Settings, allocate, pick, stratified
+from archsmith.errors import DataError
+
+log = logging.getLogger(__name__)
+
+IMBALANCE = 10  # the largest class by the smallest, from which on it is said
+OF_ROLE = {"train": "split", "val": "split", "select": "select"}  # the setting of its size
+STATISTICS = 2048  # images that batch-norm statistics are re-estimated on
+Shape = tuple[int, int, int]  # C, H, W
+
+
+@dataclass(frozen=True)
+class Roles:
+    """The loaders of a search. `val` is None in a one-level search.
+
+    `statistics` re-estimates batch normalisation: whole batches of at most 2048 training images,
+    never augmented, always the same ones in the same mixed order. `sample` is one batch of `select`
+    images, always the same ones, in which classes have their proportions.
+    """
+
+    train: Loader
+    val: Loader | None
+    select: Loader
+    statistics: Loader
+    sample: Loader
+
+
+class Data:
+    """A set of training images, their split into roles, and the way to the test images.
+
+    Args:
+        test: loads the test images in a shape (C, H, W); called by the first `test()`. What has one
+            shape of its own gives that.
+        val: (N,) bool, the images that are `val` by the user's own choice; None splits at random.
+        normalise: None computes mean and deviation from the training images.
+        test_identity: stands for the test images in the fingerprint, unread.
+        skipped: how many unreadable images were left out.
+
+    Raises:
+        DataError: fewer than 2 classes, or a class without a training image.
+        ValueError: an augmentation that does not fit the image size.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        classes: Sequence[str],
+        images: Images,
+        test: Callable[[Shape], Images],
+        settings: Settings,
+        *,
+        val: Tensor | None = None,
+        normalise: Normalise | None = None,
+        test_identity: bytes = b"",
+        skipped: int = 0,
+    ):
+        self.name, self.classes, self.settings = name, tuple(classes), settings
+        self.images, self.input_shape, self.skipped = images, images.shape, skipped
+        self.test_reads = 0
+        self._load_test, self._test_identity, self._val = test, test_identity, val
+        self._test: Images | None = None
+        self._fingerprint, self._compared = "", False
+        if len(self.classes) < 2:
+            raise DataError(f"{name}: {len(self.classes)} class, expected at least 2; add a class")
+        for label in (self._counts(images.labels) == 0).nonzero().flatten().tolist():
+            raise DataError(
+                f"{name}: class '{self.classes[label]}' has no training image, expected 1 or more; "
+                "add images, or remove the class"
+            )
+        self._warn_of_imbalance()
+        Augment.of(settings.augment).check(self.input_shape)
+        self.normalise = normalise or Normalise.fit(images.histogram())
+        if val is not None:
+            _warn_of_copies("val", images, ~val, images, val)
+
+    def to(self, device: torch.device | str) -> "Data":
+        """Moves the images in memory; batches, also of loaders made before, come on the device."""
+        for images in (self.images, self._test):
+            if images is not None:
+                images.to(torch.device(device))
+        return self
+
+    def loaders(
+        self, batch_size: int, *, one_level: bool, seed: int, drop_last: bool = False
+    ) -> Roles:
+        """The loaders of a search; `select` is the same in every one, whatever the strategy.
+
+        Raises:
+            DataError: fewer than 2 images in a role.
+            ValueError: a batch size below 2.
+        """
+        index = self.split(one_level=one_level)
+        train, select = index["train"], index["select"]
+        if self._val is None and not self._compared:
+            self._compared = True
+            for role in [role for role in index if role != "train"]:
+                _warn_of_copies(role, self.images, train, self.images, index[role])
+
+        def augmented(role: str, index: Tensor) -> Loader:
+            return self._training(role, index, batch_size, seed, self.settings.augment, drop_last)
+
+        mixed = train[torch.randperm(len(train), generator=generator(seed, "statistics"))]
+        whole = max(1, min(len(mixed), STATISTICS) // batch_size) * batch_size
+        return Roles(
+            train=augmented("train", train),
+            val=None if one_level else augmented("val", index["val"]),
+            select=self.plain("select", select, batch_size),
+            statistics=self.plain("statistics", mixed[:whole], batch_size),
+            sample=self.plain("sample", self._sample(select, batch_size), batch_size),
+        )
+
+    def training(
+        self,
+        batch_size: int,
+        seed: int,
+        augment: Mapping[str, Any] | None = None,
+        drop_last: bool = False,
+    ) -> Loader:
+        """All training images, augmented: for retraining. `augment` replaces the settings it names.
+
+        Raises ValueError for a batch size below 2, or an unknown or too large augmentation.
+        """
+        settings = {**self.settings.augment, **(augment or {})}
+        index = torch.arange(len(self.images.labels))
+        return self._training("training", index, batch_size, seed, settings, drop_last)
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """That of a network trained on these images; it goes with the network's weights."""
+        mean, std = (tuple(values.tolist()) for values in (self.normalise.mean, self.normalise.std))
+        C, H, W = self.input_shape
+        return Preprocessing(self.classes, (C, H, W), mean, std)
+
+    def test(self, batch_size: int, preprocessing: Preprocessing | None = None) -> Loader:
+        """The test images in order, not augmented; loaded by the first call, every call counted.
+
+        preprocessing: of the network that is tested, by whose size and statistics they are read;
+        None: as these data's own.
+
+        Raises DataError where they cannot have that size.
+        """
+        chosen = preprocessing or self.preprocessing
+        self.test_reads += 1
+        if self._test is None or self._test.shape != chosen.input_shape:
+            self._test = self._load_test(chosen.input_shape)
+            _check_shape(self.name, self._test, chosen)
+            _warn_of_copies("test", self.images, slice(None), self._test, slice(None))
+            self._test.to(self.images.device)
+        index = torch.arange(len(self._test.labels))
+        return Loader(self._test, index, batch_size, "test", chosen.normalise)
+
+    def plain(self, role: str, index: Tensor, batch_size: int) -> Loader:
+        """These training images in this order, not augmented, the same in every pass."""
+        return Loader(self.images, index, batch_size, role, self.normalise)
+
+    def split(self, *, one_level: bool) -> dict[str, Tensor]:
+        """Role -> positions of its images, ascending: `train`, `val` unless one-level, `select`.
+
+        `select` comes first, so that a comparison's strategies are measured on the same images,
+        which move neither weights nor alphas: a share of each class, or, where the user holds
+        images out, half of each class of those. The user's others are `val`; a one-level search,
+        which has no use for them, leaves them alone.
+
+        Raises DataError where a role has fewer than 2 images.
+        """
+        settings = self.settings
+        if self._val is None:
+            rest, select = self._shared(
+                "select", torch.arange(len(self.images.labels)), 1 - settings.select
+            )
+            train, val = (rest, None) if one_level else self._shared("split", rest, settings.split)
+        else:
+            train = (~self._val).nonzero().flatten()
+            val, select = self._shared("select", self._val.nonzero().flatten(), 0.5)
+        found = {"train": train, "select": select}
+        if not one_level and val is not None:
+            found["val"] = val
+        for role, index in found.items():
+            if len(index) < 2:
+                raise DataError(
+                    f"{self.name}: {len(index)} of {len(self.images.labels)} images for role "
+                    f"'{role}', expected 2 or more; {self._more_images(role)}"
+                )
+        return found
+
+    def _shared(self, key: str, index: Tensor, share: float) -> tuple[Tensor, Tensor]:
+        """A share of each class of these images, and the others; a function of `data.seed`."""
+        source = generator(self.settings.seed, key)
+        first, second = stratified(self.images.labels[index], share, source)
+        return index[first], index[second]
+
+    def _more_images(self, role: str) -> str:
+        """What gives a role images; no share does where a class keeps its only one for training."""
+        if self._val is not None:
+            return f"add images to {'train' if role == 'train' else 'val'}/"
+        if int((self._counts(self.images.labels) - 1).sum()) < 2:
+            return "add images: every class keeps one for training, whatever the share"
+        setting = "data.select" if role == "select" else "data.split"
+        return f"add images, or {'raise' if role == 'select' else 'lower'} {setting}"
+
+    def fingerprint(self) -> str:
+        """sha256, in hex, of shape, classes, labels, training pixels and the test files' identity.
+
+        Of images that stay on disk names and sizes stand for the pixels.
+        """
+        if not self._fingerprint:
+            digest = hashlib.sha256(json.dumps([self.input_shape, self.classes]).encode())
+            for part in (self.images.labels, self._val):
+                digest.update(b"" if part is None else part.numpy().tobytes())
+            digest.update(self.images.content())
+            digest.update(self._test_identity)
+            self._fingerprint = digest.hexdigest()
+        return self._fingerprint
+
+    def describe(self, *, one_level: bool) -> dict[str, Any]:
+        """For the run log: name, shape, and images per role and class; `test` once it was read."""
+        index = self.split(one_level=one_level)
+        labels = {role: self.images.labels[found] for role, found in index.items()}
+        if self._test is not None:
+            labels["test"] = self._test.labels
+        counts = {role: self._counts(found).tolist() for role, found in labels.items()}
+        return {
+            "name": self.name,
+            "input_shape": list(self.input_shape),
+            "images": {r: dict(zip(self.classes, n, strict=True)) for r, n in counts.items()},
+            "skipped": self.skipped,
+            "test_reads": self.test_reads,
+        }
+
+    def _warn_of_imbalance(self) -> None:
+        counts = self._counts(self.images.labels)
+        most, least = int(counts.argmax()), int(counts.argmin())
+        if counts[most] >= IMBALANCE * counts[least]:
+            log.warning(
+                "data: imbalanced, class '%s' has %d training images and '%s' %d; every role "
+                "gets its share, and test_balanced_accuracy is the number to read",
+                self.classes[most], counts[most], self.classes[least], counts[least],
+            )  # fmt: skip
+
+    def _sample(self, index: Tensor, count: int) -> Tensor:
+        """At most so many of these images, classes in proportion, the same for a `data.seed`."""
+        labels, source = self.images.labels[index], generator(self.settings.seed, "sample")
+        taken = allocate(self._counts(labels), min(count, len(index)))
+        return index[pick(labels, taken, source)]
+
+    def _training(
+        self,
+        role: str,
+        index: Tensor,
+        batch_size: int,
+        seed: int,
+        augment: Mapping[str, Any],
+        drop_last: bool,
+    ) -> Loader:
+        chosen = Augment.of(augment)
+        chosen.check(self.input_shape)
+        return Loader(
+            self.images,
+            index,
+            batch_size,
+            role,
+            self.normalise,
+            training=True,
+            seed=seed,
+            augment=chosen,
+            drop_last=drop_last,
+        )
+
+    def _counts(self, labels: Tensor) -> Tensor:
+        return torch.bincount(labels, minlength=len(self.classes))
+
+
+def _check_shape(name: str, test: Images, wanted: Preprocessing) -> None:
+    if test.shape != wanted.input_shape:
+        found, expected = ("x".join(map(str, s)) for s in (test.shape, wanted.input_shape))
+        raise DataError(
+            f"{name}: test images of {found}, expected {expected}, on which the network was "
+            "trained; give images of that shape"
+        )
+
+
+def _warn_of_copies(
+    role: str, images: Images, index: Tensor | slice, others: Images, other: Tensor | slice
+) -> None:
+    """Logs how many images of a role are also trained on, with examples; none is left out."""
+    known = dict(zip(images.hashes(index), _positions(images, index), strict=True))
+    found = zip(others.hashes(other), _positions(others, other), strict=True)
+    copies = [(position, known[digest]) for digest, position in found if digest in known]
+    if copies:
+        log.warning(
+            "data: %d images of '%s' are exact copies of training images, so its accuracy says too "
+            "much; as %s",
+            len(copies),
+            role,
+            ", ".join(f"{others.name(a)} of {images.name(b)}" for a, b in copies[:3]),
+        )
+
+
+def _positions(images: Images, index: Tensor | slice) -> list[int]:
+    return torch.arange(len(images.labels))[index].tolist()

@@ -1,0 +1,95 @@
+"""How training images are shared out: by class in proportion, as a function of the seed."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from archsmith.data.augment import Augment, generator
+from archsmith.errors import DataError
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What every set lets the user choose.
+
+    Args:
+        limit: at most so many training images, classes in proportion; None takes all.
+        select: share of the training images that every search holds out to measure on.
+        split: share of the others that train the weights; the rest is `val`, but for a one-level
+            search.
+        augment: `crop`, `flip`, `cutout`; see `archsmith.data.augment.Augment`.
+        seed: of the limit and of the split.
+
+    Raises:
+        ValueError: a share outside (0, 1), a limit below 1, an unknown augmentation.
+    """
+
+    limit: int | None
+    split: float
+    select: float
+    augment: Mapping[str, Any]
+    seed: int
+
+    def __post_init__(self) -> None:
+        check_share("split", self.split)
+        check_share("select", self.select)
+        if self.limit is not None and (not isinstance(self.limit, int) or self.limit < 1):
+            raise ValueError(f"data.limit: {self.limit}, expected 1 image or more, or null for all")
+        Augment.of(self.augment)
+
+
+def check_share(name: str, value: float) -> None:
+    if not 0 < value < 1:
+        raise ValueError(f"data.{name}: {value}, expected a share above 0 and below 1")
+
+
+def allocate(sizes: Tensor, count: int) -> Tensor:
+    """Of each class (K,) so many that they make `count`, in proportion; largest remainder."""
+    product, total = sizes * count, int(sizes.sum())
+    taken = product // total
+    short = count - int(taken.sum())
+    taken[(product % total).argsort(descending=True, stable=True)[:short]] += 1
+    return taken
+
+
+def pick(labels: Tensor, taken: Tensor, source: torch.Generator) -> Tensor:
+    """(N,) bool: `taken[k]` random images of each class k."""
+    mixed = torch.randperm(len(labels), generator=source)
+    order = mixed[labels[mixed].argsort(stable=True)]  # by class, mixed within it
+    sizes = torch.bincount(labels, minlength=len(taken))
+    rank = torch.arange(len(labels)) - (sizes.cumsum(0) - sizes)[labels[order]]
+    chosen = torch.zeros(len(labels), dtype=torch.bool)
+    chosen[order] = rank < taken[labels[order]]
+    return chosen
+
+
+def stratified(labels: Tensor, share: float, source: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Positions of a share of each class, and of the others.
+
+    Both have every class of 2 images or more; a class of one image is in the first.
+    """
+    sizes = torch.bincount(labels)
+    taken = allocate(sizes, round(share * len(labels)))
+    taken = taken.maximum(sizes.clamp(max=1)).minimum((sizes - 1).maximum(sizes.clamp(max=1)))
+    chosen = pick(labels, taken, source)
+    return chosen.nonzero().flatten(), (~chosen).nonzero().flatten()
+
+
+def limited(strata: Tensor, settings: Settings) -> Tensor:
+    """Positions of at most `data.limit` images. Raises DataError where a stratum would get none."""
+    limit, count = settings.limit, len(strata)
+    if limit is None or limit >= count:
+        return torch.arange(count)
+    sizes = torch.bincount(strata)
+    taken = allocate(sizes, limit)
+    if ((taken == 0) & (sizes > 0)).any():
+        smallest = int(sizes[sizes > 0].min())
+        raise DataError(
+            f"data.limit: {limit} of {count} images leave none of a class that has {smallest}, "
+            f"expected 1 or more; set data.limit to {math.ceil(count / smallest)} or more, or null"
+        )
+    return pick(strata, taken, generator(settings.seed, "limit")).nonzero().flatten()

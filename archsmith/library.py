@@ -1,0 +1,137 @@
+"""Archsmith as a library: a search over your own operations and images, from a notebook."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from hydra import compose, initialize_config_dir
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from archsmith.cli import naming
+from archsmith.cli.naming import CONF
+from archsmith.cli.objects import build
+from archsmith.cli.preflight import preflight
+from archsmith.data.benchmark import Benchmark
+from archsmith.data.loader import Images
+from archsmith.data.sets import Data
+from archsmith.data.split import Settings
+from archsmith.errors import ConfigError
+from archsmith.job import Job
+from archsmith.phases.pipeline import PHASES
+from archsmith.phases.run import Run
+from archsmith.result.classifier import Classifier
+from archsmith.result.limits import Budget
+from archsmith.result.report.hparams import write_session
+from archsmith.result.report.page import write_report
+from archsmith.search.settings import SearchSettings
+from search_spaces.architecture import Architecture
+
+
+def find(
+    train: Dataset,
+    test: Dataset | None = None,
+    *,
+    operations: Mapping[str, Callable[..., nn.Module]] | None = None,
+    overrides: Sequence[str] = (),
+    folder: Path | str = "outputs/notebook",
+) -> tuple[Classifier, Architecture]:
+    """Searches, retrains, and returns the trained network (on the CPU, in eval mode) and its cells.
+
+    The network takes raw images (B, C, H, W) as `train` has them, uint8 or float from 0 to 1: how
+    they are normalised is a part of it.
+
+    All a run leaves is in `folder`; the same call continues there.
+
+    Args:
+        train, test: items are (image, label): uint8, or float from 0 to 1, (C, H, W), all of a
+            shape; labels from 0. `test` is read once, after all else.
+        operations: candidates besides those of the space, as `op(c_in, c_out, stride, *, affine,
+            search)`; all are used unless `space.candidates` names some.
+        overrides: what would stand on the command line: `strategy=pcdarts`, `search.epochs=10`.
+
+    Raises:
+        ConfigError: settings that are impossible, images that are not as said.
+    """
+    more, folder = dict(operations or {}), Path(folder)
+    with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
+        config = compose("config", overrides=list(overrides), return_hydra_config=True)
+    names = {name: config.hydra.runtime.choices[name] for name in ("strategy", "space")}
+    candidates = list(config.space.candidates)
+    if not any(override.startswith("space.candidates=") for override in overrides):
+        candidates += list(more)
+    images = _images(train)
+    data = Data(
+        "own",
+        [str(label) for label in range(int(images.labels.max()) + 1)],
+        images,
+        lambda _: _images(cast(Dataset, test)),
+        Settings(None, config.data.split, config.data.select, config.data.augment, config.seed),
+    )
+    space = build(
+        config.space,
+        operations=more,
+        candidates=candidates,
+        input_shape=images.shape,
+        classes=len(data.classes),
+    )
+    runtime = build(config.runtime)
+    device = runtime.start(config.device, config.seed)
+    settings = naming.identity(config) | {"operations": sorted(more)}
+    job = Job(
+        names=names | {"data": data.name},
+        settings=settings,
+        folder=folder,
+        resume=config.resume,
+        checkpoint_seconds=config.checkpoint.every_seconds,
+        seed=config.seed,
+        device=device,
+        runtime=runtime,
+        data=data,
+        fingerprint=data.fingerprint(),
+        space=space,
+        strategy=build(config.strategy),
+        search=SearchSettings(**config.search),
+        recipe=build(config.retrain),
+        formats=[],
+        benchmark=Benchmark(**config.benchmark),
+        budget=Budget(**config.budget),
+        baseline=None,
+    )
+    phases = ("search", "retrain", *(["evaluate"] if test is not None else []))
+    preflight(job, phases)
+    run = Run(job)
+    for phase in phases:
+        PHASES[phase](run)
+    write_report(folder, "archsmith.find(...)")
+    write_session(folder, run.results.fields, settings, ())
+    final = run.final()
+    return Classifier(final.net, final.preprocessing).cpu().eval(), final.architecture
+
+
+def _images(items: Dataset) -> Images:
+    """All items of a data set in memory. Raises ConfigError where one is not as `find` says."""
+    pixels, labels = [], []
+    for position in range(len(items)):  # type: ignore[arg-type]
+        image, label = items[position]
+        pixels.append(_bytes(image, position))
+        labels.append(int(label))
+    shapes = {tuple(image.shape) for image in pixels}
+    if len(shapes) != 1:
+        raise ConfigError(f"train: images of {len(shapes)} shapes {sorted(shapes)[:3]}, expected 1")
+    if min(labels) < 0:
+        raise ConfigError(f"train: label {min(labels)}, expected 0 or more")
+    return Images(torch.stack(pixels), torch.tensor(labels))
+
+
+def _bytes(image: Any, position: int) -> Tensor:
+    image = torch.as_tensor(image)
+    if image.dtype == torch.uint8 and image.dim() == 3:
+        return image
+    if image.is_floating_point() and image.dim() == 3 and 0 <= image.min() <= image.max() <= 1:
+        return (image * 255).round().to(torch.uint8)
+    raise ConfigError(
+        f"train: item {position} is {tuple(image.shape)} {image.dtype}, expected (C, H, W) uint8, "
+        "or float from 0 to 1 (not normalised: Archsmith does that)"
+    )

@@ -1,0 +1,216 @@
+"""One network computed by several processes: each its share of the images, all the same result.
+
+A pass takes what every process has alike (images, weights, gates) and gives every process the same
+logits of all images; only in between are the images split. So losses, updates, second derivatives
+and measurements are those of one process, and know nothing of it. Two operations do that, each the
+other's derivative to any order:
+
+- `summed`: the processes' parts -> their sum, on each. Its derivative is `shared`.
+- `shared`: what all have alike -> what each uses for its part. Its derivative is `summed`.
+
+Batch norms use the mean and variance of all images (Ioffe & Szegedy 2015, arXiv:1502.03167, over
+the whole batch). torch.nn.SyncBatchNorm needs CUDA, and differentiates only once.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd import Function
+from torch.func import functional_call
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from archsmith.parallel import distributed
+from supernets.chains import LAYERS
+from supernets.fused import record
+from supernets.mixed_op import ChosenOps
+from supernets.mixture import GroupMixture, Mixture
+from supernets.network import Network
+
+
+class _Sum(Function):
+    @staticmethod
+    def forward(ctx: Any, *parts: Tensor) -> tuple[Tensor, ...]:
+        ctx.set_materialize_grads(False)
+        flat = torch.cat([part.flatten() for part in parts])
+        distributed.all_reduce(flat)
+        sizes = [part.numel() for part in parts]
+        return tuple(
+            whole.view(part.shape).to(part.dtype)
+            for whole, part in zip(flat.split(sizes), parts, strict=True)
+        )
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+        return _applied(_Share, gradients)
+
+
+class _Share(Function):
+    @staticmethod
+    def forward(ctx: Any, *tensors: Tensor) -> tuple[Tensor, ...]:
+        ctx.set_materialize_grads(False)
+        return tuple(tensor.view_as(tensor) for tensor in tensors)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+        return _applied(_Sum, gradients)
+
+
+def _applied(function: type[Function], tensors: Iterable[Tensor | None]) -> tuple[Any, ...]:
+    """The function of those that are there: what has no gradient gets none, as in one process."""
+    tensors = list(tensors)
+    made = iter(function.apply(*(t for t in tensors if t is not None)))
+    return tuple(None if t is None else next(made) for t in tensors)
+
+
+def summed(part: Tensor) -> Tensor:
+    return _Sum.apply(part)[0]
+
+
+def shared(tensors: Sequence[Tensor | None]) -> tuple[Any, ...]:
+    """Those with a gradient to come, in one operation: one message in the backward pass."""
+    wanted = [t if t is not None and t.requires_grad else None for t in tensors]
+    if not torch.is_grad_enabled() or all(t is None for t in wanted):
+        return tuple(tensors)
+    made = _applied(_Share, wanted)
+    return tuple(t if new is None else new for t, new in zip(tensors, made, strict=True))
+
+
+class Portion(NamedTuple):
+    """The images [start, stop) of `total` that this process computes.
+
+    Batches of fewer images than processes are computed whole by each; `copies` is then their
+    number, else 1.
+    """
+
+    start: int
+    stop: int
+    total: int
+    copies: int
+
+    @classmethod
+    def mine(cls, total: int) -> "Portion":
+        return cls.of(total, distributed.rank(), distributed.size())
+
+    @classmethod
+    def of(cls, total: int, rank: int, size: int) -> "Portion":
+        if total < size:
+            return cls(0, total, total, size)
+        each, more = divmod(total, size)
+        start = rank * each + min(rank, more)
+        return cls(start, start + each + (rank < more), total, 1)
+
+    def whole(self, part: Tensor) -> Tensor:
+        """The parts (b, K) of all processes as (B, K), on each."""
+        if self.copies > 1:
+            return summed(part / self.copies)
+        return summed(F.pad(part, (0, 0, self.start, self.total - self.stop)))
+
+    def gathered(self, images: Tensor) -> Tensor:
+        """The images (b, C, H, W) uint8 of all processes as (B, C, H, W), on each."""
+        if len(images) == self.total:
+            return images
+        every = images.new_zeros(self.total, *images.shape[1:])
+        every[self.start : self.stop] = images
+        distributed.all_reduce(every)
+        return every
+
+
+_now = Portion(0, 0, 0, 1)  # of the pass that runs
+
+
+class GlobalNetwork(Network):
+    """A network whose passes all processes compute together; `x` (B, C, H, W) is whole on each."""
+
+    inside = False
+
+    def forward(self, x: Tensor, mixture: Mixture | None = None) -> Tensor | tuple[Tensor, Tensor]:
+        if self.inside or x.is_meta:
+            return super().forward(x, mixture)
+        global _now
+        _now = portion = Portion.mine(len(x))
+        names, weights = zip(*self.named_parameters(), strict=True)
+        given = dict(zip(names, shared(weights), strict=True))
+        part = None if mixture is None else _shared_mixture(mixture)
+        self.inside = True
+        try:
+            found = functional_call(self, given, (x[portion.start : portion.stop], part))
+        finally:
+            self.inside = False
+        if isinstance(found, tuple):
+            logits, auxiliary = map(portion.whole, found)
+            return logits, auxiliary
+        return portion.whole(found)
+
+
+def _shared_mixture(mixture: Mixture) -> Mixture:
+    parts = mixture.groups.values()
+    made = iter(shared([t for part in parts for t in (part.gates, part.factors)]))
+    return Mixture(
+        {name: GroupMixture(next(made), next(made), p.active) for name, p in mixture.groups.items()}
+    )
+
+
+class GlobalNorm(nn.BatchNorm2d):
+    """A batch norm over the images of all processes: (b, C, ...) -> (b, C, ...)."""
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        pass  # the layer this one replaces has its own number of dimensions
+
+    def forward(self, input: Tensor) -> Tensor:
+        if not self.training and self.running_mean is not None:
+            return super().forward(input)
+        y, mean, variance = self.normalise(input, self.weight, self.bias)
+        if self.training and self.track_running_stats:
+            record([self], [mean], [variance])
+        return y
+
+    def normalise(
+        self, input: Tensor, weight: Tensor | None, bias: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The normalised images, and the mean and unbiased variance (C,) of those of all processes.
+
+        Sums over processes are in float64, normalisation is in float32 at least.
+        """
+        x = input.float() if input.dtype.itemsize < 4 else input
+        axes = [axis for axis in range(x.dim()) if axis != 1]
+        var, mean = (v.double() for v in torch.var_mean(x, axes, correction=0))  # (C,) each
+        count = mean.new_full((1,), x.numel() / x.size(1))
+        sums = summed(torch.cat([mean * count, (var + mean**2) * count, count]))
+        sums = shared([sums])[0]
+        mean, square = (sums[:-1] / sums[-1]).view(2, -1)
+        var = square - mean**2
+        scale = (var + self.eps).rsqrt() * (1.0 if weight is None else weight)
+        shift = -mean * scale + (0.0 if bias is None else bias)
+        shape = [1, -1] + [1] * (x.dim() - 2)
+        y = torch.addcmul(shift.to(x).view(shape), x, scale.to(x).view(shape))
+        n = sums[-1].detach() / _now.copies
+        unbiased = var.detach() * n / (n - 1).clamp_min(1.0)
+        return y.to(input.dtype), mean.detach().to(x), unbiased.to(x)
+
+
+LAYERS[GlobalNorm] = LAYERS[nn.BatchNorm2d]  # the fused form runs it beside its like, too
+
+
+class GlobalChosenOps(ChosenOps):
+    """Drop-path drawn for all images by every process, which keeps its share."""
+
+    def kept(self, x: Tensor) -> Tensor:
+        return super().kept(x.new_empty(_now.total, 1))[_now.start : _now.stop]
+
+
+def across_processes(net: Network) -> Network:
+    """The same network; from now on its passes are computed by all processes, if there are several.
+
+    Parameters, buffers and their names stay. The form must be the reference or fused.
+    """
+    if distributed.size() > 1:
+        net.__class__ = GlobalNetwork
+        for module in net.modules():
+            if isinstance(module, _BatchNorm):
+                module.__class__ = GlobalNorm
+            elif isinstance(module, ChosenOps):
+                module.__class__ = GlobalChosenOps
+    return net

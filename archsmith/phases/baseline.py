@@ -1,0 +1,55 @@
+"""The phase of a hand-made network beside the found one."""
+
+import json
+import logging
+from dataclasses import asdict
+
+from archsmith.errors import ConfigError
+from archsmith.phases.run import Run
+from archsmith.result.network import KEY, final_space
+from archsmith.result.retrain import train
+from archsmith.result.weights import save_weights
+from archsmith.train.runtime import seed_everything
+
+log = logging.getLogger(__name__)
+
+
+def baseline(run: Run) -> None:
+    """Trains a network made by hand as the found one is, reads the test split once with it.
+
+    Leaves `baseline_<network>.safetensors`.
+    """
+    job, architecture = run.job, run.architecture()
+    if job.baseline is None:
+        raise ConfigError("baseline: null, expected one; set baseline=resnet18")
+    name = job.baseline.network
+    phase = f"baseline_{name}"
+    identity = run.identity("retrain") | asdict(job.baseline)
+    identity["architecture"] = architecture.identity
+    if run.finished(phase, identity):
+        return
+    seed_everything(job.seed)
+    net, told = job.baseline.beside(final_space(job.space, job.recipe), architecture)
+    log.info(
+        "%s: width %.3g, %s parameters, %.3f of the found network's %s",
+        phase, told["width"], f"{told['parameters']:,}", told["ratio"], told["match"],
+    )  # fmt: skip
+    checkpoints = run.checkpoints(phase, identity)
+    seed_everything(job.seed)
+    with run.measuring(phase):
+        net = train(
+            net.to(job.device),
+            job.data.to(job.device),
+            job.recipe,
+            folder=job.folder,
+            device=job.device,
+            seed=job.seed,
+            record=run.record,
+            checkpoints=checkpoints,
+        )
+        preprocessing = job.data.preprocessing
+        about = {"network": told, "preprocessing": preprocessing.about()}
+        save_weights(net, job.folder / f"{phase}.safetensors", {KEY: json.dumps(about)})
+        told |= run.tested(net, preprocessing)
+    run.results.update(baseline={name: told}, test_reads=run.results.fields["test_reads"] + 1)
+    run.finish(phase, identity)

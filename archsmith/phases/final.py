@@ -1,0 +1,117 @@
+"""The phases of the found network: retraining, the final evaluation, the export."""
+
+import logging
+from typing import Any
+
+from archsmith.data.preprocessing import Preprocessing
+from archsmith.data.roles import Data
+from archsmith.errors import ConfigError, configuring
+from archsmith.phases.run import Run
+from archsmith.phases.within_budget import fit_of, spent
+from archsmith.result.export.files import export as run_export
+from archsmith.result.network import digest_of, final_space, save_final
+from archsmith.result.outcome import UNTESTED
+from archsmith.result.retrain import retrain as run_retrain
+from archsmith.train.runtime import seed_everything
+from search_spaces.architecture import Architecture
+from supernets.costs import macs, parameters
+from supernets.forms import use_form
+from supernets.network import Network
+
+log = logging.getLogger(__name__)
+
+
+def retrain(run: Run) -> None:
+    """Leaves `weights.safetensors` of the final network, trained on all training images."""
+    job, architecture = run.job, run.architecture()
+    identity = run.identity("retrain") | {"architecture": architecture.identity}
+    if run.finished("retrain", identity):
+        return
+    if job.budget.limits and job.architecture is not None:
+        run.budgeted(spent(fit_of(job), architecture))
+    run.keep(architecture)
+    seed_everything(job.seed)
+    job.data.to(job.device)
+    with run.measuring("retrain"):
+        net = run_retrain(
+            final_space(job.space, job.recipe),
+            architecture,
+            job.data,
+            job.recipe,
+            folder=job.folder,
+            device=job.device,
+            seed=job.seed,
+            form=job.form,
+            record=run.record,
+            checkpoints=run.checkpoints("retrain", identity),
+        )
+        save_final(net, job.folder / "weights.safetensors", architecture, job.data, job.recipe)
+    run.results.update(**_size(net, architecture), **UNTESTED)
+    run.finish("retrain", identity)
+
+
+def evaluate(run: Run) -> None:
+    """Reads the test split: once in a full run, counted."""
+    job = run.job
+    net, architecture, preprocessing, data, path = run.final()
+    identity = run.identity() | {
+        "architecture": architecture.identity,
+        "weights": digest_of(path),
+    }
+    if run.finished("evaluate", identity):
+        return
+    _check_same_data(job.data, data, preprocessing)
+    with configuring():
+        use_form(net, job.form, job.device)
+    log.info("evaluate: the test images are read")
+    with run.measuring("evaluate"):
+        tested = run.tested(net, preprocessing)
+    reads = run.results.fields["test_reads"] + 1
+    run.results.update(**tested, test_reads=reads, **_size(net, architecture))
+    run.finish("evaluate", identity)
+
+
+def _check_same_data(found: Data, name: str, trained: Preprocessing) -> None:
+    """Raises ConfigError for images of other classes than the network was trained on."""
+    if found.name != name:
+        raise ConfigError(
+            f"data: the weights were trained on {name}, found data={found.name}; set data={name}"
+        )
+    if found.classes != trained.classes:
+        absent, new = (
+            ", ".join([repr(c) for c in a if c not in b][:5]) or "none"
+            for a, b in ((trained.classes, found.classes), (found.classes, trained.classes))
+        )
+        raise ConfigError(
+            f"data: the weights were trained on {len(trained.classes)} classes, found "
+            f"{len(found.classes)} (absent: {absent}; unknown: {new}); give images of the same "
+            "classes under the same names, or retrain"
+        )
+
+
+def _size(net: Network, architecture: Architecture) -> dict[str, Any]:
+    return {
+        "parameters": parameters(net),
+        "macs": macs(net),
+        "architecture": architecture.identity,
+    }
+
+
+def export(run: Run) -> None:
+    """Leaves the network in forms that need no project, each checked in a fresh process."""
+    job = run.job
+    net, architecture, preprocessing, data, path = run.final()
+    identity = {"weights": digest_of(path), "formats": list(job.formats)}
+    if run.finished("export", identity):
+        return
+    log.info("export: %s, each loaded again in a fresh process", ", ".join(job.formats) or "none")
+    with run.measuring("export"):
+        run_export(
+            net.cpu(),
+            architecture,
+            job.folder / "export",
+            preprocessing=preprocessing,
+            formats=job.formats,
+        )
+    run.results.update(data=data, **_size(net, architecture))
+    run.finish("export", identity)

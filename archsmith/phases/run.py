@@ -1,0 +1,142 @@
+"""A job and its folder: what the phases of a run have in common."""
+
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from torch import nn
+
+from archsmith.data.preprocessing import Preprocessing
+from archsmith.drawing.cells import cell_svg
+from archsmith.errors import ConfigError
+from archsmith.files import write_atomically
+from archsmith.job import Job
+from archsmith.parallel.distributed import size
+from archsmith.result.network import load_final
+from archsmith.result.outcome import outcome
+from archsmith.train.checkpoint import Checkpoints
+from archsmith.train.evaluate import evaluate
+from archsmith.train.record import Record, Results
+from archsmith.train.run_folder import RunFolder
+from archsmith.train.runtime import describe_device, measured, versions
+from archsmith.train.shared_checkpoints import SharedCheckpoints
+from search_spaces.architecture import Architecture
+from supernets.network import Network
+
+log = logging.getLogger(__name__)
+
+
+class Final(NamedTuple):
+    """The trained final network."""
+
+    net: Network  # on the device, in eval mode
+    architecture: Architecture
+    preprocessing: Preprocessing
+    data: str  # name of the set that it was trained on
+    path: Path  # of its weights
+
+
+class Run:
+    """A job in its folder. A phase asks `finished` first, computes, and ends with `finish`."""
+
+    def __init__(self, job: Job):
+        self.job = job
+        self.folder = RunFolder(job.folder, resume=job.resume)
+        settings = json.dumps(job.settings, indent=2) + "\n"
+        write_atomically(job.folder / "config.json", settings.encode())
+        self.results = Results(job.folder)
+        self.record = Record(job.folder)
+        self.results.update(
+            **job.names,
+            seed=job.seed,
+            device=f"{size()} x " * (size() > 1) + describe_device(job.device),
+            versions=versions(),
+            data_fingerprint=job.fingerprint,
+        )
+
+    def identity(self, *parts: str) -> dict[str, Any]:
+        """The settings of these parts, of the data and the seed: by them a phase is recognised."""
+        chosen = {part: self.job.settings[part] for part in (*parts, "data", "seed")}
+        return chosen | {"data_fingerprint": self.job.fingerprint}
+
+    def finished(self, phase: str, identity: dict[str, Any]) -> bool:
+        """Whether the folder holds the phase, under the same settings; says so."""
+        done = self.folder.done(phase, identity)
+        if done:
+            log.info("%s: finished before, in %s", phase, self.job.folder)
+        return done
+
+    def finish(self, phase: str, identity: dict[str, Any]) -> None:
+        self.folder.finish(phase, identity)
+
+    @contextmanager
+    def measuring(self, phase: str) -> Iterator[None]:
+        """Notes the phase's seconds and peak memory, once it is through."""
+        with measured(self.job.device) as cost:
+            yield
+        self.results.update(**{name: {phase: value} for name, value in cost.items()})
+        self.record.close()
+
+    def checkpoints(self, phase: str, identity: dict[str, Any]) -> Checkpoints:
+        """Of a phase; with resume=never those of an earlier run are gone."""
+        job = self.job
+        found = (Checkpoints if size() == 1 else SharedCheckpoints)(
+            job.folder / "checkpoints",
+            phase,
+            identity,
+            every_seconds=job.checkpoint_seconds,
+            force=job.resume == "force",
+        )
+        if job.resume == "never" and phase not in self.folder.phases:
+            found.clear()
+        return found
+
+    def budgeted(self, told: dict[str, Any]) -> None:
+        """Notes what was chosen within the budget, in the place of what was noted before."""
+        self.results.fields["budget"] = None
+        self.results.update(budget=told)
+
+    def keep(self, architecture: Architecture) -> None:
+        """Leaves `architecture.json` and a drawing of each cell."""
+        architecture.save(self.job.folder / "architecture.json")
+        for group, cell in self.job.space.groups.items():
+            svg = cell_svg(cell, architecture.choices[group], f"{group} cell")
+            write_atomically(self.job.folder / f"cell_{group}.svg", svg.encode())
+
+    def architecture(self) -> Architecture:
+        """The given architecture, or the one this run found. Raises ConfigError without one."""
+        if self.job.architecture is not None:
+            return self.job.architecture
+        path = self.job.folder / "architecture.json"
+        if not path.is_file():
+            raise ConfigError(
+                "architecture: this task needs one; set architecture=<file, run directory or "
+                "published name>, or run task=search first with the same settings"
+            )
+        return Architecture.load(path)
+
+    def final(self) -> Final:
+        """The trained final network, with what its weights say of themselves.
+
+        Raises:
+            ConfigError: there are no weights, or they do not fit the architecture.
+        """
+        job, architecture = self.job, self.architecture()
+        retrained = "retrain" in self.folder.phases
+        path = job.folder / "weights.safetensors" if retrained else job.weights
+        if path is None or not path.is_file():
+            raise ConfigError(
+                "weights: this task needs a trained network; set architecture=<run directory "
+                "that was retrained>, or weights=<file> beside architecture=<file>"
+            )
+        net, preprocessing, data = load_final(path, job.space, architecture)
+        return Final(net.to(job.device).eval(), architecture, preprocessing, data, path)
+
+    def tested(self, net: nn.Module, preprocessing: Preprocessing) -> dict[str, Any]:
+        """What the test split, which this reads once, prepared as given, says of a network."""
+        data = self.job.data.to(self.job.device)
+        measures = evaluate(net, data.test(self.job.recipe.batch_size, preprocessing))
+        return outcome(measures, data.classes)

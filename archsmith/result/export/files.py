@@ -1,0 +1,194 @@
+"""Exports a final network; every form is loaded back in a fresh process and its logits compared."""
+
+import copy
+import hashlib
+import json
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from contextlib import nullcontext
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from archsmith import interrupt
+from archsmith.data.preprocessing import Preprocessing
+from archsmith.errors import Failure
+from archsmith.files import write_atomically
+from archsmith.result.export.formats import FORMATS, Job, SkippedError, importable
+from archsmith.result.export.fresh_process import FreshProcess
+from archsmith.result.export.literals import shortest
+from archsmith.result.export.logits import (
+    BATCH_SIZES,
+    SEED,
+    TOLERANCE,
+    compare,
+    expected_logits,
+    largest_of,
+)
+from archsmith.result.export.reload import LOADERS
+from archsmith.result.weights import save_weights, weights_of
+from archsmith.train import garbage
+from archsmith.train.runtime import versions
+from search_spaces.architecture import Architecture
+from supernets.costs import macs, parameters
+from supernets.forms import use_form
+from supernets.network import Network
+
+log = logging.getLogger(__name__)
+
+WEIGHTS = "weights.safetensors"
+PACKAGES = ("safetensors", "onnx", "onnxscript", "onnxruntime")
+
+
+def check_formats(formats: Sequence[str]) -> None:
+    """Raises ValueError for a form that there is not."""
+    for name in formats:
+        if name not in FORMATS:
+            raise ValueError(f"export.formats: unknown '{name}'; known: {', '.join(FORMATS)}")
+
+
+def export(
+    net: Network,
+    architecture: Architecture,
+    folder: Path,
+    *,
+    preprocessing: Preprocessing,
+    formats: Sequence[str],
+) -> dict[str, Any]:
+    """Writes `weights.safetensors`, the forms and `export.json`, whose content it returns.
+
+    All forms are the eval network: no auxiliary head, no drop-path, one tensor of logits. A form
+    that cannot be written is left out with its reason. Nothing enters `folder` unchecked.
+
+    Args:
+        preprocessing: of the images that the network was trained on; every form has it in it.
+
+    Raises:
+        ValueError: an unknown form, or a preprocessing that does not fit the network.
+        Failure: a form does not give the network's logits.
+    """
+    check_formats(formats)
+    job = _job(net, architecture, preprocessing)
+    folder.mkdir(parents=True, exist_ok=True)
+    for killed in folder.glob(".unchecked-*"):
+        shutil.rmtree(killed, ignore_errors=True)
+    with (
+        tempfile.TemporaryDirectory(dir=folder, prefix=".unchecked-") as name,
+        garbage.uncollected(),
+    ):
+        staging = Path(name)
+        save_weights(job.net, staging / WEIGHTS, {"archsmith.network": job.about})
+        _check_weights(job.net, staging / WEIGHTS)
+        inputs, expected = expected_logits(job.classifier)
+        forms, outputs = _write_all(job, staging, formats, inputs)
+        compare(forms, outputs, expected)
+        largest = largest_of(expected)
+        summary = {
+            "format": "archsmith.export/1",
+            "architecture": architecture.identity,
+            "space": job.net.space.name,
+            **job.facts,
+            "weights": _describe(staging / WEIGHTS),
+            "forms": forms,
+            "check": {
+                "batch_sizes": list(BATCH_SIZES),
+                "seed": SEED,
+                "largest_logit": largest,
+                "tolerance": TOLERANCE * largest,
+            },
+            "versions": versions() | {package: _version(package) for package in PACKAGES},
+        }
+        _publish(staging, folder, [WEIGHTS, *(FORMATS[name][0] for name in formats)])
+    write_atomically(folder / "export.json", (json.dumps(summary, indent=2) + "\n").encode())
+    return summary
+
+
+def _job(net: Network, architecture: Architecture, preprocessing: Preprocessing) -> Job:
+    """A copy of the network as it classifies, and what is said of it."""
+    architecture.check(net.space)
+    preprocessing.check_fits(net.space.input_shape, net.space.classes)
+    plain = copy.deepcopy(net).cpu().float().to(memory_format=torch.contiguous_format).eval()
+    use_form(plain, "reference", torch.device("cpu"))  # what is traced is torch operations
+    plain.auxiliary = None
+    plain.set_drop_path(0.0)
+    facts = {
+        **preprocessing.about(),
+        "mean": [shortest(value) for value in preprocessing.mean],
+        "std": [shortest(value) for value in preprocessing.std],
+        "parameters": parameters(plain),
+        "macs": macs(plain),
+    }
+    return Job(plain, architecture, preprocessing, facts)
+
+
+def _write(name: str, job: Job, staging: Path) -> dict[str, Any]:
+    """What is said of a form in `export.json`: its file, or why there is none."""
+    interrupt.check("export")
+    file, write = FORMATS[name]
+    try:
+        write(job, staging / file)
+    except SkippedError as reason:
+        log.warning("export: %s is left out: %s", file, reason)
+        return {"skipped": str(reason)}
+    return _describe(staging / file)
+
+
+def _describe(path: Path) -> dict[str, Any]:
+    content = path.read_bytes()
+    return {
+        "file": path.name,
+        "bytes": len(content),
+        "sha256": hashlib.sha256(content).hexdigest(),
+    }
+
+
+def _write_all(
+    job: Job, staging: Path, formats: Sequence[str], inputs: Sequence[Tensor]
+) -> tuple[dict[str, dict[str, Any]], dict[str, list[Tensor] | str]]:
+    """What is said of each form; the logits of those loaded back, while others are written."""
+    loaded = {name for name in formats if name in LOADERS}
+    if not importable("onnxruntime"):
+        loaded.discard("onnx")
+    forms: dict[str, dict[str, Any]] = {name: {} for name in formats}
+    with FreshProcess(staging, inputs) if loaded else nullcontext() as fresh:
+        for name in FORMATS:
+            if name in forms:
+                forms[name] = _write(name, job, staging)
+            if fresh is not None and name in loaded and "file" in forms[name]:
+                fresh.load(name)
+        outputs = fresh.outputs() if fresh is not None else {}
+    if "onnx" not in loaded and "file" in forms.get("onnx", {}):
+        forms["onnx"]["not_checked"] = "onnxruntime is not installed"
+    return forms, outputs
+
+
+def _check_weights(net: Network, path: Path) -> None:
+    found = load_file(path)
+    for name, tensor in weights_of(net).items():
+        if name not in found or tensor.numpy().tobytes() != found[name].numpy().tobytes():
+            raise Failure(
+                f"export: '{name}' in {path.name} is not what the network has; export again"
+            )
+
+
+def _publish(staging: Path, folder: Path, files: Sequence[str]) -> None:
+    """Moves the files; a form that was left out now takes an earlier one of its name with it."""
+    for file in files:
+        if (staging / file).is_file():
+            os.replace(staging / file, folder / file)
+        else:
+            (folder / file).unlink(missing_ok=True)
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"

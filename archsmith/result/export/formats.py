@@ -1,0 +1,120 @@
+"""The forms a final network is written in, each by a function `(job, path)`.
+
+All take raw images: `model.py` by its function `prepare`, the graphs as uint8, which is all that
+they accept, so that none can be given in another range.
+"""
+
+import importlib.util
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from archsmith.data.preprocessing import Preprocessing
+from archsmith.result.classifier import Classifier
+from archsmith.result.export.module_source import UnportableError
+from archsmith.result.export.standalone import standalone
+from archsmith.result.weights import weights_of
+from search_spaces.architecture import Architecture
+from search_spaces.genotype import to_genotype, to_nasbench201, to_nni
+from supernets.network import Network
+
+
+class SkippedError(Exception):
+    """A form cannot be written here; says why."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every writer needs: the eval network and what is said of it."""
+
+    net: Network
+    architecture: Architecture
+    preprocessing: Preprocessing
+    facts: dict[str, Any]  # of the preprocessing, and parameters, macs
+
+    @property
+    def classifier(self) -> Classifier:
+        """The network for raw images."""
+        return Classifier(self.net, self.preprocessing).eval()
+
+    @cached_property
+    def about(self) -> str:
+        """What a file says of itself, in JSON: no path, no time."""
+        found = json.loads(self.architecture.to_json(meta=False))
+        network, prepared = dict(self.net.space.settings), self.preprocessing.about()
+        return json.dumps(
+            {"architecture": found, "network": network, "preprocessing": prepared}, sort_keys=True
+        )
+
+    @cached_property
+    def program(self) -> torch.export.ExportedProgram:
+        """Raw images (B, C, H, W) uint8 to logits, for any B: ONNX and .pt2 are made of it."""
+        example = torch.zeros(2, *self.preprocessing.input_shape, dtype=torch.uint8)
+        shapes = {"images": {0: torch.export.Dim("batch")}}
+        with torch.no_grad():  # the same graph, traced faster
+            program = torch.export.export(self.classifier, (example,), dynamic_shapes=shapes)
+        for node in program.graph.nodes:
+            node.meta.pop("stack_trace", None)  # paths of this machine
+        return program
+
+
+def write_standalone(job: Job, path: Path) -> None:
+    try:
+        text = standalone(job.net, job.architecture, weights_of(job.net), job.facts)
+    except UnportableError as error:
+        raise SkippedError(str(error)) from error
+    path.write_text(text, encoding="utf-8")
+
+
+def write_onnx(job: Job, path: Path) -> None:
+    for package in ("onnx", "onnxscript"):
+        if not importable(package):
+            raise SkippedError(f"{package} is not installed; pip install 'archsmith[onnx]'")
+    from archsmith.result.export.onnx_form import to_onnx  # imports torch.onnx
+
+    program = to_onnx(job.program)
+    program.model.metadata_props["archsmith"] = job.about
+    program.save(path, external_data=False)
+
+
+def write_pt2(job: Job, path: Path) -> None:
+    torch.export.save(job.program, path, extra_files={"archsmith.json": job.about})
+
+
+def write_genotype(job: Job, path: Path) -> None:
+    texts = {"darts": to_genotype, "nasbench201": to_nasbench201}
+    name = job.net.space.name
+    if name not in texts:
+        raise SkippedError(f"space '{name}' has no text form; there is one for {', '.join(texts)}")
+    try:
+        path.write_text(texts[name](job.architecture) + "\n", encoding="utf-8")
+    except ValueError as error:
+        raise SkippedError(str(error)) from error
+
+
+def write_nni(job: Job, path: Path) -> None:
+    try:
+        found = to_nni(job.architecture)
+    except ValueError as error:
+        raise SkippedError(str(error)) from error
+    path.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+
+
+# format -> its file and what writes it, in the order of writing: .pt2 takes longest to load back
+FORMATS: dict[str, tuple[str, Callable[[Job, Path], None]]] = {
+    "pt2": ("model.pt2", write_pt2),
+    "standalone": ("model.py", write_standalone),
+    "genotype": ("genotype.txt", write_genotype),
+    "nni": ("nni.json", write_nni),
+    "onnx": ("model.onnx", write_onnx),
+}
+
+
+def importable(package: str) -> bool:
+    """Whether a package is installed; does not import it."""
+    return importlib.util.find_spec(package) is not None

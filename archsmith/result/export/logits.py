@@ -1,0 +1,74 @@
+"""The logits that every exported form must give, too, and how far its own are from them."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from archsmith.errors import Failure
+from archsmith.result.classifier import Classifier
+
+BATCH_SIZES = (1, 3)
+SEED = 0
+TOLERANCE = 1e-4  # of the largest logit
+
+
+def expected_logits(net: Classifier) -> tuple[list[Tensor], list[Tensor]]:
+    """Raw images of noise and the network's logits, which every form must give, too.
+
+    Raises:
+        Failure: they are not finite.
+    """
+    generator = torch.Generator().manual_seed(SEED)
+    inputs = [
+        torch.randint(256, (size, *net.preprocessing.input_shape), generator=generator).byte()
+        for size in BATCH_SIZES
+    ]
+    with torch.no_grad():
+        expected = [net(x) for x in inputs]
+    largest = largest_of(expected)
+    if not math.isfinite(largest):
+        raise Failure(
+            f"export: the network's logits reach {largest}, expected numbers; train again"
+        )
+    return inputs, expected
+
+
+def largest_of(logits: Sequence[Tensor]) -> float:
+    """The largest absolute value."""
+    return max(float(y.abs().max()) for y in logits)
+
+
+def compare(
+    forms: dict[str, dict[str, Any]],
+    outputs: Mapping[str, list[Tensor] | str],
+    expected: Sequence[Tensor],
+) -> None:
+    """Notes in `forms` how far each is from the network.
+
+    Raises:
+        Failure: a form's logits are not the network's.
+    """
+    tolerance = TOLERANCE * largest_of(expected)
+    for name, found in outputs.items():
+        form = f"export: {forms[name]['file']}"
+        remedy = f"leave '{name}' out of export.formats, and report this"
+        if isinstance(found, str):
+            raise Failure(f"{form} cannot be loaded and run: {found}; {remedy}")
+        gap = difference(expected, found)
+        if gap > tolerance:
+            raise Failure(
+                f"{form} gives logits that differ by {gap:.3g} from the network's, "
+                f"expected at most {tolerance:.3g}; {remedy}"
+            )
+        forms[name]["max_abs_difference"] = gap
+
+
+def difference(expected: Sequence[Tensor], found: Sequence[Tensor]) -> float:
+    """The largest absolute difference; infinite where shapes differ or something is NaN."""
+    if [y.shape for y in expected] != [y.shape for y in found]:
+        return math.inf
+    gaps = [float((a - b).abs().max()) for a, b in zip(expected, found, strict=True)]
+    return math.inf if any(map(math.isnan, gaps)) else max(gaps)

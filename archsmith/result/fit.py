@@ -1,0 +1,230 @@
+"""Keeps an architecture within a budget, at the size at which it will be retrained."""
+
+from bisect import bisect_left
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from archsmith.errors import ConfigError
+from archsmith.result.latency import Latency, candidate_latencies, measure
+from archsmith.result.limits import NAMES, Budget, shown
+from archsmith.result.network import final_space
+from archsmith.result.recipe import Recipe
+from archsmith.train.random_state import random_state, set_random_state
+from search_spaces.architecture import Architecture
+from search_spaces.space import Space
+from strategies.discretisation.constrained import cheapest
+from strategies.discretisation.decisions import Structure
+from supernets.final_costs import Cost, final_costs
+from supernets.network import final_network
+
+HALVINGS = 6  # of the range in which a latency that just fits is looked for
+
+
+class Fit:
+    """A budget for the final networks of a space and a recipe on a device.
+
+    Latencies are measured once an architecture. Nothing here moves a random stream.
+    """
+
+    def __init__(self, budget: Budget, space: Space, recipe: Recipe, device: torch.device):
+        self.budget, self.space, self.recipe, self.device = budget, space, recipe, device
+        self.final = final_space(space, recipe)
+        self.costs = final_costs(self.final)
+        self._latencies: dict[str, Latency] = {}
+        self._guide: Cost | None = None
+
+    def cost(self, architecture: Architecture) -> dict[str, float]:
+        """Kind -> cost of an architecture's network; the latency only where it is limited."""
+        counts = {kind: cost.of(architecture, self.final) for kind, cost in self.costs.items()}
+        found: dict[str, float] = {kind: round(count) for kind, count in counts.items()}
+        if self.budget.latency_ms is not None:
+            found["latency_ms"] = self.latency(architecture).median
+        return found
+
+    def latency(self, architecture: Architecture) -> Latency:
+        """Measured, not guessed."""
+        key = architecture.identity
+        if key not in self._latencies:
+            before = random_state()
+            net = final_network(self.final, architecture)
+            set_random_state(before)
+            self._latencies[key] = measure(net, self.device, self.budget.latency_batch)
+        return self._latencies[key]
+
+    def exceeded(self, architecture: Architecture) -> list[str]:
+        """The kinds of which an architecture costs too much."""
+        cost = self.cost(architecture)
+        return [kind for kind, limit in self.budget.limits.items() if cost[kind] > limit]
+
+    # -- before a search
+    # ----------------------------------------------------------------------------------
+
+    def check_possible(self, strategy: Any) -> None:
+        """Raises ConfigError where no architecture that the strategy can find would fit."""
+        structures = _known(strategy.structures(), self.space)
+
+        def least(kind: str, recipe: Recipe) -> float:
+            fit = Fit(self.budget, self.space, recipe, self.device)
+            return fit.cost(fit.cheapest(kind, structures))[kind]
+
+        for kind, limit in self.budget.limits.items():
+            smallest = least(kind, self.recipe)
+            if smallest > limit:
+                what = "the smallest network of this space and recipe"
+                remedy = self._remedy(limit, partial(least, kind))
+                raise ConfigError(_refusal(kind, what, smallest, limit, remedy))
+        if None not in strategy.structures().values() and strategy.within(*self._counted) is None:
+            limits = " ".join(f"budget.{k}={shown(k, v)}" for k, v in self.budget.limits.items())
+            raise ConfigError(
+                f"{limits}: each can be met, but no architecture was found that meets all "
+                "(random draws a few thousand); raise one of them, or set fewer retrain.channels"
+            )
+
+    def cheapest(self, kind: str, structures: Mapping[str, Structure]) -> Architecture:
+        """The architecture that costs least; of latencies by those of its candidates."""
+        table = self.guide if kind == "latency_ms" else self.costs[kind]
+        return Architecture.of(self.space, cheapest(self.space, structures, table.tables))
+
+    def check(self, architecture: Architecture, what: str) -> None:
+        """Raises ConfigError where this architecture does not fit."""
+        for kind in self.exceeded(architecture):
+
+            def cost(recipe: Recipe, kind: str = kind) -> float:
+                return Fit(self.budget, self.space, recipe, self.device).cost(architecture)[kind]
+
+            limit = self.budget.limits[kind]
+            remedy = self._remedy(limit, cost)
+            raise ConfigError(_refusal(kind, what, self.cost(architecture)[kind], limit, remedy))
+
+    def _remedy(self, limit: float, cost: Callable[[Recipe], float]) -> str:
+        """The largest sizes of the recipe at which `cost` is within the limit, as settings."""
+        found = []
+        for name in ("channels", "layers"):
+            sizes: list[dict[str, Any]] = [{name: n} for n in range(1, self.final.settings[name])]
+            known = [replace(self.recipe, **size) for size in sizes]
+            known = [recipe for recipe in known if self._is_possible(recipe)]
+            count = bisect_left(known, True, key=lambda recipe: cost(recipe) > limit)
+            if count:
+                found.append(f"retrain.{name}={getattr(known[count - 1], name)}")
+        return " or ".join(found)
+
+    def _is_possible(self, recipe: Recipe) -> bool:
+        """Whether the space has this size, with the groups that are searched."""
+        try:
+            return set(final_space(self.space, recipe).groups) == set(self.space.groups)
+        except ConfigError:
+            return False
+
+    # -- after a search
+    # -----------------------------------------------------------------------------------
+
+    @property
+    def guide(self) -> Cost:
+        """What candidates add to the latency."""
+        if self._guide is None:
+            before = random_state()
+            batch = self.budget.latency_batch
+            self._guide = candidate_latencies(self.final, self.device, batch)
+            set_random_state(before)
+        return self._guide
+
+    def choose(
+        self, strategy: Any, found: Architecture | None, series: Sequence[Architecture]
+    ) -> Architecture:
+        """`found` where it fits, else the strategy's best that does.
+
+        Of a strategy that does not choose by gates but prunes, the first of `series` that fits.
+
+        found: what the strategy reads without a budget, None where it draws.
+
+        Raises:
+            ConfigError: none of them fits.
+        """
+        chooses = None not in strategy.structures().values()
+        read = [] if found is None else [found]
+        for architecture in read if chooses else [*series, *read]:
+            if not self.exceeded(architecture):
+                return architecture
+        chosen = self._chosen(strategy, {} if found is None else found.meta)
+        if chosen is None:
+            raise ConfigError(self._none_fits([*read, *series]))
+        return chosen
+
+    @property
+    def _counted(self) -> tuple[list[Mapping[str, Tensor]], list[float]]:
+        """Tables of what is counted and limited, and what the candidates may cost."""
+        kinds = [kind for kind in self.costs if kind in self.budget.limits]
+        limits = [self.budget.limits[kind] - self.costs[kind].fixed for kind in kinds]
+        return [self.costs[kind].tables for kind in kinds], limits
+
+    def _chosen(self, strategy: Any, meta: Mapping[str, Any]) -> Architecture | None:
+        tables, limits = self._counted
+        best = strategy.within(tables, limits, **meta)
+        if self.budget.latency_ms is None or best is None or not self.exceeded(best):
+            return best
+        # What candidates add guides; what counts is the latency of the whole network.
+        structures = _known(strategy.structures(), self.space)
+        low = self._guided(self.cheapest("latency_ms", structures))
+        high, kept = self._guided(best), None
+        for guided in [low * (1 + 1e-6)] + HALVINGS * [None]:
+            middle = guided or (low + high) / 2
+            one = strategy.within([*tables, self.guide.tables], [*limits, middle], **meta)
+            if one is not None and self.exceeded(one):
+                high = middle
+            else:
+                low, kept = middle, one or kept
+        return kept
+
+    def _guided(self, architecture: Architecture) -> float:
+        return self.guide.of(architecture, self.final)
+
+    def _none_fits(self, tried: Sequence[Architecture]) -> str:
+        parts = []
+        for kind, limit in self.budget.limits.items():
+            costs = [self.cost(architecture)[kind] for architecture in tried]
+            least = f", the smallest found has {shown(kind, min(costs))}" if costs else ""
+            parts.append(f"budget.{kind}={shown(kind, limit)}{least}")
+        return (
+            f"{'; '.join(parts)}: no architecture that the search can end with fits; set fewer "
+            "retrain.channels or retrain.layers, raise the budget, or search longer (a pruning "
+            "strategy keeps smaller ones on its way); with resume=force the search is not repeated"
+        )
+
+
+def _known(structures: Mapping[str, Structure | None], space: Space) -> dict[str, Structure]:
+    """Of a rule that does not choose by gates: one candidate a node."""
+    one = {n: Structure(dict.fromkeys(cell.targets, 1), False) for n, cell in space.groups.items()}
+    return {name: found or one[name] for name, found in structures.items()}
+
+
+def _refusal(kind: str, what: str, cost: float, limit: float, remedy: str) -> str:
+    has = f"takes {cost:.3g} ms" if kind == "latency_ms" else f"has {cost:,.0f} {NAMES[kind]}"
+    others = f"{remedy}, or " if remedy else ""
+    return (
+        f"budget.{kind}: {what} {has}, above {shown(kind, limit)}; set {others}"
+        f"budget.{kind}={shown(kind, cost)}"
+    )
+
+
+def given_up(
+    space: Space, found: Architecture, chosen: Architecture, gates: Mapping[str, Tensor]
+) -> list[dict[str, Any]]:
+    """The edges on which two architectures differ: what each keeps there, with its gate."""
+
+    def kept(architecture: Architecture, group: str, e: int) -> dict[str, float]:
+        edge = space.groups[group].edges[e]
+        names = architecture.choices[group].get(edge.name, ())
+        table = gates[group][e].tolist()
+        return {name: round(table[edge.candidates.index(name)], 6) for name in names}
+
+    return [
+        {"group": group, "edge": edge.name, "was": was, "is": now}
+        for group, cell in space.groups.items()
+        for e, edge in enumerate(cell.edges)
+        if (was := kept(found, group, e)).keys() != (now := kept(chosen, group, e)).keys()
+    ]

@@ -1,0 +1,109 @@
+"""The final network between its phases: its size, and weights that say what they belong to."""
+
+import hashlib
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from archsmith.data.image_file import RESIZE
+from archsmith.data.preprocessing import Preprocessing
+from archsmith.data.roles import Data
+from archsmith.errors import ConfigError, configuring
+from archsmith.result.recipe import Recipe
+from archsmith.result.weights import load_weights, read_metadata, save_weights
+from search_spaces.architecture import Architecture
+from search_spaces.space import Space
+from supernets.network import Network, final_network
+
+KEY = "archsmith"  # of the metadata in a weights file
+
+
+def final_space(space: Space, recipe: Recipe) -> Space:
+    """The space at the recipe's size. Raises ConfigError where the space has no such stem."""
+    size = recipe.size
+    if "stem" in size and "stem" not in space.settings:
+        raise ConfigError(
+            f"retrain.stem: space {space.name} has no choice of stems, found '{recipe.stem}'; "
+            "set retrain.stem=null"
+        )
+    if "stem" in size:
+        size["stem_multiplier"] = None  # the stem's own, whatever the search used
+    try:
+        return space.resize(**size)
+    except ValueError as error:
+        raise ConfigError(f"retrain: {error}") from error
+
+
+class Trained(NamedTuple):
+    """A network with what its weights file says of it."""
+
+    net: Network
+    preprocessing: Preprocessing
+    data: str  # name of the set that it was trained on
+
+
+def save_final(
+    net: Network, path: Path, architecture: Architecture, data: Data, recipe: Recipe
+) -> None:
+    """Writes the weights with all that is needed to build and use the network again."""
+    about = {
+        "architecture": json.loads(architecture.to_json()),
+        "network": dict(sorted(net.space.settings.items())),
+        "data": {"name": data.name},
+        "preprocessing": data.preprocessing.about(),
+        "recipe": asdict(recipe),
+    }
+    save_weights(net, path, {KEY: json.dumps(about)})
+
+
+def load_final(path: Path, space: Space, architecture: Architecture) -> Trained:
+    """The network of a weights file, and how its images are prepared.
+
+    Raises:
+        ConfigError: not a file of `save_final`, damaged, or of another architecture.
+    """
+    with configuring():
+        about, preprocessing = _about(path)
+        unknown = sorted(set(about["network"]) - set(space.settings))
+        if unknown:
+            raise ConfigError(
+                f"{path}: space '{space.name}' has no setting '{unknown[0]}'; expected a file "
+                "written by task=retrain"
+            )
+        if Architecture.parse(about["architecture"], str(path)) != architecture:
+            raise ConfigError(
+                f"{path}: weights of another architecture; give the pair of one retraining"
+            )
+        net = final_network(space.resize(**about["network"]), architecture)
+        load_weights(net, path)
+        preprocessing.check_fits(net.space.input_shape, net.space.classes)
+    return Trained(net, preprocessing, about["data"]["name"])
+
+
+def _about(path: Path) -> tuple[dict[str, Any], Preprocessing]:
+    """What a weights file says of itself. Raises ConfigError unless it is all there."""
+    said = read_metadata(path).get(KEY, "{}")
+    try:
+        about = json.loads(said)
+        types = ((about["network"], dict), (about["architecture"], dict), (about["data"], dict))
+        fits = all(isinstance(value, kind) for value, kind in types)
+        fits = fits and isinstance(about["data"]["name"], str)
+        preprocessing = Preprocessing.of(about.get("preprocessing") or _earlier(about))
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
+        fits = False
+    if not fits:
+        raise ConfigError(
+            f"{path}: not weights of a final network; expected a file written by task=retrain"
+        )
+    return about, preprocessing
+
+
+def _earlier(about: dict[str, Any]) -> dict[str, Any]:
+    """The preprocessing in files of before it had a place of its own."""
+    return {**about["data"], "input_shape": about["network"]["input_shape"], "resize": RESIZE}
+
+
+def digest_of(path: Path) -> str:
+    """sha256 of a file's bytes."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,61 @@
+"""What a search has found after an epoch: the architecture, accuracies, the diagnosis."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from archsmith.data.sets import Roles
+from archsmith.search.curvature import alpha_eigenvalue, weight_sharpness
+from archsmith.search.diagnosis import diagnose
+from archsmith.train.evaluate import evaluate, restore_statistics
+from search_spaces.architecture import Architecture
+from strategies.strategy import Strategy
+from supernets.mixture import Mixture
+from supernets.network import Network
+
+
+@dataclass(frozen=True)
+class Found:
+    """A search's result; accuracies on the `select` images, as fractions."""
+
+    architecture: Architecture
+    supernet_accuracy: float
+    discretised_accuracy: float
+    metrics: dict[str, float]  # these two and the rest of the diagnosis, of the last epoch
+
+
+def measure(
+    net: Network, strategy: Strategy, roles: Roles, meta: dict[str, Any], *, curvature: bool
+) -> Found:
+    """The present architecture, and the diagnosis of it and of the supernet."""
+    mixture = strategy.mixture(noise=False)
+    # Running averages lag behind a net that learns fast; training never reads them.
+    restore_statistics(net, roles.statistics, mixture)
+    selected = evaluate(net, roles.select, mixture)
+    architecture = strategy.architecture(**meta)
+    discretised = discretised_accuracy(net, architecture, roles)
+    metrics = {
+        "supernet_accuracy": selected["accuracy"],
+        "supernet_loss": selected["loss"],
+        "discretised_accuracy": discretised,
+        "discretisation_gap": selected["accuracy"] - discretised,
+        **diagnose(strategy.space, strategy.gates(), strategy.alive, architecture),
+        "lr": strategy.weight_optimizer.param_groups[0]["lr"],
+    }
+    if curvature:
+        batch = next(iter(roles.sample))
+        metrics["alpha_eigenvalue"] = alpha_eigenvalue(net, strategy, batch)
+        metrics["weight_sharpness"] = weight_sharpness(net, strategy, batch)
+    return Found(architecture, selected["accuracy"], discretised, metrics)
+
+
+def discretised_accuracy(net: Network, architecture: Architecture, roles: Roles) -> float:
+    """Accuracy on `select` of the discrete network, weights inherited, statistics anew; the
+    supernet's own statistics are put back."""
+    mixture = Mixture.of(architecture, net.space, next(net.parameters()).device)
+    before = {name: buffer.clone() for name, buffer in net.named_buffers()}
+    try:
+        restore_statistics(net, roles.statistics, mixture)
+        return evaluate(net, roles.select, mixture)["accuracy"]
+    finally:
+        for name, buffer in net.named_buffers():
+            buffer.copy_(before[name])

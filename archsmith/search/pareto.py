@@ -1,0 +1,132 @@
+"""The architectures a search kept on its way: `pareto/NN.json`, `pareto.json` and `pareto.svg`."""
+
+import io
+import json
+import logging
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from archsmith.errors import CheckpointError
+from archsmith.files import write_atomically
+from archsmith.train.run_folder import read_object
+from search_spaces.architecture import Architecture
+from search_spaces.space import Space
+from supernets.costs import macs, parameters
+from supernets.network import final_network
+
+FORMAT = "archsmith.pareto/1"
+log = logging.getLogger(__name__)
+
+
+class Pareto:
+    """A series of architectures with their sizes, in the order in which they were kept.
+
+    Args:
+        start: the epoch a search starts or goes on with; what was kept from there on is forgotten.
+    """
+
+    def __init__(self, folder: Path, space: Space, start: int):
+        self.folder, self.space = folder, space
+        self.path = folder / "pareto.json"
+        before = self._before()
+        self.points = [point for point in before if point["epoch"] < start]
+        for point in before[len(self.points) :]:
+            (folder / point["architecture"]).unlink(missing_ok=True)
+        if before:
+            self._write()
+
+    def _before(self) -> list[dict[str, Any]]:
+        """What an interrupted search kept. Raises CheckpointError for what we did not write."""
+        if not self.path.is_file():
+            return []
+        points = read_object(self.path).get("points")
+        ours = isinstance(points, list) and all(
+            isinstance(point, dict)
+            and re.fullmatch(r"pareto/\d+\.json", str(point.get("architecture")))
+            and isinstance(point.get("epoch"), int)
+            for point in points
+        )
+        if not ours:
+            raise CheckpointError(f"{self.path}: not readable; delete it, or set resume=never")
+        return points or []
+
+    def add(self, kept: Architecture, *, epoch: int, accuracy: float, meta: dict[str, Any]) -> None:
+        """Saves an architecture of this epoch, ready to be retrained, and the series anew.
+
+        Args:
+            accuracy: of the discrete network with the supernet's weights, on `select`.
+        """
+        with torch.device("meta"):
+            net = final_network(self.space, kept)
+        sizes = {"macs": macs(net), "parameters": parameters(net)}
+        file = f"pareto/{len(self.points):02d}.json"
+        replace(kept, meta={**meta, "epoch": epoch, **sizes}).save(self.folder / file)
+        self.points.append(
+            {
+                "architecture": file,
+                "identity": kept.identity,
+                "epoch": epoch,
+                **sizes,
+                "discretised_accuracy": accuracy,
+            }
+        )
+        self._write()
+        log.info(
+            "search: kept %s, %.3g M multiply-accumulates, %.3g M parameters, accuracy %.3f",
+            file, sizes["macs"] / 1e6, sizes["parameters"] / 1e6, accuracy,
+        )  # fmt: skip
+
+    def _write(self) -> None:
+        content = {"format": FORMAT, "space": self.space.name, "points": self.points}
+        write_atomically(self.path, (json.dumps(content, indent=2) + "\n").encode())
+        write_atomically(self.folder / "pareto.svg", pareto_svg(self.points))
+
+
+def best_first(folder: Path) -> list[Architecture]:
+    """The kept architectures of a run's folder by accuracy; none where it kept no series."""
+    path = folder / "pareto.json"
+    points = read_object(path)["points"] if path.is_file() else []
+    points = sorted(points, key=lambda point: -point["discretised_accuracy"])
+    return [Architecture.load(folder / point["architecture"]) for point in points]
+
+
+def pareto_svg(points: list[dict[str, Any]]) -> bytes:
+    """Accuracy against multiply-accumulates and parameters; a full point is one that none beats."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 3.6), layout="constrained")
+    best = undominated(points)
+    axes = figure.subplots(1, 2, sharey=True)
+    for axis, size, label in zip(
+        axes, ("macs", "parameters"), ("multiply-accumulates", "parameters"), strict=True
+    ):
+        x = [point[size] / 1e6 for point in points]
+        y = [100 * point["discretised_accuracy"] for point in points]
+        axis.plot(x, y, color="#b6bec7", zorder=1)
+        faces = ["#1f5fbf" if full else "white" for full in best]
+        axis.scatter(x, y, c=faces, edgecolors="#1f5fbf", zorder=2)
+        for i, place in enumerate(zip(x, y, strict=True)):
+            axis.annotate(f"{i:02d}", place, (3, 4), textcoords="offset points", fontsize=8)
+        axis.set_xlabel(f"{label} (millions)")
+    axes[0].set_ylabel("accuracy, supernet's weights (%)")
+    file = io.BytesIO()
+    with matplotlib.rc_context({"svg.hashsalt": "archsmith"}):
+        figure.savefig(file, format="svg", metadata={"Date": None})
+    return file.getvalue()
+
+
+def undominated(points: list[dict[str, Any]]) -> list[bool]:
+    """For each point whether no other has fewer multiply-accumulates and is as accurate."""
+    return [
+        not any(
+            other["macs"] < point["macs"]
+            and other["discretised_accuracy"] >= point["discretised_accuracy"]
+            for other in points
+        )
+        for point in points
+    ]

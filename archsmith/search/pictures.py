@@ -1,0 +1,47 @@
+"""What a search leaves to look at after each epoch: gates as numbers and pictures, the cells."""
+
+import json
+from pathlib import Path
+
+from archsmith.drawing.cells import alpha_image, cell_image
+from archsmith.files import write_atomically
+from archsmith.train.record import Record
+from search_spaces.architecture import Architecture
+from strategies.strategy import Strategy
+
+
+def pictures(
+    record: Record, folder: Path, strategy: Strategy, found: Architecture, epoch: int
+) -> None:
+    """Gates as `gates/epoch_NNN.json`, as curves and as a heat map, and the cell of this epoch, per
+    group; the spread of the alphas.
+    """
+    tables = {}
+    for (name, cell), gates in zip(
+        strategy.space.groups.items(), strategy.gates().values(), strict=True
+    ):
+        names = [edge.name for edge in cell.edges]
+        candidates = [edge.candidates for edge in cell.edges]
+        tables[name] = {
+            edge.name: dict(zip(edge.candidates, map(_rounded, row), strict=False))
+            for edge, row in zip(cell.edges, gates.tolist(), strict=True)
+        }
+        curves = {
+            f"gates_{name}/{edge}/{candidate}": gate
+            for edge, row in tables[name].items()
+            for candidate, gate in row.items()
+        }
+        record.curves("search", epoch, curves)
+        record.image(
+            "search", f"gates/{name}", alpha_image(gates.numpy(), names, candidates), epoch
+        )
+        record.image("search", f"cell/{name}", cell_image(cell, found.choices[name], name), epoch)
+    for name, values in strategy.named_arch_parameters().items():
+        record.histogram("search", f"alphas/{name}", values, epoch)
+    path = folder / "gates" / f"epoch_{epoch:03d}.json"
+    path.parent.mkdir(exist_ok=True)
+    write_atomically(path, json.dumps(tables).encode())
+
+
+def _rounded(gate: float) -> float:
+    return round(gate, 6)

@@ -1,0 +1,53 @@
+"""How well a supernet ranks architectures: its accuracies beside those of a tabular benchmark."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from scipy.stats import kendalltau
+
+from archsmith.data.benchmark import Benchmark, standing
+from archsmith.data.roles import Roles
+from archsmith.train.evaluate import evaluate, restore_statistics
+from search_spaces.architecture import Architecture
+from search_spaces.space import Space
+from strategies.random_search import RandomSearch
+from supernets.mixture import Mixture
+from supernets.network import Network
+
+
+def rank_correlation(
+    net: Network, space: Space, roles: Roles, benchmark: Benchmark, seed: int
+) -> dict[str, Any]:
+    """Kendall's tau between accuracies with the supernet's weights and the table's, over drawn
+    architectures.
+
+    Each is evaluated on `select`, batch-norm statistics re-estimated for it; `net` is left as it
+    was.
+    """
+    table = benchmark.read()
+    torch.manual_seed(seed)
+    draw = RandomSearch(space)
+    architectures = [draw.architecture() for _ in range(benchmark.samples)]
+    inherited = [_inherited(net, space, roles, one) for one in architectures]
+    true = [standing(table, one)["accuracy"] for one in architectures]
+    return {
+        "kendall_tau": _tau(inherited, true),
+        "samples": benchmark.samples,
+        "column": benchmark.column,
+    }
+
+
+def _inherited(net: Network, space: Space, roles: Roles, architecture: Architecture) -> float:
+    state = {name: value.clone() for name, value in net.state_dict().items()}
+    mixture = Mixture.of(architecture, space, next(net.parameters()).device)
+    restore_statistics(net, roles.statistics, mixture)
+    accuracy = evaluate(net, roles.select, mixture)["accuracy"]
+    net.load_state_dict(state)
+    return accuracy
+
+
+def _tau(ours: Sequence[float], theirs: Sequence[float]) -> float:
+    """Kendall's tau-b; 0 where one side is constant."""
+    tau = float(kendalltau(ours, theirs).statistic)
+    return 0.0 if tau != tau else tau

@@ -1,0 +1,50 @@
+"""How long a search is, and in which portions."""
+
+from dataclasses import dataclass
+
+from archsmith.numbers import is_number
+from archsmith.train.runtime import PRECISIONS
+
+
+@dataclass(frozen=True)
+class SearchSettings:
+    """How long and in which portions.
+
+    Args:
+        micro_batches: parts in which a batch is computed, to save memory.
+        seconds: time for the search; where given, `epochs` is what fits, anew after each epoch
+            (`archsmith.search.time_budget`).
+        curvature: each epoch also measures the largest eigenvalue in alpha and the sharpness in
+            the weights, on one batch of `select` that has the classes' proportions and is the same
+            in every epoch; it takes about 25 steps' time.
+        precision: `float32`, or `bfloat16` autocast of the supernet; alphas, gates, weights and
+            statistics stay float32.
+
+    Raises:
+        ValueError: a number that is not positive, or not whole where it must be; an unknown
+            precision.
+    """
+
+    epochs: int
+    batch_size: int
+    seconds: float | None = None
+    curvature: bool = False
+    micro_batches: int = 1
+    precision: str = "float32"
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "micro_batches"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(
+                    f"search.{name}: expected a whole number of at least 1, found {value!r}"
+                )
+        if self.precision not in PRECISIONS:
+            raise ValueError(
+                f"search.precision: expected one of {', '.join(PRECISIONS)}, "
+                f"found {self.precision!r}"
+            )
+        if self.seconds is not None and not (is_number(self.seconds) and self.seconds > 0):
+            raise ValueError(
+                f"search.seconds: expected a positive number or null, found {self.seconds!r}"
+            )

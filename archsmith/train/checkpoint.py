@@ -1,0 +1,232 @@
+"""Checkpoints that survive a kill at any moment: written beside, synced, renamed, checksummed."""
+
+import hashlib
+import io
+import json
+import logging
+import math
+import re
+import time
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from archsmith.differences import differing_keys
+from archsmith.errors import CheckpointError, is_out_of_memory
+from archsmith.files import write_atomically
+
+log = logging.getLogger(__name__)
+
+FORMAT = "archsmith.checkpoint/2"
+KEPT = 2
+SHARE = 0.01  # of a run's time that goes into checkpoints at most
+
+
+def other_configuration(where: Path, saved: Any, present: Any, *, force: bool) -> bool:
+    """Whether `saved` is of another configuration; names the keys in which it differs.
+
+    Raises:
+        CheckpointError: it is, and `force` is not set.
+    """
+    differing = differing_keys(saved, present)
+    if not differing:
+        return False
+    more = f" and {len(differing) - 8} more" if len(differing) > 8 else ""
+    said = (
+        f"{where}: saved under another configuration or data, differing in "
+        f"{', '.join(differing[:8])}{more}"
+    )
+    if not force:
+        raise CheckpointError(
+            f"{said}; set resume=never to start over, resume=force to go on from it, or another "
+            "hydra.run.dir"
+        )
+    log.warning("%s; taken all the same (resume=force)", said)
+    return True
+
+
+def checkpoint_seconds(every_seconds: float) -> float:
+    """The setting `checkpoint.every_seconds`, checked. Raises ValueError."""
+    number = isinstance(every_seconds, int | float) and not isinstance(every_seconds, bool)
+    if not number or not 0 <= every_seconds < math.inf:
+        raise ValueError(
+            f"checkpoint.every_seconds: expected a number of at least 0, found {every_seconds!r}"
+        )
+    return every_seconds
+
+
+class Checkpoints:
+    """The newest checkpoints of one phase in `<folder>/<phase>_<number>.pt`, with a manifest of
+    checksums.
+
+    Args:
+        identity: what a checkpoint must agree with (configuration, fingerprint of the data), plain
+            JSON values.
+        every_seconds: within an epoch, how often one is due; 0 is after every step. Unless it is
+            0, at most `SHARE` of the time goes into them.
+        force: takes a checkpoint of another configuration, after naming what differs.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        phase: str,
+        identity: Mapping[str, Any],
+        *,
+        every_seconds: float = 60.0,
+        force: bool = False,
+    ):
+        self.folder, self.phase = folder, phase
+        self.identity = json.loads(json.dumps(identity))
+        self.every_seconds, self.force = every_seconds, force
+        self.manifest = folder / f"{phase}_manifest.json"
+        self._last, self._cost = time.monotonic(), 0.0  # of the last save: its end, its seconds
+
+    def due(self, *, epoch_over: bool = False) -> bool:
+        """Whether it is time for one: at the end of an epoch as soon as it costs too little to
+        matter."""
+        if self.every_seconds == 0:
+            return True
+        wait = self._cost / SHARE if epoch_over else max(self.every_seconds, self._cost / SHARE)
+        return time.monotonic() - self._last >= wait
+
+    def save(self, state: Mapping[str, Any]) -> None:
+        """Writes a checkpoint, then the manifest that names it, then removes the oldest.
+
+        Raises:
+            CheckpointError: it cannot be written, or reads back otherwise; those before are kept.
+        """
+        began = time.monotonic()
+        buffer = io.BytesIO()
+        torch.save({"format": FORMAT, "identity": self.identity, "state": state}, buffer)
+        content = buffer.getvalue()
+        digest = hashlib.sha256(content).hexdigest()
+        entries = self._entries()
+        number = max((int(e["file"][-9:-3]) for e in entries), default=0) + 1
+        path = self.folder / f"{self.phase}_{number:06d}.pt"
+        entries.append({"file": path.name, "sha256": digest})
+        try:
+            write_atomically(path, content)
+            if hashlib.sha256(path.read_bytes()).hexdigest() != digest:
+                raise OSError(f"{path.name} reads back otherwise than it was written")
+            write_atomically(self.manifest, json.dumps(entries[-KEPT:], indent=2).encode())
+        except OSError as error:
+            path.unlink(missing_ok=True)
+            raise CheckpointError(
+                f"{self.folder}: the checkpoint cannot be saved ({error.strerror or error}); the "
+                "one before it is kept; free space or mend the disk, then run the same command"
+            ) from error
+        for old in entries[:-KEPT]:
+            (self.folder / old["file"]).unlink(missing_ok=True)
+        self._last = time.monotonic()
+        self._cost = self._last - began
+
+    def load(self) -> dict[str, Any] | None:
+        """The state of the newest intact checkpoint, on the CPU; None where there is none.
+
+        What a kill left half-written is removed.
+
+        Raises:
+            CheckpointError: every checkpoint is damaged, of another version, holds anything but
+                data, or the newest belongs to another configuration.
+        """
+        entries = self._entries()
+        listed = {entry["file"] for entry in entries}
+        for path in [*self.folder.glob(f".{self.phase}_*.tmp"), *self._files()]:
+            if path.name not in listed:
+                path.unlink(missing_ok=True)
+        for entry in reversed(entries):
+            path = self.folder / entry["file"]
+            content = path.read_bytes() if path.is_file() else b""
+            if hashlib.sha256(content).hexdigest() != entry["sha256"]:
+                log.warning("%s is damaged or missing; the checkpoint before it is used", path)
+                continue
+            saved = unpacked(path, content)
+            other_configuration(path, saved["identity"], self.identity, force=self.force)
+            return saved["state"]
+        if entries:
+            raise CheckpointError(
+                f"{self.folder}: no intact checkpoint among {len(entries)}; set resume=never to "
+                "start over"
+            )
+        return None
+
+    def clear(self) -> None:
+        """Forgets every checkpoint of this phase."""
+        for path in self._files():
+            path.unlink(missing_ok=True)
+        self.manifest.unlink(missing_ok=True)
+
+    def _files(self) -> list[Path]:
+        return [p for p in self.folder.glob(f"{self.phase}_*.pt") if self._is_name(p.name)]
+
+    def _is_name(self, name: object) -> bool:
+        return isinstance(name, str) and bool(re.fullmatch(rf"{self.phase}_\d{{6}}\.pt", name))
+
+    def _entries(self) -> list[dict[str, str]]:
+        """What the manifest lists. A name that is not one of ours is never opened nor removed."""
+        if not self.manifest.is_file():
+            return []
+        try:
+            entries = json.loads(self.manifest.read_text())
+            if all(self._is_name(e["file"]) and isinstance(e["sha256"], str) for e in entries):
+                return list(entries)
+        except (ValueError, TypeError, KeyError, RecursionError):
+            pass
+        raise CheckpointError(f"{self.manifest}: not readable; set resume=never to start over")
+
+
+def unpacked(path: Path, content: bytes) -> dict[str, Any]:
+    """What a checkpoint holds: tensors and plain values, nothing that could be executed.
+
+    Raises:
+        CheckpointError: it is no checkpoint, of another version, or it would unpack to more than
+            its size.
+    """
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            if sum(info.file_size for info in archive.infolist()) > len(content):
+                raise CheckpointError(f"{path}: packed data, which we never write; refused")
+        saved = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except CheckpointError:
+        raise
+    except Exception as error:  # whatever a crafted file can raise
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        raise CheckpointError(
+            f"{path}: refused, not a checkpoint of tensors and plain values ({reason}); set "
+            "resume=never to start over"
+        ) from error
+    found = saved.get("format", "archsmith.checkpoint/1") if isinstance(saved, dict) else None
+    if found != FORMAT:
+        raise CheckpointError(
+            f"{path}: format {found!r}, expected '{FORMAT}'; finish the run with the version that "
+            "wrote it, or set resume=never to start over"
+        )
+    if not isinstance(saved.get("identity"), dict) or not isinstance(saved.get("state"), dict):
+        raise CheckpointError(f"{path}: no state of a run; set resume=never to start over")
+    return saved
+
+
+@contextmanager
+def fitting(phase: str) -> Iterator[None]:
+    """While a state is put back: what does not fit the run is one line, a CheckpointError."""
+    try:
+        yield
+    except (
+        LookupError,
+        ArithmeticError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        RuntimeError,
+    ) as error:
+        if is_out_of_memory(error):
+            raise
+        raise CheckpointError(
+            f"{phase}: the checkpoint does not fit this run ({type(error).__name__}: "
+            f"{' '.join(str(error).split())[:200]}); set resume=never to start over"
+        ) from error

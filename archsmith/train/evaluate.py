@@ -1,0 +1,111 @@
+"""Accuracy and loss of a network on a loader, and batch-norm statistics estimated anew."""
+
+import math
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from archsmith import interrupt
+from archsmith.errors import NumbersError
+from supernets.mixture import Mixture
+
+Batches = Iterable[tuple[Tensor, Tensor]]  # images (B, C, H, W), labels (B,)
+
+
+@torch.no_grad()
+def evaluate(net: nn.Module, loader: Batches, mixture: Mixture | None = None) -> dict[str, float]:
+    """`accuracy` as a fraction, mean cross-entropy `loss`; over 5 classes also `top5_accuracy`.
+
+    `balanced_accuracy` is the mean of the accuracies of the classes that occur. Of the `images`,
+    `commonest_answer` (a class) is given for a share of `commonest_share`, and right for one of
+    `commonest_true`; `largest_class` is the share of the class that occurs most.
+
+    Runs in eval mode and waits for the device only at the end.
+
+    Raises:
+        NumbersError: the loss is not finite, so that an accuracy would mean nothing.
+        Interrupted: the run was asked to stop.
+    """
+    sums: dict[str, Tensor] = {}
+    images = 0
+    with _eval_mode(net):
+        for x, y in loader:
+            interrupt.check("evaluation")
+            logits = net(x, mixture).float()
+            images += len(y)
+            for name, value in _measures(logits, y).items():
+                sums[name] = sums[name] + value if name in sums else value
+    assert images, "a loader without images"
+    right, counts, answers = (sums.pop(name) for name in ("right", "counts", "answers"))
+    means = {name: float(total) / images for name, total in sums.items()}
+    means["balanced_accuracy"] = float((right / counts)[counts > 0].mean())
+    commonest = int(answers.argmax())
+    means |= {
+        "images": images,
+        "commonest_answer": commonest,
+        "commonest_share": float(answers[commonest]) / images,
+        "commonest_true": float(counts[commonest]) / images,
+        "largest_class": float(counts.max()) / images,
+    }
+    if not math.isfinite(means["loss"]):
+        raise NumbersError(
+            f"evaluation: the mean loss over {images} images is {means['loss']}, expected a finite "
+            "number; train again with a lower learning rate"
+        )
+    return means
+
+
+def _measures(logits: Tensor, y: Tensor) -> dict[str, Tensor]:
+    """Sums over the batch, 0-dim; `right`, `counts`, `answers` (classes,) of images."""
+    answers = logits.argmax(1)
+    hits, classes = answers == y, F.one_hot(y, logits.size(1))
+    sums = {
+        "accuracy": hits.sum(),
+        "right": (classes * hits[:, None]).sum(0).double(),
+        "counts": classes.sum(0),
+        "answers": F.one_hot(answers, logits.size(1)).sum(0),
+        "loss": F.cross_entropy(logits, y, reduction="sum").double(),
+    }
+    if logits.size(1) > 5:
+        sums["top5_accuracy"] = (logits.topk(5, 1).indices == y[:, None]).sum()
+    return sums
+
+
+@torch.no_grad()
+def restore_statistics(net: nn.Module, loader: Batches, mixture: Mixture | None = None) -> None:
+    """Sets every batch norm's mean and variance to plain averages over the batches of one pass.
+
+    Nothing else changes; a batch norm that the pass does not reach keeps its statistics.
+    """
+    norms = [m for m in net.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    before = [({name: b.clone() for name, b in m.named_buffers()}, m.momentum) for m in norms]
+    try:
+        with _eval_mode(net):
+            for norm in norms:
+                norm.train()
+                norm.reset_running_stats()
+                norm.momentum = None  # torch then averages over all batches since the reset
+            for x, _ in loader:
+                interrupt.check("evaluation")
+                net(x, mixture)
+    finally:
+        for norm, (buffers, momentum) in zip(norms, before, strict=True):
+            norm.momentum = momentum
+            if not norm.num_batches_tracked:
+                norm.load_state_dict(buffers, strict=False)
+
+
+@contextmanager
+def _eval_mode(net: nn.Module) -> Iterator[None]:
+    """Eval mode, and afterwards every module in the mode it was in."""
+    modes = [(module, module.training) for module in net.modules()]
+    net.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode

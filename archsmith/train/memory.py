@@ -1,0 +1,74 @@
+"""When memory does not suffice: once more from the last checkpoint, with batches in more parts."""
+
+import gc
+import logging
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+
+from archsmith.errors import OutOfMemory, is_out_of_memory
+from archsmith.parallel.distributed import size
+from archsmith.train.runtime import peak_memory
+
+log = logging.getLogger(__name__)
+Result = TypeVar("Result")
+
+
+def sparing(
+    phase: str,
+    run: Callable[[], Result],
+    halve: Callable[[], int],
+    device: torch.device,
+    *,
+    drop: Callable[[], bool] = lambda: False,
+) -> Result:
+    """What `run` returns; where memory does not suffice, it runs once more after `halve`.
+
+    `run` goes on from its last checkpoint, so that no half of an update is ever kept. `halve`
+    doubles the parts of a batch and returns their number. `drop` is tried before: it gives up what
+    is only there for speed, and says whether there was any.
+
+    Raises:
+        OutOfMemory: it does not suffice then either.
+    """
+    results = _attempted(phase, run, device)
+    if not results and drop():
+        log.warning("%s: out of memory with CUDA graphs; continued without", phase)
+        results = _attempted(phase, run, device)
+    if results:
+        return results[0]
+    peak, parts = peak_memory(device) / 1e9, halve()
+    log.warning(
+        "%s: out of memory at a peak of %.2f GB; continued from the last checkpoint with batches "
+        "in %d parts, of the same size together (batch norms then see parts)",
+        phase, peak, parts,
+    )  # fmt: skip
+    try:
+        return run()
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise OutOfMemory(
+            f"{phase}: out of memory, also with batches in {parts} parts (peak "
+            f"{peak_memory(device) / 1e9:.2f} GB); set {phase}.micro_batches={2 * parts}, or lower "
+            f"{phase}.batch_size or the network's channels and layers"
+        ) from error
+
+
+def _attempted(phase: str, run: Callable[[], Result], device: torch.device) -> list[Result]:
+    """The result alone, or nothing where memory does not suffice; then all that can be is freed."""
+    try:
+        return [run()]
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        if size() > 1:  # the others have enough, and cannot know
+            raise OutOfMemory(
+                f"{phase}: out of memory on one of {size()} processes; set {phase}.micro_batches="
+                f"2, lower {phase}.batch_size, or take more processes"
+            ) from error
+    gc.collect()  # out of the handler: its frames held tensors
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    return []

@@ -1,0 +1,135 @@
+"""Whether a step will fit into memory, found out before a long run.
+
+One step on two images and one on three are followed operation by operation: what lives after each
+is a line in the number of images, and the highest of these lines at the batch's size is its peak.
+"""
+
+import logging
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from archsmith.errors import OutOfMemory
+from archsmith.train.available import Memory, memory_of
+from archsmith.train.random_state import random_state, set_random_state
+from supernets.network import Network
+
+log = logging.getLogger(__name__)
+
+PROBED_STEPS = 500  # a run of so many is worth the probe, which takes about half a step
+Need = Callable[[float], int]  # images of a batch -> bytes at the peak of a step
+
+
+class Living(TorchDispatchMode):
+    """Bytes of the tensors made within that still live: `after` each operation, and `now`.
+
+    What a single operation takes and gives back within itself is not seen.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 0
+        self.after: list[int] = []
+        self._known: set[int] = set()
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        made = func(*args, **(kwargs or {}))
+        if all(one.alias_info is None for one in func._schema.returns):
+            for tensor in tree_leaves(made):
+                if isinstance(tensor, Tensor):
+                    self._add(tensor.untyped_storage())
+        self.after.append(self.now)
+        return made
+
+    def _add(self, storage: torch.UntypedStorage) -> None:
+        key, size = storage._cdata, storage.nbytes()
+        if key not in self._known:
+            self._known.add(key)
+            self.now += size
+            weakref.finalize(storage, self._remove, key, size)
+
+    def _remove(self, key: int, size: int) -> None:
+        self._known.discard(key)
+        self.now -= size
+
+
+def images_for(net: Network, count: int) -> tuple[Tensor, Tensor]:
+    """So many random images (B, C, H, W) and labels (B,), on the device of the network."""
+    device = next(net.parameters()).device
+    x = torch.randn(count, *net.space.input_shape, device=device)
+    return x, torch.randint(net.space.classes, (count,), device=device)
+
+
+def step_memory(prepared: Callable[[int], Callable[[], object]], parts: int) -> Need:
+    """Bytes that a step takes at its peak beside what the process holds, by the size of its batch.
+
+    The random generators are left as they were.
+
+    Args:
+        prepared: a step on so many images, of copies of all that it changes.
+        parts: in which it computes its batch.
+    """
+    sizes, seen = (2 * parts, 3 * parts), []
+    before = random_state()
+    try:
+        for size in sizes:
+            set_random_state(before)
+            step = prepared(size)
+            with Living() as living:
+                step()
+            # what a first step leaves (gradients, moments) is there throughout the next
+            seen.append(torch.tensor(living.after, dtype=torch.double) + living.now)
+    finally:
+        set_random_state(before)
+    few, more = seen if len(seen[0]) == len(seen[1]) else [one.max() for one in seen]
+
+    def need(images: float) -> int:
+        return int((few + (more - few) * ((images - sizes[0]) / parts)).max())
+
+    return need
+
+
+def check_memory(
+    phase: str, need: Need, batch: int, parts: int, device: torch.device, *, otherwise: str
+) -> None:
+    """Warns where a step will not fit into the memory that is free, with settings that would.
+
+    Args:
+        otherwise: what else takes less memory, in words.
+
+    Raises:
+        OutOfMemory: two images in each part take more than there is.
+    """
+    peak, memory = need(batch), memory_of(device)
+    log.info("%s: a step takes about %s, %s", phase, _gb(peak), _said(memory))
+    if peak <= memory.free:
+        return
+    if need(2 * parts) > memory.total:
+        raise OutOfMemory(
+            f"{phase}: a step takes about {_gb(peak)}, with the smallest batch "
+            f"{_gb(need(2 * parts))}, {_said(memory)}; set {otherwise}"
+        )
+    factor = 2
+    while need(batch / factor) > memory.free and batch // (2 * factor) >= 2 * parts:
+        factor *= 2
+    log.warning(
+        "%s: a step takes about %s, %s: it may run out of memory; set %s.micro_batches=%d or "
+        "%s.batch_size=%d (about %s), or %s",
+        phase, _gb(peak), _said(memory), phase, parts * factor,
+        phase, batch // factor, _gb(need(batch / factor)), otherwise,
+    )  # fmt: skip
+
+
+def _said(memory: Memory) -> str:
+    return f"and {_gb(memory.free)} of {_gb(memory.total)} are free"
+
+
+def _gb(size: int) -> str:
+    return f"{size / 1e9:.2f} GB"

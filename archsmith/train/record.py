@@ -1,0 +1,250 @@
+"""What a run leaves to read: metrics.jsonl, TensorBoard, results.json, a line of progress."""
+
+import json
+import logging
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from archsmith.files import write_atomically
+from archsmith.train import nni_trial
+from archsmith.train.run_folder import read_object
+from archsmith.train.runtime import peak_memory
+
+log = logging.getLogger(__name__)
+
+SLOW = 0.3  # share of an epoch spent waiting for data that is worth a warning
+
+RESULTS = (
+    "strategy",
+    "space",
+    "data",
+    "seed",
+    "search_epochs",
+    "supernet_accuracy",
+    "discretised_accuracy",
+    "test_accuracy",
+    "test_balanced_accuracy",
+    "test_images",
+    "test_interval",
+    "test_commonest_share",
+    "test_doubt",
+    "diagnosis",
+    "degenerate",
+    "undecided",
+    "warnings",
+    "benchmark",
+    "ranking",
+    "parameters",
+    "macs",
+    "budget",
+    "baseline",
+    "seconds",
+    "cpu_seconds",
+    "peak_memory_bytes",
+    "test_reads",
+    "device",
+    "versions",
+    "data_fingerprint",
+    "architecture",
+)
+
+
+class Record:
+    """Writes one run's metrics; `resume` forgets what was logged after a checkpoint.
+
+    Epochs count from 0 in the file, and from 1 in TensorBoard, as on the console.
+    Training is worth more than its log: where nothing can be written, that is said once.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.path = folder / "metrics.jsonl"
+        self._writers: dict[str, Any] = {}
+        self._purge_steps: dict[str, int] = {}
+        self._told = False
+
+    def _tensorboard(self, phase: str) -> Any:
+        """The phase's TensorBoard writer, made on first use: its import is slow."""
+        if phase not in self._writers:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._writers[phase] = SummaryWriter(
+                self.folder / "tensorboard" / phase, purge_step=self._purge_steps.get(phase)
+            )
+        return self._writers[phase]
+
+    def resume(self, phase: str, step: int) -> None:
+        """Drops lines of `phase` from `step` on: they are about to be written again."""
+        if self.path.is_file():
+            kept = [
+                line
+                for line in self.path.read_text(encoding="utf-8").splitlines()
+                if _before(line, phase, step)
+            ]
+            with self._surviving():
+                write_atomically(self.path, "".join(f"{line}\n" for line in kept).encode())
+        self._purge_steps[phase] = step + 1
+
+    def log(self, phase: str, step: int, metrics: Mapping[str, float | None]) -> None:
+        """A line of metrics.jsonl, and a point per metric in TensorBoard as `<phase>/<name>`."""
+        entry = {"phase": phase, "step": step, **metrics}
+        watched = metrics.get("supernet_accuracy")
+        if watched is not None:
+            nni_trial.intermediate(watched)
+        with self._surviving(), open(self.path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(entry) + "\n")
+        present = {name: value for name, value in metrics.items() if value is not None}
+        self.curves(phase, step, {f"{phase}/{name}": value for name, value in present.items()})
+
+    def cost(self, phase: str, step: int, step_seconds: float | None, device: torch.device) -> None:
+        """What the last epoch took, in TensorBoard: milliseconds a step, the peak of memory."""
+        found = {f"cost/{phase}_peak_memory_mib": peak_memory(device) / 2**20}
+        if step_seconds is not None:
+            found[f"cost/{phase}_step_ms"] = 1000 * step_seconds
+        self.curves(phase, step, found)
+
+    def curves(self, phase: str, step: int, values: Mapping[str, float]) -> None:
+        """A point per name, in TensorBoard alone."""
+        with self._surviving():
+            writer = self._tensorboard(phase)
+            for name, value in values.items():
+                writer.add_scalar(name, value, step + 1)
+
+    def histogram(self, phase: str, name: str, values: torch.Tensor, step: int) -> None:
+        """How values are spread, in TensorBoard."""
+        with self._surviving():
+            self._tensorboard(phase).add_histogram(name, values.detach().cpu(), step + 1)
+
+    def image(self, phase: str, name: str, image: np.ndarray, step: int) -> None:
+        """A picture (H, W, 3) uint8 in TensorBoard."""
+        with self._surviving():
+            self._tensorboard(phase).add_image(name, image, step + 1, dataformats="HWC")
+
+    @contextmanager
+    def _surviving(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if not self._told:
+                log.warning("%s: the log cannot be written (%s); going on", self.folder, error)
+            self._told = True
+
+    def close(self) -> None:
+        for writer in self._writers.values():
+            with self._surviving():
+                writer.close()
+        self._writers.clear()
+
+
+def _before(line: str, phase: str, step: int) -> bool:
+    """Whether a line of metrics.jsonl is whole and not of `phase` from `step` on."""
+    try:
+        entry = json.loads(line)
+        return entry["phase"] != phase or entry["step"] < step
+    except (ValueError, KeyError, TypeError):
+        return False
+
+
+class Results:
+    """results.json: every documented field from the start, null until its phase has run."""
+
+    def __init__(self, folder: Path):
+        self.path = folder / "results.json"
+        self.fields: dict[str, Any] = dict.fromkeys(RESULTS)
+        self.fields |= {"seconds": {}, "cpu_seconds": {}, "peak_memory_bytes": {}, "test_reads": 0}
+        if self.path.is_file():
+            self.fields |= read_object(self.path)
+
+    def update(self, **fields: Any) -> None:
+        """Merges and saves; a mapping is merged into the mapping that is there."""
+        for name, value in fields.items():
+            old = self.fields.get(name)
+            self.fields[name] = (
+                old | value if isinstance(old, dict) and isinstance(value, dict) else value
+            )
+        write_atomically(self.path, (json.dumps(self.fields, indent=2) + "\n").encode())
+
+
+class Progress:
+    """A bar with loss, accuracy and time left on a terminal; elsewhere nothing."""
+
+    def __init__(self, phase: str, steps: int, done: int = 0):
+        self.phase, self.told = phase, False
+        self.step_seconds: float | None = None  # the mean of the epoch just ended
+        self.bar = tqdm(
+            total=steps,
+            initial=done,
+            desc=phase,
+            unit="step",
+            disable=not sys.stderr.isatty(),
+            dynamic_ncols=True,
+            leave=False,
+        )
+
+    def __enter__(self) -> "Progress":
+        self.lines = ExitStack()
+        if not self.bar.disable:  # a line of the log moves the bar down instead of into it
+            self.lines.enter_context(logging_redirect_tqdm(tqdm_class=type(self.bar)))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.lines.close()
+        self.bar.close()
+
+    def batches(self, loader: Iterable[Any]) -> Iterator[Any]:
+        """Passes batches through, advancing the bar; says once where the data is what holds up."""
+        began, waited, asked = time.perf_counter(), 0.0, time.perf_counter()
+        steps = 0
+        for steps, batch in enumerate(loader, start=1):  # noqa: B007 - counted for the mean
+            waited += time.perf_counter() - asked
+            yield batch
+            self.bar.update()
+            asked = time.perf_counter()
+        whole = time.perf_counter() - began
+        self.step_seconds = whole / steps if steps else None
+        if waited > SLOW * whole and waited > 10 and not self.told:
+            self.told = True
+            log.warning(
+                "%s: %.0f%% of the epoch was spent waiting for images; raise data.workers or "
+                "data.memory_mb, or move the images to a faster disk",
+                self.phase, 100 * waited / whole,
+            )  # fmt: skip
+
+    def note(self, **values: float | str) -> None:
+        """What stands behind the bar."""
+        self.bar.set_postfix(
+            {k: f"{v:.3f}" if isinstance(v, float) else v for k, v in values.items()}, refresh=False
+        )
+
+
+class Averages:
+    """Means of 0-dim tensors over an epoch, kept on the device until they are read."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, torch.Tensor] = {}
+        self.counts: dict[str, int] = {}
+
+    def add(self, metrics: Mapping[str, torch.Tensor]) -> None:
+        for name, value in metrics.items():
+            self.sums[name] = self.sums[name] + value if name in self.sums else value.clone()
+            self.counts[name] = self.counts.get(name, 0) + 1
+
+    def read(self) -> dict[str, float]:
+        """The means so far. Waits for the device."""
+        return {name: float(total) / self.counts[name] for name, total in self.sums.items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"sums": dict(self.sums), "counts": dict(self.counts)}
+
+    def load_state_dict(self, state: Mapping[str, Any], device: torch.device) -> None:
+        self.sums = {name: total.to(device) for name, total in state["sums"].items()}
+        self.counts = {name: int(state["counts"][name]) for name in self.sums}

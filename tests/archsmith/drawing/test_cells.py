@@ -1,0 +1,269 @@
+"""Drawings of cells: they say exactly what is kept, and nothing in them overlaps."""
+
+import random
+import subprocess
+import sys
+from collections import Counter
+from itertools import combinations
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+from archsmith.drawing.cell_layout import LETTER, Layout, cell_layout, kind_of
+from archsmith.drawing.cells import LIGHT, alpha_image, cell_image, cell_svg
+from search_spaces.architecture import Architecture
+from search_spaces.darts import CANDIDATES, darts
+from search_spaces.genotype import PUBLISHED
+from search_spaces.space import Cell, Edge, complete_edges
+
+DARTS = darts(
+    layers=8, nodes=4, channels=16, candidates=list(CANDIDATES), input_shape=(3, 32, 32), classes=10
+)
+V2 = Architecture.load(PUBLISHED / "DARTS_V2.json").choices
+NASBENCH201 = Cell(1, 3, complete_edges(1, 3, ["nor_conv_3x3", "skip_connect"]), None, "last")
+
+
+def random_cell(seed: int) -> tuple[Cell, dict[str, tuple[str, ...]]]:
+    """A cell of 1 or 2 inputs and 1 to 8 nodes that keeps some edges, with 1 to 3 operations."""
+    draw = random.Random(seed)
+    inputs, nodes = draw.randint(1, 2), 1 + seed % 8
+    names = [*CANDIDATES, "a_very_long_name_of_an_operation_7x7"]
+    output = draw.choice(["concat", "last"])
+    cell = Cell(inputs, nodes, complete_edges(inputs, nodes, names), None, output)
+    share = draw.choice([0.2, 0.5, 1.0])
+    return cell, {
+        edge.name: tuple(draw.sample(names, draw.randint(1, 3)))
+        for edge in cell.edges
+        if draw.random() < share
+    }
+
+
+CASES = {
+    f"{path.stem}-{group}": (cell, Architecture.load(path).choices[group])
+    for path in sorted(PUBLISHED.glob("*.json"))
+    for group, cell in DARTS.groups.items()
+} | {f"random-{seed}": random_cell(seed) for seed in range(32)}
+
+
+def kept_operations(cell, kept):
+    return Counter(
+        (edge.source, edge.target, name)
+        for edge in cell.edges
+        for name in kept.get(edge.name, ())
+        if name != "none"
+    )
+
+
+def drawn_operations(layout: Layout):
+    """(source, target, name) of every label, found by following the curves."""
+    before = {b: a for a, b, _ in layout.links}  # a label and a lane have one box before them
+    found = Counter()
+    for label, box in enumerate(layout.boxes):
+        if box.role == "label":
+            source = before[label]
+            while layout.boxes[source].role == "lane":
+                source = before[source]
+            (target,) = (b for a, b, _ in layout.links if a == label)
+            found[int(layout.boxes[source].text), int(layout.boxes[target].text), box.text] += 1
+    return found
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_curves_join_what_is_kept_and_nothing_else(case):
+    assert drawn_operations(cell_layout(*case)) == kept_operations(*case)
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_every_lane_leads_somewhere(case):
+    layout = cell_layout(*case)
+    lanes = {i for i, box in enumerate(layout.boxes) if box.role == "lane"}
+
+    assert lanes <= {a for a, _, _ in layout.links}
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_no_boxes_overlap_and_labels_fit(case):
+    layout = cell_layout(*case, "title")
+    shown = [box for box in layout.boxes if box.role != "lane"]
+
+    for a, b in combinations(shown, 2):
+        apart_x = a.x + a.width < b.x or b.x + b.width < a.x
+        apart_y = abs(a.y - b.y) >= (a.height + b.height) / 2 + 11.9
+        assert apart_x or apart_y, f"{a.text} over {b.text}"
+    for box in shown:
+        assert LETTER * max(len(box.text), len(box.caption)) <= box.width - 16
+        assert 20 <= box.x <= layout.width - box.width - 20
+        assert box.y - box.height / 2 >= 50
+        assert box.y + box.height / 2 <= layout.height - 20
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_no_curve_or_lane_runs_over_a_box(case):
+    layout = cell_layout(*case)
+    shown = [box for box in layout.boxes if box.role != "lane"]
+
+    for curve in layout.curves():
+        assert curve.x1 - curve.x0 > 20
+        for box in shown:
+            assert box.x + box.width <= curve.x0 + 1e-6 or box.x >= curve.x1 - 1e-6
+    for lane in layout.boxes:
+        if lane.role == "lane":
+            beside = [box for box in shown if box.layer == lane.layer]
+            assert all(abs(lane.y - box.y) >= box.height / 2 + 11.9 for box in beside)
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_svg_is_xml_that_shows_every_state_and_operation(case):
+    cell, kept = case
+    tree = ElementTree.fromstring(cell_svg(cell, kept, "a cell"))
+    texts = Counter(node.text for node in tree.iter("{http://www.w3.org/2000/svg}text"))
+
+    assert texts["a cell"] == 1
+    assert texts["concat" if cell.output == "concat" else "output"] == 1
+    assert all(texts[str(state)] == 1 for state in range(cell.inputs + cell.nodes))
+    names = Counter()
+    for (_, _, name), count in kept_operations(cell, kept).items():
+        names[name] += count
+    assert {name: texts[name] for name in names} == names
+    assert texts.total() == 2 + 2 * cell.inputs + cell.nodes + names.total()
+
+
+def test_inputs_stand_left_nodes_by_longest_path_and_the_output_right():
+    layout = cell_layout(DARTS.groups["normal"], V2["normal"])
+    layer = {box.text: box.layer for box in layout.boxes if box.role in ("input", "node", "output")}
+
+    assert layer == {"0": 0, "1": 0, "2": 2, "3": 2, "4": 2, "5": 4, "concat": 5}
+    left = {box.layer: box.x for box in layout.boxes}
+    assert sorted(left.values()) == [left[k] for k in range(6)]
+
+
+def test_output_of_the_last_node_has_one_arrow():
+    layout = cell_layout(NASBENCH201, {"0-1": ("nor_conv_3x3",), "1-3": ("skip_connect",)})
+    into = [layout.boxes[a].text for a, b, _ in layout.links if layout.boxes[b].role == "output"]
+
+    assert into == ["3"]
+
+
+def test_only_a_node_that_nothing_enters_is_faded():
+    layout = cell_layout(NASBENCH201, {"0-1": ("nor_conv_3x3",), "1-3": ("skip_connect",)})
+
+    assert [box.text for box in layout.boxes if box.kind == "faded"] == ["2"]
+
+
+def test_none_is_not_drawn():
+    layout = cell_layout(NASBENCH201, {"0-1": ("none",), "0-3": ("none", "skip_connect")})
+
+    assert [box.text for box in layout.boxes if box.role == "label"] == ["skip_connect"]
+    assert [box.text for box in layout.boxes if box.kind == "faded"] == ["1", "2"]
+
+
+@pytest.mark.parametrize(
+    ("operation", "kind"),
+    [
+        ("dil_conv_5x5", "conv"),
+        ("nor_conv_1x1", "conv"),
+        ("avg_pool_3x3", "pool"),
+        ("skip_connect", "skip"),
+        ("attention", "other"),
+    ],
+)
+def test_kind_of_an_operation(operation, kind):
+    assert kind_of(operation) == kind
+
+
+def test_text_is_escaped():
+    name = "</text><script>\"&'\x00"
+    cell = Cell(1, 1, (Edge(0, 1, (name,)),), None, "last")
+    svg = cell_svg(cell, {"0-1": (name,)}, f"<b>{name}")
+    tree = ElementTree.fromstring(svg)
+    texts = [node.text for node in tree.iter("{http://www.w3.org/2000/svg}text")]
+
+    assert "<script" not in svg
+    assert "<b>" not in svg
+    assert "</text><script>\"&'\ufffd" in texts
+    assert texts[0] == "<b></text><script>\"&'\ufffd"
+
+
+def test_svg_needs_nothing_from_outside_and_knows_the_dark_scheme():
+    svg = cell_svg(DARTS.groups["reduce"], V2["reduce"], "reduce")
+
+    assert svg.count("http") == 1  # the name space
+    assert "@media(prefers-color-scheme:dark)" in svg
+
+
+def test_drawing_does_not_depend_on_the_order_of_what_is_kept():
+    cell, kept = DARTS.groups["normal"], V2["normal"]
+    assert cell_svg(cell, dict(reversed(kept.items())), "x") == cell_svg(cell, kept, "x")
+
+
+def test_edge_of_another_cell_is_refused():
+    with pytest.raises(
+        ValueError, match="drawing: found edge '1-9', expected one of 0-1, 0-2, 1-2,"
+    ):
+        cell_svg(NASBENCH201, {"1-9": ("skip_connect",)}, "x")
+
+
+def test_a_long_title_widens_the_card():
+    layout = cell_layout(NASBENCH201, {}, "x" * 300)
+    assert layout.width > 300 * 9
+
+
+def rgb(colour: str) -> list[int]:
+    return [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+
+
+def test_image_shows_the_layout_of_the_svg():
+    cell, kept = DARTS.groups["normal"], V2["normal"]
+    layout = cell_layout(cell, kept, "normal $\\frac{$")  # no formula
+    image = cell_image(cell, kept, "normal $\\frac{$")
+
+    assert image.dtype == np.uint8
+    assert image.shape == (round(layout.height), round(layout.width), 3)
+    for box in layout.boxes:
+        if box.role != "lane":  # inside the box, left of its text
+            assert image[round(box.y), round(box.x + 5)].tolist() == rgb(LIGHT[box.kind][1]), box
+
+
+DARK_BLUE = (8, 48, 107)
+
+
+def dark_tiles(image: np.ndarray) -> tuple[int, int, int, int]:
+    """Left, top, width and height of all that is dark blue."""
+    rows, columns = np.nonzero((image == DARK_BLUE).all(-1))
+    return columns.min(), rows.min(), np.ptp(columns) + 1, np.ptp(rows) + 1
+
+
+def test_heat_map_is_dark_where_the_gate_is_one():
+    upper = dark_tiles(alpha_image(np.array([[0.0, 1.0], [0.0, 0.0]]), ["0-1", "0-2"], ["a", "b"]))
+    lower = dark_tiles(alpha_image(np.array([[0.0, 0.0], [1.0, 0.0]]), ["0-1", "0-2"], ["a", "b"]))
+
+    assert upper[2:] == pytest.approx((46, 22), abs=1)
+    assert upper[0] - lower[0] == pytest.approx(46, abs=1)
+    assert lower[1] - upper[1] == pytest.approx(22, abs=1)
+
+
+def test_heat_map_gives_a_candidate_one_column_on_all_edges():
+    gates, edges = np.array([[1.0, 0.0], [0.0, 1.0]]), ["0-1", "0-2"]
+    own = alpha_image(gates, edges, [["a", "b"], ["c", "a"]])
+
+    assert own.dtype == np.uint8
+    assert own.shape == alpha_image(np.zeros((2, 3)), edges, ["a", "b", "c"]).shape
+    assert dark_tiles(own)[2:] == pytest.approx((46, 44), abs=1)  # "a" twice, one below the other
+
+
+@pytest.mark.parametrize(
+    ("shape", "edges", "candidates"),
+    [((2, 3), 2, ["a", "b"]), ((3, 2), 2, ["a", "b"]), ((2, 2), 2, [["a", "b"]]), ((0, 0), 0, [])],
+)
+def test_heat_map_refuses_sizes_that_disagree(shape, edges, candidates):
+    with pytest.raises(ValueError, match=r"drawing: found gates of shape .* expected \("):
+        alpha_image(np.zeros(shape), ["0-1", "0-2"][:edges], candidates)
+
+
+def test_the_pictures_of_an_epoch_do_without_matplotlib():
+    code = (
+        "import sys, numpy as np; from archsmith.drawing.cells import alpha_image; "
+        "alpha_image(np.ones((1, 1)), ['0-1'], ['a']); sys.exit('matplotlib' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,148 @@
+"""A network made by hand at the found one's size, trained as it is and tested once."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from test_command_line import TINY, line_of
+from test_every_config import composed, make
+
+from archsmith.errors import Interrupted
+from archsmith.result.baseline import SIZES, Baseline, HandMade
+from archsmith.result.retrain import train
+from archsmith.result.weights import read_metadata
+from archsmith.train.checkpoint import Checkpoints
+from archsmith.train.record import Record
+from archsmith.train.runtime import seed_everything
+from search_spaces.darts import darts
+from search_spaces.space import Space
+from supernets.costs import macs, parameters
+
+CPU = torch.device("cpu")
+
+
+def toy(*shape: int, classes: int = 10, stem: str = "small") -> Space:
+    return darts(layers=3, nodes=1, channels=4, candidates=["skip_connect"], input_shape=shape,
+                 classes=classes, stem=stem)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("network", "space", "expected"),
+    [
+        ("resnet18", toy(3, 224, 224, classes=1000, stem="imagenet"), (11_689_512, 1_814_073_344)),
+        ("mobilenet_v3_small", toy(3, 224, 224, classes=1000, stem="imagenet"), (2_542_856, None)),
+        ("resnet18", toy(3, 32, 32), (11_173_962, 555_422_720)),  # the network for CIFAR-10
+    ],
+)
+def test_at_full_width_it_is_the_published_network(network: str, space: Space, expected):
+    with torch.device("meta"):
+        net = HandMade(network, space, 1.0)
+    assert parameters(net) == expected[0]
+    assert expected[1] in (None, macs(net))
+
+
+@pytest.mark.parametrize(
+    ("network", "match", "target"),
+    [
+        ("resnet18", "parameters", 30_000),
+        pytest.param("resnet18", "macs", 2_000_000, marks=pytest.mark.slow),
+        pytest.param("mobilenet_v3_small", "parameters", 30_000, marks=pytest.mark.slow),
+        pytest.param("mobilenet_v3_small", "macs", 2_000_000, marks=pytest.mark.slow),
+    ],
+)
+def test_its_width_is_the_nearest_to_the_size_asked_for(network: str, match: str, target: int):
+    space = toy(1, 8, 8, classes=3)
+    with torch.device("meta"):
+        net = Baseline(network, match).sized(space, target)
+        found = SIZES[match](net)
+        beside = [SIZES[match](HandMade(network, space, net.width + d / 512)) for d in (-1, 1)]
+    assert abs(found / target - 1) < 0.1
+    assert all(abs(found - target) <= abs(other - target) for other in beside)
+
+
+@pytest.mark.parametrize("network", ["resnet18", "mobilenet_v3_small"])
+def test_small_images_are_seen_at_full_resolution(network: str):
+    space = toy(2, 8, 8, classes=3)
+    net = HandMade(network, space, 1 / 16).eval()
+    seen = []
+    norms = [m for m in net.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    norms[0].register_forward_hook(lambda _, __, y: seen.append(tuple(y.shape[2:])))
+    norms[-1].register_forward_hook(lambda _, __, y: seen.append(tuple(y.shape[2:])))
+    assert net(torch.zeros(4, 2, 8, 8)).shape == (4, 3)
+    assert seen == [(8, 8), (1, 1)]  # three halvings, as many as there are stages left
+
+
+@pytest.mark.slow
+def test_its_training_goes_on_where_it_was_stopped(tmp_path: Path):
+    data = make(composed("data=synthetic", "data.size=24", "data.image_size=8").data)
+    recipe = replace(make(composed().retrain), epochs=2, batch_size=8)
+    space = toy(*data.input_shape, classes=len(data.classes))
+
+    def trained(name: str, stop_after: int | None = None):
+        seed_everything(0)
+        net = Baseline("resnet18", "parameters").sized(space, 5000)
+        folder, asked = tmp_path / name, iter(range(100))
+        checkpoints = Checkpoints(folder / "checkpoints", "baseline_resnet18", {}, every_seconds=0)
+        record = Record(folder)
+        folder.mkdir(exist_ok=True)
+        return train(
+            net,
+            data,
+            recipe,
+            folder=folder,
+            device=CPU,
+            seed=0,
+            record=record,
+            checkpoints=checkpoints,
+            stop=lambda: next(asked) == stop_after,
+        )
+
+    whole = trained("whole")
+    with pytest.raises(Interrupted, match="baseline_resnet18: stopped and saved"):
+        trained("stopped", stop_after=3)
+    again = trained("stopped")
+    for a, b in zip(whole.state_dict().values(), again.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
+    lines = (tmp_path / "stopped" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["phase"] for line in lines] == ["baseline_resnet18"] * 2
+    assert data.test_reads == 0
+
+
+def test_an_unknown_baseline_is_refused(archsmith):
+    said = archsmith(*TINY, "baseline=resnet18", "baseline.match=size")
+    assert said.code == 2
+    assert "baseline.match: unknown 'size'; known: parameters, macs" in line_of(said)
+
+
+@pytest.mark.slow
+def test_beside_the_found_network_in_the_same_folder(archsmith):
+    tiny = [*TINY, "export.formats=[]"]
+    assert archsmith(*tiny).code == 0
+    (folder,) = Path("outputs").iterdir()
+    before = json.loads((folder / "results.json").read_text())
+    assert (before["test_reads"], before["baseline"]) == (1, None)
+
+    said = archsmith(*tiny, "baseline=resnet18")  # adds to what is done, and repeats nothing
+    assert said.code == 0, said.err
+    assert "test accuracy (resnet18)" in said.out
+    results = json.loads((folder / "results.json").read_text())
+    told = results["baseline"]["resnet18"]
+    assert results["test_reads"] == 2
+    assert results["test_accuracy"] == before["test_accuracy"]
+    assert told["ratio"] == pytest.approx(told["parameters"] / results["parameters"], abs=1e-4)
+    about = [
+        json.loads(read_metadata(folder / f"{name}.safetensors")["archsmith"])["preprocessing"]
+        for name in ("baseline_resnet18", "weights")
+    ]
+    assert about[0] == about[1]
+    assert "Beside a network made by hand" in (folder / "report.html").read_text()
+
+    assert archsmith(*tiny, "baseline=resnet18").code == 0
+    assert json.loads((folder / "results.json").read_text()) == results
+    assert archsmith(*tiny, "task=baseline", "baseline=mobilenet_v3_small").code == 0
+    both = json.loads((folder / "results.json").read_text())
+    assert (list(both["baseline"]), both["test_reads"]) == (["resnet18", "mobilenet_v3_small"], 3)
+    said = archsmith(*tiny, "task=baseline")
+    assert (said.code, "set baseline=resnet18" in line_of(said)) == (2, True)

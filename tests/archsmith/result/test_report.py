@@ -1,0 +1,150 @@
+"""The report of a run: what is drawn, that it is self-contained, and what a browser makes of it."""
+
+import json
+import re
+import shutil
+import subprocess
+import xml.etree.ElementTree as ET
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from archsmith.drawing.cells import cell_svg
+from archsmith.result.report.charts import line_chart
+from archsmith.result.report.page import write_report
+from archsmith.train.record import RESULTS
+from search_spaces.space import Cell, complete_edges
+
+EDGES = ("0-1", "0-2", "1-2")
+BROWSERS = map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))
+BROWSER = next((path for path in BROWSERS if path), None)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A run of three epochs, by hand."""
+    results = dict.fromkeys(RESULTS) | {
+        "strategy": "darts", "space": "toy", "data": "<digits>", "seed": 3, "test_accuracy": 0.5,
+        "supernet_accuracy": 0.75, "discretised_accuracy": 0.25, "parameters": 1234, "macs": 5678,
+        "diagnosis": {"discretisation_gap": 0.5}, "seconds": {"search": 1.5}, "test_reads": 1,
+        "peak_memory_bytes": {"search": 2**20}, "device": "cpu", "versions": {"torch": "2.15"},
+        "degenerate": "collapse: all skips", "undecided": "close to a draw",
+        "warnings": ["search: close to a draw", "baseline_resnet18: not learning"],
+        "test_interval": [0.4, 0.6], "test_images": 96, "test_doubt": "answers 'x' for all",
+    }  # fmt: skip
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    (tmp_path / "config.json").write_text(json.dumps({"seed": 3, "note": "</pre><b>&"}))
+    lines = [
+        {"phase": "search", "step": e, "train_loss": 2.0 - e, "train_accuracy": 0.1 * e}
+        for e in range(3)
+    ]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (tmp_path / "gates").mkdir()
+    for e in range(3):
+        table = {"cell": {edge: {"none": 0.5 - 0.1 * e, "skip": 0.5 + 0.1 * e} for edge in EDGES}}
+        (tmp_path / "gates" / f"epoch_{e:03d}.json").write_text(json.dumps(table))
+    cell = Cell(1, 2, complete_edges(1, 2, ["none", "skip"]), None, "last")
+    (tmp_path / "cell_cell.svg").write_text(cell_svg(cell, {"0-1": ("skip",)}, "cell"))
+    return tmp_path
+
+
+class Balanced(HTMLParser):
+    """Checks that what opens closes."""
+
+    VOID = ("meta", "br")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+
+    def handle_startendtag(self, tag: str, attrs: object) -> None:
+        pass
+
+    def handle_starttag(self, tag: str, attrs: object) -> None:
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_the_report_is_whole_and_needs_no_network(folder: Path):
+    page = write_report(folder, "python run.py seed=3").read_text()
+    parser = Balanced()
+    parser.feed(page)
+    assert parser.open == []
+    assert not re.findall(r'(?:src|href)="', page)
+    assert set(re.findall(r"https?://[^\s\"'<]+", page)) <= {"http://www.w3.org/2000/svg"}
+    assert "<script" not in page
+    for shown in ("50.00%", "75.00%", "25.00%", "1,234", "5,678",
+        "collapse: all skips",
+        "close to a draw", "answers &#x27;x&#x27; for all",
+        "40.00% to 60.00%, 96 images", "<li>baseline_resnet18: not learning</li>",
+    ):  # fmt: skip
+        assert shown in page
+    assert "&lt;digits&gt;" in page
+    assert "</pre><b>" not in page
+    assert page.count("python run.py seed=3") == 1
+    assert page.count("close to a draw") == 1
+
+
+def test_every_edge_has_a_chart_with_a_line_per_candidate(folder: Path):
+    page = write_report(folder, "").read_text()
+    charts = re.findall(r'<svg[^>]*class="chart".*?</svg>', page, flags=re.S)
+    of_edges = [chart for chart in charts if any(f"<title>{edge}<" in chart for edge in EDGES)]
+    assert len(of_edges) == 3
+    assert all(chart.count('class="line"') == 2 for chart in of_edges)
+
+
+def test_a_folder_without_search_or_retraining_leaves_those_parts_out(folder: Path):
+    (folder / "metrics.jsonl").unlink()
+    shutil.rmtree(folder / "gates")
+    page = write_report(folder, "").read_text()
+    assert "The search, epoch by epoch" not in page
+    assert "How each gate moved" not in page
+    assert "Retraining" not in page
+
+
+def test_points_stand_where_their_values_say():
+    drawing = ET.fromstring(
+        line_chart("t", {"a": [0.0, None, 1.0]}, width=258, height=252, limits=(0.0, 1.0))
+    )
+    namespace = {"s": "http://www.w3.org/2000/svg"}
+    lines = drawing.findall("s:path[@class='line']", namespace)
+    assert [line.get("d") for line in lines] == ["M46.0 228.0M246.0 28.0"]
+    ticks = [t.text for t in drawing.findall("s:text[@class='tick end']", namespace)]
+    assert ticks == ["0", "0.25", "0.5", "0.75", "1"]
+
+
+@pytest.mark.parametrize("values", [[], [None], [float("nan")], [3.0], [1e-9, 1e9], [-5.0, -5.0]])
+def test_any_values_give_a_chart(values: list[float | None]):
+    ET.fromstring(line_chart("t", {"a": values}))
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine")
+def test_a_browser_draws_it_on_a_narrow_screen_without_overflow(folder: Path, tmp_path: Path):
+    page = write_report(folder, "python run.py")
+    measured = tmp_path / "measured.html"
+    probe = (
+        "<script>onload=()=>{const b=s=>[...document.querySelectorAll(s)]"
+        ".map(e=>e.getBoundingClientRect());"
+        "const drawn=b('.chart .line').filter(r=>r.width>20).length;"
+        "document.title=JSON.stringify({drawn,charts:b('.chart').filter(r=>r.height>60).length,"
+        "cells:b('.archsmith-cell').filter(r=>r.width>80).length,"
+        "over:document.documentElement.scrollWidth-innerWidth})}</script>"
+    )
+    measured.write_text(page.read_text().replace("</body>", probe + "</body>"))
+    found = subprocess.run(
+        [
+            str(BROWSER), "--headless", "--no-sandbox", "--disable-gpu", "--window-size=500,900",
+            f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=2000", "--dump-dom",
+            measured.as_uri(),
+        ],
+        capture_output=True, text=True, timeout=120, check=True,
+    )  # fmt: skip
+    title = re.search(r"<title>(\{.*?\})</title>", found.stdout)
+    assert title is not None
+    seen = json.loads(title[1].replace("&quot;", '"'))
+    assert seen.pop("over") <= 0, "it scrolls sideways"
+    assert seen == {"drawn": 8, "charts": 5, "cells": 1}

@@ -1,0 +1,428 @@
+"""The loop: exact resume, untouched roles, refusals."""
+
+import itertools
+import json
+import math
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from test_every_config import composed, make
+
+from archsmith.errors import ConfigError, DataError, Interrupted, NumbersError
+from archsmith.search import loop
+from archsmith.search.loop import SearchSettings, search
+from archsmith.search.measure import Found
+from archsmith.train.checkpoint import Checkpoints
+from archsmith.train.record import Progress, Record
+from search_spaces.space import Space
+from strategies.gradients import eagerly
+from strategies.strategy import Strategy
+from strategies.update.first_order import FirstOrder
+from supernets.network import Network, supernet
+
+CPU = torch.device("cpu")
+STRATEGIES = ["darts", "darts_second_order", "pcdarts"]
+SLOW_STRATEGIES = [
+    pytest.param(name, marks=[pytest.mark.slow] if name == "darts_second_order" else [])
+    for name in STRATEGIES
+]
+
+
+def data() -> Any:
+    return make(
+        composed("data=synthetic", "data.size=48", "data.image_size=16", "data.classes=3").data
+    )
+
+
+def start(space: Space, name: str, *overrides: str) -> tuple[Network, Strategy]:
+    torch.manual_seed(0)
+    small = {"classes": 3, "candidates": ["none", "max_pool_3x3", "sep_conv_3x3"]}
+    if space.name == "nasbench201":
+        small["candidates"] = ["none", "nor_conv_3x3", "avg_pool_3x3"]
+    else:
+        small["nodes"] = 1
+    strategy = make(
+        composed(f"strategy={name}", "strategy.alpha_lr_scale=10", *overrides).strategy,
+        space=space.resize(**small),
+    )
+    net = supernet(strategy.space, strategy.mixed_op)
+    strategy.setup(net, CPU)
+    return net, strategy
+
+
+def run(net: Network, strategy: Strategy, folder: Path, epochs: float = 3, **more: Any) -> Found:
+    roles = data().loaders(8, one_level=not strategy.update.two_level, seed=0)
+    return search(
+        net,
+        strategy,
+        roles,
+        SearchSettings(epochs=math.ceil(epochs), batch_size=8),
+        folder=folder,
+        record=Record(folder),
+        checkpoints=Checkpoints(folder / "checkpoints", "search", {}, every_seconds=60),
+        meta={},
+        epochs=epochs,
+        **more,
+    )
+
+
+def everything(net: Network, strategy: Strategy) -> list[torch.Tensor]:
+    moments = [
+        value
+        for optimizer in (strategy.alpha_optimizer, strategy.weight_optimizer)
+        for state in optimizer.state.values()
+        for value in state.values()
+        if isinstance(value, torch.Tensor)
+    ]
+    return [*net.state_dict().values(), *strategy.arch_parameters(), *moments]
+
+
+@pytest.mark.parametrize("name", SLOW_STRATEGIES)
+def test_a_resumed_search_equals_an_uninterrupted_one_bit_for_bit(
+    name: str, toy_darts: Space, tmp_path: Path
+):
+    whole = start(toy_darts, name)
+    expected = run(*whole, tmp_path / "whole")
+
+    with pytest.raises(Interrupted):
+        run(*start(toy_darts, name), tmp_path / "parts", stop=lambda: True)
+    torch.manual_seed(99)  # a fresh process would start elsewhere
+    resumed = start(toy_darts, name)
+    found = run(*resumed, tmp_path / "parts")
+
+    assert found == expected
+    for ours, theirs in zip(everything(*resumed), everything(*whole), strict=True):
+        assert torch.equal(ours, theirs)
+    for epoch in range(3):
+        file = f"architectures/epoch_{epoch:03d}.json"
+        assert (tmp_path / "parts" / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()
+
+    def metrics(folder: str) -> list[dict[str, float]]:
+        lines = (tmp_path / folder / "metrics.jsonl").read_text().splitlines()
+        return [{k: v for k, v in json.loads(line).items() if k != "seconds"} for line in lines]
+
+    assert metrics("parts") == metrics("whole")
+
+
+def test_alphas_stand_still_during_warmup_and_adam_stays_empty(toy_darts: Space, tmp_path: Path):
+    net, strategy = start(toy_darts, "pcdarts", "strategy.warmup=0.5")
+    before = [p.detach().clone() for p in strategy.arch_parameters()]
+    seen = []
+
+    def stop() -> bool:
+        still = all(
+            torch.equal(a, b) for a, b in zip(before, strategy.arch_parameters(), strict=True)
+        )
+        seen.append((still, len(strategy.alpha_optimizer.state)))
+        return False
+
+    run(net, strategy, tmp_path, epochs=4, stop=stop)
+    asked = 4  # times an epoch: after each of 3 steps, and at its end
+    assert seen[: 2 * asked] == [(True, 0)] * 2 * asked
+    assert not seen[2 * asked][0]
+    assert seen[2 * asked][1] == 4
+
+
+def test_a_warmup_that_leaves_no_epoch_is_refused(toy_darts: Space, tmp_path: Path):
+    net, strategy = start(toy_darts, "pcdarts", "strategy.warmup=0.9")
+    with pytest.raises(
+        ConfigError, match=r"strategy\.warmup: 0\.9 of search\.epochs=1 leaves no epoch"
+    ):
+        run(net, strategy, tmp_path, epochs=1)
+
+
+def test_the_test_split_is_never_touched(toy_darts: Space, tmp_path: Path, monkeypatch):
+    def refuse(*_: object) -> None:
+        raise DataError("the test split was read")
+
+    monkeypatch.setattr("archsmith.data.roles.Data.test", refuse)
+    run(*start(toy_darts, "darts"), tmp_path, epochs=1)
+
+
+def test_numbers_that_are_not_finite_stop_the_search(toy_darts: Space, tmp_path: Path):
+    net, strategy = start(
+        toy_darts, "darts", "strategy.clip=null", "strategy.weight_optimizer.lr=1e30"
+    )
+    with pytest.raises(NumbersError, match=r"lower strategy\.weight_optimizer\.lr"):
+        run(net, strategy, tmp_path)
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_an_alpha_step_leaves_weights_and_statistics_and_a_weight_step_leaves_alphas(
+    name: str, toy_darts: Space, monkeypatch
+):
+    net, strategy = start(toy_darts, name)
+    batch = torch.randn(4, 3, 16, 16), torch.randint(3, (4,))
+    strategy.step(net, batch, batch, progress=0.0, move_alphas=True)
+    weights = [t.clone() for t in net.state_dict().values()]
+    buffers = [
+        value.clone()
+        for state in strategy.weight_optimizer.state.values()
+        for value in state.values()
+        if isinstance(value, torch.Tensor)
+    ]
+    arch = [p.detach().clone() for p in strategy.arch_parameters()]
+    with monkeypatch.context() as patch:
+        patch.setattr(FirstOrder, "weight_step", lambda *_: {})
+        strategy.step(net, batch, batch, progress=0.0, move_alphas=True)
+    moved = zip(arch, strategy.arch_parameters(), strict=True)
+    assert not any(torch.equal(old, new) for old, new in moved)
+    after = net.state_dict().values()
+    assert all(torch.equal(a, b) for a, b in zip(weights, after, strict=True))
+    kept = [
+        value
+        for state in strategy.weight_optimizer.state.values()
+        for value in state.values()
+        if isinstance(value, torch.Tensor)
+    ]
+    assert all(torch.equal(a, b) for a, b in zip(buffers, kept, strict=True))
+
+    alphas = [p.detach().clone() for p in strategy.arch_parameters()]
+    strategy.step(net, batch, None, progress=0.0, move_alphas=False)
+    assert all(torch.equal(a, b) for a, b in zip(alphas, strategy.arch_parameters(), strict=True))
+
+
+@pytest.mark.parametrize(
+    "space", ["toy_darts", pytest.param("toy_nasbench201", marks=pytest.mark.slow)]
+)
+def test_pcdarts_with_k_1_and_no_edge_normalisation_is_darts_bit_for_bit(
+    space: str, request, tmp_path: Path
+):
+    toy = request.getfixturevalue(space)
+    same = [
+        "strategy.mixed_op.k=1", "strategy/edge_normalisation=none", "strategy.warmup=0",
+        "strategy.min_lr=0.001", "strategy.lr_batch=null", "strategy.alpha_optimizer.lr=3e-4",
+        "strategy.weight_optimizer.lr=0.025",
+    ]  # fmt: skip
+    ours = start(toy, "pcdarts", *same)
+    found = run(*ours, tmp_path / "pcdarts", epochs=2)
+    theirs = start(toy, "darts")
+    assert found == run(*theirs, tmp_path / "darts", epochs=2)
+    for a, b in zip(ours[1].arch_parameters(), theirs[1].arch_parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_exact_and_finite_difference_agree_on_a_network(toy_darts: Space):
+    """At a radius that crosses no kink of a ReLU or max pool; the paper's 0.01 does cross some."""
+    found = {}
+    for hessian in ("exact", "finite_difference"):
+        setting = f"strategy.update.hessian={hessian}"
+        net, strategy = start(
+            toy_darts, "darts_second_order", setting, "strategy.update.radius=1e-6"
+        )
+        net.double()
+        for p in strategy.arch_parameters():
+            p.data = p.data.double()
+        torch.manual_seed(5)
+        train, val = (
+            (torch.randn(6, 3, 16, 16).double(), torch.randint(3, (6,))) for _ in range(2)
+        )
+        strategy.update.alpha_gradients(strategy, net.train(), train, val)
+        found[hessian] = torch.cat([p.grad.flatten() for p in strategy.arch_parameters()])
+    difference = (found["exact"] - found["finite_difference"]).norm() / found["exact"].norm()
+    assert difference < 1e-8
+
+
+@pytest.mark.parametrize(
+    ("worth", "processes", "batch", "probed"),
+    [(6, 1, 8, [8]), (5, 1, 100, [22]), (7, 1, 8, []), (6, 2, 8, [])],
+)
+def test_memory_is_probed_before_a_long_search_of_one_process(
+    worth: int, processes: int, batch: int, probed: list[int], toy_darts: Space, monkeypatch
+):
+    """Two epochs of 3 steps; a batch has no more images than there are: 22."""
+    asked = []
+    monkeypatch.setattr(loop, "PROBED_STEPS", worth)
+    monkeypatch.setattr(loop.distributed, "size", lambda: processes)
+    monkeypatch.setattr(loop, "probe_memory", lambda net, strategy, size: asked.append(size))
+    monkeypatch.setattr(loop, "sparing", lambda *_, **__: "found")
+    net, strategy = start(toy_darts, "darts")
+    roles = data().loaders(8, one_level=False, seed=0)
+    assert len(roles.train.index) == 22
+    kept: dict[str, Any] = dict.fromkeys(("folder", "record", "checkpoints"))
+    monkeypatch.setattr(loop, "_Search", lambda *_: SimpleNamespace(run=None))
+    settings = SearchSettings(epochs=2, batch_size=batch)
+    assert search(net, strategy, roles, settings, meta={}, **kept) == "found"
+    assert asked == probed
+
+
+def test_a_probe_is_of_a_whole_step_on_copies_and_says_what_takes_less(
+    toy_darts: Space, monkeypatch
+):
+    net, strategy = start(toy_darts, "darts")
+    strategy.micro_batches = 2
+    before = [tensor.clone() for tensor in everything(net, strategy)]
+    steps, real = [], Strategy.step
+
+    def stepping(self, ours, train, val, **how):
+        steps.append((ours.training, len(train[0]), len(val[0]), how))
+        return real(self, ours, train, val, **how)
+
+    monkeypatch.setattr(Strategy, "step", stepping)
+    said = []
+    monkeypatch.setattr(loop, "step_memory", lambda prepared, parts: prepared(3)() and parts)
+    monkeypatch.setattr(loop, "check_memory", lambda *given, **more: said.append((given, more)))
+    net.eval()
+    loop.probe_memory(net, strategy, 64)
+    net.checkpoint_cells = True
+    loop.probe_memory(net, strategy, 64)
+    assert steps == [(True, 3, 3, {"progress": 1.0, "move_alphas": True})] * 2
+    assert all(map(torch.equal, everything(net, strategy), before))
+    fewer = "fewer space.channels, layers or candidates"
+    assert [given for given, _ in said] == [("search", 2, 64, 2, CPU)] * 2
+    assert [more["otherwise"] for _, more in said] == [
+        f"runtime.checkpoint_cells=true, or {fewer}", fewer,
+    ]  # fmt: skip
+
+
+def test_graphs_are_dropped_where_there_are_any(toy_darts: Space):
+    _, strategy = start(toy_darts, "darts")
+    strategy.gradients = lambda *given: eagerly(*given)
+    assert loop._drop_graphs(strategy)
+    assert strategy.gradients is eagerly
+    assert not loop._drop_graphs(strategy)
+
+
+@pytest.mark.parametrize("steps", [6, 5])  # of the search; 5: the second epoch has 2
+def test_progress_runs_from_0_to_1_in_steps_and_reaches_1_at_the_end(
+    steps: int, toy_darts: Space, tmp_path: Path, monkeypatch
+):
+    net, strategy = start(toy_darts, "darts", "strategy.warmup=0.5")
+    seen: list[Any] = []
+    step, end = Strategy.step, Strategy.epoch_end
+
+    def stepping(self, net, train, val, *, progress, move_alphas):
+        seen.append((round(progress, 6), move_alphas, val is not None, net.training))
+        return step(self, net, train, val, progress=progress, move_alphas=move_alphas)
+
+    def ending(self, net, roles, progress):
+        seen.append(round(progress, 6))
+        return end(self, net, roles, progress)
+
+    monkeypatch.setattr(Strategy, "step", stepping)
+    monkeypatch.setattr(Strategy, "epoch_end", ending)
+    run(net, strategy, tmp_path, epochs=steps / 3)
+    still = [(round(i / steps, 6), False, False, True) for i in range(3)]
+    move = [(round(i / steps, 6), True, True, True) for i in range(3, steps)]
+    assert seen == [*still, round(3 / steps, 6), *move, 1.0]
+
+
+def test_a_search_stops_and_keeps_its_last_where_an_ingredient_says_so(
+    toy_darts: Space, tmp_path: Path, monkeypatch
+):
+    """`keep` is told which epoch is the last: the one that stops, or the last of all."""
+    told: list[bool] = []
+    monkeypatch.setattr(Strategy, "keep", lambda self, found, *, last: told.append(last) or [])
+    for stops, expected in ((1, [False, True]), (9, [False, False, True])):
+        told.clear()
+        ends = iter(range(9))
+        monkeypatch.setattr(Strategy, "epoch_end", lambda *_, at=stops, ends=ends: next(ends) == at)
+        net, strategy = start(toy_darts, "darts")
+        found = run(net, strategy, tmp_path / str(stops), epochs=3)
+        assert told == expected
+        assert found.architecture.meta["epoch"] == len(expected) - 1
+        files = sorted((tmp_path / str(stops) / "architectures").iterdir())
+        assert [file.stem for file in files] == [f"epoch_{e:03d}" for e in range(len(expected))]
+
+
+@pytest.mark.parametrize("name", ["darts", "goldnas"])
+def test_what_a_step_measured_causes_before_effects(name: str, toy_darts: Space):
+    _, strategy = start(toy_darts, name)
+    for parameter in strategy.arch_parameters():
+        parameter.data.fill_(0.25)
+    first, *_ = strategy.arch_parameters()
+    metrics = {"train_loss": torch.tensor(1.0), "train_accuracy": torch.tensor(0.5)}
+    names = ["train_loss", "train_accuracy", "gradient of the alphas", "alphas"]
+    found = loop.measured_numbers(metrics, strategy)
+    assert list(found) == names
+    assert (found["gradient of the alphas"], found["alphas"]) == (0, 0.25)
+    first.grad = torch.full_like(first, -3.0)
+    found = loop.measured_numbers(metrics | {"val_loss": torch.tensor(2.0)}, strategy)
+    assert list(found) == ["val_loss", *names[2:], *names[:2]]
+    assert (found["gradient of the alphas"], found["val_loss"]) == (3, 2)
+
+
+def test_the_bar_shows_the_means_of_the_epoch_every_ten_steps(
+    toy_darts: Space, tmp_path: Path, monkeypatch
+):
+    """Eleven steps an epoch, of losses 1 to 11: at the tenth the mean is 5.5."""
+    steps, noted = itertools.count(), []
+
+    def stepping(*_: Any, **__: Any) -> dict[str, torch.Tensor]:
+        loss = 1.0 + next(steps) % 11
+        return {"train_loss": torch.tensor(loss), "train_accuracy": torch.tensor(loss / 20)}
+
+    monkeypatch.setattr(Strategy, "step", stepping)
+    monkeypatch.setattr(Progress, "note", lambda _, **shown: noted.append(shown))
+    net, strategy = start(toy_darts, "darts")
+    roles = data().loaders(2, one_level=False, seed=0)
+    assert len(roles.train) == 11
+    search(
+        net, strategy, roles, SearchSettings(epochs=2, batch_size=2), folder=tmp_path,
+        record=Record(tmp_path), checkpoints=Checkpoints(tmp_path / "checkpoints", "search", {}),
+        meta={},
+    )  # fmt: skip
+    assert noted == [
+        {"epoch": epoch, "loss": 5.5, "accuracy": pytest.approx(0.275)} for epoch in ("1", "2")
+    ]
+
+
+@pytest.mark.parametrize("due", [False, True])
+def test_it_is_saved_at_the_start_at_the_end_and_when_due(
+    due: bool, toy_darts: Space, tmp_path: Path, monkeypatch
+):
+    found, asked, began = [], [], time.perf_counter()
+    monkeypatch.setattr(Checkpoints, "due", lambda self, **how: due)
+    monkeypatch.setattr(
+        Checkpoints, "save", lambda self, state: found.append((state["epoch"], state["step"]))
+    )
+    run(*start(toy_darts, "darts"), tmp_path, epochs=2, stop=lambda: bool(asked.append(1)))
+    took = time.perf_counter() - began
+    steps = [(0, 1), (0, 2), (0, 3), (1, 0), (1, 1), (1, 2), (1, 3)] if due else []
+    assert found == [(0, 0), *steps, (2, 0)]
+    assert len(asked) == 2 * 3 + 1  # after every step, and between epochs
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").open()]
+    seconds = [line["seconds"] for line in lines]
+    assert len(seconds) == 2
+    assert all(second > 0 for second in seconds)
+    assert sum(seconds) <= took
+
+
+def test_a_loss_like_guessing_is_told_in_the_epoch_that_judges(
+    toy_darts: Space, tmp_path: Path, monkeypatch, caplog
+):
+    monkeypatch.setattr(loop, "judged_at", lambda epochs, steps: {(3, 3): 1}[epochs, steps])
+    monkeypatch.setattr(loop, "not_learning", lambda *given: f"{given[-2]} {given[-1]}")
+    run(*start(toy_darts, "darts"), tmp_path)
+    said = [r.getMessage() for r in caplog.records if "weight_optimizer.lr" in r.getMessage()]
+    assert said == ["search: 3 strategy.weight_optimizer.lr"]
+
+
+def test_a_finished_search_measures_its_last_epoch_again(toy_darts: Space, tmp_path: Path):
+    found = run(*start(toy_darts, "darts"), tmp_path, epochs=2)
+    again = run(*start(toy_darts, "darts"), tmp_path, epochs=2)
+    assert again.architecture == found.architecture
+    assert again.architecture.meta["epoch"] == 1
+    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 2
+
+
+def test_the_bar_counts_all_steps_and_goes_on_where_a_search_was_stopped(
+    toy_darts: Space, tmp_path: Path, monkeypatch
+):
+    """Two epochs of three steps, stopped after the second step of the second epoch."""
+    begun: list[tuple[int, int]] = []
+
+    def progress(phase: str, total: int, done: int) -> Progress:
+        begun.append((total, done))
+        return Progress(phase, total, done)
+
+    monkeypatch.setattr(loop, "Progress", progress)
+    asked = itertools.count(1)
+    with pytest.raises(Interrupted):
+        run(*start(toy_darts, "darts"), tmp_path, epochs=2, stop=lambda: next(asked) == 6)
+    run(*start(toy_darts, "darts"), tmp_path, epochs=2)
+    assert begun == [(6, 0), (6, 5)]
