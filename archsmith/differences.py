@@ -1,4 +1,4 @@
-"""In which settings two configurations differ."""
+"""Nested settings: in which two differ, a digest of them, and those of older versions."""
 
 import hashlib
 import json
@@ -17,3 +17,19 @@ def differing_keys(a: Any, b: Any, prefix: str = "") -> list[str]:
 def digest(plain: Any) -> str:
     """Eight hexadecimal digits of a nested value."""
     return hashlib.sha256(json.dumps(plain, sort_keys=True, default=str).encode()).hexdigest()[:8]
+
+
+def renamed(settings: Any) -> Any:
+    """The settings of a run before version 0.2, with classes where they are now: modules `engine.*`
+    are `archsmith.*` since then."""
+    if isinstance(settings, Mapping):
+        return {name: _target(name, renamed(value)) for name, value in settings.items()}
+    return settings
+
+
+def _target(name: str, value: Any) -> Any:
+    if name != "_target_" or not isinstance(value, str) or not value.startswith("engine."):
+        return value
+    kind, _, rest = value.removeprefix("engine.").partition(".")
+    package = {"final": "archsmith.result", "runtime": "archsmith.train.runtime"}
+    return ".".join(filter(None, [package.get(kind, f"archsmith.{kind}"), rest]))

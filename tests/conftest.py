@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import pytest
 import torch
+from helpers import RUN
 from hydra.core.global_hydra import GlobalHydra
 from hypothesis import settings
 
@@ -83,7 +84,7 @@ def archsmith(monkeypatch, capfd, tmp_path: Path) -> Callable[..., Said]:
     def call(*overrides: str) -> Said:
         GlobalHydra.instance().clear()
         run.composed.clear()
-        monkeypatch.setattr(sys, "argv", [run.__file__, *overrides])
+        monkeypatch.setattr(sys, "argv", [RUN, *overrides])
         code = 0
         try:
             run.main()

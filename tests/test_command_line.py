@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import Said
+from helpers import RUN
 from PIL import Image
 
 from archsmith.cli import main as run
@@ -303,7 +304,7 @@ def test_help_has_examples_groups_and_settings_that_exist(archsmith):
 
 def test_run_py_from_another_folder_in_a_fresh_process(tmp_path: Path):
     found = subprocess.run(
-        [sys.executable, run.__file__, "strategy=pcdart"],
+        [sys.executable, RUN, "strategy=pcdart"],
         cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert found.returncode == 2

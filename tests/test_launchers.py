@@ -10,8 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-
-from archsmith.cli import main as run
+from helpers import RUN
 
 TINY = [
     "task=search", "data=synthetic", "data.size=48", "data.image_size=8", "data.classes=3",
@@ -29,7 +28,7 @@ def sweep(launcher: str, folder: Path, *overrides: str) -> subprocess.Popen:
     """`python run.py -m hydra/launcher=...` on toy settings, both outputs into `log.txt`."""
     plugin, extra = PLUGINS[launcher]
     pytest.importorskip(plugin, reason=f"needs pip install -e '{extra}'")
-    command = [sys.executable, run.__file__, "-m", f"hydra/launcher={launcher}", *TINY, *overrides]
+    command = [sys.executable, RUN, "-m", f"hydra/launcher={launcher}", *TINY, *overrides]
     with open(folder / "log.txt", "w") as log:
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         return subprocess.Popen(

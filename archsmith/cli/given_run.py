@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from archsmith.differences import renamed
 from search_spaces.genotype import PUBLISHED
 
 
@@ -38,7 +39,7 @@ def given_run(architecture: Any, known_data: Mapping[str, Mapping[str, Any]]) ->
     names = _names_of_file(path / "architecture.json", {"strategy"})
     results, config = _object(path / "results.json"), _object(path / "config.json")
     names |= _words({"strategy": results.get("strategy"), "data": results.get("data")})
-    seed, settings = config.get("seed"), config.get("data")
+    seed, settings = config.get("seed"), renamed(config.get("data"))
     return GivenRun(
         names,
         seed if isinstance(seed, int) and not isinstance(seed, bool) and seed >= 0 else None,

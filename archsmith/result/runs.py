@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from archsmith.differences import differing_keys, digest
+from archsmith.differences import differing_keys, digest, renamed
 from archsmith.errors import ConfigError
 
 OWN = ("strategy", "seed", "architecture", "weights", "export")  # a group's, or of no result
@@ -106,7 +106,7 @@ def read_runs(folder: Path) -> tuple[list[Run], list[Path]]:
 def _read(path: Path) -> Run | None:
     try:
         results = json.loads((path / "results.json").read_text())
-        config = json.loads((path / "config.json").read_text())
+        config = renamed(json.loads((path / "config.json").read_text()))
         phases = json.loads((path / "phases.json").read_text())
     except FileNotFoundError:
         return None

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from archsmith.differences import differing_keys
+from archsmith.differences import differing_keys, renamed
 from archsmith.errors import CheckpointError, is_out_of_memory
 from archsmith.files import write_atomically
 
@@ -32,7 +32,7 @@ def other_configuration(where: Path, saved: Any, present: Any, *, force: bool) -
     Raises:
         CheckpointError: it is, and `force` is not set.
     """
-    differing = differing_keys(saved, present)
+    differing = differing_keys(renamed(saved), present)
     if not differing:
         return False
     more = f" and {len(differing) - 8} more" if len(differing) > 8 else ""

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers import RUN
 from hydra.core.global_hydra import GlobalHydra
 
 from archsmith.cli import main as run
@@ -39,7 +40,7 @@ def command(folder: Path, overrides: list[str]) -> None:
     os.dup2(nowhere, 2)
     GlobalHydra.instance().clear()
     run.composed.clear()
-    sys.argv = [run.__file__, *TINY, *overrides, f"hydra.run.dir={folder}"]
+    sys.argv = [RUN, *TINY, *overrides, f"hydra.run.dir={folder}"]
     try:
         run.main()
     except SystemExit as end:

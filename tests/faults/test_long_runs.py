@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 from faults.toys import ToySearch
+from helpers import ROOT
 
-from archsmith.cli import main as run
 from search_spaces.space import Space
 
 TINY = [
@@ -66,7 +66,7 @@ def test_f20_another_hash_seed_is_the_same_search(tmp_path: Path):
                 env={
                     **os.environ,
                     "PYTHONHASHSEED": seed,
-                    "PYTHONPATH": str(Path(run.__file__).parent),
+                    "PYTHONPATH": str(ROOT),
                     "OMP_NUM_THREADS": "1",
                 },
                 capture_output=True,

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 from faults.toys import ToySearch, assert_same, scramble
+from helpers import ROOT
 from torch import nn
 
-from archsmith.cli import main as run
 from archsmith.errors import OutOfMemory
 from archsmith.train import memory_probe
 from archsmith.train.available import Memory, control_groups, memory_of
@@ -205,7 +205,7 @@ def test_f28_the_estimate_is_near_the_resident_peak(name: str, form: str, most: 
     they weigh where little is taken, as by the native form."""
     done = subprocess.run(
         [sys.executable, "-c", MEASURED, name, form],
-        cwd=Path(run.__file__).parent, capture_output=True, text=True,
+        cwd=ROOT, capture_output=True, text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1", "MALLOC_MMAP_THRESHOLD_": "131072"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 from faults.toys import image_tree
+from helpers import ROOT, RUN
 
 from archsmith import interrupt
-from archsmith.cli import main as run
 from archsmith.errors import ConfigError
 from archsmith.result import retrain
 from archsmith.result.export import files as export
@@ -63,7 +63,7 @@ def uninterrupted(tmp_path_factory) -> dict:
     """What the same command leaves when nobody interrupts it, from another process."""
     folder = tmp_path_factory.mktemp("whole")
     done = subprocess.run(
-        [sys.executable, run.__file__, *TINY],
+        [sys.executable, RUN, *TINY],
         cwd=folder, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -142,7 +142,7 @@ def test_f05_a_second_signal_ends_a_busy_process_at_once(tmp_path: Path):
     )
     child = subprocess.Popen(
         [sys.executable, "-c", code],
-        cwd=Path(run.__file__).parent, stdout=subprocess.PIPE, text=True,
+        cwd=ROOT, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert child.stdout is not None
     child.stdout.readline()
@@ -175,7 +175,7 @@ def test_f50_a_second_process_is_told_who_has_the_folder(archsmith, tmp_path: Pa
     )
     child = subprocess.Popen(
         [sys.executable, "-c", code],
-        cwd=Path(run.__file__).parent, stdout=subprocess.PIPE, text=True,
+        cwd=ROOT, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert child.stdout is not None
     child.stdout.readline()

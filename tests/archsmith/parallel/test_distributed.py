@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 import torch
 from faults.toys import image_tree
+from helpers import ROOT, RUN
 from hydra.core.global_hydra import GlobalHydra
 from test_every_config import composed, make, still
 from torch import Tensor
@@ -36,7 +37,6 @@ from strategies.strategy import Strategy
 from supernets.forms import use_form
 from supernets.network import final_network, supernet
 
-ROOT = Path(run.__file__).parent
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(["run", "archsmith.cli.preflight", "archsmith.phases.pipeline"])
 STRATEGIES = ["darts", "darts_second_order", "pcdarts", "goldnas"]
@@ -263,7 +263,7 @@ def command(rank: int, folder: Path, overrides: list[str], act: dict[int, tuple[
     retrain.Training.step = counted(retrain.Training.step)  # type: ignore[method-assign]
     tiny = TINY if "data=folder" not in overrides else [one for one in TINY if "data" not in one]
     given = sorted([*tiny, *overrides], key=lambda one: not one.startswith("-"))  # flags first
-    sys.argv = [run.__file__, *given, f"hydra.run.dir={folder}"]
+    sys.argv = [RUN, *given, f"hydra.run.dir={folder}"]
     try:
         run.main()
     except SystemExit as ending:

@@ -1,0 +1,6 @@
+"""What tests of several packages use."""
+
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+RUN = str(ROOT / "run.py")
