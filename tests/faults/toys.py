@@ -106,7 +106,7 @@ class ToySearch:
         self.start()
         one_level = not self.strategy.update.two_level
         roles = make(self.config.data).loaders(8, one_level=one_level, seed=0)
-        return SearchState(self.net, self.strategy, roles, Pace(2, None, lambda: 0.0))
+        return SearchState(self.net, self.strategy, roles, Pace(2, 2, None, lambda: 0.0))
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """Weights, buffers, alphas, both optimisers' moments, by name."""

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from helpers import ROOT
 from hydra.utils import get_method
 from PIL import Image
 from sklearn.datasets import load_digits
@@ -23,7 +24,7 @@ FOLDER = {
     **COMMON, "image_size": None, "channels": None,
     "on_error": "abort", "workers": 0, "memory_mb": 200,
 }  # fmt: skip
-CONFIGS = sorted(Path(__file__, "../../../conf/data").resolve().glob("*.yaml"))
+CONFIGS = sorted((ROOT / "conf" / "data").glob("*.yaml"))
 
 
 def never(shape) -> Images:

@@ -1,13 +1,13 @@
 import math
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import yaml
+from helpers import ROOT
 
 from archsmith.result.recipe import Recipe
 
-CONF = Path(__file__).resolve().parents[3] / "conf" / "retrain"
+CONF = ROOT / "conf" / "retrain"
 TOY = Recipe(
     layers=3, channels=8, stem=None, epochs=3, batch_size=8, lr=0.05, min_lr=0.0, schedule="cosine",
     warmup_epochs=0, momentum=0.9, nesterov=True, weight_decay=1e-3, clip=5.0, label_smoothing=0.1,

@@ -12,6 +12,7 @@ from types import ModuleType
 
 import pytest
 import torch
+from helpers import ROOT
 from PIL import Image
 from torch import Tensor, nn
 
@@ -29,7 +30,6 @@ from search_spaces.space import Space
 from supernets.costs import macs, parameters
 from supernets.network import Network, final_network
 
-ROOT = Path(__file__).resolve().parents[3]
 SLOPE = math.sqrt(0.04)
 ALL_SEVEN = {
     "0-2": ["sep_conv_3x3"],

@@ -1,16 +1,15 @@
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
+from helpers import ROOT
 from torch import nn
 
 from archsmith.result.weights import load_weights, read_metadata, save_weights, weights_of
 from search_spaces.architecture import Architecture
 from supernets.network import final_network
 
-ROOT = Path(__file__).resolve().parents[3]
 KEPT = {"0-2": ["sep_conv_3x3"], "1-2": ["skip_connect"], "2-3": ["dil_conv_5x5"]}
 AGAIN = """
 import sys
