@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from scipy.stats import kendalltau
 
 from engine.data.roles import Roles
 from engine.evaluate import evaluate, restore_statistics
@@ -49,5 +48,7 @@ def _inherited(net: Network, space: Space, roles: Roles, architecture: Architect
 
 def _tau(ours: Sequence[float], theirs: Sequence[float]) -> float:
     """Kendall's tau-b; 0 where one side is constant."""
+    from scipy.stats import kendalltau  # takes seconds to import
+
     tau = float(kendalltau(ours, theirs).statistic)
     return 0.0 if tau != tau else tau
