@@ -14,6 +14,7 @@ from engine.search.benchmark import look_up
 from engine.search.diagnosis import degenerate
 from engine.search.loop import search as run_search
 from engine.search.measure import Found
+from engine.search.ranking import rank_correlation
 from engine.search.time_budget import epochs_within
 from engine.search.undecided import undecided
 from search_spaces.architecture import Architecture
@@ -119,8 +120,6 @@ def _budget_identity(run: Run) -> dict[str, Any]:
 
 def rank(run: Run) -> None:
     """Kendall's tau between the searched supernet's ranking and the benchmark's table."""
-    from engine.search.ranking import rank_correlation  # imports scipy.stats: a second
-
     job = run.job
     if not job.benchmark.table:
         raise ConfigError("benchmark.table: task=rank compares with one; set it to a CSV file")

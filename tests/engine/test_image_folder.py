@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torchvision.datasets import ImageFolder
 
 from engine.data.image_file import attempt, height_width, infer_shape
 from engine.data.image_folder import ImageFiles, load
