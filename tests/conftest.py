@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import pytest
 import torch
+from hydra._internal.hydra import Hydra
 from hydra.core.global_hydra import GlobalHydra
 from hypothesis import settings
 
@@ -83,6 +84,8 @@ def archsmith(monkeypatch, capfd, tmp_path: Path) -> Callable[..., Said]:
     def call(*overrides: str) -> Said:
         GlobalHydra.instance().clear()
         run.composed.clear()
+        if "-m" not in overrides:  # no run has a mode: Hydra composes a configuration to see it
+            monkeypatch.setattr(Hydra, "get_mode", lambda *_, **__: None)
         monkeypatch.setattr(sys, "argv", [run.__file__, *overrides])
         code = 0
         try:
