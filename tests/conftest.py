@@ -4,14 +4,18 @@ import gc
 import re
 import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, Any, NamedTuple
 
 import pytest
 import torch
+import yaml
 from hydra._internal.hydra import Hydra
 from hydra.core.global_hydra import GlobalHydra
 from hypothesis import settings
+from omegaconf import OmegaConf
+from omegaconf._utils import get_yaml_loader
 
 import run
 from search_spaces.darts import CANDIDATES, darts
@@ -27,6 +31,26 @@ settings.load_profile("repeatable")
 
 
 gc.disable()  # while tests are imported
+
+load_settings = OmegaConf.load
+
+
+@cache
+def parsed(text: str) -> Any:
+    return yaml.load(text, Loader=get_yaml_loader())
+
+
+def load(file: str | Path | IO[Any]) -> Any:
+    """`OmegaConf.load`, which parses a text once: a quarter of what it takes to compose."""
+    if not isinstance(file, str | Path):
+        found = parsed(file.read())
+        if isinstance(found, dict):
+            return OmegaConf.create(found)
+        file.seek(0)
+    return load_settings(file)
+
+
+OmegaConf.load = staticmethod(load)
 
 
 def pytest_collection_finish() -> None:
