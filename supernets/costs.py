@@ -12,8 +12,7 @@ from search_spaces.space import Cell
 from supernets.mixture import GroupMixture, Mixture
 from supernets.network import CellModule, Network
 
-
-# What `candidate_macs` found: the loss, the stopping rule and a budget ask for the same network.
+# What `candidate_macs` found: a loss and a stopping rule ask for the same network.
 _counted: WeakKeyDictionary[Network, dict[str, Tensor]] = WeakKeyDictionary()
 
 

@@ -45,6 +45,8 @@ CASES = {
     for path in sorted(PUBLISHED.glob("*.json"))
     for group, cell in DARTS.groups.items()
 } | {f"random-{seed}": random_cell(seed) for seed in range(32)}
+MORE = {f"random-{seed}" for seed in range(16, 32)}  # two of each number of nodes are quick
+SAMPLED = [pytest.param(name, marks=[pytest.mark.slow] if name in MORE else []) for name in CASES]
 
 
 @cache
@@ -76,12 +78,12 @@ def drawn_operations(layout: Layout):
     return found
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", SAMPLED)
 def test_curves_join_what_is_kept_and_nothing_else(case: str):
     assert drawn_operations(layout_of(case)) == kept_operations(*CASES[case])
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", SAMPLED)
 def test_every_lane_leads_somewhere(case: str):
     layout = layout_of(case)
     lanes = {i for i, box in enumerate(layout.boxes) if box.role == "lane"}
@@ -89,7 +91,7 @@ def test_every_lane_leads_somewhere(case: str):
     assert lanes <= {a for a, _, _ in layout.links}
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", SAMPLED)
 def test_no_boxes_overlap_and_labels_fit(case: str):
     layout = layout_of(case)
     shown = [box for box in layout.boxes if box.role != "lane"]
@@ -105,7 +107,7 @@ def test_no_boxes_overlap_and_labels_fit(case: str):
         assert box.y + box.height / 2 <= layout.height - 20
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", SAMPLED)
 def test_no_curve_or_lane_runs_over_a_box(case: str):
     layout = layout_of(case)
     shown = [box for box in layout.boxes if box.role != "lane"]
@@ -120,7 +122,7 @@ def test_no_curve_or_lane_runs_over_a_box(case: str):
             assert all(abs(lane.y - box.y) >= box.height / 2 + 11.9 for box in beside)
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", SAMPLED)
 def test_svg_is_xml_that_shows_every_state_and_operation(case: str):
     cell, kept = CASES[case]
     tree = ElementTree.fromstring(cell_svg(cell, kept, "a cell"))
