@@ -1,6 +1,7 @@
 """Parameters and multiply-accumulates of a network, counted without computing anything."""
 
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from search_spaces.space import Cell
 from supernets.mixture import GroupMixture, Mixture
 from supernets.network import CellModule, Network
+
+# What `candidate_macs` found: a loss and a stopping rule ask for the same network.
+_counted: WeakKeyDictionary[Network, dict[str, Tensor]] = WeakKeyDictionary()
 
 
 def parameters(net: nn.Module) -> int:
@@ -61,8 +65,15 @@ def candidate_macs(net: Network) -> dict[str, Tensor]:
     """Multiply-accumulates of each candidate for one image: group -> (E, O) int64.
 
     They are counted by running a mixed op with one candidate, and added up over the layers of the
-    group; edges of equal candidates, stride and input are counted once. Padding costs 0.
+    group; edges of equal candidates, stride and input are counted once, and so is a network.
+    Padding costs 0.
     """
+    if net not in _counted:
+        _counted[net] = _count_candidates(net)
+    return _counted[net]
+
+
+def _count_candidates(net: Network) -> dict[str, Tensor]:
     cells = net.space.groups
     found = {n: torch.zeros(len(c.edges), c.width, dtype=torch.long) for n, c in cells.items()}
     inputs: dict[nn.Module, Tensor] = {}
@@ -79,7 +90,7 @@ def candidate_macs(net: Network) -> dict[str, Tensor]:
     hooks = [mixed.register_forward_pre_hook(note) for _, _, _, mixed in edges]
     try:
         image = torch.empty(1, *net.space.input_shape, device="meta")
-        _run(net, (image, Mixture({name: _everything(cell) for name, cell in cells.items()})))
+        _run(net, (image, Mixture({name: _nothing(cell) for name, cell in cells.items()})))
     finally:
         for hook in hooks:
             hook.remove()
@@ -95,7 +106,7 @@ def candidate_macs(net: Network) -> dict[str, Tensor]:
     return found
 
 
-def _everything(cell: Cell) -> GroupMixture:
-    """A mixture, with shapes only, in which every candidate runs."""
+def _nothing(cell: Cell) -> GroupMixture:
+    """A mixture, with shapes only, in which no candidate runs: every edge still gets its input."""
     gates = torch.empty(len(cell.edges), cell.width, device="meta")
-    return GroupMixture(gates, None, [range(len(edge.candidates)) for edge in cell.edges])
+    return GroupMixture(gates, None, [()] * len(cell.edges))

@@ -25,7 +25,7 @@ def test_classes_are_found_where_they_are_now():
     before = {
         "data": {"_target_": "engine.data.sets.folder", "root": "engine.data"},
         "recipe": {"_target_": "engine.final.recipe.Recipe", "deeper": {"_target_": "x.engine"}},
-        "runtime": {"_target_": "engine.runtime.Runtime"},
+        "runtime": {"_target_": "archsmith.train.runtime.Runtime"},
     }
     assert renamed(before) == {
         "data": {"_target_": "archsmith.data.sets.folder", "root": "engine.data"},

@@ -1,5 +1,6 @@
 """What a command imports: one that trains nothing starts without torch."""
 
+import json
 import os
 import subprocess
 import sys
@@ -14,55 +15,69 @@ HEAVY = {
 }  # fmt: skip
 SCRIPT = "from archsmith.__main__ import main; main()"  # as in pyproject.toml
 CODE = """
-import atexit, sys
-atexit.register(lambda: print(*sys.modules, file=sys.stderr))
-from archsmith.cli.main import main
-main()
+import json, sys
+from hydra.core.global_hydra import GlobalHydra
+from archsmith.cli import main as run
+for line in json.loads(sys.argv.pop()):
+    GlobalHydra.instance().clear()
+    run.composed.clear()
+    sys.argv[1:] = line
+    code = 0
+    try:
+        run.main()
+    except SystemExit as stop:
+        code = stop.code or 0
+    print("found:", code, *sys.modules, file=sys.stderr)
 """
+LINES = {
+    "--help": 0,
+    "task=list": 0,
+    "task=serch": 2,
+    "strategy=pcdart": 2,
+    "serch.epochs=3": 2,
+    "strategy=[": 2,
+}
 
 
-def imported_by(folder: Path, *arguments: str) -> tuple[int, set[str]]:
-    """Exit code of a command line, and which of HEAVY its process imported."""
+def imported_by(folder: Path, *lines: list[str]) -> list[tuple[int, set[str]]]:
+    """Exit code of each command line, and which of HEAVY its process had imported by then."""
     done = subprocess.run(
-        [sys.executable, "-c", CODE, *arguments],
+        [sys.executable, "-c", CODE, json.dumps(lines)],
         cwd=folder,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
     )
-    return done.returncode, HEAVY & set(done.stderr.splitlines()[-1].split())
+    said = [line.split() for line in done.stderr.splitlines() if line.startswith("found: ")]
+    return [(int(code), HEAVY & set(modules)) for _, code, *modules in said]
 
 
-@pytest.mark.parametrize(
-    ("arguments", "code"),
-    [
-        (["--help"], 0),
-        (["task=list"], 0),
-        (["task=serch"], 2),
-        (["strategy=pcdart"], 2),
-        (["serch.epochs=3"], 2),
-        (["strategy=["], 2),
-    ],
-    ids=lambda value: value[0] if isinstance(value, list) else "",
-)
-def test_what_trains_nothing_imports_nothing_heavy(tmp_path: Path, arguments: list[str], code: int):
-    assert imported_by(tmp_path, *arguments) == (code, set())
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, set[str]]]:
+    """The lines that train nothing, one after another in a process."""
+    folder = tmp_path_factory.mktemp("lines")
+    return dict(zip(LINES, imported_by(folder, *([line] for line in LINES)), strict=True))
+
+
+@pytest.mark.parametrize(("line", "code"), LINES.items(), ids=str)
+def test_what_trains_nothing_imports_nothing_heavy(line: str, code: int, found: dict):
+    assert found[line] == (code, set())
 
 
 def test_compare_imports_no_torch(tmp_path: Path):
     (tmp_path / "runs" / "one").mkdir(parents=True)
     (tmp_path / "runs" / "one" / "config.json").write_text("{}")
-    assert imported_by(tmp_path, "task=compare", "runs=runs") == (0, {"scipy"})
+    assert imported_by(tmp_path, ["task=compare", "runs=runs"]) == [(0, {"scipy"})]
 
 
 @pytest.mark.slow
 def test_a_search_imports_only_what_it_uses(tmp_path: Path):
-    code, found = imported_by(
-        tmp_path, "task=search", "data=synthetic", "data.size=48", "data.image_size=8",
-        "space.layers=3", "space.nodes=1", "space.channels=4", "search.epochs=1",
-        "search.batch_size=16", "runtime=reference",
-    )  # fmt: skip
-    assert (code, found) == (0, {"torch", "tensorboard"})
+    line = [
+        "task=search", "data=synthetic", "data.size=48", "data.image_size=8", "space.layers=3",
+        "space.nodes=1", "space.channels=4", "search.epochs=1", "search.batch_size=16",
+        "runtime=reference",
+    ]  # fmt: skip
+    assert imported_by(tmp_path, line) == [(0, {"torch", "tensorboard"})]
 
 
 def test_c8_the_console_script_never_runs_the_users_modules_of_our_names(tmp_path: Path):

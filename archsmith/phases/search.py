@@ -12,6 +12,7 @@ from archsmith.phases.within_budget import drawn, fitted
 from archsmith.search.diagnosis import degenerate
 from archsmith.search.loop import search as run_search
 from archsmith.search.measure import Found
+from archsmith.search.ranking import rank_correlation
 from archsmith.search.time_budget import epochs_within
 from archsmith.search.undecided import undecided
 from archsmith.train.runtime import seed_everything, versions
@@ -119,8 +120,6 @@ def _budget_identity(run: Run) -> dict[str, Any]:
 
 def rank(run: Run) -> None:
     """Kendall's tau between the searched supernet's ranking and the benchmark's table."""
-    from archsmith.search.ranking import rank_correlation  # imports scipy.stats: a second
-
     job = run.job
     if not job.benchmark.table:
         raise ConfigError("benchmark.table: task=rank compares with one; set it to a CSV file")

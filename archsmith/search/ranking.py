@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from scipy.stats import kendalltau
 
 from archsmith.data.benchmark import Benchmark, standing
 from archsmith.data.roles import Roles
@@ -49,5 +48,7 @@ def _inherited(net: Network, space: Space, roles: Roles, architecture: Architect
 
 def _tau(ours: Sequence[float], theirs: Sequence[float]) -> float:
     """Kendall's tau-b; 0 where one side is constant."""
-    tau = float(kendalltau(ours, theirs).statistic)
-    return 0.0 if tau != tau else tau
+    x, y = (torch.tensor(side, dtype=torch.float64) for side in (ours, theirs))
+    signs, others = ((t[:, None] - t).sign() for t in (x, y))  # of every pair, in both orders
+    scale = (signs.square().sum() * others.square().sum()).sqrt()
+    return float((signs * others).sum() / scale) if scale else 0.0

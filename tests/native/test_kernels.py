@@ -29,7 +29,7 @@ SANITISED += ["--param", "asan-instrumentation-with-call-threshold=0"]
 # An arena that lives as long as the process, and OpenMP's threads, are no leaks.
 ENVIRONMENT = {"ASAN_OPTIONS": "detect_leaks=0", "OMP_WAIT_POLICY": "passive"}
 Compiled = Callable[[str, Sequence[str]], Path]
-QUICK, MORE, ALL = 61, 7, 1  # every so many-th case
+QUICK, MORE, ALL = 127, 7, 1  # every so many-th case
 
 pytestmark = pytest.mark.skipif(build.compiler() is None, reason="no C++ compiler on this machine")
 

@@ -5,6 +5,7 @@ between the operations does not run again.
 """
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import pytest
@@ -78,6 +79,12 @@ class Run:
         return self.net.state_dict() | self.strategy.named_arch_parameters()
 
 
+@cache
+def eager(name: str) -> Run:
+    """What several tests compare with, and none changes."""
+    return Run(name, capture=None).train()
+
+
 def assert_equal(one: Run, other: Run) -> None:
     assert one.metrics == other.metrics
     for (name, ours), theirs in zip(one.state().items(), other.state().values(), strict=True):
@@ -92,12 +99,11 @@ def assert_equal(one: Run, other: Run) -> None:
     ],
 )
 def test_replays_equal_eager_steps(name: str):
-    eager = Run(name, capture=None).train()
     graphs = Run(name, capture=recorded).train()
-    assert_equal(graphs, eager)
+    assert_equal(graphs, eager(name))
     assert graphs.captures
     assert not graphs.strategy.gradients.off
-    assert graphs.passes < eager.passes
+    assert graphs.passes < eager(name).passes
 
 
 def test_each_kind_of_pass_is_eager_once_captured_once_and_checked_once():
@@ -226,8 +232,8 @@ def test_an_operation_from_outside_is_captured_if_it_says_what_it_reads(operatio
 
         return own.train(change)
 
-    eager, graphs = run(None), run(recorded)
-    assert_equal(graphs, eager)
+    graphs = run(recorded)
+    assert_equal(graphs, run(None))
     assert graphs.captures == (4 if operation is Speaking else 0)
 
 
@@ -263,20 +269,16 @@ def test_gradients_stay_when_another_graph_is_replayed():
 
 @pytest.mark.slow
 def test_memory_that_does_not_suffice_for_the_check_costs_the_graphs_alone(caplog):
-    def run(capture: Callable | None) -> Run:
-        own = Run("darts", capture=capture)
-        if capture is not None:
-            loss, count = own.strategy.loss, iter(range(100))
+    run = Run("darts", capture=recorded)
+    loss, count = run.strategy.loss, iter(range(100))
 
-            def scarce(*args: Any) -> Any:
-                if next(count) == 3:  # two eager passes, a captured one, then that beside it
-                    raise torch.OutOfMemoryError("CUDA out of memory")
-                return loss(*args)
+    def scarce(*args: Any) -> Any:
+        if next(count) == 3:  # two eager passes, a captured one, then that beside it
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return loss(*args)
 
-            own.strategy.loss = scarce  # type: ignore[method-assign]
-        return own.train()
-
-    assert_equal(run(recorded), run(None))
+    run.strategy.loss = scarce  # type: ignore[method-assign]
+    assert_equal(run.train(), eager("darts"))
     assert "memory does not suffice for a graph and a pass beside it" in caplog.text
 
 
@@ -284,8 +286,8 @@ def test_a_capture_that_fails_is_said_once_and_steps_go_on(caplog):
     def failing(compute: Callable) -> Any:
         raise RuntimeError("operation not permitted\nwhen stream is capturing")
 
-    eager, run = Run("darts", capture=None).train(), Run("darts", capture=failing).train()
-    assert_equal(run, eager)
+    run = Run("darts", capture=failing).train()
+    assert_equal(run, eager("darts"))
     (said,) = (r.getMessage() for r in caplog.records)
     assert said.startswith("runtime.graphs: the pass 'alphas' cannot be captured (operation not")
     assert run.captures == 1
@@ -303,7 +305,7 @@ def test_a_replay_that_differs_is_noticed_and_not_used(caplog):
 
     run = Run("darts", capture=None)
     run.strategy.gradients = Replay(run.strategy, run.net, lambda: wrong)
-    assert_equal(run.train(), Run("darts", capture=None).train())
+    assert_equal(run.train(), eager("darts"))
     (said,) = (r.getMessage() for r in caplog.records)
     assert "a replay of the pass 'alphas' differs from it by 1.0e-01" in said
 

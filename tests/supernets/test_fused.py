@@ -39,7 +39,7 @@ def space_of(family: str, channels: int, candidates: list[str] | None = None) ->
 
 
 def assert_equal(space: Space, mixed_op: Callable[..., nn.Module], **how: object) -> None:
-    found = differences(space, mixed_op, "fused", torch.float64, **how)
+    (found,) = differences(space, mixed_op, ["fused"], torch.float64, **how)
     assert {name: value for name, value in found.items() if not value < TOLERANCE} == {}
 
 

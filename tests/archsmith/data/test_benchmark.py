@@ -73,6 +73,8 @@ def test_tau_by_hand():
     assert _tau([1, 2, 3, 4], [40, 30, 20, 10]) == pytest.approx(-1.0)
     assert _tau([1, 2, 3, 4], [10, 30, 20, 40]) == pytest.approx(4 / 6)
     assert _tau([1, 1, 1], [1, 2, 3]) == 0.0
+    # of 6 pairs, 3 agree, 1 does not, 1 is equal here and 1 there: 2 / sqrt(5 * 5)
+    assert _tau([1, 1, 2, 3], [1, 4, 2, 4]) == pytest.approx(2 / 5)
 
 
 class Colour(nn.Module):

@@ -8,7 +8,6 @@ import yaml
 from helpers import ROOT
 from hydra.utils import get_method
 from PIL import Image
-from sklearn.datasets import load_digits
 from test_every_config import composed, make
 
 from archsmith.data import sets as module
@@ -354,6 +353,8 @@ def test_all_seven_sets_have_a_yaml():
 
 
 def test_digits_are_those_that_scikit_learn_loads():
+    from sklearn.datasets import load_digits  # takes seconds to import
+
     images, labels = module._digits()
     found = load_digits()
     assert np.array_equal(images, found.images)

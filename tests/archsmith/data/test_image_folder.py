@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torchvision.datasets import ImageFolder
 
 from archsmith.data.image_file import attempt, height_width, infer_shape
 from archsmith.data.image_folder import ImageFiles, load
@@ -95,6 +94,8 @@ def test_a3_scan_counts_what_it_passes_over_by_reason(tree):
 
 
 def test_a3_subfolders_are_walked_in_the_order_of_torchvision(tree):
+    from torchvision.datasets import ImageFolder  # takes seconds to import
+
     for name in ("b/0.png", "a/1.png", "a/c/2.png", "a-b/3.png", "a/0.png"):
         save(tree / "train" / "cat" / name)
     os.symlink(tree / "train" / "dog", tree / "train" / "cat" / "linked")

@@ -8,7 +8,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import onnxruntime
 import pytest
 import torch
 from helpers import ROOT
@@ -296,6 +295,8 @@ def test_every_form_gives_the_logits(case, tmp_path):
 
     images = torch.randint(256, (64, *space.input_shape), dtype=torch.uint8)
     expected = net.eval()((images / 255 - 0.4) / 0.25).detach()
+    import onnxruntime  # takes long to import
+
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
     (logits,) = session.run(None, {"image": images.numpy()})
     again = torch.export.load(tmp_path / "model.pt2").module()

@@ -54,7 +54,8 @@ def run(toy_darts, tmp_path):
         for group in toy_darts.groups
     }  # fmt: skip
 
-    def run(recipe: Recipe, folder: str, seed: int = 0, **options):
+    def run(recipe: Recipe, folder: str, seed: int = 0, seconds: float = 60, **options):
+        """Saves at the start, at the end, when it is stopped, and every so many seconds."""
         place = tmp_path / folder
         place.mkdir(exist_ok=True)
         return retrain(
@@ -67,7 +68,7 @@ def run(toy_darts, tmp_path):
             seed=seed,
             form=options.pop("form", "reference"),
             record=Record(place),
-            checkpoints=Checkpoints(place / "checkpoints", "retrain", {}, every_seconds=0),
+            checkpoints=Checkpoints(place / "checkpoints", "retrain", {}, every_seconds=seconds),
             **options,
         )
 
@@ -293,7 +294,7 @@ def test_a_loss_that_is_not_finite_is_named_by_its_step(monkeypatch, run, tmp_pa
 
     monkeypatch.setattr(Training, "step", poisoned)
     with pytest.raises(NumbersError, match=r"epoch 2, step 2: the loss is nan; lower retrain.lr"):
-        run(TOY, "a")
+        run(TOY, "a", seconds=0)
     state = Checkpoints(tmp_path / "a" / "checkpoints", "retrain", {}).load()
     assert (state["epoch"], state["step"]) == (1, 1)
     assert all(t.isfinite().all() for t in state["net"].values())
@@ -311,7 +312,7 @@ def test_a_weight_that_is_not_finite_is_not_saved(monkeypatch, run, tmp_path):
 
     monkeypatch.setattr(Training, "step", poisoned)
     with pytest.raises(NumbersError, match=r"epoch 2: 'stem.0.weight' is no longer finite"):
-        run(TOY, "a")
+        run(TOY, "a", seconds=0)
     state = Checkpoints(tmp_path / "a" / "checkpoints", "retrain", {}).load()
     assert (state["epoch"], state["step"]) == (1, 0)
 

@@ -33,6 +33,6 @@ def test_what_exists_is_left_out_of_collections_and_back_in_afterwards(thawed: N
         frozen = gc.get_freeze_count()
         assert frozen > 1000
         with garbage.settled():
-            assert gc.get_freeze_count() == frozen
-        assert gc.get_freeze_count() == frozen
+            assert 1000 < gc.get_freeze_count() <= frozen  # what is frozen may die meanwhile
+        assert 1000 < gc.get_freeze_count() <= frozen
     assert gc.get_freeze_count() == 0

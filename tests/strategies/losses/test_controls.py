@@ -28,7 +28,7 @@ def test_selfdistill_11_label_smoothing_is_that_of_torch_up_to_its_scale():
         lambda x, m: x, (logits, y), logits, NOTHING
     )
     theirs = F.cross_entropy(logits, y, label_smoothing=weight / (1 + weight))
-    assert float(ours) == pytest.approx((1 + weight) * float(theirs), rel=1e-6)
+    assert ours.item() == pytest.approx((1 + weight) * theirs.item(), rel=1e-6)
 
 
 def test_selfdistill_11_the_average_follows_the_weights_by_hand():
@@ -52,12 +52,12 @@ def test_selfdistill_11_an_equal_teacher_teaches_nothing_and_before_its_start_it
     term.setup(net, None)
     x = torch.randn(4, 3)
     term.before_step(0.6)
-    assert float(term(net, (x, x), net(x, NOTHING), NOTHING)) == pytest.approx(0.0, abs=1e-6)
+    assert term(net, (x, x), net(x, NOTHING), NOTHING).item() == pytest.approx(0.0, abs=1e-6)
     with torch.no_grad():
         net.w.add_(1.0, alpha=2.0)
         net.w[0].zero_()
     term.before_step(0.4)
-    assert float(term(net, (x, x), net(x, NOTHING), NOTHING)) == 0.0
+    assert term(net, (x, x), net(x, NOTHING), NOTHING).item() == 0.0
 
 
 def test_the_average_comes_back_from_a_checkpoint():

@@ -27,7 +27,7 @@ def toy(hessian: str, xi: float, second_order: bool = True) -> tuple[float, floa
     def val(ws: list[Tensor]) -> Tensor:
         return (a * ws[0] - 2 * a + 1).sum()
 
-    for _ in range(2500):
+    for _ in range(250):
         _, (gradient,) = unrolled_gradient(
             train,
             val,
@@ -36,8 +36,8 @@ def toy(hessian: str, xi: float, second_order: bool = True) -> tuple[float, floa
             hessian=hessian,
         )
         with torch.no_grad():
-            a.sub_(0.01 * gradient)
-            w.sub_(0.02 * (2 * w - 2 * a))
+            a.sub_(0.1 * gradient)
+            w.sub_(0.2 * (2 * w - 2 * a))
     return a.item(), w.item()
 
 
