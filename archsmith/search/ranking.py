@@ -1,5 +1,6 @@
 """How well a supernet ranks architectures: its accuracies beside those of a tabular benchmark."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -48,7 +49,7 @@ def _inherited(net: Network, space: Space, roles: Roles, architecture: Architect
 
 def _tau(ours: Sequence[float], theirs: Sequence[float]) -> float:
     """Kendall's tau-b; 0 where one side is constant."""
-    x, y = (torch.tensor(side, dtype=torch.float64) for side in (ours, theirs))
-    signs, others = ((t[:, None] - t).sign() for t in (x, y))  # of every pair, in both orders
-    scale = (signs.square().sum() * others.square().sum()).sqrt()
-    return float((signs * others).sum() / scale) if scale else 0.0
+    from scipy.stats import kendalltau  # the import takes a second
+
+    found = float(kendalltau(ours, theirs).statistic)
+    return 0.0 if math.isnan(found) else found
