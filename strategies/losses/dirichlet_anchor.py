@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from strategies.contracts import LossTerm
 from strategies.relaxation.dirichlet import Dirichlet, concentrations
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from supernets.mixture import Mixture
 
 
-class DirichletAnchor:
+class DirichletAnchor(LossTerm):
     """weight * sum over all edges of a distance between Dirichlet(c) and Dirichlet(1).
 
     It holds the sample variance: concentrations that grow without limit would switch exploration

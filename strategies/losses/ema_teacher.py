@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from strategies.contracts import LossTerm
 from strategies.losses.distillation import distillation, softened
 from strategies.losses.snapshot import Snapshot, Weights, copy_mixture, copy_weights, lent
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from supernets.mixture import Mixture
 
 
-class EMATeacher:
+class EMATeacher(LossTerm):
     """weight * T^2 KL(q || softmax(z / T)) on training images, q the average supernet's answer.
 
     The average w' <- decay w' + (1 - decay) w is taken after every step; it answers with the

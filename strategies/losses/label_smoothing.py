@@ -5,13 +5,15 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from strategies.contracts import LossTerm
+
 if TYPE_CHECKING:
     from strategies.gradients import Batch
     from strategies.strategy import Logits
     from supernets.mixture import Mixture
 
 
-class LabelSmoothing:
+class LabelSmoothing(LossTerm):
     """weight * CE(uniform, p), mean over the batch, on training images.
 
     Beside the cross-entropy it has the same gradient as labels smoothed by weight / (1 + weight),

@@ -3,12 +3,13 @@
 from collections.abc import Hashable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from strategies.contracts import Relaxation
 from strategies.relaxation.masked import masked_softmax
 
 
-class Softmax(nn.Module):
+class Softmax(Relaxation):
     """Softmax over the candidates of an edge, its temperature annealed geometrically.
 
     Args:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from search_spaces.architecture import Architecture
 from search_spaces.space import Space
+from strategies.contracts import Stopping
 from strategies.shares import real_candidates
 from supernets.costs import candidate_macs
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from supernets.network import Network
 
 
-class MacsFloor:
+class MacsFloor(Stopping):
     """Stops the search at a floor; a plateau is an architecture that stood for some time.
 
     Kept are the architecture of every plateau when it ends (what stood, not what replaces it), and

@@ -53,7 +53,7 @@ class SecondOrder(FirstOrder):
                 f"{type(strategy.weight_optimizer).__name__}; set strategy/weight_optimizer=sgd"
             )
         self.optimizer = strategy.weight_optimizer
-        if self.hessian == "finite_difference" and getattr(strategy.relaxation, "samples", False):
+        if self.hessian == "finite_difference" and strategy.relaxation.samples:
             raise ValueError(
                 "strategy.update.hessian: finite_difference compares passes of equal gates, found "
                 f"relaxation {type(strategy.relaxation).__name__}, which draws new ones for every "
