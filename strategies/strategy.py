@@ -26,6 +26,7 @@ from strategies.discretisation.decisions import Structure, connected
 from strategies.gradients import Batch, Gradients, eagerly
 from strategies.micro_batches import in_parts
 from strategies.optimizer_state import load_named_state, named_state
+from strategies.settings import setting
 from supernets import plain_layers
 from supernets.mixture import Active, GroupMixture, Mixture, everything_active
 from supernets.network import Network
@@ -160,14 +161,24 @@ class Strategy:
         for group in self.alpha_optimizer.param_groups:
             group["lr"] *= self.alpha_lr_scale
         self.weight_lr = [group["lr"] for group in self.weight_optimizer.param_groups]
-        for ingredient in self.ingredients():
-            ingredient.setup(net, self)
+        for name, part in self._named_ingredients().items():
+            with setting(f"strategy.{name}"):
+                part.setup(net, self)
 
     def ingredients(self) -> Iterator[Ingredient]:
         """Everything that takes part in the life cycle, in a fixed order."""
-        parts = (self.relaxation, self.edge_normalisation, self.update, self.pruning, self.stopping)
-        yield from (part for part in parts if part is not None)
-        yield from self.losses.values()
+        yield from self._named_ingredients().values()
+
+    def _named_ingredients(self) -> dict[str, Ingredient]:
+        """The same, by their settings: `update`, `losses.mine`."""
+        parts = {
+            "relaxation": self.relaxation,
+            "edge_normalisation": self.edge_normalisation,
+            "update": self.update,
+            "pruning": self.pruning,
+            "stopping": self.stopping,
+        } | {f"losses.{name}": term for name, term in self.losses.items()}
+        return {name: part for name, part in parts.items() if part is not None}
 
     def arch_parameters(self) -> list[nn.Parameter]:
         return list(self.named_arch_parameters().values())
@@ -261,7 +272,10 @@ class Strategy:
 
     def epoch_end(self, net: Network, loaders: Any, progress: float) -> bool:
         """Lets ingredients act on a finished epoch; True asks the search to stop here."""
-        verdicts = [part.epoch_end(net, self, loaders, progress) for part in self.ingredients()]
+        verdicts = []
+        for name, part in self._named_ingredients().items():
+            with setting(f"strategy.{name}"):
+                verdicts.append(part.epoch_end(net, self, loaders, progress))
         return any(verdict is True for verdict in verdicts)
 
     def keep(self, found: Architecture, *, last: bool) -> list[Architecture]:
@@ -305,10 +319,11 @@ class Strategy:
             self.space.groups.items(), self.gates().values(), strict=True
         ):
             alive = self.alive[name].cpu()
-            choices[name] = self.discretisation(cell, gates, alive)
-            if not reachable(cell, choices[name]):
-                choices[name] = connected(cell, gates, alive)
-                again.append(name)
+            with setting("strategy.pruning"):  # which left too little
+                choices[name] = self.discretisation(cell, gates, alive)
+                if not reachable(cell, choices[name]):
+                    choices[name] = connected(cell, gates, alive)
+                    again.append(name)
         return Architecture.of(
             self.space, choices, **meta, **({"reconnected": again} if again else {})
         )
@@ -316,7 +331,8 @@ class Strategy:
     def structures(self) -> dict[str, Structure | None]:
         """Per group what the discretisation decides; None where it does not choose by gates."""
         cells = self.space.groups
-        return {n: Structure.of_rule(self.discretisation, cell) for n, cell in cells.items()}
+        with setting("strategy.pruning"):
+            return {n: Structure.of_rule(self.discretisation, cell) for n, cell in cells.items()}
 
     def within(
         self, costs: Sequence[Tables], limits: Sequence[float], **meta: Any

@@ -108,7 +108,7 @@ def connected(cell: Cell, gates: Tensor, alive: Tensor) -> dict[str, tuple[str, 
     best = _of_cell(cell, edges, 0)
     if not best:
         raise ValueError(
-            "strategy.pruning: no way from a cell's input to its output is left; prune less, or "
+            "no way from a cell's input to its output is left; prune less, or "
             "widen space.candidates"
         )
     return {edge: (name,) for edge, name in best[0].kept}

@@ -34,13 +34,10 @@ class DirichletAnchor(LossTerm):
 
     def __init__(self, weight: float, distance: str):
         if weight < 0:
-            raise ValueError(
-                f"strategy.losses.dirichlet_anchor.weight: expected at least 0, found {weight}"
-            )
+            raise ValueError(f"weight: expected at least 0, found {weight}")
         if distance not in DISTANCES:
             raise ValueError(
-                "strategy.losses.dirichlet_anchor.distance: expected one of "
-                f"{', '.join(DISTANCES)}, found '{distance}'"
+                f"distance: expected one of {', '.join(DISTANCES)}, found '{distance}'"
             )
         self.weight, self.distance = weight, DISTANCES[distance]
 
@@ -48,7 +45,7 @@ class DirichletAnchor(LossTerm):
         if not isinstance(strategy.relaxation, Dirichlet):
             found = type(strategy.relaxation).__name__
             raise ValueError(
-                "strategy.losses.dirichlet_anchor: needs strategy/relaxation=dirichlet, found "
+                "needs strategy/relaxation=dirichlet, found "
                 f"{found}; set it, or leave this loss out"
             )
         self.strategy = strategy

@@ -37,9 +37,7 @@ class EMATeacher(LossTerm):
             ("start", 0 <= start < 1, "a share of the search in [0, 1)", start),
         ):
             if not holds:
-                raise ValueError(
-                    f"strategy.losses.ema_teacher.{name}: expected {expected}, found {found!r}"
-                )
+                raise ValueError(f"{name}: expected {expected}, found {found!r}")
         self.weight, self.temperature = weight, temperature
         self.decay, self.start = decay, start
         self.teaching = False

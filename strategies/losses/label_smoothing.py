@@ -27,9 +27,7 @@ class LabelSmoothing(LossTerm):
 
     def __init__(self, *, weight: float):
         if weight < 0:
-            raise ValueError(
-                f"strategy.losses.label_smoothing.weight: expected at least 0, found {weight}"
-            )
+            raise ValueError(f"weight: expected at least 0, found {weight}")
         self.weight = weight
 
     def __call__(self, net: "Logits", batch: "Batch", logits: Tensor, mixture: "Mixture") -> Tensor:

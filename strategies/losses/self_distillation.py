@@ -119,6 +119,4 @@ class SelfDistillation(LossTerm):
 
 def _require(holds: bool, name: str, expected: str, found: Any) -> None:
     if not holds:
-        raise ValueError(
-            f"strategy.losses.self_distillation.{name}: expected {expected}, found {found!r}"
-        )
+        raise ValueError(f"{name}: expected {expected}, found {found!r}")

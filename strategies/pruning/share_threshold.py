@@ -99,13 +99,11 @@ class ShareThreshold(Pruning):
     def __init__(self, *, minimum: float, maximum: float, most: float, gradual: float):
         if not 0 <= minimum <= maximum < 1 or most < 0:
             raise ValueError(
-                "strategy.pruning: expected 0 <= minimum <= maximum < 1 and 0 <= most, found "
+                "expected 0 <= minimum <= maximum < 1 and 0 <= most, found "
                 f"minimum={minimum}, maximum={maximum}, most={most}"
             )
         if not 0 < gradual <= 1:
-            raise ValueError(
-                f"strategy.pruning.gradual: expected a share in (0, 1], found {gradual}"
-            )
+            raise ValueError(f"gradual: expected a share in (0, 1], found {gradual}")
         self.minimum, self.maximum, self.most, self.gradual = minimum, maximum, most, gradual
 
     def setup(self, net: "Network", strategy: "Strategy") -> None:

@@ -22,9 +22,7 @@ class Softmax(Relaxation):
     def __init__(self, start: float, end: float):
         super().__init__()
         if min(start, end) <= 0:
-            raise ValueError(
-                f"strategy.relaxation: temperatures must be positive, got {start=}, {end=}"
-            )
+            raise ValueError(f"temperatures must be positive, got {start=}, {end=}")
         self.start, self.end = start, end
         self.temperature: Tensor
         self.register_buffer("temperature", torch.tensor(float(start)))

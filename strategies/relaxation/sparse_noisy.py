@@ -108,4 +108,4 @@ class SparseNoisy(Softmax):
 
 def _require(holds: bool, name: str, expected: str, found: Any) -> None:
     if not holds:
-        raise ValueError(f"strategy.relaxation.{name}: expected {expected}, found {found!r}")
+        raise ValueError(f"{name}: expected {expected}, found {found!r}")

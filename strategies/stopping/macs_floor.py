@@ -39,9 +39,7 @@ class MacsFloor(Stopping):
     def __init__(self, *, floor: float, stable: float):
         for name, value in (("floor", floor), ("stable", stable)):
             if not 0 <= value < 1:
-                raise ValueError(
-                    f"strategy.stopping.{name}: expected a share in [0, 1), found {value}"
-                )
+                raise ValueError(f"{name}: expected a share in [0, 1), found {value}")
         self.floor, self.stable = floor, stable
 
     def setup(self, net: "Network", strategy: "Strategy") -> None:
@@ -51,7 +49,7 @@ class MacsFloor(Stopping):
         least = least_macs(self.space, self.macs) / self._total()
         if least > self.floor:
             raise ValueError(
-                f"strategy.stopping.floor: {self.floor} of the candidates' multiply-accumulates "
+                f"floor: {self.floor} of the candidates' multiply-accumulates "
                 f"cannot be reached, every node keeps an input; set it to {least:.3f} or more"
             )
 

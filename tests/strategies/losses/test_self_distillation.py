@@ -792,7 +792,7 @@ def test_yaml_lists_every_setting():
 )
 def test_a_bad_setting_is_named(settings: dict[str, Any]):
     (name,) = settings
-    with pytest.raises(ValueError, match=rf"strategy\.losses\.self_distillation\.{name}: expected"):
+    with pytest.raises(ValueError, match=rf"^{name}: expected"):
         term(**settings)
 
 
