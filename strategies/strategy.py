@@ -10,25 +10,37 @@ from torch import Tensor, nn
 
 from search_spaces.architecture import Architecture, reachable
 from search_spaces.space import Space
+from strategies.contracts import (
+    DiscretisationRule,
+    EdgeNormalisation,
+    Ingredient,
+    LossTerm,
+    Pruning,
+    Relaxation,
+    Stopping,
+    Update,
+    check_kind,
+)
 from strategies.discretisation.constrained import Tables, within
 from strategies.discretisation.decisions import Structure, connected
 from strategies.gradients import Batch, Gradients, eagerly
 from strategies.micro_batches import in_parts
 from strategies.optimizer_state import load_named_state, named_state
+from strategies.settings import setting
+from supernets import plain_layers
 from supernets.mixture import Active, GroupMixture, Mixture, everything_active
+from supernets.network import Network
 
 Logits = Callable[[Tensor, Mixture], Tensor]  # a supernet, or one with other weights
-
-
-OWN = ("torch", "search_spaces", "supernets", "archsmith")  # modules of these read tensors alone
+MakeOptimizer = Callable[..., torch.optim.Optimizer]
 
 
 class Strategy:
     """Drives one supernet: relaxes alphas to gates, updates weights and alphas, reads the
     architecture.
 
-    The arguments are the ingredients of ARCHITECTURE section 1, or None where a method has none of
-    a kind.
+    The arguments are the ingredients (`strategies.contracts`), or None where a method has none of a
+    kind.
 
     Args:
         mixed_op: constructor of what stands on an edge of the supernet; `supernet(space,
@@ -46,7 +58,7 @@ class Strategy:
 
     Raises:
         ValueError: a warm-up outside [0, 1), a negative learning rate or clip, a scale or a batch
-            size that is not positive.
+            size that is not positive, an ingredient that is not of its kind.
     """
 
     searches = True  # whether epochs are spent on a supernet at all
@@ -58,16 +70,16 @@ class Strategy:
         self,
         space: Space,
         *,
-        relaxation: nn.Module,
+        relaxation: Relaxation,
         mixed_op: Callable[..., nn.Module],
-        edge_normalisation: nn.Module | None,
-        update: Any,
-        losses: Mapping[str, Any],
-        pruning: Any,
-        stopping: Any,
-        discretisation: Callable[..., Mapping[str, tuple[str, ...]]],
-        alpha_optimizer: Callable[..., torch.optim.Optimizer],
-        weight_optimizer: Callable[..., torch.optim.Optimizer],
+        edge_normalisation: EdgeNormalisation | None,
+        update: Update,
+        losses: Mapping[str, LossTerm],
+        pruning: Pruning | None,
+        stopping: Stopping | None,
+        discretisation: DiscretisationRule,
+        alpha_optimizer: MakeOptimizer,
+        weight_optimizer: MakeOptimizer,
         min_lr: float,
         lr_batch: int | None,
         alpha_lr_scale: float,
@@ -75,28 +87,8 @@ class Strategy:
         alpha_init: float,
         warmup: float,
     ):
-        if not 0 <= warmup < 1:
-            raise ValueError(
-                f"strategy.warmup: expected a share of the epochs in [0, 1), found {warmup}; "
-                "at 1 the alphas would never move"
-            )
-        if min_lr < 0:
-            raise ValueError(f"strategy.min_lr: expected at least 0, found {min_lr}")
-        if clip is not None and clip <= 0:
-            raise ValueError(f"strategy.clip: expected a positive norm or null, found {clip}")
-        if alpha_lr_scale <= 0:
-            raise ValueError(
-                f"strategy.alpha_lr_scale: expected a positive number, found {alpha_lr_scale}"
-            )
-        if lr_batch is not None and lr_batch < 1:
-            raise ValueError(
-                f"strategy.lr_batch: expected a batch size of at least 1 or null, found {lr_batch}"
-            )
-        for name, make in (("alpha", alpha_optimizer), ("weight", weight_optimizer)):
-            try:
-                make([nn.Parameter(torch.zeros(1))])
-            except (ValueError, TypeError) as error:
-                raise ValueError(f"strategy.{name}_optimizer: {error}") from error
+        _check_numbers(warmup, min_lr, clip, alpha_lr_scale, lr_batch)
+        _check_optimizers(alpha=alpha_optimizer, weight=weight_optimizer)
         self.space = space
         self.relaxation, self.edge_normalisation = relaxation, edge_normalisation
         self.mixed_op, self.update, self.losses = mixed_op, update, dict(losses)
@@ -104,15 +96,42 @@ class Strategy:
         self.min_lr, self.clip, self.warmup = min_lr, clip, warmup
         self.lr_batch, self.alpha_lr_scale = lr_batch, alpha_lr_scale
         self._make_alpha_optimizer, self._make_weight_optimizer = alpha_optimizer, weight_optimizer
+        self._check_kinds()
+        self._make_logits(alpha_init)
+        self._refresh_active()
+
+    # -- construction
+    # -------------------------------------------------------------------------------------
+
+    def _check_kinds(self) -> None:
+        """Raises ValueError for an ingredient that is not of its kind."""
+        check_kind("relaxation", self.relaxation, Relaxation)
+        check_kind("update", self.update, Update)
+        for name, part, kind in (
+            ("edge_normalisation", self.edge_normalisation, EdgeNormalisation),
+            ("pruning", self.pruning, Pruning),
+            ("stopping", self.stopping, Stopping),
+        ):
+            if part is not None:
+                check_kind(name, part, kind)
+        for name, term in self.losses.items():
+            check_kind(f"losses.{name}", term, LossTerm)
+        if not callable(self.discretisation):
+            raise ValueError(
+                f"strategy.discretisation: expected a function, found {self.discretisation!r}"
+            )
+
+    def _make_logits(self, alpha_init: float) -> None:
+        """Draws alphas (E, O) and betas (E,) of each group; padding of a row is not alive."""
 
         def logits(*shape: int) -> nn.Parameter:
             return nn.Parameter(alpha_init * torch.randn(shape))
 
-        cells = space.groups
+        cells = self.space.groups
         self.alphas = {name: logits(len(cell.edges), cell.width) for name, cell in cells.items()}
         self.betas = (
             {}
-            if edge_normalisation is None
+            if self.edge_normalisation is None
             else {name: logits(len(cell.edges)) for name, cell in cells.items()}
         )
         self.alive = {
@@ -121,13 +140,8 @@ class Strategy:
             )
             for name, cell in cells.items()
         }
-        self._active: dict[str, Active] = {}
-        self._refresh_active()
 
-    # -- construction
-    # -------------------------------------------------------------------------------------
-
-    def setup(self, net: nn.Module, device: torch.device) -> None:
+    def setup(self, net: Network, device: torch.device) -> None:
         """Moves to the supernet's device, makes optimisers. Raises ValueError for a bad pair."""
         for tensors in (self.alphas, self.betas):
             for name, tensor in tensors.items():
@@ -139,7 +153,7 @@ class Strategy:
         self.net = net
         self.weights = list(net.parameters())
         self._outside = [
-            m for m in net.modules() if type(m).__module__.partition(".")[0] not in OWN
+            layer for layer in net.modules() if not plain_layers.reads_tensors_alone(layer)
         ]
         self._weight_names = {id(p): name for name, p in net.named_parameters()}
         self.weight_optimizer = self._make_weight_optimizer(self.weights)
@@ -147,17 +161,24 @@ class Strategy:
         for group in self.alpha_optimizer.param_groups:
             group["lr"] *= self.alpha_lr_scale
         self.weight_lr = [group["lr"] for group in self.weight_optimizer.param_groups]
-        for ingredient in self._having("setup"):
-            ingredient.setup(net, self)
+        for name, part in self._named_ingredients().items():
+            with setting(f"strategy.{name}"):
+                part.setup(net, self)
 
-    def ingredients(self) -> Iterator[Any]:
+    def ingredients(self) -> Iterator[Ingredient]:
         """Everything that takes part in the life cycle, in a fixed order."""
-        parts = (self.relaxation, self.edge_normalisation, self.update, self.pruning, self.stopping)
-        yield from (part for part in parts if part is not None)
-        yield from self.losses.values()
+        yield from self._named_ingredients().values()
 
-    def _having(self, hook: str) -> list[Any]:
-        return [ingredient for ingredient in self.ingredients() if hasattr(ingredient, hook)]
+    def _named_ingredients(self) -> dict[str, Ingredient]:
+        """The same, by their settings: `update`, `losses.mine`."""
+        parts = {
+            "relaxation": self.relaxation,
+            "edge_normalisation": self.edge_normalisation,
+            "update": self.update,
+            "pruning": self.pruning,
+            "stopping": self.stopping,
+        } | {f"losses.{name}": term for name, term in self.losses.items()}
+        return {name: part for name, part in parts.items() if part is not None}
 
     def arch_parameters(self) -> list[nn.Parameter]:
         return list(self.named_arch_parameters().values())
@@ -187,14 +208,14 @@ class Strategy:
     def loss(self, net: Logits, batch: Batch, role: str = "train") -> tuple[Tensor, Tensor]:
         """Cross-entropy plus the terms of `losses`, and the logits (B, classes).
 
-        `role` is that of the batch, train or val; a term with `roles` takes part in those only.
+        `role` is that of the batch, train or val; a term takes part in its `roles` only.
         """
         x, y = batch
         mixture = self.mixture()
         logits = in_parts(lambda part: net(part, mixture), x, self.micro_batches, self.net)
         loss = F.cross_entropy(logits, y)
         for term in self.losses.values():
-            if role in getattr(term, "roles", (role,)):
+            if role in term.roles:
                 loss = loss + term(net, batch, logits, mixture)
         return loss, logits
 
@@ -206,18 +227,13 @@ class Strategy:
         twice, and an ingredient or an operation from outside of a class that does not say by a
         method of this name.
         """
-        parts = [self.relaxation, self.edge_normalisation, self.update, *self.losses.values()]
-        parts += self._outside
-        drawn = getattr(self.relaxation, "samples", False)
-        if drawn or self.micro_batches > 1 or getattr(self.net, "checkpoint_cells", False):
+        twice = getattr(self.net, "checkpoint_cells", False)
+        if self.relaxation.samples or self.micro_batches > 1 or twice:
             return None
-        said: list[Hashable] = [self.structure]
-        for part in parts:
-            if part is not None:
-                if "constants" not in vars(type(part)):  # a parent's does not know of its state
-                    return None
-                said.append(part.constants())
-        return tuple(said)
+        parts = [self.relaxation, self.edge_normalisation, self.update, *self.losses.values()]
+        said = [part.constants() for part in parts if part is not None]
+        said += [plain_layers.constants(layer) for layer in self._outside]
+        return None if any(one is None for one in said) else (self.structure, *said)
 
     # -- life cycle
     # ---------------------------------------------------------------------------------------
@@ -235,33 +251,36 @@ class Strategy:
             group["lr"] = lr
 
     def epoch_start(self, epoch: int, epochs: float) -> None:
-        """Sets the cosine learning rate of this epoch."""
+        """Sets the cosine learning rate of this epoch (from 0) of so many, and tells it the
+        ingredients."""
         cosine = (1 + math.cos(math.pi * epoch / epochs)) / 2
         for group, lr in zip(self.weight_optimizer.param_groups, self.weight_lr, strict=True):
             group["lr"] = self.min_lr + (lr - self.min_lr) * cosine
+        for ingredient in self.ingredients():
+            ingredient.epoch_start(epoch, epochs)
 
     def step(
-        self, net: nn.Module, train: Batch, val: Batch | None, *, progress: float, move_alphas: bool
+        self, net: Network, train: Batch, val: Batch | None, *, progress: float, move_alphas: bool
     ) -> dict[str, Tensor]:
         """One update of alphas (unless still) and weights; returns 0-dim tensors to log."""
-        for ingredient in self._having("before_step"):
+        for ingredient in self.ingredients():
             ingredient.before_step(progress)
         metrics = self.update.step(self, net, train, val, move_alphas=move_alphas)
-        for ingredient in self._having("after_step"):
+        for ingredient in self.ingredients():
             ingredient.after_step(net, self)
         return metrics
 
-    def epoch_end(self, net: nn.Module, loaders: Any, progress: float) -> bool:
+    def epoch_end(self, net: Network, loaders: Any, progress: float) -> bool:
         """Lets ingredients act on a finished epoch; True asks the search to stop here."""
-        verdicts = [
-            ingredient.epoch_end(net, self, loaders, progress)
-            for ingredient in self._having("epoch_end")
-        ]
+        verdicts = []
+        for name, part in self._named_ingredients().items():
+            with setting(f"strategy.{name}"):
+                verdicts.append(part.epoch_end(net, self, loaders, progress))
         return any(verdict is True for verdict in verdicts)
 
     def keep(self, found: Architecture, *, last: bool) -> list[Architecture]:
         """Architectures worth keeping on the way, after an epoch that ended with `found`."""
-        return [kept for part in self._having("keep") for kept in part.keep(found, last=last)]
+        return [kept for part in self.ingredients() for kept in part.keep(found, last=last)]
 
     def prune(self, alive: Mapping[str, Tensor]) -> None:
         """Switches candidates off for good: the only place where structure changes."""
@@ -269,7 +288,9 @@ class Strategy:
         self._refresh_active()
 
     def _refresh_active(self) -> None:
-        self._active = {name: everything_active(alive) for name, alive in self.alive.items()}
+        self._active: dict[str, Active] = {
+            name: everything_active(alive) for name, alive in self.alive.items()
+        }
         self.structure += 1
 
     # -- the result
@@ -280,8 +301,7 @@ class Strategy:
         """Group -> gates (E, O) as the discretisation reads them: no noise, times the factors."""
         found = {}
         for name, cell in self.space.groups.items():
-            relax = getattr(self.relaxation, "expected", self.relaxation)
-            gates, _ = relax(self.alphas[name], self.alive[name])
+            gates, _ = self.relaxation.expected(self.alphas[name], self.alive[name])
             if self.edge_normalisation is not None:
                 factors = self.edge_normalisation(self.betas[name], cell, self.alive[name].any(1))
                 gates = factors[:, None] * gates
@@ -299,10 +319,11 @@ class Strategy:
             self.space.groups.items(), self.gates().values(), strict=True
         ):
             alive = self.alive[name].cpu()
-            choices[name] = self.discretisation(cell, gates, alive)
-            if not reachable(cell, choices[name]):
-                choices[name] = connected(cell, gates, alive)
-                again.append(name)
+            with setting("strategy.pruning"):  # which left too little
+                choices[name] = self.discretisation(cell, gates, alive)
+                if not reachable(cell, choices[name]):
+                    choices[name] = connected(cell, gates, alive)
+                    again.append(name)
         return Architecture.of(
             self.space, choices, **meta, **({"reconnected": again} if again else {})
         )
@@ -310,7 +331,8 @@ class Strategy:
     def structures(self) -> dict[str, Structure | None]:
         """Per group what the discretisation decides; None where it does not choose by gates."""
         cells = self.space.groups
-        return {n: Structure.of_rule(self.discretisation, cell) for n, cell in cells.items()}
+        with setting("strategy.pruning"):
+            return {n: Structure.of_rule(self.discretisation, cell) for n, cell in cells.items()}
 
     def within(
         self, costs: Sequence[Tables], limits: Sequence[float], **meta: Any
@@ -339,7 +361,7 @@ class Strategy:
             "alpha_optimizer": named_state(
                 self.alpha_optimizer, {id(p): n for n, p in self.named_arch_parameters().items()}
             ),
-            "ingredients": [part.state_dict() for part in self._having("state_dict")],
+            "ingredients": [state for _, state in self._states()],
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -360,5 +382,42 @@ class Strategy:
         load_named_state(
             self.alpha_optimizer, {id(p): n for n, p in named.items()}, state["alpha_optimizer"]
         )
-        for part, saved in zip(self._having("state_dict"), state["ingredients"], strict=True):
+        for (part, _), saved in zip(self._states(), state["ingredients"], strict=True):
             part.load_state_dict(saved)
+
+    def _states(self) -> list[tuple[Ingredient, dict[str, Any]]]:
+        """The ingredients that have a state, each with it; `{}` of a module without buffers too."""
+        states = [(part, part.state_dict()) for part in self.ingredients()]
+        return [(part, state) for part, state in states if state is not None]
+
+
+def _check_numbers(
+    warmup: float, min_lr: float, clip: float | None, alpha_lr_scale: float, lr_batch: int | None
+) -> None:
+    """Raises ValueError, which names the setting, for a number out of its range."""
+    if not 0 <= warmup < 1:
+        raise ValueError(
+            f"strategy.warmup: expected a share of the epochs in [0, 1), found {warmup}; "
+            "at 1 the alphas would never move"
+        )
+    if min_lr < 0:
+        raise ValueError(f"strategy.min_lr: expected at least 0, found {min_lr}")
+    if clip is not None and clip <= 0:
+        raise ValueError(f"strategy.clip: expected a positive norm or null, found {clip}")
+    if alpha_lr_scale <= 0:
+        raise ValueError(
+            f"strategy.alpha_lr_scale: expected a positive number, found {alpha_lr_scale}"
+        )
+    if lr_batch is not None and lr_batch < 1:
+        raise ValueError(
+            f"strategy.lr_batch: expected a batch size of at least 1 or null, found {lr_batch}"
+        )
+
+
+def _check_optimizers(**makers: MakeOptimizer) -> None:
+    """Raises ValueError, which names the setting, where an optimiser refuses its own settings."""
+    for name, make in makers.items():
+        try:
+            make([nn.Parameter(torch.zeros(1))])
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"strategy.{name}_optimizer: {error}") from error

@@ -71,9 +71,9 @@ def test_an_ingredient_is_a_class_and_a_yaml(outside: Path):
     write(
         outside / "my_relaxation.py",
         """\
-        from torch import nn
+        from strategies.contracts import Relaxation
 
-        class Shares(nn.Module):
+        class Shares(Relaxation):
             def forward(self, alphas, alive):
                 shares = alphas.exp() * alive
                 return shares / shares.sum(1, keepdim=True).clamp_min(1e-9), None

@@ -25,6 +25,7 @@ from archsmith.train.run_folder import RESUME
 from search_spaces.architecture import Architecture
 from search_spaces.genotype import published
 from search_spaces.space import Space
+from strategies.settings import located
 
 
 def build(node: DictConfig, **live: Any) -> Any:
@@ -36,6 +37,10 @@ def build(node: DictConfig, **live: Any) -> Any:
         if isinstance(cause, Failure):
             raise cause from error
         said, key = one_line(cause or error), node._get_full_key("")
+        where = re.search(r"full_key: (\S+)$", str(error))
+        nested = where[1] if where and isinstance(cause, ValueError) else key
+        if nested != key and not said.startswith(f"{key}."):
+            said = located(nested, said)  # a part of it names its parameter alone
         if isinstance(cause, TypeError):  # of Python's own: it names types, no setting
             odd = [str(n) for n, v in node.items() if v is None or OmegaConf.is_config(v)]
             said += "".join(f"; found {key}.{name}={node.get(name)!r}" for name in odd)

@@ -5,7 +5,7 @@ one candidate on every edge.
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, product
 
@@ -15,9 +15,8 @@ from torch import Tensor
 
 from search_spaces.architecture import reachable
 from search_spaces.space import Cell
+from strategies.contracts import DiscretisationRule
 from strategies.shares import real_candidates
-
-Rule = Callable[[Cell, Tensor, Tensor], Mapping[str, tuple[str, ...]]]
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,7 @@ class Structure:
         return cls({node: min(most, count) for node, count in into.items()}, cell.keep is None)
 
     @classmethod
-    def of_rule(cls, rule: Rule, cell: Cell) -> "Structure | None":
+    def of_rule(cls, rule: DiscretisationRule, cell: Cell) -> "Structure | None":
         """That of a rule; None for one that keeps several candidates an edge, whatever gates say.
 
         The rule is asked twice: without `none`, and with `none` ahead of all others.
@@ -109,7 +108,7 @@ def connected(cell: Cell, gates: Tensor, alive: Tensor) -> dict[str, tuple[str, 
     best = _of_cell(cell, edges, 0)
     if not best:
         raise ValueError(
-            "strategy.pruning: no way from a cell's input to its output is left; prune less, or "
+            "no way from a cell's input to its output is left; prune less, or "
             "widen space.candidates"
         )
     return {edge: (name,) for edge, name in best[0].kept}

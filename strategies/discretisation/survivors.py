@@ -27,7 +27,6 @@ def survivors(cell: Cell, gates: Tensor, alive: Tensor) -> dict[str, tuple[str, 
     for node in cell.targets:
         if node not in entered:
             raise ValueError(
-                f"strategy.pruning: no candidate into node {node} is left; prune less, or widen "
-                "space.candidates"
+                f"no candidate into node {node} is left; prune less, or widen space.candidates"
             )
     return kept

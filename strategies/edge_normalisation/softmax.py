@@ -3,12 +3,13 @@
 from collections.abc import Hashable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from search_spaces.space import Cell
+from strategies.contracts import EdgeNormalisation
 
 
-class EdgeSoftmax(nn.Module):
+class EdgeSoftmax(EdgeNormalisation):
     """Factors per edge that sum to one over the edges into each node."""
 
     def __init__(self) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from strategies.contracts import LossTerm
 from strategies.relaxation.dirichlet import Dirichlet, concentrations
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from supernets.mixture import Mixture
 
 
-class DirichletAnchor:
+class DirichletAnchor(LossTerm):
     """weight * sum over all edges of a distance between Dirichlet(c) and Dirichlet(1).
 
     It holds the sample variance: concentrations that grow without limit would switch exploration
@@ -33,13 +34,10 @@ class DirichletAnchor:
 
     def __init__(self, weight: float, distance: str):
         if weight < 0:
-            raise ValueError(
-                f"strategy.losses.dirichlet_anchor.weight: expected at least 0, found {weight}"
-            )
+            raise ValueError(f"weight: expected at least 0, found {weight}")
         if distance not in DISTANCES:
             raise ValueError(
-                "strategy.losses.dirichlet_anchor.distance: expected one of "
-                f"{', '.join(DISTANCES)}, found '{distance}'"
+                f"distance: expected one of {', '.join(DISTANCES)}, found '{distance}'"
             )
         self.weight, self.distance = weight, DISTANCES[distance]
 
@@ -47,7 +45,7 @@ class DirichletAnchor:
         if not isinstance(strategy.relaxation, Dirichlet):
             found = type(strategy.relaxation).__name__
             raise ValueError(
-                "strategy.losses.dirichlet_anchor: needs strategy/relaxation=dirichlet, found "
+                "needs strategy/relaxation=dirichlet, found "
                 f"{found}; set it, or leave this loss out"
             )
         self.strategy = strategy

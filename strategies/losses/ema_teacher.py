@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from strategies.contracts import LossTerm
 from strategies.losses.distillation import distillation, softened
 from strategies.losses.snapshot import Snapshot, Weights, copy_mixture, copy_weights, lent
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from supernets.mixture import Mixture
 
 
-class EMATeacher:
+class EMATeacher(LossTerm):
     """weight * T^2 KL(q || softmax(z / T)) on training images, q the average supernet's answer.
 
     The average w' <- decay w' + (1 - decay) w is taken after every step; it answers with the
@@ -36,9 +37,7 @@ class EMATeacher:
             ("start", 0 <= start < 1, "a share of the search in [0, 1)", start),
         ):
             if not holds:
-                raise ValueError(
-                    f"strategy.losses.ema_teacher.{name}: expected {expected}, found {found!r}"
-                )
+                raise ValueError(f"{name}: expected {expected}, found {found!r}")
         self.weight, self.temperature = weight, temperature
         self.decay, self.start = decay, start
         self.teaching = False

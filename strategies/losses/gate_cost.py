@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from strategies.contracts import LossTerm
 from strategies.losses.pressure import Pressure, require
 from strategies.shares import node_sums, real_candidates, same_target, shares
 from supernets.costs import candidate_macs
@@ -35,7 +36,7 @@ def resource(gates: Tensor, alive: Tensor, prices: Tensor, same: Tensor) -> Tens
     return torch.where(alive, torch.log1p(n * shares(gates, same)) * prices, 0.0).sum()
 
 
-class GateCost:
+class GateCost(LossTerm):
     """lambda * CE * R / |R|; a candidate costs r + mu * F on each of its layers.
 
     F is its multiply-accumulates. CE / |R| is a number, not differentiated, so that the term is

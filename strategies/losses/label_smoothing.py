@@ -5,13 +5,15 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from strategies.contracts import LossTerm
+
 if TYPE_CHECKING:
     from strategies.gradients import Batch
     from strategies.strategy import Logits
     from supernets.mixture import Mixture
 
 
-class LabelSmoothing:
+class LabelSmoothing(LossTerm):
     """weight * CE(uniform, p), mean over the batch, on training images.
 
     Beside the cross-entropy it has the same gradient as labels smoothed by weight / (1 + weight),
@@ -25,9 +27,7 @@ class LabelSmoothing:
 
     def __init__(self, *, weight: float):
         if weight < 0:
-            raise ValueError(
-                f"strategy.losses.label_smoothing.weight: expected at least 0, found {weight}"
-            )
+            raise ValueError(f"weight: expected at least 0, found {weight}")
         self.weight = weight
 
     def __call__(self, net: "Logits", batch: "Batch", logits: Tensor, mixture: "Mixture") -> Tensor:

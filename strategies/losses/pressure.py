@@ -73,4 +73,4 @@ class Pressure:
 def require(holds: bool, name: str, expected: str, found: Any) -> None:
     """Raises ValueError for a setting that is not as expected."""
     if not holds:
-        raise ValueError(f"strategy.losses.gate_cost.{name}: expected {expected}, found {found!r}")
+        raise ValueError(f"{name}: expected {expected}, found {found!r}")

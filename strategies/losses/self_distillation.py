@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from strategies.contracts import LossTerm
 from strategies.losses.distillation import VOTES, distillation, softened
 from strategies.losses.teachers import Teachers
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from supernets.mixture import Mixture
 
 
-class SelfDistillation:
+class SelfDistillation(LossTerm):
     """weight(t) T^2 KL(q || p), where q is the vote of K past supernets, weights and gates alike.
 
     Teachers see the student's batch, with its batch-norm statistics; no gradient reaches them. The
@@ -118,6 +119,4 @@ class SelfDistillation:
 
 def _require(holds: bool, name: str, expected: str, found: Any) -> None:
     if not holds:
-        raise ValueError(
-            f"strategy.losses.self_distillation.{name}: expected {expected}, found {found!r}"
-        )
+        raise ValueError(f"{name}: expected {expected}, found {found!r}")

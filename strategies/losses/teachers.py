@@ -58,7 +58,7 @@ class Teachers:
             oldest, epochs = self.count * self.lag, round(1 / progress)
             if not self.past and oldest >= epochs:
                 raise ValueError(
-                    f"strategy.losses.self_distillation: teachers are up to {oldest} epochs old, "
+                    f"teachers are up to {oldest} epochs old, "
                     f"found search.epochs={epochs}, so they would never teach; raise "
                     "search.epochs, or lower teachers or lag"
                 )

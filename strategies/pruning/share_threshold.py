@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from search_spaces.space import Cell
+from strategies.contracts import Pruning
 from strategies.pruning.release import release
 from strategies.shares import real_candidates
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 Cells = Mapping[str, Cell]
 Tables = Mapping[str, Tensor]  # group -> (E, O)
+Place = tuple[str, int, int]  # group, edge, candidate
 
 
 def survive(
@@ -38,15 +40,7 @@ def survive(
     candidate stays.
     """
     left = {name: table.clone() for name, table in alive.items()}
-    nodes = [
-        {
-            (name, e, o): float(gates[name][e, o])
-            for e in into
-            for o in alive[name][e].nonzero().flatten().tolist()
-        }
-        for name, cell in cells.items()
-        for into in map(cell.incoming, cell.targets)
-    ]
+    nodes = _nodes(cells, gates, alive)
     for _ in range(at_once):
         table = [
             (gate * len(node) / (sum(node.values()) or 1.0), node, place)
@@ -66,7 +60,20 @@ def survive(
     return left
 
 
-class ShareThreshold:
+def _nodes(cells: Cells, gates: Tables, alive: Tables) -> list[dict[Place, float]]:
+    """For each node of each group the gates of what is alive into it."""
+    return [
+        {
+            (name, e, o): float(gates[name][e, o])
+            for e in into
+            for o in alive[name][e].nonzero().flatten().tolist()
+        }
+        for name, cell in cells.items()
+        for into in map(cell.incoming, cell.targets)
+    ]
+
+
+class ShareThreshold(Pruning):
     """Cuts candidates whose share of what enters their node is small, at the end of each epoch.
 
     A share is a gate relative to the mean one into its node: 1 where all are equal, however many
@@ -92,13 +99,11 @@ class ShareThreshold:
     def __init__(self, *, minimum: float, maximum: float, most: float, gradual: float):
         if not 0 <= minimum <= maximum < 1 or most < 0:
             raise ValueError(
-                "strategy.pruning: expected 0 <= minimum <= maximum < 1 and 0 <= most, found "
+                "expected 0 <= minimum <= maximum < 1 and 0 <= most, found "
                 f"minimum={minimum}, maximum={maximum}, most={most}"
             )
         if not 0 < gradual <= 1:
-            raise ValueError(
-                f"strategy.pruning.gradual: expected a share in (0, 1], found {gradual}"
-            )
+            raise ValueError(f"gradual: expected a share in (0, 1], found {gradual}")
         self.minimum, self.maximum, self.most, self.gradual = minimum, maximum, most, gradual
 
     def setup(self, net: "Network", strategy: "Strategy") -> None:

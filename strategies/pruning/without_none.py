@@ -6,6 +6,7 @@ the seven operations.
 
 from typing import TYPE_CHECKING
 
+from strategies.contracts import Pruning
 from strategies.shares import real_candidates
 
 if TYPE_CHECKING:
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from supernets.network import Network
 
 
-class WithoutNone:
+class WithoutNone(Pruning):
     """Switches `none` off at the start, in cells whose nodes keep a number of edges.
 
     There it stands for an edge that the reading drops anyway. Where every edge is kept (NAS-Bench-

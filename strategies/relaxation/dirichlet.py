@@ -5,7 +5,9 @@ Source: Chen et al. 2021, arXiv:2006.10355, section 2.2, and its public code.
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
+
+from strategies.contracts import Relaxation
 
 LEAST = 1e-3  # far below, a row of such concentrations has no finite gradient in float32
 
@@ -15,7 +17,7 @@ def concentrations(alphas: Tensor) -> Tensor:
     return (F.elu(alphas) + 1).clamp_min(LEAST)
 
 
-class Dirichlet(nn.Module):
+class Dirichlet(Relaxation):
     """theta ~ Dirichlet(c) per edge, c = ELU(alphas) + 1; the gradient goes through the sample.
 
     (E, O) -> (E, O), soft: every alive candidate runs. One draw a group and pass. Where candidates

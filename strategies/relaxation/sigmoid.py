@@ -3,10 +3,12 @@
 from collections.abc import Hashable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from strategies.contracts import Relaxation
 
 
-class Sigmoid(nn.Module):
+class Sigmoid(Relaxation):
     """Every candidate by itself: w_o = sigmoid(a_o). A loss and a pruning see to what is weak."""
 
     def forward(self, alphas: Tensor, alive: Tensor) -> tuple[Tensor, None]:

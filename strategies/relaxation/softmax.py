@@ -3,12 +3,13 @@
 from collections.abc import Hashable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from strategies.contracts import Relaxation
 from strategies.relaxation.masked import masked_softmax
 
 
-class Softmax(nn.Module):
+class Softmax(Relaxation):
     """Softmax over the candidates of an edge, its temperature annealed geometrically.
 
     Args:
@@ -21,9 +22,7 @@ class Softmax(nn.Module):
     def __init__(self, start: float, end: float):
         super().__init__()
         if min(start, end) <= 0:
-            raise ValueError(
-                f"strategy.relaxation: temperatures must be positive, got {start=}, {end=}"
-            )
+            raise ValueError(f"temperatures must be positive, got {start=}, {end=}")
         self.start, self.end = start, end
         self.temperature: Tensor
         self.register_buffer("temperature", torch.tensor(float(start)))

@@ -9,7 +9,7 @@ own choice and no replication.
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from strategies.relaxation.concrete import gumbel_like
 from strategies.relaxation.entropy import COLDEST, HOTTEST, temperature_at
@@ -18,6 +18,7 @@ from strategies.relaxation.softmax import Softmax
 
 if TYPE_CHECKING:
     from strategies.strategy import Strategy
+    from supernets.network import Network
 
 FASTEST = 2.0  # the adaptive temperature changes by at most this factor an epoch
 
@@ -66,17 +67,13 @@ class SparseNoisy(Softmax):
             expected = "a share between 0 and 1, both excluded, or null"
             _require(0 < final_entropy < 1, "final_entropy", expected, final_entropy)
         self.noisy_edges, self.least_noise = noisy_edges, least_noise
+        self.samples = noisy_edges > 0  # see SecondOrder
         self.final_entropy, self.read_at = final_entropy, read_at
         self.warmup = 0.0
         self.bound: Tensor
         self.register_buffer("bound", torch.tensor(torch.inf))
 
-    @property
-    def samples(self) -> bool:
-        """Whether gates of two passes differ: see SecondOrder."""
-        return self.noisy_edges > 0
-
-    def setup(self, net: nn.Module, strategy: "Strategy") -> None:
+    def setup(self, net: "Network", strategy: "Strategy") -> None:
         self.warmup = strategy.warmup
 
     def forward(self, alphas: Tensor, alive: Tensor) -> tuple[Tensor, None]:
@@ -95,7 +92,7 @@ class SparseNoisy(Softmax):
         self.temperature.clamp_(max=self.bound)
 
     def epoch_end(
-        self, net: nn.Module, strategy: "Strategy", loaders: Any, progress: float
+        self, net: "Network", strategy: "Strategy", loaders: Any, progress: float
     ) -> None:
         if self.final_entropy is not None:
             groups = strategy.alphas
@@ -111,4 +108,4 @@ class SparseNoisy(Softmax):
 
 def _require(holds: bool, name: str, expected: str, found: Any) -> None:
     if not holds:
-        raise ValueError(f"strategy.relaxation.{name}: expected {expected}, found {found!r}")
+        raise ValueError(f"{name}: expected {expected}, found {found!r}")

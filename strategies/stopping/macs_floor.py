@@ -12,6 +12,7 @@ from torch import Tensor
 
 from search_spaces.architecture import Architecture
 from search_spaces.space import Space
+from strategies.contracts import Stopping
 from strategies.shares import real_candidates
 from supernets.costs import candidate_macs
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from supernets.network import Network
 
 
-class MacsFloor:
+class MacsFloor(Stopping):
     """Stops the search at a floor; a plateau is an architecture that stood for some time.
 
     Kept are the architecture of every plateau when it ends (what stood, not what replaces it), and
@@ -38,9 +39,7 @@ class MacsFloor:
     def __init__(self, *, floor: float, stable: float):
         for name, value in (("floor", floor), ("stable", stable)):
             if not 0 <= value < 1:
-                raise ValueError(
-                    f"strategy.stopping.{name}: expected a share in [0, 1), found {value}"
-                )
+                raise ValueError(f"{name}: expected a share in [0, 1), found {value}")
         self.floor, self.stable = floor, stable
 
     def setup(self, net: "Network", strategy: "Strategy") -> None:
@@ -50,7 +49,7 @@ class MacsFloor:
         least = least_macs(self.space, self.macs) / self._total()
         if least > self.floor:
             raise ValueError(
-                f"strategy.stopping.floor: {self.floor} of the candidates' multiply-accumulates "
+                f"floor: {self.floor} of the candidates' multiply-accumulates "
                 f"cannot be reached, every node keeps an input; set it to {least:.3f} or more"
             )
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from strategies.contracts import Update
 from supernets.frozen import frozen_statistics, without_gradients
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def loss_gradients(
     return {"train_loss": loss.detach(), "train_accuracy": accuracy}
 
 
-class FirstOrder:
+class FirstOrder(Update):
     """An alpha step that leaves weights and batch-norm statistics alone, then a weight step."""
 
     two_level = True

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
+from strategies.contracts import Update
 from strategies.update.first_order import loss_gradients
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from strategies.strategy import Strategy
 
 
-class OneLevel:
+class OneLevel(Update):
     """One backward pass for both; each optimiser then makes its step. There are no val images."""
 
     two_level = False

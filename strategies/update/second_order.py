@@ -38,24 +38,22 @@ class SecondOrder(FirstOrder):
 
     def __init__(self, hessian: str, radius: float):
         if hessian not in HESSIANS:
-            raise ValueError(
-                f"strategy.update.hessian: expected one of {', '.join(HESSIANS)}, found '{hessian}'"
-            )
+            raise ValueError(f"hessian: expected one of {', '.join(HESSIANS)}, found '{hessian}'")
         if radius <= 0:
-            raise ValueError(f"strategy.update.radius: expected a positive number, found {radius}")
+            raise ValueError(f"radius: expected a positive number, found {radius}")
         self.hessian, self.radius = hessian, radius
         self.optimizer: torch.optim.Optimizer | None = None
 
     def setup(self, net: nn.Module, strategy: "Strategy") -> None:
         if not isinstance(strategy.weight_optimizer, torch.optim.SGD):
             raise ValueError(
-                "strategy.update: second_order unrolls an SGD step, found "
+                "second_order unrolls an SGD step, found "
                 f"{type(strategy.weight_optimizer).__name__}; set strategy/weight_optimizer=sgd"
             )
         self.optimizer = strategy.weight_optimizer
-        if self.hessian == "finite_difference" and getattr(strategy.relaxation, "samples", False):
+        if self.hessian == "finite_difference" and strategy.relaxation.samples:
             raise ValueError(
-                "strategy.update.hessian: finite_difference compares passes of equal gates, found "
+                "hessian: finite_difference compares passes of equal gates, found "
                 f"relaxation {type(strategy.relaxation).__name__}, which draws new ones for every "
                 "pass; set strategy.update.hessian=exact"
             )

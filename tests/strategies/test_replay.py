@@ -16,6 +16,7 @@ from test_every_config import STRATEGIES, composed, still
 from torch import Tensor, nn
 
 from search_spaces.darts import darts
+from strategies.contracts import LossTerm
 from strategies.relaxation.softmax import Softmax
 from strategies.replay import Replay
 from strategies.strategy import Strategy
@@ -311,7 +312,7 @@ def test_a_replay_that_differs_is_noticed_and_not_used(caplog):
 
 
 def test_reading_a_tensor_is_no_graph(caplog):
-    class Reads:
+    class Reads(LossTerm):
         def __call__(self, net: Any, batch: Any, logits: Tensor, mixture: Any) -> Tensor:
             return logits.mean() * float(logits.detach().abs().max())
 

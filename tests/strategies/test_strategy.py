@@ -2,7 +2,6 @@
 
 import math
 from functools import partial
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 
 from search_spaces.darts import CANDIDATES
 from search_spaces.space import Cell, Layer, Space, complete_edges
+from strategies.contracts import LossTerm, Pruning, Stopping
 from strategies.discretisation.strongest import strongest
 from strategies.discretisation.survivors import survivors
 from strategies.edge_normalisation.softmax import EdgeSoftmax
@@ -137,16 +137,14 @@ def test_rates_are_for_a_batch_of_their_own_size():
     assert strategy.weight_optimizer.param_groups[0]["lr"] == pytest.approx(0.25)
 
 
-class Term:
+class Term(LossTerm):
     """A term of the loss that is one number; of these roles only, if they are given."""
 
-    def __init__(self, value: float, roles: tuple[str, ...] | None = None):
-        self.value = value
-        if roles:
-            self.roles = roles
+    def __init__(self, value: float, roles: tuple[str, ...] = LossTerm.roles):
+        self.value, self.roles = value, roles
 
-    def __call__(self, net: Any, batch: Any, logits: Tensor, mixture: Any) -> float:
-        return self.value
+    def __call__(self, net: Any, batch: Any, logits: Tensor, mixture: Any) -> Tensor:
+        return torch.tensor(self.value)
 
 
 def test_a_loss_is_cross_entropy_and_the_terms_of_its_role():
@@ -154,7 +152,7 @@ def test_a_loss_is_cross_entropy_and_the_terms_of_its_role():
     strategy.losses = {
         "all": Term(1.0),
         "train": Term(10.0, ("train",)),
-        "val": Term(100, ("val",)),
+        "val": Term(100.0, ("val",)),
     }
     x, y = torch.randn(4, 1, 8, 8), torch.tensor([0, 1, 2, 0])
     plain = F.cross_entropy(strategy.net(x, strategy.mixture()), y).item()
@@ -197,33 +195,27 @@ def test_constants_are_not_known_of_parts_of_cells_computed_twice_and_of_what_is
 def test_a_search_stops_where_an_ingredient_says_true(verdicts: tuple, stops: bool):
     """What an epoch's end returns otherwise says nothing; every ingredient is asked."""
     asked = []
-
-    def part(verdict: Any) -> Any:
-        return SimpleNamespace(epoch_end=lambda *given: asked.append(given) or verdict)
-
-    strategy = made(pruning=part(verdicts[0]), stopping=part(verdicts[1]))
+    strategy = made(pruning=Pruning(), stopping=Stopping())
+    for part, verdict in zip((strategy.pruning, strategy.stopping), verdicts, strict=True):
+        part.epoch_end = lambda *given, says=verdict: asked.append(given) or says
     net = nn.Identity()
     assert strategy.epoch_end(net, "loaders", 0.5) is stops
     assert asked == [(net, strategy, "loaders", 0.5)] * 2
 
 
 def test_what_any_ingredient_keeps_is_kept():
-    def part(*kept: str) -> Any:
-        return SimpleNamespace(keep=lambda found, last: [*kept, found, str(last)])
-
-    strategy = made(pruning=part("x"), stopping=part())
+    strategy = made(pruning=Pruning(), stopping=Stopping())
+    strategy.pruning.keep = lambda found, last: ["x", found, str(last)]
+    strategy.stopping.keep = lambda found, last: [found, str(last)]
     assert strategy.keep("found", last=True) == ["x", "found", "True", "found", "True"]  # type: ignore[arg-type, comparison-overlap]
 
 
 def test_hooks_of_a_step_come_before_and_after_the_update():
     order: list[Any] = []
-    strategy = made(
-        update=SimpleNamespace(step=lambda *given, move_alphas: order.append(move_alphas) or {}),
-        pruning=SimpleNamespace(
-            before_step=lambda progress: order.append(progress),
-            after_step=lambda net, its: order.append(its),
-        ),
-    )
+    strategy = made(pruning=Pruning())
+    strategy.update.step = lambda *given, move_alphas: order.append(move_alphas) or {}
+    strategy.pruning.before_step = lambda progress: order.append(progress)
+    strategy.pruning.after_step = lambda net, its: order.append(its)
     batch = torch.zeros(1), torch.zeros(1)
     assert strategy.step(nn.Identity(), batch, None, progress=0.25, move_alphas=False) == {}
     assert order == [0.25, False, strategy]

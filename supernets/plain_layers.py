@@ -1,0 +1,39 @@
+"""Layers whose passes read tensors alone, and what the others say of theirs.
+
+A pass that is captured once and replayed (`strategies/replay.py`) computes again what is computed
+on tensors; a Python value that a layer reads would stay what it was.
+"""
+
+from collections.abc import Hashable
+
+from torch import nn
+
+from search_spaces.darts import Pool, SepConv
+from search_spaces.goldnas import Skip
+from search_spaces.nasbench201 import AvgPool
+from search_spaces.ops import FactorizedReduce, ReLUConvBN, Zero
+from supernets.mixed_op import MixedOp, PartialMixedOp
+from supernets.network import CellModule, Network
+from supernets.one_path import OnePathOp
+from supernets.skeleton import AuxiliaryHead, ResidualBlock
+
+# Not `ChosenOps`, whose drop-path changes; no supernet has one.
+PLAIN = frozenset(
+    {
+        *(AuxiliaryHead, AvgPool, CellModule, FactorizedReduce, MixedOp, Network, OnePathOp),
+        *(PartialMixedOp, Pool, ReLUConvBN, ResidualBlock, SepConv, Skip, Zero),
+    }
+)
+
+
+def reads_tensors_alone(layer: nn.Module) -> bool:
+    """Whether a layer is of torch or of a class in `PLAIN`; a subclass of these may do anything."""
+    kind = type(layer)
+    return kind in PLAIN or kind.__module__.partition(".")[0] == "torch"
+
+
+def constants(layer: nn.Module) -> Hashable | None:
+    """The Python values that the pass of another layer reads: what its class says by a method of
+    this name; None, not known, where it has none of its own."""
+    own = vars(type(layer)).get("constants")
+    return None if own is None else own(layer)

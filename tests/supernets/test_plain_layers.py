@@ -1,0 +1,55 @@
+"""Which layers read tensors alone: all of ours that stand in a supernet, and torch's."""
+
+import importlib
+from pathlib import Path
+
+import pytest
+from torch import nn
+
+from search_spaces.ops import Zero
+from supernets.mixed_op import ChosenOps
+from supernets.plain_layers import PLAIN, constants, reads_tensors_alone
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def own_layers() -> set[type[nn.Module]]:
+    found = set()
+    for package in ("search_spaces", "supernets"):
+        for path in (ROOT / package).rglob("*.py"):
+            name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+            for value in vars(importlib.import_module(name.removesuffix(".__init__"))).values():
+                if isinstance(value, type) and issubclass(value, nn.Module):
+                    found.add(value)
+    return {layer for layer in found if not layer.__module__.startswith("torch.")}
+
+
+def test_every_layer_of_ours_is_known():
+    assert own_layers() - {ChosenOps} == PLAIN
+
+
+class Outside(Zero):
+    """Like its parent, as far as it goes; from outside."""
+
+
+class Speaking(Outside):
+    def constants(self) -> int:
+        return self.stride
+
+
+class Quiet(Speaking):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("layer", "plain", "said"),
+    [
+        (nn.ReLU(), True, None),
+        (Zero(4, 4, 2), True, None),
+        (Outside(4, 4, 2), False, None),
+        (Speaking(4, 4, 2), False, 2),
+        (Quiet(4, 4, 2), False, None),
+    ],
+)
+def test_a_subclass_speaks_for_itself(layer: nn.Module, plain: bool, said: int | None):
+    assert (reads_tensors_alone(layer), constants(layer)) == (plain, said)
