@@ -23,12 +23,15 @@ from archsmith.data.sets import Data
 from archsmith.data.split import Settings
 from archsmith.errors import ConfigError
 from archsmith.job import Job
-from archsmith.phases.pipeline import PHASES
+from archsmith.phases.pipeline import phases_for, run_through
 from archsmith.phases.run import Run
 from archsmith.result.classifier import Classifier
 from archsmith.result.report.hparams import write_session
 from archsmith.result.report.page import write_report
 from search_spaces.architecture import Architecture
+
+TESTED = ("search", "retrain", "evaluate", "baseline")
+UNTESTED = ("search", "retrain")  # without test images
 
 
 def find(
@@ -57,11 +60,10 @@ def find(
         ConfigError: settings that are impossible, images that are not as said.
     """
     job = _job(train, test, dict(operations or {}), overrides, Path(folder))
-    phases = ("search", "retrain", *(["evaluate"] if test is not None else []))
+    phases = phases_for(job, TESTED if test is not None else UNTESTED)
     preflight(job, phases)
     run = Run(job)
-    for phase in phases:
-        PHASES[phase](run)
+    run_through(run, phases)
     write_report(job.folder, "archsmith.find(...)")
     write_session(job.folder, run.results.fields, job.settings, ())
     final = run.final()
@@ -80,7 +82,7 @@ def _job(
     try:
         with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
             whole = compose("config", overrides=list(overrides), return_hydra_config=True)
-            config = OmegaConf.masked_copy(whole, [name for name in whole if name != "hydra"])
+            config = OmegaConf.masked_copy(whole, [str(name) for name in whole if name != "hydra"])
             data = partial(_data, train, test, config)
             return make_job(config, Own(whole.hydra, folder, data, operations))
     except (HydraException, OmegaConfBaseException) as error:

@@ -16,6 +16,7 @@ from archsmith.cli.command_line import setting_of
 from archsmith.cli.messages import one_line
 from archsmith.cli.naming import CONF
 from archsmith.cli.settings import check_groups, check_types, settings
+from archsmith.cli.tasks import IMAGES, task_of
 from archsmith.data.benchmark import Benchmark
 from archsmith.data.sets import Data
 from archsmith.errors import ConfigError, Failure, configuring
@@ -136,7 +137,8 @@ class Own:
 def make_job(config: DictConfig, own: Own | None = None) -> Job:
     """Every object of a run; a wrong setting is refused before memory is taken."""
     hydra_config = own.hydra if own else HydraConfig.get()
-    unread = own is None and config.task == "export" and config.architecture is not None
+    needs = task_of(config).needs
+    unread = own is None and IMAGES not in needs and config.architecture is not None
     _check_settings(config, hydra_config, given=own is None and not unread)
     with configuring():
         search = settings(SearchSettings, "search", config.search)
