@@ -205,7 +205,7 @@ _ENTRIES = (
     ),
     Task(
         "evaluate",
-        "read the test images once, with the retrained network",
+        "read the test images once, with the trained network",
         run_phases,
         phases=("evaluate",),
         needs=(IMAGES, "architecture", "weights"),
