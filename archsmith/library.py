@@ -1,32 +1,37 @@
 """Archsmith as a library: a search over your own operations and images, from a notebook."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from archsmith.cli import naming
+from archsmith.cli.messages import explain
 from archsmith.cli.naming import CONF
-from archsmith.cli.objects import build
+from archsmith.cli.objects import Own, make_job
 from archsmith.cli.preflight import preflight
-from archsmith.data.benchmark import Benchmark
 from archsmith.data.loader import Images
 from archsmith.data.sets import Data
 from archsmith.data.split import Settings
 from archsmith.errors import ConfigError
 from archsmith.job import Job
-from archsmith.phases.pipeline import PHASES
+from archsmith.phases.pipeline import phases_for, run_through
 from archsmith.phases.run import Run
 from archsmith.result.classifier import Classifier
-from archsmith.result.limits import Budget
 from archsmith.result.report.hparams import write_session
 from archsmith.result.report.page import write_report
-from archsmith.search.settings import SearchSettings
 from search_spaces.architecture import Architecture
+
+TESTED = ("search", "retrain", "evaluate", "baseline")
+UNTESTED = ("search", "retrain")  # without test images
 
 
 def find(
@@ -54,60 +59,44 @@ def find(
     Raises:
         ConfigError: settings that are impossible, images that are not as said.
     """
-    more, folder = dict(operations or {}), Path(folder)
-    with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
-        config = compose("config", overrides=list(overrides), return_hydra_config=True)
-    names = {name: config.hydra.runtime.choices[name] for name in ("strategy", "space")}
-    candidates = list(config.space.candidates)
-    if not any(override.startswith("space.candidates=") for override in overrides):
-        candidates += list(more)
-    images = _images(train)
-    data = Data(
-        "own",
-        [str(label) for label in range(int(images.labels.max()) + 1)],
-        images,
-        lambda _: _images(cast(Dataset, test)),
-        Settings(None, config.data.split, config.data.select, config.data.augment, config.seed),
-    )
-    space = build(
-        config.space,
-        operations=more,
-        candidates=candidates,
-        input_shape=images.shape,
-        classes=len(data.classes),
-    )
-    runtime = build(config.runtime)
-    device = runtime.start(config.device, config.seed)
-    settings = naming.identity(config) | {"operations": sorted(more)}
-    job = Job(
-        names=names | {"data": data.name},
-        settings=settings,
-        folder=folder,
-        resume=config.resume,
-        checkpoint_seconds=config.checkpoint.every_seconds,
-        seed=config.seed,
-        device=device,
-        runtime=runtime,
-        data=data,
-        fingerprint=data.fingerprint(),
-        space=space,
-        strategy=build(config.strategy),
-        search=SearchSettings(**config.search),
-        recipe=build(config.retrain),
-        formats=[],
-        benchmark=Benchmark(**config.benchmark),
-        budget=Budget(**config.budget),
-        baseline=None,
-    )
-    phases = ("search", "retrain", *(["evaluate"] if test is not None else []))
+    job = _job(train, test, dict(operations or {}), overrides, Path(folder))
+    phases = phases_for(job, TESTED if test is not None else UNTESTED)
     preflight(job, phases)
     run = Run(job)
-    for phase in phases:
-        PHASES[phase](run)
-    write_report(folder, "archsmith.find(...)")
-    write_session(folder, run.results.fields, settings, ())
+    run_through(run, phases)
+    write_report(job.folder, "archsmith.find(...)")
+    write_session(job.folder, run.results.fields, job.settings, ())
     final = run.final()
     return Classifier(final.net, final.preprocessing).cpu().eval(), final.architecture
+
+
+def _job(
+    train: Dataset,
+    test: Dataset | None,
+    operations: Mapping[str, Callable[..., nn.Module]],
+    overrides: Sequence[str],
+    folder: Path,
+) -> Job:
+    """As the command line makes it, of the same settings, but for what `find` is given."""
+    naming.register()
+    try:
+        with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
+            whole = compose("config", overrides=list(overrides), return_hydra_config=True)
+            config = OmegaConf.masked_copy(whole, [str(name) for name in whole if name != "hydra"])
+            data = partial(_data, train, test, config)
+            return make_job(config, Own(whole.hydra, folder, data, operations))
+    except (HydraException, OmegaConfBaseException) as error:
+        known = partial(naming.known_settings, CONF)
+        raise ConfigError(explain(error, CONF, known, composed=False)[1]) from error
+
+
+def _data(train: Dataset, test: Dataset | None, config: DictConfig) -> Data:
+    """The given images, shared out as the configuration says."""
+    shares = config.data
+    settings = Settings(None, shares.split, shares.select, shares.augment, config.seed)
+    images = _images(train)
+    classes = [str(label) for label in range(int(images.labels.max()) + 1)]
+    return Data("own", classes, images, lambda _: _images(cast(Dataset, test)), settings)
 
 
 def _images(items: Dataset) -> Images:

@@ -14,6 +14,9 @@ from archsmith.errors import ConfigError
 ROOT = Path(__file__).resolve().parents[1]
 
 
+IMAGES = TensorDataset(torch.rand(40, 3, 8, 8), torch.arange(40) % 2)
+
+
 def readme_example() -> str:
     (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
     return code
@@ -46,6 +49,43 @@ def test_the_example_of_the_readme(tmp_path: Path, monkeypatch, capsys):
 def test_images_that_are_not_as_said_are_refused(images: torch.Tensor, message: str):
     with pytest.raises(ConfigError, match=message):
         library.find(TensorDataset(images, torch.tensor([0, 1, 0, 1])))
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "search.epochs=0", "search.epochs=many", "resume=bogus", "seed=-1", "serch.epochs=3",
+        "+search.epoch=3", "strategy=pcdart", "budget.params=none_at_all", "space.candidates=5",
+        "strategy.warmup=1.0", "export.formats=[onyx]",
+    ],
+)  # fmt: skip
+def test_a_wrong_setting_is_refused_with_the_line_of_the_command_line(
+    archsmith, tmp_path: Path, monkeypatch, override: str
+):
+    said = archsmith("data.limit=60", override)
+    (line,) = [line for line in said.err.splitlines() if line.startswith("archsmith: ")]
+    with pytest.raises(ConfigError) as refused:
+        library.find(IMAGES, overrides=[override])
+    assert (said.code, line) == (2, f"archsmith: {refused.value}")
+    assert not (tmp_path / "outputs" / "notebook").exists()
+
+
+def test_a_run_of_find_holds_its_settings_and_the_names_of_its_operations(
+    tmp_path: Path, monkeypatch
+):
+    settings: dict = {}
+
+    def noted(job, phases) -> None:
+        settings.update(job.settings | {"names": job.names, "candidates": job.space.settings})
+        raise ConfigError("far enough")
+
+    monkeypatch.setattr("archsmith.library.preflight", noted)
+    with pytest.raises(ConfigError, match="far enough"):
+        library.find(IMAGES, operations={"blur": torch.nn.Identity}, overrides=["search.epochs=7"])
+    assert (settings["operations"], settings["search"]["epochs"]) == (["blur"], 7)
+    assert settings["names"] == {"strategy": "darts", "space": "darts", "data": "own"}
+    assert settings["candidates"]["candidates"][-2:] == ["dil_conv_5x5", "blur"]
+    assert not {"hydra", "task", "resume"} & set(settings)
 
 
 def test_every_package_says_that_it_is_typed():

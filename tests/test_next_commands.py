@@ -8,6 +8,7 @@ import pytest
 from test_command_line import image_tree
 
 from archsmith.cli.command_line import CommandLine, next_commands, options_first, program
+from archsmith.cli.tasks import TASKS
 
 SMALL = [
     "space.layers=3", "space.nodes=1", "space.channels=4",
@@ -75,7 +76,8 @@ def test_c1_every_next_command_runs(archsmith, tmp_path: Path, monkeypatch, name
 
 
 LINE = CommandLine(("archsmith",), ("data=folder", "data.root=a b", "seed=4", "strategy.clip=1"))
-CONFIG = {"task": "all", "retrain": {"epochs": 15}, "architecture": None}
+DARTS = {"strategy": "darts"}
+CONFIG = {"retrain": {"epochs": 15}, "architecture": None}
 
 
 @pytest.fixture
@@ -87,7 +89,7 @@ def plain(monkeypatch) -> None:
 
 def test_c1_what_follows_keeps_the_runs_own_settings_quoted(plain, tmp_path: Path):
     longer, sweep, compare = next_commands(
-        LINE, CONFIG, {"strategy": "darts"}, tmp_path / "one, two"
+        LINE, CONFIG, DARTS, tmp_path / "one, two", TASKS["all"].following
     )
     assert shlex.split(longer) == [
         "archsmith", "data=folder", "data.root=a b", "seed=4", "strategy.clip=1", "task=all",
@@ -100,20 +102,21 @@ def test_c1_what_follows_keeps_the_runs_own_settings_quoted(plain, tmp_path: Pat
 
 
 def test_c1_a_sweep_sets_random_beside_a_strategy_by_its_defaults(plain, tmp_path: Path):
-    sweep = next_commands(LINE.without("strategy"), CONFIG, {"strategy": "darts"}, tmp_path)[1]
+    line = LINE.without("strategy")
+    sweep = next_commands(line, CONFIG, DARTS, tmp_path, TASKS["all"].following)[1]
     assert "strategy=darts,random" in sweep
 
 
 def test_c1_an_export_alone_asks_for_no_other_phase(plain, tmp_path: Path):
     (tmp_path / "export").mkdir()
     (tmp_path / "export" / "model.py").touch()
-    (only,) = next_commands(LINE, CONFIG | {"task": "export"}, {"strategy": "darts"}, tmp_path)
+    (only,) = next_commands(LINE, CONFIG, DARTS, tmp_path, TASKS["export"].following)
     assert only.endswith("export/model.py")
 
 
 def test_c1_a_search_goes_on_in_its_folder(plain, tmp_path: Path):
     line = LINE.having(task="search", **{"hydra.run.dir": "here"})
-    (only,) = next_commands(line, CONFIG | {"task": "search"}, {"strategy": "darts"}, tmp_path)
+    (only,) = next_commands(line, CONFIG, DARTS, tmp_path, TASKS["search"].following)
     assert only.endswith("hydra.run.dir=here task=all")
 
 

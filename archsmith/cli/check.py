@@ -1,7 +1,7 @@
 """`task=check`: what a run will meet, before it trains: images, a fitting stem, time, memory."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from archsmith.data.survey import Survey
 from archsmith.errors import DataError
 from archsmith.files import write_atomically
 from archsmith.job import Job
+from archsmith.phases.pipeline import phases_for
 from archsmith.result.network import final_space
 from archsmith.train.runtime import describe_device
 from search_spaces.space import Space
@@ -26,13 +27,18 @@ LARGE = 128  # pixels from which the stem that divides by 8 leaves cells maps of
 
 
 def check(
-    folder: Path, survey: Callable[[], Survey] | None, make_job: Callable[[], Job], command: str
+    folder: Path,
+    survey: Callable[[], Survey] | None,
+    make_job: Callable[[], Job],
+    command: str,
+    phases: Sequence[str],
 ) -> str:
     """The report as text; also `preflight.txt` and `preflight.json` in the folder.
 
     Args:
         survey: looks at the files of a folder of images; None for other data.
         command: what starts the run itself.
+        phases: those that are to be checked, where the job needs them.
 
     Raises:
         DataError: there are unreadable files that the run would refuse; the report names them all.
@@ -48,7 +54,7 @@ def check(
             "repair or delete them"
         )
     job = make_job()
-    phases = ("retrain",) if job.architecture is not None else ("search", "retrain")
+    phases = phases_for(job, phases)
     preflight(job, phases)
     report: dict[str, Any] = {"data": _data(job, files), "device": describe_device(job.device)}
     report["stem"] = suggested_stem(job.space, final_space(job.space, job.recipe))

@@ -5,7 +5,7 @@ import re
 import shlex
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -135,24 +135,38 @@ def _start() -> tuple[str, ...]:
     return (*before, program(), *(["--config-dir", shlex.quote(folder)] if folder else []))
 
 
+Following = Callable[[CommandLine, Mapping[str, Any], Mapping[str, Any], str], list[str]]
+
+
 def next_commands(
-    line: CommandLine, config: Mapping[str, Any], results: Mapping[str, Any], folder: Path
+    line: CommandLine,
+    config: Mapping[str, Any],
+    results: Mapping[str, Any],
+    folder: Path,
+    following: Following,
 ) -> list[str]:
-    """What may follow a run, each as it can be typed from where the run was started."""
+    """What may follow a run, each as it can be typed from where the run was started.
+
+    `following` is that of its task (`archsmith/cli/tasks.py`).
+    """
     here = shown(folder)
     look = [f"tensorboard --logdir {shlex.quote(here)}"] * (folder / "tensorboard").is_dir()
     model = folder / "export" / "model.py"
     use = [f"{python()} {shlex.quote(shown(model))}"] * model.is_file()
-    more = FOLLOWING[config["task"]](line, config, results, here)
-    return [*look, *use, *more]
+    return [*look, *use, *following(line, config, results, here)]
 
 
-def _after_part(task: str) -> Any:
+def nothing(*_: object) -> list[str]:
+    """Nothing follows."""
+    return []
+
+
+def then(task: str) -> Following:
     """The same settings go on in the same folder."""
     return lambda line, config, results, here: [str(line.having(task=task))]
 
 
-def _after_all(
+def others(
     line: CommandLine, config: Mapping[str, Any], results: Mapping[str, Any], here: str
 ) -> list[str]:
     """A longer retraining of what was found; other strategies and seeds; all beside each other."""
@@ -181,14 +195,3 @@ def _value(path: str) -> str:
         return path
     escaped = path.replace("\\'", "\\\\'").replace("'", "\\'")
     return f"'{escaped}'"
-
-
-FOLLOWING: dict[str, Any] = {
-    "all": _after_all,
-    "search": _after_part("all"),
-    "retrain": _after_part("all"),
-    "evaluate": _after_part("export"),
-    "export": lambda *_: [],
-    "rank": lambda *_: [],
-    "baseline": lambda *_: [],
-}

@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from archsmith.cli.command_line import program, setting_of
 from archsmith.cli.given_run import GivenRun, given_run
+from archsmith.cli.tasks import help_lines
 from archsmith.differences import digest
 from archsmith.errors import ConfigError
 
@@ -24,9 +25,11 @@ NAME = "{strategy}-{space}-{data}-s{seed}-{digest}"
 
 
 def register() -> None:
-    """Makes `${run_name:}`, for the run's folder, and `${program:}`, for the help, known."""
+    """Makes `${run_name:}`, for the run's folder, and what the help says known: `${program:}` and
+    `${tasks:}`."""
     OmegaConf.register_new_resolver("run_name", run_name, replace=True)
     OmegaConf.register_new_resolver("program", program, replace=True)
+    OmegaConf.register_new_resolver("tasks", lambda: "\n  ".join(help_lines()), replace=True)
 
 
 def run_name(*, _root_: DictConfig) -> str:

@@ -1,6 +1,8 @@
 """A configuration becomes objects: what Hydra composed on one side, a `Job` on the other."""
 
 import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -10,10 +12,13 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from archsmith.cli import naming
+from archsmith.cli.command_line import setting_of
 from archsmith.cli.messages import one_line
 from archsmith.cli.naming import CONF
 from archsmith.cli.settings import check_groups, check_types, settings
+from archsmith.cli.tasks import IMAGES, task_of
 from archsmith.data.benchmark import Benchmark
+from archsmith.data.sets import Data
 from archsmith.errors import ConfigError, Failure, configuring
 from archsmith.job import Job
 from archsmith.parallel import distributed
@@ -69,15 +74,28 @@ def given_architecture(
 
 
 def build_space(
-    config: DictConfig, shapes: dict[str, Any], architecture: Architecture | None
+    config: DictConfig,
+    shapes: dict[str, Any],
+    architecture: Architecture | None,
+    said: Sequence[str],
+    operations: Mapping[str, Callable[..., Any]],
 ) -> Space:
-    """The configured space; for a given architecture the one it names, among conf/space."""
-    chosen: Space = build(config.space, **shapes)
+    """The configured space; for a given architecture the one it names, among conf/space.
+
+    Args:
+        said: the overrides, which may choose a space.
+        operations: a program's own, which are candidates unless `space.candidates` names some.
+    """
+    live: dict[str, Any] = {**shapes, "operations": operations} if operations else shapes
+    more: dict[str, Any] = {}
+    if operations and not any(setting_of(override) == "space.candidates" for override in said):
+        more["candidates"] = [*config.space.candidates, *operations]
+    chosen: Space = build(config.space, **live, **more)
     if architecture is None:
         return chosen
     name = architecture.space["name"]
     if name != chosen.name:
-        if any(override.startswith("space=") for override in HydraConfig.get().overrides.task):
+        if any(override.startswith("space=") for override in said):
             architecture.check(chosen, "architecture")
         known = sorted(path.stem for path in (CONF / "space").glob("*.yaml"))
         if name not in known:
@@ -86,7 +104,7 @@ def build_space(
                 f"({', '.join(known)}); "
                 "set space=... to the configuration it was found in"
             )
-        chosen = build(OmegaConf.load(CONF / "space" / f"{name}.yaml"), **shapes)  # type: ignore[arg-type]
+        chosen = build(OmegaConf.load(CONF / "space" / f"{name}.yaml"), **live)  # type: ignore[arg-type]
     settings = {key: value for key, value in architecture.space.items() if key != "name"}
     unknown = sorted(set(settings) - set(chosen.settings))
     if unknown:
@@ -111,26 +129,25 @@ def _placeholder() -> DictConfig:
     return cast(DictConfig, OmegaConf.merge(node, {"seed": 0}))
 
 
-def make_job(config: DictConfig) -> Job:
+@dataclass(frozen=True)
+class Own:
+    """What a program gives itself (`archsmith.find`), in the place of what Hydra's main gives."""
+
+    hydra: Any  # Hydra's settings of the composed configuration: choices and overrides
+    folder: Path
+    data: Callable[[], Data]  # called once the settings are checked
+    operations: Mapping[str, Callable[..., Any]]  # candidates besides those of the space
+
+
+def make_job(config: DictConfig, own: Own | None = None) -> Job:
     """Every object of a run; a wrong setting is refused before memory is taken."""
-    hydra_config = HydraConfig.get()
-    unread = config.task == "export" and config.architecture is not None
-    if config.resume not in RESUME:
-        raise ConfigError(f"resume: expected {', '.join(RESUME)}, found '{config.resume}'")
-    whole = isinstance(config.seed, int) and not isinstance(config.seed, bool)
-    if not whole or not 0 <= config.seed < 2**63:
-        raise ConfigError(f"seed: expected a whole number of at least 0, found {config.seed!r}")
-    if not unread:
-        naming.check_given(config, hydra_config)
+    hydra_config = own.hydra if own else HydraConfig.get()
+    needs = task_of(config).needs
+    unread = own is None and IMAGES not in needs and config.architecture is not None
+    _check_settings(config, hydra_config, given=own is None and not unread)
     with configuring():
-        plain = OmegaConf.to_container(config, resolve=True)
-        check_groups(plain, naming.groups(CONF))  # type: ignore[arg-type]
-        check_types(plain, naming.defaults_of(HydraConfig.get().overrides.task))  # type: ignore[arg-type]
-        search, recipe, runtime = (
-            settings(SearchSettings, "search", config.search),
-            build(config.retrain),
-            build(config.runtime),
-        )
+        search = settings(SearchSettings, "search", config.search)
+        recipe, runtime = build(config.retrain), build(config.runtime)
         architecture, weights = given_architecture(config.architecture, config.weights)
         device = runtime.start(distributed.local_device(config.device), config.seed)
         check_formats(config.export.formats)
@@ -138,18 +155,20 @@ def make_job(config: DictConfig) -> Job:
         budget = settings(Budget, "budget", config.budget)
         baseline = None if config.baseline is None else build(config.baseline)
         seconds = settings(checkpoint_seconds, "checkpoint", config.checkpoint)
-        data = build(_placeholder() if unread else config.data)
-        space = build_space(
-            config,
-            dict(input_shape=tuple(data.input_shape), classes=len(data.classes)),
-            architecture,
-        )
+        data = own.data() if own else build(_placeholder() if unread else config.data)
+        shapes = dict(input_shape=tuple(data.input_shape), classes=len(data.classes))
+        said = list(hydra_config.overrides.task)
+        space = build_space(config, shapes, architecture, said, own.operations if own else {})
         strategy = build(config.strategy)
         strategy(space)
+    names, identity = naming.names(config, hydra_config), naming.identity(config)
+    if own:
+        names |= {"data": data.name}
+        identity |= {"operations": sorted(own.operations)}
     return Job(
-        names=naming.names(config, hydra_config),
-        settings=naming.identity(config),
-        folder=Path(HydraConfig.get().runtime.output_dir),
+        names=names,
+        settings=identity,
+        folder=own.folder if own else Path(hydra_config.runtime.output_dir),
         resume=config.resume,
         checkpoint_seconds=seconds,
         seed=config.seed,
@@ -168,3 +187,19 @@ def make_job(config: DictConfig) -> Job:
         architecture=architecture,
         weights=weights,
     )
+
+
+def _check_settings(config: DictConfig, hydra_config: Any, *, given: bool) -> None:
+    """Raises ConfigError for a setting that cannot be meant; `given`: for images, too, that the
+    given run has and that cannot be read again."""
+    if config.resume not in RESUME:
+        raise ConfigError(f"resume: expected {', '.join(RESUME)}, found '{config.resume}'")
+    whole = isinstance(config.seed, int) and not isinstance(config.seed, bool)
+    if not whole or not 0 <= config.seed < 2**63:
+        raise ConfigError(f"seed: expected a whole number of at least 0, found {config.seed!r}")
+    if given:
+        naming.check_given(config, hydra_config)
+    with configuring():
+        plain = OmegaConf.to_container(config, resolve=True)
+        check_groups(plain, naming.groups(CONF))  # type: ignore[arg-type]
+        check_types(plain, naming.defaults_of(hydra_config.overrides.task))  # type: ignore[arg-type]

@@ -1,11 +1,14 @@
 """What can go wrong in a later phase is found out before the first one, without memory."""
 
+from collections.abc import Set
+
 import torch
 
 from archsmith.data.augment import Augment
 from archsmith.errors import ConfigError, configuring
 from archsmith.job import Job
 from archsmith.parallel.distributed import size
+from archsmith.phases.pipeline import PHASES
 from archsmith.result.fit import Fit
 from archsmith.result.network import final_space
 from search_spaces.architecture import Architecture
@@ -20,15 +23,16 @@ def preflight(job: Job, phases: tuple[str, ...]) -> None:
         ConfigError: settings that cannot work together.
         DataError: too few images for a role.
     """
+    trained = {PHASES[name].trains for name in phases}
     with configuring():
-        if "search" in phases:
+        if "supernet" in trained:
             strategy = job.strategy(job.space)
             if strategy.searches:
                 with torch.device("meta"):
                     supernet(job.space, strategy.mixed_op)
                 one_level = not strategy.update.two_level
                 job.data.loaders(job.search.batch_size, one_level=one_level, seed=job.seed)
-        if "retrain" in phases:
+        if "final" in trained:
             space = final_space(job.space, job.recipe)
             architecture = job.architecture or some_architecture(space)
             _check_passes(space, architecture, auxiliary=job.recipe.auxiliary_weight > 0)
@@ -40,12 +44,15 @@ def preflight(job: Job, phases: tuple[str, ...]) -> None:
                 for name in job.recipe.augment:  # these go before the data's
                     said = said.replace(f"data.augment.{name}:", f"retrain.{name}:")
                 raise ConfigError(said) from error
-        check_budget(job, phases)
+        check_budget(job, trained)
 
 
-def check_budget(job: Job, phases: tuple[str, ...]) -> None:
-    """Raises ConfigError where what will be found, or is given, cannot be within the budget."""
-    if not job.budget.limits or not {"search", "retrain"} & set(phases):
+def check_budget(job: Job, trained: Set[str | None]) -> None:
+    """Raises ConfigError where what will be found, or is given, cannot be within the budget.
+
+    `trained`: the networks that the phases train, as `Phase.trains`.
+    """
+    if not job.budget.limits or not {"supernet", "final"} & trained:
         return
     if job.budget.latency_ms is not None and size() > 1:
         raise ConfigError(
@@ -53,7 +60,7 @@ def check_budget(job: Job, phases: tuple[str, ...]) -> None:
             "budget.macs"
         )
     fit = Fit(job.budget, job.space, job.recipe, job.device)
-    if "search" in phases:
+    if "supernet" in trained:
         fit.check_possible(job.strategy(job.space))
     elif job.architecture is not None:
         fit.check(job.architecture, "the given architecture's network")

@@ -13,7 +13,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
     from archsmith.parallel.processes import Processes
 
-TOGETHER = ("search", "retrain")  # phases; the first process does the others alone
 LOST = ProcessLost.exit_code
 
 log = logging.getLogger(__name__)
@@ -149,17 +148,18 @@ def any_process(flag: bool) -> bool:
     return flag if _run is None else any(from_all(flag))
 
 
-def join(folder: Path, settings: Mapping[str, Any]) -> None:
+def join(folder: Path, settings: Mapping[str, Any], together: Iterable[str]) -> None:
     """Makes sure that all do the same, and gives the others what the first has done before.
 
-    `folder` is each one's run directory, `settings` what must be equal.
+    `folder` is each one's run directory, `settings` what must be equal; `together` names the
+    settings of the phases whose batches they share.
 
     Raises:
         ConfigError: other settings or data on another process, or batches too small to share.
     """
     if _run is None:
         return
-    for name in TOGETHER:
+    for name in together:
         batch_size = settings[name]["batch_size"]
         if batch_size < size():
             raise ConfigError(

@@ -4,7 +4,7 @@ import json
 import logging
 from dataclasses import asdict
 
-from archsmith.errors import ConfigError
+from archsmith.phases.needs import need
 from archsmith.phases.run import Run
 from archsmith.result.network import KEY, final_space
 from archsmith.result.retrain import train
@@ -20,8 +20,8 @@ def baseline(run: Run) -> None:
     Leaves `baseline_<network>.safetensors`.
     """
     job, architecture = run.job, run.architecture()
-    if job.baseline is None:
-        raise ConfigError("baseline: null, expected one; set baseline=resnet18")
+    need(job, "baseline")
+    assert job.baseline is not None
     name = job.baseline.network
     phase = f"baseline_{name}"
     identity = run.identity("retrain") | asdict(job.baseline)

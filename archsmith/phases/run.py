@@ -15,6 +15,7 @@ from archsmith.errors import ConfigError
 from archsmith.files import write_atomically
 from archsmith.job import Job
 from archsmith.parallel.distributed import size
+from archsmith.phases.needs import NEEDS, need
 from archsmith.result.network import load_final
 from archsmith.result.outcome import outcome
 from archsmith.train.checkpoint import Checkpoints
@@ -110,13 +111,8 @@ class Run:
         """The given architecture, or the one this run found. Raises ConfigError without one."""
         if self.job.architecture is not None:
             return self.job.architecture
-        path = self.job.folder / "architecture.json"
-        if not path.is_file():
-            raise ConfigError(
-                "architecture: this task needs one; set architecture=<file, run directory or "
-                "published name>, or run task=search first with the same settings"
-            )
-        return Architecture.load(path)
+        need(self.job, "architecture")
+        return Architecture.load(self.job.folder / "architecture.json")
 
     def final(self) -> Final:
         """The trained final network, with what its weights say of themselves.
@@ -128,10 +124,7 @@ class Run:
         retrained = "retrain" in self.folder.phases
         path = job.folder / "weights.safetensors" if retrained else job.weights
         if path is None or not path.is_file():
-            raise ConfigError(
-                "weights: this task needs a trained network; set architecture=<run directory "
-                "that was retrained>, or weights=<file> beside architecture=<file>"
-            )
+            raise ConfigError(NEEDS["weights"].line)
         net, preprocessing, data = load_final(path, job.space, architecture)
         return Final(net.to(job.device).eval(), architecture, preprocessing, data, path)
 

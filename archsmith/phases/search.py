@@ -7,6 +7,7 @@ from archsmith.data.benchmark import look_up
 from archsmith.errors import ConfigError, configuring
 from archsmith.parallel.data_parallel import across_processes
 from archsmith.parallel.distributed import from_first
+from archsmith.phases.needs import need
 from archsmith.phases.run import Run
 from archsmith.phases.within_budget import drawn, fitted
 from archsmith.search.diagnosis import degenerate
@@ -121,8 +122,7 @@ def _budget_identity(run: Run) -> dict[str, Any]:
 def rank(run: Run) -> None:
     """Kendall's tau between the searched supernet's ranking and the benchmark's table."""
     job = run.job
-    if not job.benchmark.table:
-        raise ConfigError("benchmark.table: task=rank compares with one; set it to a CSV file")
+    need(job, "benchmark.table")
     state = run.checkpoints("search", run.identity("space", "strategy", "search")).load()
     if state is None:
         raise ConfigError(

@@ -1,0 +1,245 @@
+"""The tasks of the command line: a literal table, one entry each.
+
+A new task is an entry of TASKS and a function; one that is made of phases is an entry alone.
+Functions import what they need when they run, as torch alone takes seconds.
+"""
+
+import logging
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from archsmith.cli.command_line import (
+    Following,
+    next_commands,
+    nothing,
+    others,
+    setting_of,
+    then,
+    typed,
+)
+from archsmith.cli.messages import list_choices, summary
+from archsmith.errors import ConfigError, configuring
+from archsmith.parallel import distributed
+from archsmith.train import garbage, nni_trial
+
+if TYPE_CHECKING:
+    from archsmith.data.survey import Survey
+
+log = logging.getLogger(__name__)
+IMAGES = "images"  # of what a task may need; the rest is in archsmith/phases/needs.py
+
+
+@dataclass(frozen=True)
+class Task:
+    """What `task=<name>` does.
+
+    Args:
+        help: a line of `--help` and `task=list`.
+        function: takes this entry and the configuration; returns the accuracy that a sweep may
+            optimise, if there is one.
+        phases: names in `archsmith/phases/pipeline.py`, in their order.
+        needs: `images`, and names in `archsmith/phases/needs.py`, without which it is refused.
+        following: the commands that may be typed next.
+    """
+
+    name: str
+    help: str
+    function: Callable[["Task", DictConfig], float | None]
+    phases: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
+    following: Following = nothing
+
+    @property
+    def line(self) -> str:
+        """Its help, with what it needs besides images."""
+        needs = ", ".join(name for name in self.needs if name != IMAGES)
+        return f"{self.help}; needs {needs}" if needs else self.help
+
+
+def task_of(config: DictConfig) -> Task:
+    """The task that the configuration names. Raises ConfigError for an unknown one."""
+    if config.task not in TASKS:
+        raise ConfigError(f"task: unknown '{config.task}'; known: {', '.join(TASKS)}")
+    return TASKS[config.task]
+
+
+def help_lines() -> list[str]:
+    """A line for each task."""
+    return [f"{f'task={task.name}':<16} {task.line}" for task in TASKS.values()]
+
+
+# -- what they do
+# ------------------------------------------------------------------------------------------------
+
+
+def list_task(task: Task, config: DictConfig) -> None:
+    """Prints every choice of every group, and every task."""
+    from archsmith.cli.naming import CONF
+
+    print(list_choices(CONF), "", "Tasks", *(f"  {line}" for line in help_lines()), sep="\n")
+    leave_no_folder()
+
+
+def compare_task(task: Task, config: DictConfig) -> None:
+    """Prints runs side by side."""
+    from archsmith.data.benchmark import Benchmark
+    from archsmith.result.compare import compare
+
+    with configuring():
+        print(compare(Path(config.runs), Benchmark(**config.benchmark)), end="")
+    leave_no_folder()
+
+
+def check_task(task: Task, config: DictConfig) -> None:
+    """Prints what a run will meet."""
+    from archsmith.cli.check import check
+    from archsmith.cli.objects import make_job
+    from archsmith.train.run_folder import locked
+
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    command = str(typed().without("task"))
+    with locked(folder):
+        print(check(folder, _survey(config.data), partial(make_job, config), command, task.phases))
+
+
+def run_phases(task: Task, config: DictConfig) -> float | None:
+    """Runs the task's phases; returns the accuracy that a sweep may optimise."""
+    log.info("starting: settings and images are read")
+    with garbage.uncollected():
+        from archsmith.cli.objects import make_job
+        from archsmith.cli.preflight import preflight
+        from archsmith.phases.needs import need
+        from archsmith.phases.pipeline import PHASES, phases_for, run_through
+        from archsmith.phases.run import Run
+        from archsmith.train.doubts import warnings_kept
+        from archsmith.train.run_folder import locked
+
+        job = make_job(config)
+    phases = phases_for(job, task.phases)
+    with locked(job.folder), warnings_kept() as warnings:
+        together = [name for name, phase in PHASES.items() if phase.together]
+        same = job.settings | {"data_fingerprint": job.fingerprint}
+        distributed.join(job.folder, same, together)
+        if distributed.first():
+            need(job, *(name for name in task.needs if name != IMAGES))
+        preflight(job, phases)
+        run = Run(job)
+        warnings.keep_in(run.results)
+        if not run_through(run, phases):
+            return None
+        _report(run)
+    results = run.results.fields
+    following = next_commands(typed(), config, results, job.folder, task.following)
+    print(summary(results, job.folder, following))
+    accuracy: float | None = results["test_accuracy"]
+    accuracy = results["discretised_accuracy"] if accuracy is None else accuracy
+    nni_trial.final(accuracy)
+    return accuracy
+
+
+def _report(run: Any) -> None:
+    """Leaves the report, and what TensorBoard compares runs by."""
+    from archsmith.result.report.hparams import write_session
+    from archsmith.result.report.page import write_report
+
+    job = run.job
+    write_report(job.folder, str(typed()))
+    changed = [setting_of(override) for override in HydraConfig.get().overrides.task]
+    write_session(job.folder, run.results.fields, job.settings, changed)
+
+
+def _survey(data: DictConfig) -> "Callable[[], Survey] | None":
+    """What looks at every file of a folder of images; None for other data."""
+    from archsmith.data.survey import survey
+
+    if data._target_ != "archsmith.data.sets.folder":
+        return None
+    names = ("root", "image_size", "channels", "on_error", "workers")
+    plain = OmegaConf.to_container(data, resolve=True)
+    assert isinstance(plain, dict)
+    return partial(survey, **{name: plain[name] for name in names})
+
+
+def leave_no_folder() -> None:
+    """Removes the folder that Hydra makes for every job, where nothing else is in it."""
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    if names <= {".hydra", "run.log", ".lock"}:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+# -- the table
+# ------------------------------------------------------------------------------------------------
+
+_ENTRIES = (
+    Task(
+        "all",
+        "search, retrain, evaluate once, export; with baseline=... that network, too",
+        run_phases,
+        phases=("search", "retrain", "evaluate", "export", "baseline"),
+        needs=(IMAGES,),
+        following=others,
+    ),
+    Task(
+        "search",
+        "find an architecture",
+        run_phases,
+        phases=("search",),
+        needs=(IMAGES,),
+        following=then("all"),
+    ),
+    Task(
+        "retrain",
+        "train the final network on all training images",
+        run_phases,
+        phases=("retrain",),
+        needs=(IMAGES, "architecture"),
+        following=then("all"),
+    ),
+    Task(
+        "evaluate",
+        "read the test images once, with the trained network",
+        run_phases,
+        phases=("evaluate",),
+        needs=(IMAGES, "architecture", "weights"),
+        following=then("export"),
+    ),
+    Task(
+        "export",
+        "write the network to files that need no Archsmith",
+        run_phases,
+        phases=("export",),
+        needs=("architecture", "weights"),
+    ),
+    Task(
+        "rank",
+        "compare the supernet's ranking of architectures with a table's",
+        run_phases,
+        phases=("rank",),
+        needs=(IMAGES, "benchmark.table"),
+    ),
+    Task(
+        "baseline",
+        "train a hand-made network as the found one is",
+        run_phases,
+        phases=("baseline",),
+        needs=(IMAGES, "architecture", "baseline"),
+    ),
+    Task(
+        "check",
+        "say what a run will take: images, time, memory; train nothing",
+        check_task,
+        phases=("search", "retrain"),
+        needs=(IMAGES,),
+    ),
+    Task("compare", "print the runs below a folder, runs=outputs, side by side", compare_task),
+    Task("list", "print every choice of every group, and the tasks", list_task),
+)
+TASKS = {task.name: task for task in _ENTRIES}
