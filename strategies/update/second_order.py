@@ -103,7 +103,7 @@ def unrolled_gradient(
     optimizer: torch.optim.Optimizer,
     *,
     hessian: str,
-    radius: float = 0.01,
+    radius: float,
 ) -> tuple[Tensor, list[Tensor]]:
     """The validation loss after the virtual step, and its total gradient in `arch`; nothing is
     changed.

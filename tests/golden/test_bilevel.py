@@ -49,7 +49,9 @@ def test_golden_quadratics(golden: Callable[[str], Any], hessian: str):
                 optimizer.state[part]["momentum_buffer"] = half.clone()
         train, val = golden_losses(problem, a)
 
-        loss, (gradient,) = unrolled_gradient(train, val, [a], optimizer, hessian=hessian)
+        loss, (gradient,) = unrolled_gradient(
+            train, val, [a], optimizer, hessian=hessian, radius=0.01
+        )
 
         expected = torch.tensor(case["grad_alpha_exact"], dtype=torch.float64)
         torch.testing.assert_close(gradient, expected, rtol=1e-7, atol=1e-9, msg=case["id"])
@@ -88,6 +90,7 @@ def test_golden_nonlinear(golden: Callable[[str], Any], hessian: str, tolerance:
             [a],
             optimizer,
             hessian=hessian,
+            radius=0.01,
         )
         expected = torch.tensor(case["grad_alpha_exact"], dtype=torch.float64)
         torch.testing.assert_close(gradient, expected, rtol=tolerance, atol=tolerance * 1e-2)

@@ -1,3 +1,4 @@
+import itertools
 import json
 import math
 import time
@@ -399,6 +400,26 @@ def test_it_is_saved_at_the_start_at_the_end_and_when_due(due: bool, run, monkey
     assert found == [(0, 0), *steps, (2, 0)]
 
 
+def test_the_bar_counts_all_steps_and_goes_on_where_it_was_stopped(run, monkeypatch):
+    """Two epochs of three steps, stopped after the second step of the second epoch."""
+    begun: list[tuple[int, int]] = []
+    resumed: list[tuple[str, int]] = []
+
+    def progress(phase: str, total: int, done: int) -> Progress:
+        begun.append((total, done))
+        return Progress(phase, total, done)
+
+    monkeypatch.setattr(module, "Progress", progress)
+    monkeypatch.setattr(Record, "resume", lambda self, *where: resumed.append(where))
+    asked = itertools.count(1)
+    recipe = replace(TOY, ema=None, epochs=2)
+    with pytest.raises(Interrupted):
+        run(recipe, "a", stop=lambda: next(asked) == 6)
+    run(recipe, "a")
+    assert begun == [(6, 0), (6, 5)]
+    assert resumed == [("retrain", 0), ("retrain", 1)]
+
+
 def test_it_asks_after_every_step_and_between_epochs_whether_to_stop(run, tmp_path):
     asked = []
     began = time.perf_counter()
@@ -415,10 +436,14 @@ def test_a_loss_like_guessing_is_told_in_the_epoch_that_judges(run, monkeypatch,
     monkeypatch.setattr(module, "judged_at", lambda epochs, steps: {(3, 3): 1}[epochs, steps])
     real = Training.next_epoch
     monkeypatch.setattr(Training, "next_epoch", lambda self: real(self) | {"train_loss": 9.9})
+    caplog.set_level("INFO")
     run(replace(TOY, ema=None), "a")
-    said = [r.getMessage() for r in caplog.records if "not learning" in r.getMessage()]
-    assert len(said) == 1
-    assert said[0].startswith("retrain: not learning: the mean train loss of the epoch is 9.900")
+    said = [r.getMessage() for r in caplog.records if r.name == module.__name__]
+    said = [line for line in said if "epoch " in line and not line.startswith("retrain: cont")]
+    assert [line[: line.find(":", 9)] for line in said] == [
+        "retrain epoch 1/3", "retrain epoch 2/3", "retrain: not learning", "retrain epoch 3/3",
+    ]  # fmt: skip
+    assert said[2].startswith("retrain: not learning: the mean train loss of the epoch is 9.900")
 
 
 def test_an_auxiliary_head_is_there_where_it_has_a_weight(run):

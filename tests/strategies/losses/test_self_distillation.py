@@ -604,6 +604,7 @@ def test_selfdistill_9_second_order_unrolls_the_distilled_loss_with_one_q(
                 strategy.arch_parameters(),
                 strategy.weight_optimizer,
                 hessian=hessian,
+                radius=0.01,
             )[1]
 
     distilled, plain = reference(0.3), reference(0.0)

@@ -1,12 +1,15 @@
 """The unrolled gradient against closed forms (DARTS sheet, tests 1 to 5)."""
 
+from contextlib import AbstractContextManager, nullcontext
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from strategies.update.second_order import unrolled_gradient
+from strategies.update import second_order
+from strategies.update.second_order import SecondOrder, unrolled_gradient
 
 HESSIANS = ["exact", "finite_difference"]
 
@@ -34,6 +37,7 @@ def toy(hessian: str, xi: float, second_order: bool = True) -> tuple[float, floa
             [a],
             optimizer if second_order else sgd(w, lr=0.0),
             hessian=hessian,
+            radius=0.01,
         )
         with torch.no_grad():
             a.sub_(0.1 * gradient)
@@ -71,6 +75,7 @@ def test_quadratic_with_momentum_decay_and_nesterov(hessian: str):
             [a],
             optimizer,
             hessian=hessian,
+            radius=0.01,
         )
 
         assert torch.equal(w, before)
@@ -91,20 +96,21 @@ def test_zero_learning_rate_is_first_order_exactly(hessian: str):
         return (torch.sin(a) * ws[0] ** 2).sum()
 
     _, (gradient,) = unrolled_gradient(
-        lambda ws: (a * ws[0]).pow(2).sum(), val, [a], sgd(w, lr=0.0), hessian=hessian
+        lambda ws: (a * ws[0]).pow(2).sum(), val, [a], sgd(w, lr=0.0), hessian=hessian, radius=0.01
     )
     (first,) = torch.autograd.grad(val([w]), [a])
     assert torch.equal(gradient, first)
 
 
-def test_d1_a_finite_difference_on_a_cubic_by_hand():
+@pytest.mark.parametrize("scale", [1.0, 0.25])  # of v; a short one makes no step shorter
+def test_d1_a_finite_difference_on_a_cubic_by_hand(scale: float):
     """L_train = a (w1^3 + w2^3), L_val = v w, |v| = 2 and radius 0.5: steps of eps = 1/4 along v.
 
     The difference of a cubic is 3 w^2 v + eps^2 v^3 in each weight: 22.8 + 5.824/16 in all; another
     step size, or a one-sided difference, gives another number.
     """
     a = torch.ones(1, dtype=torch.float64, requires_grad=True)
-    w, v = torch.tensor([1.0, 2.0]).double(), torch.tensor([1.2, 1.6]).double()
+    w, v = torch.tensor([1.0, 2.0]).double(), scale * torch.tensor([1.2, 1.6]).double()
     found = {}
     for hessian in HESSIANS:
         loss, (gradient,) = unrolled_gradient(
@@ -113,9 +119,70 @@ def test_d1_a_finite_difference_on_a_cubic_by_hand():
             [a],
             sgd(w, lr=0.1),
             hessian=hessian,
-            radius=0.5,
+            radius=0.5 * scale,
         )
-        assert loss.item() == pytest.approx(1.2 * (1 - 0.1 * 3) + 1.6 * (2 - 0.1 * 12))
-        found[hessian] = gradient.item()
+        ahead = 1.2 * (1 - 0.1 * 3) + 1.6 * (2 - 0.1 * 12)
+        assert loss.item() == pytest.approx(scale * ahead)
+        found[hessian] = gradient.item() / scale
     assert found["exact"] == pytest.approx(-0.1 * 22.8)
-    assert found["finite_difference"] == pytest.approx(-0.1 * (22.8 + 5.824 / 16))
+    assert found["finite_difference"] == pytest.approx(-0.1 * (22.8 + 5.824 * scale**2 / 16))
+
+
+def test_an_alpha_of_which_the_training_gradient_is_independent_has_the_direct_term_alone():
+    a, b = (torch.ones(1, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    w = torch.tensor([3.0]).double()
+    _, gradients = unrolled_gradient(
+        lambda ws: (a * ws[0] ** 2).sum(),
+        lambda ws: (b * ws[0]).sum(),
+        [a, b],
+        sgd(w, lr=0.1),
+        hessian="exact",
+        radius=0.01,
+    )
+    ahead = 3.0 - 0.1 * 6.0
+    assert [g.item() for g in gradients] == pytest.approx([-0.1 * 6.0, ahead])
+
+
+@pytest.mark.parametrize("hessian", HESSIANS)
+def test_only_what_differentiates_twice_asks_for_a_form_that_can(hessian: str, monkeypatch):
+    asked = []
+
+    def twice(needed: bool) -> AbstractContextManager[None]:
+        asked.append(needed)
+        return nullcontext()
+
+    monkeypatch.setattr(second_order, "twice_differentiable", twice)
+    test_zero_learning_rate_is_first_order_exactly(hessian)
+    assert asked == [hessian == "exact"]
+
+
+@pytest.mark.parametrize("radius", [0.0, -0.5])
+def test_a_radius_that_is_not_positive_is_refused(radius: float):
+    with pytest.raises(ValueError, match=f"radius: expected a positive number, found {radius}"):
+        SecondOrder("exact", radius)
+
+
+@pytest.mark.parametrize("drawn", [False, True])
+@pytest.mark.parametrize("hessian", HESSIANS)
+def test_finite_differences_refuse_gates_that_are_drawn(hessian: str, drawn: bool):
+    update = SecondOrder(hessian, 0.01)
+    strategy = SimpleNamespace(
+        weight_optimizer=sgd(torch.ones(1), lr=0.1), relaxation=SimpleNamespace(samples=drawn)
+    )
+    refused = hessian == "finite_difference" and drawn
+    with pytest.raises(ValueError, match="draws new ones") if refused else nullcontext():
+        update.setup(nn.Module(), strategy)
+
+
+def test_the_constants_of_a_step_are_its_settings_and_whether_momentum_has_begun():
+    update, w = SecondOrder("exact", 0.01), torch.ones(1)
+    optimizer = sgd(w, lr=0.1, momentum=0.9, weight_decay=3e-4)
+    update.setup(
+        nn.Module(),
+        SimpleNamespace(weight_optimizer=optimizer, relaxation=SimpleNamespace(samples=False)),
+    )
+    assert update.constants() == (False, 0.1, 0.9, False, 3e-4)
+    w.grad = torch.ones(1)
+    optimizer.step()
+    optimizer.param_groups[0]["lr"] = 0.05
+    assert update.constants() == (True, 0.05, 0.9, False, 3e-4)
