@@ -220,7 +220,7 @@ _ENTRIES = (
     ),
     Task(
         "rank",
-        "compare the supernet's ranking of architectures with a table's",
+        "compare the supernet's ranking with a benchmark's",
         run_phases,
         phases=("rank",),
         needs=(IMAGES, "benchmark.table"),
