@@ -29,6 +29,9 @@ class Ingredient:
     An ingredient that is a module names `nn.Module` first, `class Mine(nn.Module, LossTerm)`, so
     that `state_dict` is the module's; `Relaxation` and `EdgeNormalisation` are modules already.
 
+    A ValueError of `__init__`, `setup` or `epoch_end` starts with the name of its parameter,
+    "weight: expected ..."; the path of the setting is put before it (`strategies.settings`).
+
     Raises:
         TypeError: a class that names `nn.Module` after an ingredient, when it is defined.
     """

@@ -154,7 +154,7 @@ def test_a_share_outside_its_range_is_refused():
         with pytest.raises(ValueError, match=r"^expected 0 <= minimum"):
             ShareThreshold(**(LIMITS | dict(most=1.0, gradual=0.1) | wrong))
     for gradual in (0.0, 1.5):
-        with pytest.raises(ValueError, match=r"pruning\.gradual: expected a share in \(0, 1\]"):
+        with pytest.raises(ValueError, match=r"^gradual: expected a share in \(0, 1\]"):
             ShareThreshold(**LIMITS, most=1.0, gradual=gradual)
 
 

@@ -115,7 +115,7 @@ def test_a_floor_that_cannot_be_reached_is_refused_with_the_least_that_can():
     least = sum(int(floor.macs[name][0, 0]) for name in ("01_reduce", "02_reduce")) / candidates
     assert 0 < least < 0.12
     ready(floor=least + 1e-6)
-    with pytest.raises(ValueError, match=rf"strategy\.stopping\.floor: .* set it to {least:.3f}"):
+    with pytest.raises(ValueError, match=rf"^floor: .* set it to {least:.3f}"):
         ready(floor=least - 1e-6)
     for wrong in (dict(floor=1.0), dict(stable=-0.1)):
         with pytest.raises(ValueError, match=r"^\w+: expected a share"):
