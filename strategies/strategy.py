@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from search_spaces.architecture import Architecture, reachable
 from search_spaces.space import Space
-from strategies.discretisation.constrained import Tables, within
-from strategies.discretisation.decisions import Structure, connected
+from strategies.discretisation.constrained import Tables, connected, within
+from strategies.discretisation.decisions import Structure
 from strategies.gradients import Batch, Gradients, eagerly
 from strategies.micro_batches import in_parts
 from strategies.optimizer_state import load_named_state, named_state

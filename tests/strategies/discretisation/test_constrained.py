@@ -9,8 +9,8 @@ from torch import Tensor
 
 from search_spaces.architecture import reachable
 from search_spaces.space import Cell, Layer, Space, complete_edges
-from strategies.discretisation.constrained import best_within, cheapest, within
-from strategies.discretisation.decisions import Option, Structure, connected, undominated
+from strategies.discretisation.constrained import cheapest, connected, within
+from strategies.discretisation.decisions import Structure
 from strategies.discretisation.strongest import best_candidates, strongest
 from strategies.discretisation.survivors import survivors
 
@@ -110,23 +110,18 @@ def test_it_is_the_best_of_all(cell: Cell, rule, drops: bool, groups: int, limit
 
 def test_by_hand():
     """Gates 0.6, 0.3, 0.1 at costs 5, 2, 0, twice: of 7 the best is one dear and one middle."""
-    decision = [
-        Option((("e", str(cost)),), math.log(gate), (float(cost),))
-        for gate, cost in ((0.6, 5), (0.3, 2), (0.1, 0))
-    ]
-    for limit, spent in ((10, [5, 5]), (9, [2, 5]), (7, [2, 5]), (6, [0, 5]), (4, [2, 2])):
-        picked = best_within([decision, decision], (limit,))
-        assert picked is not None
-        if limit != 6:  # 5 + 0: log 0.06; 2 + 2: log 0.09
-            assert sorted(option.costs[0] for option in picked) == spent
-        else:
-            assert [option.costs[0] for option in picked] == [2, 2]
-    assert best_within([decision, decision], (-1,)) is None
-
-
-def test_undominated():
-    options = [Option((), s, (c, d)) for s, c, d in ((1, 5, 5), (2, 5, 5), (2, 4, 6), (0, 9, 9))]
-    assert {(o.score, *o.costs) for o in undominated(options)} == {(2, 5, 5), (2, 4, 6)}
+    space = toy(Cell(1, 1, complete_edges(1, 1, ["free", "middle", "dear"]), keep=1), 2)
+    spent = {"free": 0, "middle": 2, "dear": 5}
+    gates = {name: torch.tensor([[0.1, 0.3, 0.6]]) for name in space.groups}
+    costs = {name: torch.tensor([[0.0, 2.0, 5.0]]) for name in space.groups}
+    alive = {name: table > 0 for name, table in gates.items()}
+    structures = {n: Structure.of_space(c) for n, c in space.groups.items()}
+    # of 6, 5 + 0: log 0.06; 2 + 2: log 0.09
+    for limit, best in ((10, [5, 5]), (9, [2, 5]), (7, [2, 5]), (6, [2, 2]), (4, [2, 2])):
+        found = within(space, structures, gates, alive, [costs], [limit])
+        assert found is not None
+        assert sorted(spent[kept] for cell in found.values() for (kept,) in cell.values()) == best
+    assert within(space, structures, gates, alive, [costs], [-1]) is None
 
 
 def test_what_is_not_alive_is_not_chosen():
