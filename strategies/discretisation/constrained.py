@@ -18,8 +18,9 @@ Tables = Mapping[str, Tensor]  # group -> (E, O)
 Choices = dict[str, dict[str, tuple[str, ...]]]
 Column = tuple[str, int, int]  # group, edge, candidate
 Row = tuple[Mapping[int, float], float, float]  # column -> coefficient; the least and the most
-SLACK = 1e-9  # of a cost relative to its limit, and of the score relative to the largest one
-SCALE = 1e5  # of limits and scores in the programme: HiGHS's tolerance of 1e-6 is far below SLACK
+SLACK = 1e-9  # of costs relative to their limit, and of scores relative to the largest log gate
+SCALE = 1e5  # of limits and scores in the programme, whose tolerances are absolute
+ROUNDING = 1e-5  # of a row: above HiGHS's tolerance of 1e-6, below SLACK * SCALE
 
 
 def within(
@@ -102,8 +103,11 @@ def _best(
         spent, most = values(tables), limit + SLACK * abs(limit)
         upper[spent > most] = 0
         if most > 0:
-            scaled = np.minimum(spent / most, 1) * SCALE
-            rows.append((dict(enumerate(scaled)), -np.inf, SCALE))
+            unit, whole = most / SCALE, spent.astype(np.int64)
+            if (spent == whole).all() and np.gcd.reduce(whole) > unit:
+                unit = float(np.gcd.reduce(whole))  # no sum lies between two multiples
+                most = unit * (most // unit + 0.5)
+            rows.append((dict(enumerate(np.minimum(spent, most) / unit)), -np.inf, most / unit))
     score = values(scores)
     score *= SCALE / max(np.abs(score).max(initial=0), np.finfo(float).tiny)
     chosen = _solve(-score, upper, rows)
@@ -162,6 +166,8 @@ def _solve(cost: np.ndarray, upper: np.ndarray, rows: Sequence[Row]) -> np.ndarr
     """The 0s and 1s of smallest cost, each at most its `upper`; None where no rows admit any.
 
     cost (n,), upper (n,); columns of `rows` from n on are real numbers from 0 to 1, at no cost.
+    HiGHS takes 0.999999 for a whole number; a choice that breaks a row once it is rounded is
+    forbidden, and the programme solved again.
 
     Raises:
         RuntimeError: HiGHS gave up.
@@ -173,19 +179,22 @@ def _solve(cost: np.ndarray, upper: np.ndarray, rows: Sequence[Row]) -> np.ndarr
     entries = [(r, c, value) for r, (row, _, _) in enumerate(rows) for c, value in row.items()]
     r, c, value = zip(*entries, strict=True)
     free = np.zeros(max(c) + 1 - n)
+    matrix = csr_array((value, (r, c)), shape=(len(rows), n + len(free)))
+    low, high = (np.array([row[side] for row in rows]) for side in (1, 2))
     result = milp(
         np.concatenate([cost, free]),
         integrality=np.concatenate([np.ones(n), free]),
         bounds=Bounds(0, np.concatenate([upper, free + 1])),
-        constraints=LinearConstraint(
-            csr_array((value, (r, c)), shape=(len(rows), n + len(free))),
-            [low for _, low, _ in rows],
-            [high for _, _, high in rows],
-        ),
+        constraints=LinearConstraint(matrix, low, high),
         options={"mip_rel_gap": 0},
     )
     if result.status == 2:
         return None
     if result.x is None:
         raise RuntimeError(f"budget: the solver gave up: {result.message}")
-    return np.round(result.x[:n])
+    chosen = np.round(result.x[:n])
+    sums = matrix @ np.concatenate([chosen, result.x[n:]])
+    if (sums < low - ROUNDING).any() or (sums > high + ROUNDING).any():
+        forbidden = dict.fromkeys(np.flatnonzero(chosen).tolist(), 1.0)
+        return _solve(cost, upper, [*rows, (forbidden, 0.0, len(forbidden) - 1.0)])
+    return chosen

@@ -7,12 +7,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from search_spaces.architecture import reachable
+from search_spaces.architecture import Architecture, reachable
 from search_spaces.space import Cell, Layer, Space, complete_edges
 from strategies.discretisation.constrained import cheapest, connected, within
 from strategies.discretisation.decisions import Structure
 from strategies.discretisation.strongest import best_candidates, strongest
 from strategies.discretisation.survivors import survivors
+from supernets.final_costs import total
 
 NAMES = ["none", "skip", "small", "large"]
 
@@ -32,8 +33,10 @@ def every_edge(output: str) -> Cell:
     return Cell(1, 2, complete_edges(1, 2, NAMES), keep=None, output=output)
 
 
-def drawn(space: Space, seed: int) -> tuple[dict[str, Tensor], dict[str, Tensor], list[dict]]:
-    """Gates, what is alive, and two kinds of costs; `none` and `skip` are free."""
+def drawn(
+    space: Space, seed: int, kinds: int = 2
+) -> tuple[dict[str, Tensor], dict[str, Tensor], list[dict]]:
+    """Gates, what is alive, and kinds of costs; `none` and `skip` are free."""
     source = torch.Generator().manual_seed(seed)
     shape = {name: (len(cell.edges), cell.width) for name, cell in space.groups.items()}
     free = torch.tensor([0.0, 0.0, 1.0, 1.0])
@@ -41,25 +44,23 @@ def drawn(space: Space, seed: int) -> tuple[dict[str, Tensor], dict[str, Tensor]
     alive = {n: torch.ones(s, dtype=torch.bool) for n, s in shape.items()}
     costs = [
         {n: torch.randint(1, 20, s, generator=source) * free for n, s in shape.items()}
-        for _ in range(2)
+        for _ in range(kinds)
     ]
     return gates, alive, costs
 
 
-def by_enumeration(space: Space, drops: bool, gates, costs, limits) -> float:
-    """The largest sum of log gates of all architectures within the limits."""
+def by_enumeration(space: Space, drops: bool, gates, costs, limits, alive=None) -> float:
+    """The largest sum of log gates of all architectures within the limits; -inf without any."""
     cells = []
     for name, cell in space.groups.items():
+        on = torch.ones(gates[name].shape) if alive is None else alive[name]
+        may = [[o for o in range(4) if row[o] and (drops or o > 0)] for row in on.tolist()]
         here = []
-        for picks in itertools.product(range(-1, 4), repeat=len(cell.edges)):
+        for picks in itertools.product(*([*o] if drops and o else [-1, *o] for o in may)):
             kept = {c.name: (NAMES[o],) for c, o in zip(cell.edges, picks, strict=True) if o > 0}
-            if drops:
-                legal = -1 not in picks and reachable(cell, kept)
-            else:
-                legal = 0 not in picks and all(
-                    sum(picks[e] > 0 for e in cell.incoming(node)) == 2 for node in cell.targets
-                )
-            if legal:
+            inputs = [sum(picks[e] > 0 for e in cell.incoming(node)) for node in cell.targets]
+            most = [min(2, sum(bool(may[e]) for e in cell.incoming(n))) for n in cell.targets]
+            if reachable(cell, kept) if drops else inputs == most and 0 not in most:
                 chosen = [(e, o) for e, o in enumerate(picks) if o >= 0]
                 score = sum(math.log(float(gates[name][e, o])) for e, o in chosen)
                 spent = [sum(float(c[name][e, o]) for e, o in chosen) for c in costs]
@@ -106,6 +107,50 @@ def test_it_is_the_best_of_all(cell: Cell, rule, drops: bool, groups: int, limit
         whole = cell.output == "concat" or all(reachable(cell, kept) for kept in read.values())
         if limits == (400, 400) and whole:  # no limit bites: it is what the rule reads
             assert choices == read
+
+
+@pytest.mark.parametrize("kinds", [1, 2, 3])
+@pytest.mark.parametrize(
+    ("cell", "groups"),
+    [(two_inputs(), 1), (every_edge("concat"), 2), (every_edge("last"), 2)],
+    ids=["two-inputs", "every-edge", "every-edge-to-the-last-node"],
+)
+def test_it_is_the_best_of_what_is_alive(cell: Cell, groups: int, kinds: int):
+    space, drops = toy(cell, groups), cell.keep is None
+    structures = {n: Structure.of_space(c) for n, c in space.groups.items()}
+    fitted = 0
+    for seed in range(8):
+        gates, alive, costs = drawn(space, seed, kinds)
+        source = torch.Generator().manual_seed(seed)
+        for name, table in alive.items():
+            table &= torch.rand(table.shape, generator=source) > 0.35
+            gates[name][:, 0] += 0.5  # `none` would cut cells off
+            gates[name][~table] = 1.0  # counts for nothing
+        limits = torch.randint(0, 60, (kinds,), generator=source).tolist()
+        best = by_enumeration(space, drops, gates, costs, limits, alive)
+        choices = within(space, structures, gates, alive, costs, limits)
+        assert (choices is None) == (best == -math.inf)
+        if choices is not None:
+            fitted += 1
+            assert score_of(space, drops, choices, gates) == pytest.approx(best)
+            for tables, limit in zip(costs, limits, strict=True):
+                assert total(Architecture.of(space, choices), space, tables) <= limit
+    assert fitted > 0
+
+
+def test_a_cost_just_above_its_limit_does_not_fit():
+    """Costs that are no multiples of one number, and of which solvers call equal what is not."""
+    space = toy(two_inputs(), 2)
+    structures = {n: Structure.of_space(c) for n, c in space.groups.items()}
+    gates, alive, (costs,) = drawn(space, 0, 1)
+    costs = {name: 0.3137 * table.double() for name, table in costs.items()}
+    limit = 25.0
+    for _ in range(12):
+        choices = within(space, structures, gates, alive, [costs], [limit])
+        assert choices is not None
+        spent = total(Architecture.of(space, choices), space, costs)
+        assert spent <= limit
+        limit = spent * (1 - 1e-8)
 
 
 def test_by_hand():
