@@ -18,9 +18,11 @@ Tables = Mapping[str, Tensor]  # group -> (E, O)
 Choices = dict[str, dict[str, tuple[str, ...]]]
 Column = tuple[str, int, int]  # group, edge, candidate
 Row = tuple[Mapping[int, float], float, float]  # column -> coefficient; the least and the most
-SLACK = 1e-9  # of costs relative to their limit, and of scores relative to the largest log gate
-SCALE = 1e5  # of limits and scores in the programme, whose tolerances are absolute
-ROUNDING = 1e-5  # of a row: above HiGHS's tolerance of 1e-6, below SLACK * SCALE
+SLACK = 1e-9  # of a cost, relative to its limit
+TIE = 1e-7  # between scores, relative to the largest log gate: HiGHS tells no closer ones apart
+# HiGHS's tolerance is 1e-6 of any number in a programme.
+LIMIT, SCORE = 1e5, 1e3  # what a limit and the largest log gate are in it
+ROUNDING = 1e-5  # how far a rounded choice may be beyond a row
 
 
 def within(
@@ -102,18 +104,18 @@ def _best(
     for tables, limit in zip(costs, limits, strict=True):
         spent, most = values(tables), limit + SLACK * abs(limit)
         upper[spent > most] = 0
-        if most > 0:
-            unit, whole = most / SCALE, spent.astype(np.int64)
+        if 0 < most < np.inf:
+            unit, whole = most / LIMIT, spent.astype(np.int64)
             if (spent == whole).all() and np.gcd.reduce(whole) > unit:
                 unit = float(np.gcd.reduce(whole))  # no sum lies between two multiples
                 most = unit * (most // unit + 0.5)
             rows.append((dict(enumerate(np.minimum(spent, most) / unit)), -np.inf, most / unit))
     score = values(scores)
-    score *= SCALE / max(np.abs(score).max(initial=0), np.finfo(float).tiny)
+    score *= SCORE / max(np.abs(score).max(initial=0), np.finfo(float).tiny)
     chosen = _solve(-score, upper, rows)
     if chosen is None:
         return None
-    rows.append((dict(enumerate(score)), score @ chosen - SLACK * SCALE, np.inf))
+    rows.append((dict(enumerate(score)), score @ chosen - TIE * SCORE, np.inf))
     weights = np.random.default_rng(0).uniform(1, 2, len(columns)).cumsum()
     again = _solve(weights, upper, rows)
     choices: Choices = {name: {} for name in cells}

@@ -3,17 +3,19 @@
 import itertools
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from search_spaces.architecture import Architecture, reachable
+from search_spaces.darts import CANDIDATES, darts
 from search_spaces.space import Cell, Layer, Space, complete_edges
 from strategies.discretisation.constrained import cheapest, connected, within
-from strategies.discretisation.decisions import Structure
+from strategies.discretisation.decisions import Structure, every_candidate
 from strategies.discretisation.strongest import best_candidates, strongest
 from strategies.discretisation.survivors import survivors
-from supernets.final_costs import total
+from supernets.final_costs import final_costs, total
 
 NAMES = ["none", "skip", "small", "large"]
 
@@ -139,18 +141,73 @@ def test_it_is_the_best_of_what_is_alive(cell: Cell, groups: int, kinds: int):
 
 
 def test_a_cost_just_above_its_limit_does_not_fit():
-    """Costs that are no multiples of one number, and of which solvers call equal what is not."""
-    space = toy(two_inputs(), 2)
+    """Here HiGHS calls a cost within its limit that is above it by 1e-8 of it."""
+    sizes = dict(layers=8, nodes=4, channels=36, input_shape=(3, 32, 32), classes=10)
+    space = darts(**sizes, candidates=list(CANDIDATES))
     structures = {n: Structure.of_space(c) for n, c in space.groups.items()}
-    gates, alive, (costs,) = drawn(space, 0, 1)
-    costs = {name: 0.3137 * table.double() for name, table in costs.items()}
-    limit = 25.0
-    for _ in range(12):
+    source = torch.Generator().manual_seed(0)
+    macs = final_costs(space)["macs"].tables
+    costs = {name: 0.3137 * table for name, table in macs.items()}  # no multiples of one number
+    alive = {name: every_candidate(cell) for name, cell in space.groups.items()}
+    gates = {n: torch.randn(t.shape, generator=source).softmax(1) for n, t in alive.items()}
+    limit = math.inf
+    for _ in range(3):
         choices = within(space, structures, gates, alive, [costs], [limit])
         assert choices is not None
         spent = total(Architecture.of(space, choices), space, costs)
-        assert spent <= limit
-        limit = spent * (1 - 1e-8)
+        assert spent <= limit * (1 + 1e-9)
+        limit = spent * (0.6 if limit == math.inf else 1 - 1e-8)
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_it_is_the_best_of_all_where_thousands_of_partial_choices_compete(seed: int):
+    """By a dynamic programme over two whole-numbered costs; larger gates cost more."""
+    names = ["none", "a", "b", "c", "d", "e"]
+    cell, limits = Cell(1, 5, complete_edges(1, 5, names), keep=None), (600, 600)
+    space, edges = toy(cell, 1), len(cell.edges)
+    source = torch.Generator().manual_seed(seed)
+    costs = [torch.randint(1, 100, (edges, 6), generator=source) for _ in limits]
+    for table in costs:
+        table[:, 0] = 0
+    noise = 0.5 * torch.randn(edges, 6, generator=source)
+    gates = (0.02 * sum(costs) + noise).softmax(1).double()
+    best = np.full([limit + 1 for limit in limits], -np.inf)  # by what is spent
+    best[0, 0] = competing = 0
+    for e in range(edges):
+        grown = np.full_like(best, -np.inf)
+        for o in range(6):
+            a, b = (int(table[e, o]) for table in costs)
+            there, score = grown[a:, b:], math.log(gates[e, o])
+            np.maximum(there, best[: 601 - a, : 601 - b] + score, out=there)
+        best = grown
+        front = np.maximum.accumulate(np.maximum.accumulate(best, 0), 1)
+        cheaper = np.pad(front, ((1, 0), (1, 0)), constant_values=-np.inf)
+        undominated = best > np.maximum(cheaper[:-1, 1:], cheaper[1:, :-1])
+        competing = max(competing, int(undominated.sum()))
+    assert competing > 5000
+    structures = {"g0": Structure.of_space(cell)}
+    alive = {"g0": every_candidate(cell)}
+    found = within(space, structures, {"g0": gates}, alive, [{"g0": t} for t in costs], limits)
+    assert found is not None
+    kept = [found["g0"].get(edge.name, ("none",))[0] for edge in cell.edges]
+    score = sum(math.log(gates[e, names.index(name)]) for e, name in enumerate(kept))
+    assert score == pytest.approx(best.max(), abs=1e-9)
+
+
+def test_equal_scores_go_to_the_lower_edges_and_candidates():
+    """As the rule does it, and within limits the same again."""
+    space = toy(two_inputs(), 2)
+    structures = {n: Structure.of_space(c) for n, c in space.groups.items()}
+    _, alive, costs = drawn(space, 0)
+    gates = {name: torch.full(table.shape, 0.25) for name, table in alive.items()}
+    read = {n: strongest(c, gates[n], alive[n]) for n, c in space.groups.items()}
+    assert within(space, structures, gates, alive, costs, [400, 400]) == read
+    for table in alive.values():
+        table[:, 1] = False  # without the free candidate limits bite
+    first = within(space, structures, gates, alive, costs, [55, 90])
+    assert first is not None
+    assert first != {n: strongest(c, gates[n], alive[n]) for n, c in space.groups.items()}
+    assert within(space, structures, gates, alive, costs, [55, 90]) == first
 
 
 def test_by_hand():
