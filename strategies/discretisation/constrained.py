@@ -111,7 +111,7 @@ def _best(
                 most = unit * (most // unit + 0.5)
             rows.append((dict(enumerate(np.minimum(spent, most) / unit)), -np.inf, most / unit))
     score = values(scores)
-    score *= SCORE / max(np.abs(score).max(initial=0), np.finfo(float).tiny)
+    score *= SCORE / (np.abs(score).max(initial=0) or 1)
     chosen = _solve(-score, upper, rows)
     if chosen is None:
         return None

@@ -225,6 +225,18 @@ def test_equal_scores_go_to_the_lower_edges_and_candidates():
     assert within(space, structures, gates, alive, costs, [55, 90]) == first
 
 
+def test_one_candidate_an_edge_leaves_nothing_to_score():
+    """Its gate is 1, the log of it 0; it costs nothing either, and any limit is met."""
+    space = toy(Cell(1, 1, complete_edges(1, 1, ["skip"]), keep=1), 1)
+    structures = {n: Structure.of_space(c) for n, c in space.groups.items()}
+    free = {"g0": torch.zeros(1, 1)}
+    only = {"g0": {"0-1": ("skip",)}}
+    alive = {"g0": torch.ones(1, 1, dtype=torch.bool)}
+    for limit in (0.0, 1.0, math.inf):
+        assert within(space, structures, {"g0": torch.ones(1, 1)}, alive, [free], [limit]) == only
+    assert cheapest(space, structures, free) == only
+
+
 def test_by_hand():
     """Gates 0.6, 0.3, 0.1 at costs 5, 2, 0, twice: of 7 the best is one dear and one middle."""
     space = toy(Cell(1, 1, complete_edges(1, 1, ["free", "middle", "dear"]), keep=1), 2)
