@@ -21,8 +21,8 @@ from strategies.contracts import (
     Update,
     check_kind,
 )
-from strategies.discretisation.constrained import Tables, within
-from strategies.discretisation.decisions import Structure, connected
+from strategies.discretisation.constrained import Tables, connected, within
+from strategies.discretisation.decisions import Structure
 from strategies.gradients import Batch, Gradients, eagerly
 from strategies.micro_batches import in_parts
 from strategies.optimizer_state import load_named_state, named_state

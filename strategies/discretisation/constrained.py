@@ -1,8 +1,8 @@
-"""The best architecture whose costs stay within limits: a multiple-choice knapsack, solved exactly.
+"""The best architecture whose costs stay within limits: an integer linear programme, exact.
 
 The score of an architecture is the sum of the log gates of what it keeps, so that without limits
-it is what the discretisation rule reads. Bounded by its Lagrangian: Kellerer, Pferschy & Pisinger
-2004, Knapsack Problems, chapter 11.
+it is what the discretisation rule reads. The solver is HiGHS (Huangfu & Hall 2018,
+doi:10.1007/s12532-017-0130-5), by `scipy.optimize.milp`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,21 +11,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from search_spaces.architecture import reachable
-from search_spaces.space import Space
-from strategies.discretisation.decisions import (
-    Option,
-    Structure,
-    decisions,
-    every_candidate,
-    undominated,
-)
-from strategies.shares import real_candidates
+from search_spaces.space import Cell, Space
+from strategies.discretisation.decisions import Structure, every_candidate
 
 Tables = Mapping[str, Tensor]  # group -> (E, O)
 Choices = dict[str, dict[str, tuple[str, ...]]]
-MOST = 5000  # partial architectures looked at together; where more are left, the best by bound
-SLACK = 1e-9  # of scores, and of costs relative to their limit
+Column = tuple[str, int, int]  # group, edge, candidate
+Row = tuple[Mapping[int, float], float, float]  # column -> coefficient; the least and the most
+SLACK = 1e-9  # of a cost, relative to its limit
+TIE = 1e-7  # between scores, relative to the largest log gate: HiGHS tells no closer ones apart
+# HiGHS's tolerance is 1e-6 of any number in a programme.
+LIMIT, SCORE = 1e5, 1e3  # what a limit and the largest log gate are in it
+ROUNDING = 1e-5  # how far a rounded choice may be beyond a row
 
 
 def within(
@@ -38,137 +35,168 @@ def within(
 ) -> Choices | None:
     """The choices of largest score, each sum of `costs` at most its limit; None where none is.
 
-    The output of every cell depends on its input.
+    gates, alive and each of costs: group -> (E, O); costs are not negative. The output of every
+    cell depends on its input. Of equal scores the lower edges and candidates are taken, the same
+    on every run.
     """
-    found = _connected(space, structures, gates, alive, costs, limits)
-    return None if found is None else found[1]
-
-
-def _connected(
-    space: Space,
-    structures: Mapping[str, Structure],
-    gates: Tables,
-    alive: Tables,
-    costs: Sequence[Tables],
-    limits: Sequence[float],
-) -> tuple[float, Choices] | None:
-    """The score and the choices. Where `none` cuts a cell off, one of the edges from its inputs
-    goes without, each in turn: the nodes of such a cell are all its output.
-    """
-    found = _best(space, structures, gates, alive, costs, limits)
-    if found is None:
-        return None
-    cut = [n for n, cell in space.groups.items() if not reachable(cell, found[1][n])]
-    if not cut:
-        return found
-    name, cell = cut[0], space.groups[cut[0]]
-    real = real_candidates(cell)
-    tries = []
-    for e, edge in enumerate(cell.edges):
-        if edge.source < cell.inputs and (alive[name][e] & real[e]).any():
-            on = alive[name].clone()
-            on[e] &= real[e]
-            tries.append(_connected(space, structures, gates, {**alive, name: on}, costs, limits))
-    return max((one for one in tries if one is not None), key=lambda one: one[0], default=None)
-
-
-def _best(
-    space: Space,
-    structures: Mapping[str, Structure],
-    gates: Tables,
-    alive: Tables,
-    costs: Sequence[Tables],
-    limits: Sequence[float],
-) -> tuple[float, Choices] | None:
-    every: list[list[Option]] = []
-    owners: list[str] = []
-    for name, cell in space.groups.items():
-        tables = [cost[name] for cost in costs]
-        found = decisions(cell, structures[name], gates[name], alive[name], tables)
-        every += found
-        owners += [name] * len(found)
-    picked = best_within(every, limits)
-    if picked is None:
-        return None
-    choices: Choices = {name: {} for name in space.groups}
-    for name, option in zip(owners, picked, strict=True):
-        choices[name] |= {edge: (candidate,) for edge, candidate in option.kept}
-    return sum(option.score for option in picked), choices
+    scores = {name: _log(table) for name, table in gates.items()}
+    return _best(space.groups, structures, scores, alive, costs, limits)
 
 
 def cheapest(space: Space, structures: Mapping[str, Structure], costs: Tables) -> Choices:
-    """The choices of smallest cost: those of largest score where gates are exp(-cost)."""
-    most = max(1.0, *(float(table.max()) for table in costs.values()))
-    gates = {name: torch.exp(-table / most) for name, table in costs.items()}
+    """The choices of smallest cost. costs: group -> (E, O)."""
+    scores = {name: -table for name, table in costs.items()}
     alive = {name: every_candidate(cell) for name, cell in space.groups.items()}
-    limit = sum(float(table.sum()) for table in costs.values())
-    found = within(space, structures, gates, alive, [costs], [limit])
+    found = _best(space.groups, structures, scores, alive, [], [])
     assert found is not None
     return found
 
 
-def best_within(
-    options: Sequence[Sequence[Option]], limits: Sequence[float]
-) -> list[Option] | None:
-    """One option of each decision, of largest total score within the limits; None where none is.
+def connected(cell: Cell, gates: Tensor, alive: Tensor) -> dict[str, tuple[str, ...]]:
+    """The best cell whose output depends on its input: of largest sum of log gates, `none` counted.
 
-    A partial choice is left when its costs cannot be met any more, when another one is no worse in
-    anything, or when its Lagrangian bound is below what is known to be possible.
+    gates (E, O), alive (E, O). For a rule that lets `none` win so many edges that nothing gets
+    through; an edge keeps one candidate, or none.
+
+    Raises:
+        ValueError: nothing alive leads from the input to the output.
     """
-    fewer = [undominated(decision) for decision in options]
-    if not all(fewer):
-        return None
-    most = np.array(limits) + SLACK * np.abs(limits)
-    weights = 1 / np.maximum(np.abs(most), SLACK)
-    price, known = _price(fewer, most, weights)
-    floor = -np.inf if known is None else sum(option.score for option in known) - SLACK
-    ends = [max(_priced(o, price, weights) for o in decision) for decision in fewer]
-    least = [np.min([option.costs for option in decision], 0) for decision in fewer]
-    states: list[tuple[Option, tuple[int, ...]]] = [(Option(costs=(0.0,) * len(most)), ())]
-    for d, decision in enumerate(fewer):
-        rest, later = sum(least[d + 1 :], np.zeros(len(most))), sum(ends[d + 1 :])
-        grown: dict[Option, tuple[float, tuple[int, ...]]] = {}
-        for before, path in states:
-            for i, option in enumerate(decision):
-                total = before + option
-                room = most - np.array(total.costs)
-                bound = total.score + later + price * float(weights @ room)
-                if (room >= rest).all() and bound >= floor:
-                    grown[total] = (bound, (*path, i))
-        front = sorted(undominated(grown), key=lambda total: -grown[total][0])[:MOST]
-        states = [(total, grown[total][1]) for total in front]
-    if not states:
-        return None
-    _, path = max(states, key=lambda state: state[0].score)
-    return [decision[i] for decision, i in zip(fewer, path, strict=True)]
+    one = {"cell": Structure({}, drops=True)}
+    found = _best({"cell": cell}, one, {"cell": _log(gates)}, {"cell": alive}, [], [])
+    if found is None:
+        raise ValueError(
+            "strategy.pruning: no way from a cell's input to its output is left; prune less, or "
+            "widen space.candidates"
+        )
+    return found["cell"]
 
 
-def _price(
-    options: Sequence[Sequence[Option]], most: np.ndarray, weights: np.ndarray
-) -> tuple[float, list[Option] | None]:
-    """The smallest price of cost at which the best by score less price is within the limits.
+def _log(gates: Tensor) -> Tensor:
+    return gates.double().clamp_min(torch.finfo(torch.float32).tiny).log()
 
-    Together with that choice; None where no price brings it within them.
+
+def _best(
+    cells: Mapping[str, Cell],
+    structures: Mapping[str, Structure],
+    scores: Tables,
+    alive: Tables,
+    costs: Sequence[Tables],
+    limits: Sequence[float],
+) -> Choices | None:
+    """The choices of largest score within the limits; None where there are none.
+
+    A column of the programme is 1 where its candidate is chosen. Of equal scores a second solve
+    takes the smallest sum of weights that are fixed and grow with the column.
     """
+    columns = [
+        (name, e, o)
+        for name, cell in cells.items()
+        for e, edge in enumerate(cell.edges)
+        for o, candidate in enumerate(edge.candidates)
+        if alive[name][e, o] and (structures[name].drops or candidate != "none")
+    ]
+    rows = _structure(cells, structures, columns)
+    upper = np.ones(len(columns))
 
-    def best(price: float) -> list[Option]:
-        return [max(d, key=lambda o: _priced(o, price, weights)) for d in options]
+    def values(tables: Tables) -> np.ndarray:
+        return np.array([float(tables[name][e, o]) for name, e, o in columns])
 
-    def fits(chosen: list[Option]) -> bool:
-        return bool((np.sum([option.costs for option in chosen], 0) <= most).all())
+    for tables, limit in zip(costs, limits, strict=True):
+        spent, most = values(tables), limit + SLACK * abs(limit)
+        upper[spent > most] = 0
+        if 0 < most < np.inf:
+            unit, whole = most / LIMIT, spent.astype(np.int64)
+            if (spent == whole).all() and np.gcd.reduce(whole) > unit:
+                unit = float(np.gcd.reduce(whole))  # no sum lies between two multiples
+                most = unit * (most // unit + 0.5)
+            rows.append((dict(enumerate(np.minimum(spent, most) / unit)), -np.inf, most / unit))
+    score = values(scores)
+    score *= SCORE / (np.abs(score).max(initial=0) or 1)
+    chosen = _solve(-score, upper, rows)
+    if chosen is None:
+        return None
+    rows.append((dict(enumerate(score)), score @ chosen - TIE * SCORE, np.inf))
+    weights = np.random.default_rng(0).uniform(1, 2, len(columns)).cumsum()
+    again = _solve(weights, upper, rows)
+    choices: Choices = {name: {} for name in cells}
+    for (name, e, o), on in zip(columns, chosen if again is None else again, strict=True):
+        edge = cells[name].edges[e]
+        if on and edge.candidates[o] != "none":
+            choices[name][edge.name] = (edge.candidates[o],)
+    return choices
 
-    low, high = 0.0, 1e-3
-    if fits(best(low)):
-        return low, best(low)
-    while not fits(best(high)):
-        low, high = high, 4 * high
-        if high > 1e9:
-            return low, None
-    for _ in range(40):
-        middle = (low + high) / 2
-        low, high = (low, middle) if fits(best(middle)) else (middle, high)
-    return high, best(high)
+
+def _structure(
+    cells: Mapping[str, Cell], structures: Mapping[str, Structure], columns: Sequence[Column]
+) -> list[Row]:
+    """What makes columns an architecture: candidates an edge, inputs a node, a connected output.
+
+    Connected: a flow of 1 gets from the inputs to the output over kept edges. The flows, one an
+    edge, are the columns after `columns`.
+    """
+    rows: list[Row] = []
+    flow = len(columns)
+    for name, cell in cells.items():
+        drops, keep = structures[name].drops, structures[name].keep
+        on: list[list[int]] = [[] for _ in cell.edges]
+        real: list[list[int]] = [[] for _ in cell.edges]
+        for column, (group, e, o) in enumerate(columns):
+            if group == name:
+                on[e].append(column)
+                if cell.edges[e].candidates[o] != "none":
+                    real[e].append(column)
+        for e in range(len(cell.edges)):
+            rows.append((dict.fromkeys(on[e], 1.0), float(drops and bool(on[e])), 1.0))
+            rows.append((dict.fromkeys(real[e], 1.0) | {flow + e: -1.0}, 0.0, np.inf))
+        arriving: dict[int, float] = {}
+        for node in cell.targets:
+            into = cell.incoming(node)
+            if not drops:
+                count = min(keep[node], max(1, sum(bool(real[e]) for e in into)))
+                rows.append(({column: 1.0 for e in into for column in real[e]}, count, count))
+            net = {flow + e: 1.0 for e in into} | {flow + e: -1.0 for e in cell.outgoing(node)}
+            rows.append((net, 0.0, np.inf))
+            if cell.output == "concat" or node == cell.targets[-1]:
+                for column, sign in net.items():
+                    arriving[column] = arriving.get(column, 0.0) + sign
+        rows.append((arriving, 1.0, np.inf))
+        flow += len(cell.edges)
+    return rows
 
 
-def _priced(option: Option, price: float, weights: np.ndarray) -> float:
-    return option.score - price * float(weights @ np.array(option.costs))
+def _solve(cost: np.ndarray, upper: np.ndarray, rows: Sequence[Row]) -> np.ndarray | None:
+    """The 0s and 1s of smallest cost, each at most its `upper`; None where no rows admit any.
+
+    cost (n,), upper (n,); columns of `rows` from n on are real numbers from 0 to 1, at no cost.
+    HiGHS takes 0.999999 for a whole number; a choice that breaks a row once it is rounded is
+    forbidden, and the programme solved again.
+
+    Raises:
+        RuntimeError: HiGHS gave up.
+    """
+    from scipy.optimize import Bounds, LinearConstraint, milp  # imports for a second
+    from scipy.sparse import csr_array
+
+    n = len(cost)
+    entries = [(r, c, value) for r, (row, _, _) in enumerate(rows) for c, value in row.items()]
+    r, c, value = zip(*entries, strict=True)
+    free = np.zeros(max(c) + 1 - n)
+    matrix = csr_array((value, (r, c)), shape=(len(rows), n + len(free)))
+    low, high = (np.array([row[side] for row in rows]) for side in (1, 2))
+    result = milp(
+        np.concatenate([cost, free]),
+        integrality=np.concatenate([np.ones(n), free]),
+        bounds=Bounds(0, np.concatenate([upper, free + 1])),
+        constraints=LinearConstraint(matrix, low, high),
+        options={"mip_rel_gap": 0},
+    )
+    if result.status == 2:
+        return None
+    if result.x is None:
+        raise RuntimeError(f"budget: the solver gave up: {result.message}")
+    chosen = np.round(result.x[:n])
+    sums = matrix @ np.concatenate([chosen, result.x[n:]])
+    if (sums < low - ROUNDING).any() or (sums > high + ROUNDING).any():
+        forbidden = dict.fromkeys(np.flatnonzero(chosen).tolist(), 1.0)
+        return _solve(cost, upper, [*rows, (forbidden, 0.0, len(forbidden) - 1.0)])
+    return chosen

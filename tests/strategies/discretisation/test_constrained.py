@@ -3,16 +3,19 @@
 import itertools
 import math
 
+import numpy as np
 import pytest
+import scipy.optimize
 import torch
 from torch import Tensor
 
-from search_spaces.architecture import reachable
+from search_spaces.architecture import Architecture, reachable
 from search_spaces.space import Cell, Layer, Space, complete_edges
-from strategies.discretisation.constrained import best_within, cheapest, within
-from strategies.discretisation.decisions import Option, Structure, connected, undominated
+from strategies.discretisation.constrained import LIMIT, cheapest, connected, within
+from strategies.discretisation.decisions import Structure, every_candidate
 from strategies.discretisation.strongest import best_candidates, strongest
 from strategies.discretisation.survivors import survivors
+from supernets.final_costs import total
 
 NAMES = ["none", "skip", "small", "large"]
 
@@ -32,8 +35,10 @@ def every_edge(output: str) -> Cell:
     return Cell(1, 2, complete_edges(1, 2, NAMES), keep=None, output=output)
 
 
-def drawn(space: Space, seed: int) -> tuple[dict[str, Tensor], dict[str, Tensor], list[dict]]:
-    """Gates, what is alive, and two kinds of costs; `none` and `skip` are free."""
+def drawn(
+    space: Space, seed: int, kinds: int = 2
+) -> tuple[dict[str, Tensor], dict[str, Tensor], list[dict]]:
+    """Gates, what is alive, and kinds of costs; `none` and `skip` are free."""
     source = torch.Generator().manual_seed(seed)
     shape = {name: (len(cell.edges), cell.width) for name, cell in space.groups.items()}
     free = torch.tensor([0.0, 0.0, 1.0, 1.0])
@@ -41,25 +46,23 @@ def drawn(space: Space, seed: int) -> tuple[dict[str, Tensor], dict[str, Tensor]
     alive = {n: torch.ones(s, dtype=torch.bool) for n, s in shape.items()}
     costs = [
         {n: torch.randint(1, 20, s, generator=source) * free for n, s in shape.items()}
-        for _ in range(2)
+        for _ in range(kinds)
     ]
     return gates, alive, costs
 
 
-def by_enumeration(space: Space, drops: bool, gates, costs, limits) -> float:
-    """The largest sum of log gates of all architectures within the limits."""
+def by_enumeration(space: Space, drops: bool, gates, costs, limits, alive=None) -> float:
+    """The largest sum of log gates of all architectures within the limits; -inf without any."""
     cells = []
     for name, cell in space.groups.items():
+        on = torch.ones(gates[name].shape) if alive is None else alive[name]
+        may = [[o for o in range(4) if row[o] and (drops or o > 0)] for row in on.tolist()]
         here = []
-        for picks in itertools.product(range(-1, 4), repeat=len(cell.edges)):
+        for picks in itertools.product(*([*o] if drops and o else [-1, *o] for o in may)):
             kept = {c.name: (NAMES[o],) for c, o in zip(cell.edges, picks, strict=True) if o > 0}
-            if drops:
-                legal = -1 not in picks and reachable(cell, kept)
-            else:
-                legal = 0 not in picks and all(
-                    sum(picks[e] > 0 for e in cell.incoming(node)) == 2 for node in cell.targets
-                )
-            if legal:
+            inputs = [sum(picks[e] > 0 for e in cell.incoming(node)) for node in cell.targets]
+            most = [min(2, sum(bool(may[e]) for e in cell.incoming(n))) for n in cell.targets]
+            if reachable(cell, kept) if drops else inputs == most and 0 not in most:
                 chosen = [(e, o) for e, o in enumerate(picks) if o >= 0]
                 score = sum(math.log(float(gates[name][e, o])) for e, o in chosen)
                 spent = [sum(float(c[name][e, o]) for e, o in chosen) for c in costs]
@@ -108,25 +111,146 @@ def test_it_is_the_best_of_all(cell: Cell, rule, drops: bool, groups: int, limit
             assert choices == read
 
 
+@pytest.mark.parametrize("kinds", [1, 2, 3])
+@pytest.mark.parametrize(
+    ("cell", "groups"),
+    [(two_inputs(), 1), (every_edge("concat"), 2), (every_edge("last"), 2)],
+    ids=["two-inputs", "every-edge", "every-edge-to-the-last-node"],
+)
+def test_it_is_the_best_of_what_is_alive(cell: Cell, groups: int, kinds: int):
+    space, drops = toy(cell, groups), cell.keep is None
+    structures = {n: Structure.of_space(c) for n, c in space.groups.items()}
+    fitted = 0
+    for seed in range(8):
+        gates, alive, costs = drawn(space, seed, kinds)
+        source = torch.Generator().manual_seed(seed)
+        for name, table in alive.items():
+            table &= torch.rand(table.shape, generator=source) > 0.35
+            gates[name][:, 0] += 0.5  # `none` would cut cells off
+            gates[name][~table] = 1.0  # counts for nothing
+        limits = torch.randint(0, 60, (kinds,), generator=source).tolist()
+        best = by_enumeration(space, drops, gates, costs, limits, alive)
+        choices = within(space, structures, gates, alive, costs, limits)
+        assert (choices is None) == (best == -math.inf)
+        if choices is not None:
+            fitted += 1
+            assert score_of(space, drops, choices, gates) == pytest.approx(best)
+            for tables, limit in zip(costs, limits, strict=True):
+                assert total(Architecture.of(space, choices), space, tables) <= limit
+    assert fitted > 0
+
+
+def test_what_the_solver_calls_within_a_limit_and_is_not_is_not_taken(monkeypatch):
+    """A solver that lets costs pass their limit by a fifth, as HiGHS may by a millionth."""
+    solver, calls = scipy.optimize.milp, 0
+
+    def loose(cost, *, constraints, **options):
+        nonlocal calls
+        calls += 1
+        most = np.where(np.isclose(constraints.ub, LIMIT), 1.2 * LIMIT, constraints.ub)
+        rows = scipy.optimize.LinearConstraint(constraints.A, constraints.lb, most)
+        return solver(cost, constraints=rows, **options)
+
+    monkeypatch.setattr(scipy.optimize, "milp", loose)
+    space = toy(two_inputs(), 1)
+    structures = {n: Structure.of_space(c) for n, c in space.groups.items()}
+    for seed in range(4):
+        gates, alive, (costs,) = drawn(space, seed, 1)
+        costs = {name: 0.3137 * table.double() for name, table in costs.items()}  # no whole numbers
+        best = by_enumeration(space, False, gates, [costs], [7.0])
+        choices = within(space, structures, gates, alive, [costs], [7.0])
+        assert choices is not None
+        assert score_of(space, False, choices, gates) == pytest.approx(best)
+    assert calls > 8  # two a choice where none was wrong
+
+
+def test_a_solver_that_gives_up_is_one_line(monkeypatch):
+    result = scipy.optimize.OptimizeResult(status=4, x=None, message="out of memory")
+    monkeypatch.setattr(scipy.optimize, "milp", lambda *_, **__: result)
+    space = toy(two_inputs(), 1)
+    gates, alive, costs = drawn(space, 0)
+    structures = {n: Structure.of_space(c) for n, c in space.groups.items()}
+    with pytest.raises(RuntimeError, match="budget: the solver gave up: out of memory"):
+        within(space, structures, gates, alive, costs, [9.0, 9.0])
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_it_is_the_best_of_all_where_thousands_of_partial_choices_compete(seed: int):
+    """By a dynamic programme over two whole-numbered costs; larger gates cost more."""
+    names = ["none", "a", "b", "c", "d", "e"]
+    cell, limits = Cell(1, 5, complete_edges(1, 5, names), keep=None), (600, 600)
+    space, edges = toy(cell, 1), len(cell.edges)
+    source = torch.Generator().manual_seed(seed)
+    costs = [torch.randint(1, 100, (edges, 6), generator=source) for _ in limits]
+    for table in costs:
+        table[:, 0] = 0
+    noise = 0.5 * torch.randn(edges, 6, generator=source)
+    gates = (0.02 * sum(costs) + noise).softmax(1).double()
+    best = np.full([limit + 1 for limit in limits], -np.inf)  # by what is spent
+    best[0, 0] = competing = 0
+    for e in range(edges):
+        grown = np.full_like(best, -np.inf)
+        for o in range(6):
+            a, b = (int(table[e, o]) for table in costs)
+            there, score = grown[a:, b:], math.log(gates[e, o])
+            np.maximum(there, best[: 601 - a, : 601 - b] + score, out=there)
+        best = grown
+        front = np.maximum.accumulate(np.maximum.accumulate(best, 0), 1)
+        cheaper = np.pad(front, ((1, 0), (1, 0)), constant_values=-np.inf)
+        undominated = best > np.maximum(cheaper[:-1, 1:], cheaper[1:, :-1])
+        competing = max(competing, int(undominated.sum()))
+    assert competing > 5000
+    structures = {"g0": Structure.of_space(cell)}
+    alive = {"g0": every_candidate(cell)}
+    found = within(space, structures, {"g0": gates}, alive, [{"g0": t} for t in costs], limits)
+    assert found is not None
+    kept = [found["g0"].get(edge.name, ("none",))[0] for edge in cell.edges]
+    score = sum(math.log(gates[e, names.index(name)]) for e, name in enumerate(kept))
+    assert score == pytest.approx(best.max(), abs=1e-9)
+
+
+def test_equal_scores_go_to_the_lower_edges_and_candidates():
+    """As the rule does it, and within limits the same again."""
+    space = toy(two_inputs(), 2)
+    structures = {n: Structure.of_space(c) for n, c in space.groups.items()}
+    _, alive, costs = drawn(space, 0)
+    gates = {name: torch.full(table.shape, 0.25) for name, table in alive.items()}
+    read = {n: strongest(c, gates[n], alive[n]) for n, c in space.groups.items()}
+    assert within(space, structures, gates, alive, costs, [400, 400]) == read
+    for table in alive.values():
+        table[:, 1] = False  # without the free candidate limits bite
+    first = within(space, structures, gates, alive, costs, [55, 90])
+    assert first is not None
+    assert first != {n: strongest(c, gates[n], alive[n]) for n, c in space.groups.items()}
+    assert within(space, structures, gates, alive, costs, [55, 90]) == first
+
+
+def test_one_candidate_an_edge_leaves_nothing_to_score():
+    """Its gate is 1, the log of it 0; it costs nothing either, and any limit is met."""
+    space = toy(Cell(1, 1, complete_edges(1, 1, ["skip"]), keep=1), 1)
+    structures = {n: Structure.of_space(c) for n, c in space.groups.items()}
+    free = {"g0": torch.zeros(1, 1)}
+    only = {"g0": {"0-1": ("skip",)}}
+    alive = {"g0": torch.ones(1, 1, dtype=torch.bool)}
+    for limit in (0.0, 1.0, math.inf):
+        assert within(space, structures, {"g0": torch.ones(1, 1)}, alive, [free], [limit]) == only
+    assert cheapest(space, structures, free) == only
+
+
 def test_by_hand():
     """Gates 0.6, 0.3, 0.1 at costs 5, 2, 0, twice: of 7 the best is one dear and one middle."""
-    decision = [
-        Option((("e", str(cost)),), math.log(gate), (float(cost),))
-        for gate, cost in ((0.6, 5), (0.3, 2), (0.1, 0))
-    ]
-    for limit, spent in ((10, [5, 5]), (9, [2, 5]), (7, [2, 5]), (6, [0, 5]), (4, [2, 2])):
-        picked = best_within([decision, decision], (limit,))
-        assert picked is not None
-        if limit != 6:  # 5 + 0: log 0.06; 2 + 2: log 0.09
-            assert sorted(option.costs[0] for option in picked) == spent
-        else:
-            assert [option.costs[0] for option in picked] == [2, 2]
-    assert best_within([decision, decision], (-1,)) is None
-
-
-def test_undominated():
-    options = [Option((), s, (c, d)) for s, c, d in ((1, 5, 5), (2, 5, 5), (2, 4, 6), (0, 9, 9))]
-    assert {(o.score, *o.costs) for o in undominated(options)} == {(2, 5, 5), (2, 4, 6)}
+    space = toy(Cell(1, 1, complete_edges(1, 1, ["free", "middle", "dear"]), keep=1), 2)
+    spent = {"free": 0, "middle": 2, "dear": 5}
+    gates = {name: torch.tensor([[0.1, 0.3, 0.6]]) for name in space.groups}
+    costs = {name: torch.tensor([[0.0, 2.0, 5.0]]) for name in space.groups}
+    alive = {name: table > 0 for name, table in gates.items()}
+    structures = {n: Structure.of_space(c) for n, c in space.groups.items()}
+    # of 6, 5 + 0: log 0.06; 2 + 2: log 0.09
+    for limit, best in ((10, [5, 5]), (9, [2, 5]), (7, [2, 5]), (6, [2, 2]), (4, [2, 2])):
+        found = within(space, structures, gates, alive, [costs], [limit])
+        assert found is not None
+        assert sorted(spent[kept] for cell in found.values() for (kept,) in cell.values()) == best
+    assert within(space, structures, gates, alive, [costs], [-1]) is None
 
 
 def test_what_is_not_alive_is_not_chosen():
