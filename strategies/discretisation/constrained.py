@@ -36,8 +36,8 @@ def within(
     """The choices of largest score, each sum of `costs` at most its limit; None where none is.
 
     gates, alive and each of costs: group -> (E, O); costs are not negative. The output of every
-    cell depends on its input. Of equal scores the lower edges and candidates are taken, the same
-    on every run.
+    cell depends on its input. Of equal scores (closer than TIE) the lower edges and candidates
+    are taken, the same on every run.
     """
     scores = {name: _log(table) for name, table in gates.items()}
     return _best(space.groups, structures, scores, alive, costs, limits)
