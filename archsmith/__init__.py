@@ -9,7 +9,7 @@ __all__ = ["find"]
 
 
 def __getattr__(name: str) -> Any:
-    """Imports `find` on first use: the command line starts without torch."""
+    """Imports `find` on first use, so that the command line starts without torch."""
     if name == "find":
         from archsmith.library import find
 

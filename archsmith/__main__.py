@@ -5,8 +5,8 @@ from pathlib import Path
 
 
 def main() -> None:
-    """Starts the command line. The packages beside this one are found before any of the same name
-    elsewhere: a folder of the user's on PYTHONPATH may hold a `strategies` of its own."""
+    """Starts the command line. Our packages come first on the import path, because a folder on the
+    user's PYTHONPATH may also contain a package called `strategies`."""
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
     from archsmith.cli.main import main as start
 

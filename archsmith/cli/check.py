@@ -1,4 +1,4 @@
-"""`task=check`: what a run will meet, before it trains: images, a fitting stem, time, memory."""
+"""`task=check`: a report before training on images, a suitable stem, time and memory."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -21,9 +21,9 @@ from archsmith.train.runtime import describe_device
 from search_spaces.space import Space
 
 FORMAT = "archsmith.preflight/1"
-IMBALANCE = 3.0  # largest class over smallest; a run warns from 10 on (archsmith.data.roles)
-FEW = 10  # images of a class
-LARGE = 128  # pixels from which the stem that divides by 8 leaves cells maps of 4 and more
+IMBALANCE = 3.0  # largest class over smallest; a run warns only at 10 (archsmith.data.roles)
+FEW = 10  # a class with fewer images than this gets a warning
+LARGE = 128  # pixels; from here on the stem of stride 8 leaves feature maps of at least 4
 
 
 def check(
@@ -33,16 +33,17 @@ def check(
     command: str,
     phases: Sequence[str],
 ) -> str:
-    """The report as text; also `preflight.txt` and `preflight.json` in the folder.
+    """Returns the report as text; writes `preflight.txt` and `preflight.json` to the folder.
 
     Args:
-        survey: looks at the files of a folder of images; None for other data.
-        command: what starts the run itself.
-        phases: those that are to be checked, where the job needs them.
+        survey: inspects the files of an image folder; None for other data.
+        command: the command that starts the run itself.
+        phases: the phases to check; those that the job does not need are left out.
 
     Raises:
-        DataError: there are unreadable files that the run would refuse; the report names them all.
-        ConfigError: settings that cannot work together.
+        DataError: some files are unreadable and the run would refuse them; the report lists them
+            all.
+        ConfigError: the settings are incompatible.
     """
     files = survey() if survey is not None else None
     if files is not None and files.refused:
@@ -67,7 +68,7 @@ def check(
     return _write(folder, report)
 
 
-# -- what there is
+# -- data, stem, warnings
 # -------------------------------------------------------------------------------------------
 
 
@@ -78,14 +79,14 @@ def _data(job: Job, files: Survey | None) -> dict[str, Any]:
         "name": data.name,
         "input_shape": list(data.input_shape),
         "classes": len(data.classes),
-        "train": dict(zip(data.classes, labels, strict=True)),  # val, too, where it is a part
+        "train": dict(zip(data.classes, labels, strict=True)),  # includes val if it has a folder
         "test": files.images["test"] if files else None,
         "skipped": data.skipped,
     }
 
 
 def suggested_stem(space: Space, final: Space) -> dict[str, Any]:
-    """The stems of supernet and final network, and the one that fits the images' size."""
+    """The stems of supernet and final network, and the one that suits the image size."""
     _, height, width = space.input_shape
     fitting = "imagenet" if min(height, width) >= LARGE else "small"
     choice = "stem" in space.settings
@@ -100,7 +101,7 @@ def suggested_stem(space: Space, final: Space) -> dict[str, Any]:
 
 
 def warnings_of(report: Mapping[str, Any]) -> list[str]:
-    """What a person should look at before the run; from `data` and `stem` of the report."""
+    """Warnings for the user before the run, from `data` and `stem` of the report."""
     found = []
     counts = report["data"]["train"]
     most, fewest = max(counts, key=counts.get), min(counts, key=counts.get)

@@ -1,4 +1,4 @@
-"""How the report of `task=check` reads."""
+"""The text form of the report of `task=check`."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,7 +7,7 @@ from archsmith.data.listing import PassedOver
 
 
 def check_text(report: Mapping[str, Any]) -> str:
-    """The report of `check` as lines; of files alone where a run would refuse them."""
+    """The report of `check` as lines; only the files if a run would refuse them."""
     lines: list[str] = []
     if report.get("files"):
         lines += _of_files(report["files"])

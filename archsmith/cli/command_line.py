@@ -1,4 +1,4 @@
-"""Command lines that a user can type as printed: the run's own again, and what may follow it."""
+"""Command lines to copy and paste: the one that repeats a run, and those that may follow it."""
 
 import os
 import re
@@ -17,14 +17,14 @@ from omegaconf import OmegaConf
 
 from archsmith.errors import ConfigError
 
-OWN = Path(__file__).resolve().parents[2]  # where run.py lies
+OWN = Path(__file__).resolve().parents[2]  # the folder of run.py
 PLACE = ("hydra.run.dir", "hydra.sweep.dir", "hydra.mode")
-LONGER = 10  # times the epochs of retraining
+LONGER = 10  # factor on the retraining epochs
 SEEDS = "seed=0,1,2"
 
 
 def program() -> str:
-    """What starts Archsmith, as it was started: the console script, or Python with run.py."""
+    """The words that started this process: the console script, or Python with run.py."""
     started = Path(sys.argv[0])
     if started.suffix != ".py":
         found = shutil.which(started.name)
@@ -35,14 +35,14 @@ def program() -> str:
 
 
 def python() -> str:
-    """This interpreter: by its short name where that is the one that is found."""
+    """This interpreter: `python` if that is what the PATH finds, else its full path."""
     return "python" if shutil.which("python") == sys.executable else shlex.quote(sys.executable)
 
 
 def options_first(arguments: Sequence[str]) -> list[str]:
-    """The same arguments with options such as -m before all overrides, as Hydra's parser wants.
+    """The same arguments with options such as -m before all overrides, as Hydra's parser requires.
 
-    Raises SystemExit, as that parser does, for an unknown option.
+    Raises SystemExit for an unknown option, as that parser does.
     """
     overrides = list(get_args_parser().parse_intermixed_args(list(arguments)).overrides)
     options: list[str] = []
@@ -56,7 +56,7 @@ def options_first(arguments: Sequence[str]) -> list[str]:
 
 
 def check_options(arguments: Sequence[str]) -> None:
-    """Raises ConfigError for options that would leave Archsmith's own configuration out."""
+    """Raises ConfigError for options that would bypass Archsmith's own configuration."""
     given = get_args_parser().parse_known_args(list(arguments))[0]
     if given.config_path is None and given.config_name is None:
         return
@@ -71,18 +71,18 @@ def check_options(arguments: Sequence[str]) -> None:
 
 
 def shown(path: Path) -> str:
-    """A path as seen from the present folder, where it lies below that."""
+    """A path relative to the working directory if it lies below it, else unchanged."""
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
 def setting_of(override: str) -> str:
-    """The setting or group that an override changes: `data.root` of `+data.root=photos`."""
+    """The setting or group that an override changes: `data.root` for `+data.root=photos`."""
     return override.lstrip("+~").partition("=")[0].partition("@")[0]
 
 
 @dataclass(frozen=True)
 class CommandLine:
-    """A command: words before its overrides, and these, unquoted."""
+    """A command: the words before its overrides, and the overrides, unquoted."""
 
     start: tuple[str, ...]
     overrides: tuple[str, ...]
@@ -91,7 +91,8 @@ class CommandLine:
         return " ".join([*self.start, *map(shlex.quote, self.overrides)])
 
     def without(self, *names: str) -> "CommandLine":
-        """Without the overrides of these settings and groups, and of what is below them."""
+        """A copy without the overrides of these settings and groups and of everything below
+        them."""
         below = tuple(name + end for name in names for end in (".", "/"))
         kept = (
             override
@@ -101,13 +102,13 @@ class CommandLine:
         return replace(self, overrides=tuple(kept))
 
     def having(self, **settings: Any) -> "CommandLine":
-        """With these settings in the place of what was said of them."""
+        """A copy in which these settings replace earlier overrides of them."""
         said = tuple(f"{name}={value}" for name, value in settings.items())
         rest = [o for o in self.overrides if setting_of(o) not in settings]
         return replace(self, overrides=(*rest, *said))
 
     def changes(self, group: str) -> bool:
-        """Whether settings or parts of a group's choice are overridden."""
+        """Whether the command line overrides settings or nested choices of a group."""
         below = (f"{group}.", f"{group}/")
         return any(setting_of(override).startswith(below) for override in self.overrides)
 
@@ -118,7 +119,7 @@ def swept() -> bool:
 
 
 def typed() -> CommandLine:
-    """This run's command, without what only a sweep adds."""
+    """This run's command, without the overrides that only a sweep adds."""
     given = HydraConfig.get().overrides
     placed = [one for one in given.hydra if setting_of(one) != "hydra.mode"]
     if swept():
@@ -127,7 +128,7 @@ def typed() -> CommandLine:
 
 
 def _start() -> tuple[str, ...]:
-    """The user's own PYTHONPATH, the program, and where own choices lie."""
+    """The user's own PYTHONPATH, the program, and `--config-dir` if it was given."""
     given = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     paths = [path for path in given if path not in ("", str(OWN))]
     before = [f"PYTHONPATH={shlex.quote(os.pathsep.join(paths))}"] if paths else []
@@ -145,9 +146,9 @@ def next_commands(
     folder: Path,
     following: Following,
 ) -> list[str]:
-    """What may follow a run, each as it can be typed from where the run was started.
+    """Commands that may follow a run, to be typed in the directory where the run was started.
 
-    `following` is that of its task (`archsmith/cli/tasks.py`).
+    `following` comes from the run's task (`archsmith/cli/tasks.py`).
     """
     here = shown(folder)
     look = [f"tensorboard --logdir {shlex.quote(here)}"] * (folder / "tensorboard").is_dir()
@@ -157,19 +158,20 @@ def next_commands(
 
 
 def nothing(*_: object) -> list[str]:
-    """Nothing follows."""
+    """For tasks without a next command."""
     return []
 
 
 def then(task: str) -> Following:
-    """The same settings go on in the same folder."""
+    """The same command with another task, in the same folder."""
     return lambda line, config, results, here: [str(line.having(task=task))]
 
 
 def others(
     line: CommandLine, config: Mapping[str, Any], results: Mapping[str, Any], here: str
 ) -> list[str]:
-    """A longer retraining of what was found; other strategies and seeds; all beside each other."""
+    """A longer retraining of the found architecture, a sweep over strategies and seeds, a
+    comparison."""
     epochs = LONGER * config["retrain"]["epochs"]
     longer = line.without("weights", "resume", "budget", *PLACE).having(
         task="all", architecture=_value(here), **{"retrain.epochs": epochs}
@@ -190,7 +192,7 @@ def _compare(runs: str) -> str:
 
 
 def _value(path: str) -> str:
-    """A path as the value of an override, quoted where Hydra's grammar needs it."""
+    """A path as the value of an override, quoted if Hydra's grammar requires it."""
     if re.fullmatch(r"[\w./~-]+", path):
         return path
     escaped = path.replace("\\'", "\\\\'").replace("'", "\\'")

@@ -1,4 +1,4 @@
-"""What a step on large images takes, from steps on small ones: maps grow with the images' area."""
+"""Estimates a step on large images from steps on small ones: feature maps scale with image area."""
 
 import time
 from collections.abc import Callable
@@ -11,18 +11,18 @@ from archsmith.train.available import Memory, memory_of
 from archsmith.train.memory_probe import step_memory
 from search_spaces.space import Space
 
-SIDE = {"small": 32, "imagenet": 128}  # stem -> the smaller side of the small images
-SMALLER = 4  # times in each side, from which on it is worth it
-FEW, MORE = 2, 16  # images of the timed batches, in each part
-PLAUSIBLE = 3.0  # seconds of a step up to which it is measured itself
-Prepared = Callable[[int], Callable[[], object]]  # images of a batch -> a step on so many
+SIDE = {"small": 32, "imagenet": 128}  # stem -> shorter side of the small images
+SMALLER = 4  # least reduction per side at which an estimate is worthwhile
+FEW, MORE = 2, 16  # images per micro-batch in the two timed batches
+PLAUSIBLE = 3.0  # seconds; a step of at most this is measured directly
+Prepared = Callable[[int], Callable[[], object]]  # batch size -> a step on that many images
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Of a step: bytes at its peak, and seconds.
+    """Peak memory in bytes and seconds of one step.
 
-    `low` is as if only that grew which grew from few images to more, `high` as if all did.
+    `low` extrapolates the growth between the two batch sizes, `high` scales all of the time.
     """
 
     bytes: int
@@ -34,14 +34,14 @@ class Estimate:
         return {"median": (self.low + self.high) / 2, "low": self.low, "high": self.high}
 
     def plausible(self, memory: Memory) -> bool:
-        """Whether it is worth measuring: short, and in half the memory that is free."""
+        """Whether the step can be measured: it is short and fits into half the free memory."""
         return self.seconds["median"] <= PLAUSIBLE and self.bytes <= memory.free / 2
 
 
 def shrunk(space: Space) -> tuple[Space, float]:
-    """The space for smaller images, and how many of these have the pixels of a large one.
+    """The space at a smaller image size, and the ratio of pixels, large over small.
 
-    The number is 1 where the images are not large.
+    The ratio is 1 if the images are not large.
     """
     C, H, W = space.input_shape
     times = min(H, W) // SIDE.get(space.stem, min(SIDE.values()))
@@ -52,7 +52,8 @@ def shrunk(space: Space) -> tuple[Space, float]:
 
 
 def estimated(prepared: Prepared, images: float, parts: int, device: torch.device) -> Estimate:
-    """Of a step on `images` images of the size that `prepared` takes, computed in `parts` parts."""
+    """Estimates a step on `images` images of the size that `prepared` uses, in `parts`
+    micro-batches."""
     few, more = (parts * size for size in (FEW, MORE))
     need = step_memory(prepared, parts)(images)
     took = [min(timed(prepared(size), device, time.perf_counter)) for size in (few, more)]
@@ -62,5 +63,5 @@ def estimated(prepared: Prepared, images: float, parts: int, device: torch.devic
 
 
 def measurable(estimate: Estimate | None, device: torch.device) -> bool:
-    """Whether to measure a step of which this is foreseen; None: of images that are not large."""
+    """Whether to measure a step with this estimate; None means that the images are not large."""
     return estimate is None or estimate.plausible(memory_of(device))

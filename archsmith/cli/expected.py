@@ -1,6 +1,6 @@
-"""What a search and a retraining will take.
+"""Expected time and memory of a search and a retraining.
 
-It is measured on a few steps, or only estimated where these would take long or much memory.
+Measured on a few steps, or only estimated if those would take too much time or memory.
 """
 
 import itertools
@@ -29,7 +29,7 @@ from strategies.strategy import Strategy
 from supernets.forms import use_form
 from supernets.network import final_network
 
-DRAWS = 3  # architectures of which a retraining's step is timed
+DRAWS = 3  # architectures for which a retraining step is timed
 RANGE: dict[str, Callable[[list[float]], float]] = {
     "median": statistics.median,
     "low": min,
@@ -38,7 +38,7 @@ RANGE: dict[str, Callable[[list[float]], float]] = {
 
 
 def expected_search(job: Job) -> dict[str, Any] | None:
-    """Time and memory of the search; None without one."""
+    """Time and memory of the search; None if there is none."""
     seed_everything(job.seed)
     strategy = job.strategy(job.space)
     if not strategy.searches:
@@ -67,7 +67,7 @@ def expected_search(job: Job) -> dict[str, Any] | None:
 
 
 def _measured_search(job: Job, strategy: Strategy, roles: Roles) -> tuple[dict[str, float], float]:
-    """Seconds of a step of the real supernet, and of what an epoch measures."""
+    """Seconds of a step of the real supernet, and of the evaluations after an epoch."""
     net = job.supernet(strategy)
     strategy.micro_batches = job.search.micro_batches
     timing = timed_epoch(net, strategy, roles, time.perf_counter)
@@ -76,7 +76,7 @@ def _measured_search(job: Job, strategy: Strategy, roles: Roles) -> tuple[dict[s
 
 
 def _measuring(step: float, roles: Roles) -> float:
-    """Seconds of what an epoch measures, by those of a step: a forward pass is a third of one."""
+    """Seconds of the evaluations after an epoch, taking a forward pass as a third of a step."""
     passes = 1 if roles.val is None else 2
     return 2 * (len(roles.statistics) + len(roles.select)) * step / (3 * passes)
 
@@ -99,7 +99,7 @@ def _foreseen_search(job: Job, images: int) -> Estimate | None:
 
 
 def expected_retraining(job: Job) -> dict[str, Any]:
-    """Time and memory of the retraining, of the given architecture or of some drawn ones."""
+    """Time and memory of the retraining, for the given architecture or for a few random ones."""
     seed_everything(job.seed)
     draw = RandomSearch(job.space)
     some: Sequence[Architecture] = (
@@ -129,7 +129,7 @@ def expected_retraining(job: Job) -> dict[str, Any]:
 def _retraining_steps(
     job: Job, space: Space, some: Sequence[Architecture], loader: Loader
 ) -> list[list[float]]:
-    """Seconds of steps of each architecture's network, of fewer once they took `LONG`."""
+    """Seconds of the timed steps per architecture; stops early once they have taken `LONG`."""
     seconds: list[list[float]] = []
     for architecture in some:
         if sum(map(sum, seconds)) > LONG:
@@ -152,7 +152,7 @@ def _foreseen_retraining(
 def _training_step(
     job: Job, space: Space, architecture: Architecture, loader: Loader, images: int
 ) -> Callable[[], object]:
-    """A step of the retraining, on random images of the space's size."""
+    """A retraining step on random images of the space's size."""
     auxiliary = job.recipe.auxiliary_weight > 0
     net = final_network(space, architecture, auxiliary=auxiliary).to(job.device)
     use_form(net, job.form, job.device)
@@ -161,18 +161,18 @@ def _training_step(
 
 
 def _images(loader: Loader) -> int:
-    """Of a batch."""
+    """Images in a batch."""
     return min(loader.batch_size, len(loader.index))
 
 
 def _memory(job: Job, estimate: Estimate | None) -> dict[str, Any]:
-    """The peak so far, plus a step where one is only foreseen."""
+    """The peak so far, plus the estimate of a step that was not run."""
     step = 0 if estimate is None else estimate.bytes
     return {"peak_memory_bytes": peak_memory(job.device) + step, "measured": estimate is None}
 
 
 def _loading(loader: Loader) -> float:
-    """Median seconds a batch of images takes to be read and augmented."""
+    """Median seconds to read and augment a batch."""
     seconds, began = [], time.perf_counter()
     for _ in itertools.islice(loader, 7):
         seconds.append(time.perf_counter() - began)

@@ -1,6 +1,7 @@
-"""What `architecture=<run directory>` brings besides cells: the names, seed and images of its run.
+"""What `architecture=<run directory>` provides besides cells: names, seed and images of its run.
 
-The folder may be somebody else's: nothing of it names code, and what is odd in it is not taken.
+The folder may be someone else's, so it is untrusted: values that name code, or that fail
+validation, are ignored.
 """
 
 import json
@@ -16,18 +17,19 @@ from search_spaces.genotype import PUBLISHED
 
 @dataclass(frozen=True)
 class GivenRun:
-    """A folder's word for itself; `data` is None where its images cannot be read again by it."""
+    """What the run directory records; `data` is None if its settings cannot load the images
+    again."""
 
-    names: Mapping[str, str]  # strategy, space, data: those that are known
+    names: Mapping[str, str]  # strategy, space, data; unknown ones are missing
     seed: int | None = None
     data: Mapping[str, Any] | None = None
     fingerprint: str | None = None
 
 
 def given_run(architecture: Any, known_data: Mapping[str, Mapping[str, Any]]) -> GivenRun | None:
-    """What is known of a given architecture; None where there is none.
+    """What is known about a given architecture; None if none is given.
 
-    known_data: name -> the settings of every kind of images that we can read.
+    known_data: name -> settings, for every data set in `conf/data`.
     """
     if not isinstance(architecture, str):
         return None
@@ -49,7 +51,8 @@ def given_run(architecture: Any, known_data: Mapping[str, Mapping[str, Any]]) ->
 
 
 def _names_of_file(path: Path, of_meta: set[str]) -> dict[str, str]:
-    """The space of an architecture file, and the first of these that its meta knows."""
+    """The space of an architecture file, and the strategy: the first of `of_meta` that its meta
+    has."""
     file = _object(path)
     meta, space = file.get("meta"), file.get("space")
     said = (
@@ -62,7 +65,7 @@ def _names_of_file(path: Path, of_meta: set[str]) -> dict[str, str]:
 
 
 def _words(found: Mapping[str, Any], longest: int = 60) -> dict[str, str]:
-    """Those that can be part of a folder's name."""
+    """The values that can be part of a folder name."""
     return {
         key: value
         for key, value in found.items()
@@ -71,7 +74,7 @@ def _words(found: Mapping[str, Any], longest: int = 60) -> dict[str, str]:
 
 
 def _readable(settings: Any, known: Mapping[str, Any] | None) -> bool:
-    """Whether settings of images are those of a kind that we know, with values and no more."""
+    """Whether these are settings of a data set in `conf/data`, with plain values only."""
     if not isinstance(settings, Mapping) or known is None or set(settings) - set(known):
         return False
     fixed = all(settings.get(key) == known[key] for key in ("_target_", "dataset") if key in known)
@@ -79,7 +82,7 @@ def _readable(settings: Any, known: Mapping[str, Any] | None) -> bool:
 
 
 def _plain(value: Any) -> bool:
-    """No name of code, and nothing that would be resolved."""
+    """Whether it contains no Hydra key such as `_target_` and no interpolation."""
     if isinstance(value, Mapping):
         return not any(str(key).startswith("_") for key in value) and _plain(list(value.values()))
     if isinstance(value, Sequence) and not isinstance(value, str):
@@ -88,7 +91,7 @@ def _plain(value: Any) -> bool:
 
 
 def _object(path: Path) -> dict[str, Any]:
-    """The JSON object in a file; {} where there is none: who needs it says what is wrong."""
+    """The JSON object in a file; {} if there is none, which the caller reports."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):

@@ -1,6 +1,6 @@
-"""The command line: runs a task (`archsmith/cli/tasks.py`), and errors become exit codes.
+"""The command line: runs a task (`archsmith/cli/tasks.py`) and turns errors into exit codes.
 
-`archsmith/cli/objects.py` makes objects of the configuration, and everything below takes plain
+`archsmith/cli/objects.py` builds objects from the configuration; all code below it takes plain
 objects.
 """
 
@@ -29,13 +29,13 @@ from archsmith.parallel import distributed
 from archsmith.train import nni_trial
 
 log = logging.getLogger(__name__)
-# Filled once Hydra is done: what fails before is the command line's fault.
+# Filled once Hydra has composed the configuration: earlier failures are command-line errors.
 composed: list[DictConfig] = []
 naming.register()
 
 
 class Ended(BaseException):
-    """A run's error on its way home: for an Exception, Hydra prints a line of its own."""
+    """Carries a run's error through Hydra, which prints a line of its own for an `Exception`."""
 
     def __init__(self, error: Exception):
         super().__init__(error)
@@ -44,11 +44,12 @@ class Ended(BaseException):
 
 @contextmanager
 def told() -> Iterator[None]:
-    """What a run raises goes through Hydra untold, and a refused one leaves no folder.
+    """A context manager that passes a run's exceptions through Hydra; `main` reports them.
 
-    A job of a sweep says at once why it fails: Hydra tells only when all have ended. A launcher may
-    run it in another process: there signals are listened to, and an error goes home as its line and
-    exit code.
+    A run refused for its settings or data leaves no folder. A job of a sweep logs its error at
+    once, as Hydra reports only after the last job. A launcher may run it in another process: there
+    it installs signal handlers, and the error is sent back as a `JobError`, a line and an exit
+    code.
     """
     folder = Path(HydraConfig.get().runtime.output_dir)
     if HydraConfig.get().mode != RunMode.MULTIRUN:
@@ -82,16 +83,16 @@ def app(config: DictConfig) -> float | None:
 
 
 def run_task(config: DictConfig) -> float | None:
-    """As `app`, and raises what goes wrong."""
+    """Runs the task like `app`, but lets every exception through."""
     task = task_of(config)
     return task.function(task, naming.inherited(config, HydraConfig.get()))
 
 
 def main() -> None:
-    """The command line: one clear line and a documented exit code for whatever goes wrong."""
+    """The entry point: every failure ends in one clear line and a documented exit code."""
     os.environ["HYDRA_FULL_ERROR"] = "1"
     where = [str(CONF.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
-    os.environ["PYTHONPATH"] = os.pathsep.join(where)  # for the processes of a launcher
+    os.environ["PYTHONPATH"] = os.pathsep.join(where)  # inherited by a launcher's processes
     bug: BaseException | None = None
     escape_output()
     try:

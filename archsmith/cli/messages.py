@@ -1,4 +1,4 @@
-"""What the command line says: errors as one line with an exit code, and what can be chosen."""
+"""What the command line prints: errors as one line with an exit code, and the choices there are."""
 
 import difflib
 import errno
@@ -23,9 +23,9 @@ from archsmith.errors import (
 from archsmith.result.limits import budget_line
 from archsmith.train.doubts import doubts, interval
 
-DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)  # nothing more can be written
-WIDTH = 120  # of a line about a choice
-WORKERS = ("joblib", "submitit", "ray")  # whose errors say that a job's process is gone
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)  # the disk accepts no more writes
+WIDTH = 120  # columns of a line about a choice
+WORKERS = ("joblib", "submitit", "ray")  # their errors mean that a job's process died
 LEFT = (
     "report.html", "architecture.json", "cell_*.svg", "metrics.jsonl", "results.json",
     "weights.safetensors", "export",
@@ -62,11 +62,11 @@ BUILT_IN = {
         "basic": "One job after the other, here (the default).",
         "submitit_local": "As slurm does, but here and all at once: to try it.",
     }
-}  # choices that are not ours
+}  # choices that come from Hydra or its plugins
 
 
 def list_choices(conf: Path) -> str:
-    """Every choice of every group with what the comment at the head of its YAML says first."""
+    """Every choice of every group, with the start of the comment at the head of its YAML."""
     lines = []
     for group, title in LISTED.items():
         lines += ["", title]
@@ -89,10 +89,9 @@ def _comment(path: Path) -> str:
 def explain(
     error: BaseException, conf: Path, known_settings: Callable[[], list[str]], *, composed: bool
 ) -> tuple[int, str | None]:
-    """Exit code and one line for an error; no line for a bug of ours, whose traceback should be
-    seen.
+    """Exit code and one line for an error; no line for a bug of ours, whose traceback is shown.
 
-    Before the configuration is `composed` every error is one of the command line.
+    Until the configuration is `composed`, every error counts as a command-line error.
     """
     for cause in _chain(error):
         if isinstance(cause, Failure):
@@ -140,7 +139,7 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 def _configuration_line(
     error: BaseException, conf: Path, known_settings: Callable[[], list[str]]
 ) -> str:
-    """Hydra's message in one line, with the nearest name that exists."""
+    """Hydra's message in one line, with the closest existing name."""
     text = str(error)
     option = re.search(r"Could not (?:find|load) '([^']+)'", text)
     if option:
@@ -163,7 +162,7 @@ def _configuration_line(
         return f"unknown setting '{key}'{_nearest(key, known)}; see {program()} --help"
     groups = _not_choices(conf)
     if groups and (isinstance(error, TypeError) or "Config group override must be" in text):
-        # Hydra does not say which
+        # Hydra does not say which group
         return f"{', '.join(groups)}: expected names of choices; {program()} task=list shows them"
     override = getattr(error, "override", None)
     if override is not None:
@@ -175,7 +174,7 @@ def _configuration_line(
 
 
 def _located(line: str) -> str:
-    """A line about the configuration that names a setting, if only by all that were given."""
+    """An error line that names a setting; if it names none, all given overrides are listed."""
     given = [override for override in sys.argv[1:] if "=" in override]
     leaves = (override.partition("=")[0].rpartition(".")[2] for override in given)
     if not given or re.search(r"\b\w+\.\w+|\w: ", line) or any(leaf in line for leaf in leaves):
@@ -184,7 +183,7 @@ def _located(line: str) -> str:
 
 
 def _not_choices(conf: Path) -> list[str]:
-    """Settings of the command line that give a group something else than one of its choices."""
+    """Groups that the command line sets to something other than one of their choices."""
     given = (override.lstrip("+").partition("=") for override in sys.argv[1:])
     return [
         f"{name}={value}"
@@ -205,7 +204,7 @@ def _nearest(name: str, options: list[str]) -> str:
 
 
 def summary(results: Mapping[str, Any], folder: Path, following: Sequence[str]) -> str:
-    """What a run found, where it is, and what to type next."""
+    """What a run found, where it is stored, and which commands may follow."""
     rows = [
         ("supernet accuracy (select)", _percent(results["supernet_accuracy"])),
         ("discretised accuracy (select)", _percent(results["discretised_accuracy"])),

@@ -1,4 +1,4 @@
-"""The run's name: the same for the same configuration, so that a command finds its run again."""
+"""The run's name: equal for equal configurations, so that repeating a command resumes its run."""
 
 import copy
 import hashlib
@@ -20,13 +20,13 @@ from archsmith.errors import ConfigError
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 NOT_IDENTITY = ("hydra", "task", "resume", "device", "benchmark", "checkpoint", "runs", "baseline")
-DATA = "digits"  # of conf/config.yaml, where nothing else is said
+DATA = "digits"  # the default in conf/config.yaml
 NAME = "{strategy}-{space}-{data}-s{seed}-{digest}"
 
 
 def register() -> None:
-    """Makes `${run_name:}`, for the run's folder, and what the help says known: `${program:}` and
-    `${tasks:}`."""
+    """Registers the resolvers `${run_name:}`, for the run's folder, and `${program:}` and
+    `${tasks:}`, for the help."""
     OmegaConf.register_new_resolver("run_name", run_name, replace=True)
     OmegaConf.register_new_resolver("program", program, replace=True)
     OmegaConf.register_new_resolver("tasks", lambda: "\n  ".join(help_lines()), replace=True)
@@ -41,7 +41,7 @@ def run_name(*, _root_: DictConfig) -> str:
 
 
 def names(config: DictConfig, hydra: Any) -> dict[str, str]:
-    """Strategy, space and data by the names that were chosen, or that a given architecture has."""
+    """The names of strategy, space and data: those chosen, or those of a given architecture."""
     chosen = {name: hydra.runtime.choices[name] for name in ("strategy", "space", "data")}
     found = _given(config)
     said = {setting_of(override) for override in hydra.overrides.task}
@@ -53,9 +53,10 @@ def names(config: DictConfig, hydra: Any) -> dict[str, str]:
 
 
 def inherited(config: DictConfig, hydra: Any) -> DictConfig:
-    """With seed and images of the run that `architecture` names, where they are not said.
+    """The configuration with the seed and images of the run named by `architecture`, unless they
+    are set.
 
-    Single settings of the images (`data.root=...`) change those of that run.
+    Overrides of single data settings (`data.root=...`) apply on top of that run's.
     """
     found = _given(config)
     if found is None:
@@ -75,7 +76,7 @@ def inherited(config: DictConfig, hydra: Any) -> DictConfig:
 
 
 def check_given(config: DictConfig, hydra: Any) -> None:
-    """Raises ConfigError where a run was given whose images are wanted and not known."""
+    """Raises ConfigError if the images of a given run are needed but cannot be loaded again."""
     found = _given(config)
     if found and found.names.get("data") and found.data is None and _default_data(hydra):
         raise ConfigError(
@@ -85,7 +86,7 @@ def check_given(config: DictConfig, hydra: Any) -> None:
 
 
 def given_fingerprint(config: DictConfig) -> str | None:
-    """Of the images of a given run, without a look at them."""
+    """The fingerprint of a given run's images, as recorded; the images are not read."""
     found = _given(config)
     return found.fingerprint if found else None
 
@@ -108,7 +109,7 @@ def _known_data() -> dict[str, dict[str, Any]]:
 
 
 def identity(config: DictConfig) -> dict[str, Any]:
-    """The resolved configuration, only what changes a result; files enter by their content."""
+    """The resolved settings that can change a result; files are represented by their content."""
     plain = _plain(config, NOT_IDENTITY)
     for key in ("architecture", "weights"):
         path = Path(str(plain.get(key) or ""))
@@ -119,7 +120,7 @@ def identity(config: DictConfig) -> dict[str, Any]:
 
 
 def _plain(config: DictConfig, without: Container[str] = ()) -> dict[str, Any]:
-    """The groups with their interpolations resolved, and the other settings."""
+    """The configuration groups with interpolations resolved, and the other settings."""
     return {
         str(key): OmegaConf.to_container(config[key], resolve=True)
         if OmegaConf.is_config(config[key])
@@ -130,9 +131,9 @@ def _plain(config: DictConfig, without: Container[str] = ()) -> dict[str, Any]:
 
 
 def defaults_of(overrides: Sequence[str]) -> dict[str, Any]:
-    """The configuration that a run's choices of groups alone make, before any setting is changed.
+    """The configuration with a run's group choices only, before any setting is overridden.
 
-    Called within Hydra's main; overrides are those of its command line.
+    Called inside Hydra's main; `overrides` are those of its command line.
     """
     loader = GlobalHydra.instance().config_loader()
     parsed = OverridesParser.create().parse_overrides(list(overrides))
@@ -147,7 +148,7 @@ def defaults_of(overrides: Sequence[str]) -> dict[str, Any]:
 
 @lru_cache
 def _composed(chosen: tuple[str, ...], search_path: str) -> dict[str, Any]:
-    """Jobs of a sweep in one process often have the same choices; to compose takes 0.2 s."""
+    """Cached: jobs of a sweep in one process often share choices, and composing takes 0.2 s."""
     return _plain(compose("config", overrides=list(chosen)))
 
 
@@ -160,7 +161,7 @@ def known_settings(conf: Path) -> list[str]:
 
 
 def groups(conf: Path) -> list[str]:
-    """Names of the folders of choices: `strategy`, `strategy/pruning`, ..."""
+    """Names of the configuration groups: `strategy`, `strategy/pruning`, ..."""
     return sorted({str(path.parent.relative_to(conf)) for path in conf.rglob("*.yaml")} - {"."})
 
 

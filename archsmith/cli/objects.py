@@ -1,4 +1,4 @@
-"""A configuration becomes objects: what Hydra composed on one side, a `Job` on the other."""
+"""Builds objects from the configuration: Hydra's composed configuration in, a `Job` out."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -34,7 +34,7 @@ from strategies.settings import located
 
 
 def build(node: DictConfig, **live: Any) -> Any:
-    """The object a configuration names; live objects complete what is `_partial_`."""
+    """The object that a configuration names; a `_partial_` one is called with the live objects."""
     try:
         made = instantiate(node, _convert_="all")
     except hydra.errors.InstantiationException as error:
@@ -45,8 +45,8 @@ def build(node: DictConfig, **live: Any) -> Any:
         where = re.search(r"full_key: (\S+)$", str(error))
         nested = where[1] if where and isinstance(cause, ValueError) else key
         if nested != key and not said.startswith(f"{key}."):
-            said = located(nested, said)  # a part of it names its parameter alone
-        if isinstance(cause, TypeError):  # of Python's own: it names types, no setting
+            said = located(nested, said)  # a nested object names only its parameter
+        if isinstance(cause, TypeError):  # raised by Python: it names types, not the setting
             odd = [str(n) for n, v in node.items() if v is None or OmegaConf.is_config(v)]
             said += "".join(f"; found {key}.{name}={node.get(name)!r}" for name in odd)
         raise ConfigError(said if key in said else f"{key}: {said}") from error
@@ -56,7 +56,8 @@ def build(node: DictConfig, **live: Any) -> Any:
 def given_architecture(
     name: str | None, weights: str | None
 ) -> tuple[Architecture | None, Path | None]:
-    """The architecture of a file, run directory or published name, and its weights, if any."""
+    """The architecture from a file, a run directory or a published name, and its weights, if
+    any."""
     for key, value in (("architecture", name), ("weights", weights)):
         if value is not None and not isinstance(value, str):
             raise ConfigError(f"{key}: expected the name of a file or null, found {value!r}")
@@ -80,11 +81,11 @@ def build_space(
     said: Sequence[str],
     operations: Mapping[str, Callable[..., Any]],
 ) -> Space:
-    """The configured space; for a given architecture the one it names, among conf/space.
+    """The configured space; for a given architecture the space that it names, from conf/space.
 
     Args:
-        said: the overrides, which may choose a space.
-        operations: a program's own, which are candidates unless `space.candidates` names some.
+        said: the command line's overrides, which may choose a space.
+        operations: a library user's own; all are candidates unless `space.candidates` names some.
     """
     live: dict[str, Any] = {**shapes, "operations": operations} if operations else shapes
     more: dict[str, Any] = {}
@@ -124,23 +125,23 @@ def build_space(
 
 
 def _placeholder() -> DictConfig:
-    """Images that are always at hand, for what reads none."""
+    """A data set that needs no files, for tasks that read no images."""
     node = cast(DictConfig, OmegaConf.load(CONF / "data" / f"{naming.DATA}.yaml"))
     return cast(DictConfig, OmegaConf.merge(node, {"seed": 0}))
 
 
 @dataclass(frozen=True)
 class Own:
-    """What a program gives itself (`archsmith.find`), in the place of what Hydra's main gives."""
+    """What a library call (`archsmith.find`) passes in, instead of what Hydra's main provides."""
 
     hydra: Any  # Hydra's settings of the composed configuration: choices and overrides
     folder: Path
-    data: Callable[[], Data]  # called once the settings are checked
-    operations: Mapping[str, Callable[..., Any]]  # candidates besides those of the space
+    data: Callable[[], Data]  # called after the settings are checked
+    operations: Mapping[str, Callable[..., Any]]  # candidates in addition to the space's
 
 
 def make_job(config: DictConfig, own: Own | None = None) -> Job:
-    """Every object of a run; a wrong setting is refused before memory is taken."""
+    """All objects of a run; a wrong setting is rejected before any large allocation."""
     hydra_config = own.hydra if own else HydraConfig.get()
     needs = task_of(config).needs
     unread = own is None and IMAGES not in needs and config.architecture is not None
@@ -190,8 +191,8 @@ def make_job(config: DictConfig, own: Own | None = None) -> Job:
 
 
 def _check_settings(config: DictConfig, hydra_config: Any, *, given: bool) -> None:
-    """Raises ConfigError for a setting that cannot be meant; `given`: for images, too, that the
-    given run has and that cannot be read again."""
+    """Raises ConfigError for an implausible setting; with `given` also for images of the given run
+    that cannot be loaded again."""
     if config.resume not in RESUME:
         raise ConfigError(f"resume: expected {', '.join(RESUME)}, found '{config.resume}'")
     whole = isinstance(config.seed, int) and not isinstance(config.seed, bool)

@@ -1,4 +1,4 @@
-"""What can go wrong in a later phase is found out before the first one, without memory."""
+"""Checks before the first phase what could fail in a later one, on the meta device."""
 
 from collections.abc import Set
 
@@ -17,10 +17,10 @@ from supernets.network import final_network, supernet
 
 
 def preflight(job: Job, phases: tuple[str, ...]) -> None:
-    """Builds the networks of these phases without numbers, and their loaders.
+    """Builds the networks of these phases on the meta device, and their loaders.
 
     Raises:
-        ConfigError: settings that cannot work together.
+        ConfigError: the settings are incompatible.
         DataError: too few images for a role.
     """
     trained = {PHASES[name].trains for name in phases}
@@ -41,16 +41,17 @@ def preflight(job: Job, phases: tuple[str, ...]) -> None:
                 Augment.of(augment).check(job.data.input_shape)
             except ValueError as error:
                 said = str(error)
-                for name in job.recipe.augment:  # these go before the data's
+                for name in job.recipe.augment:  # these override the data's
                     said = said.replace(f"data.augment.{name}:", f"retrain.{name}:")
                 raise ConfigError(said) from error
         check_budget(job, trained)
 
 
 def check_budget(job: Job, trained: Set[str | None]) -> None:
-    """Raises ConfigError where what will be found, or is given, cannot be within the budget.
+    """Raises ConfigError if no architecture that can be found, or not the given one, fits the
+    budget.
 
-    `trained`: the networks that the phases train, as `Phase.trains`.
+    `trained`: the networks that the phases train, named as in `Phase.trains`.
     """
     if not job.budget.limits or not {"supernet", "final"} & trained:
         return
@@ -67,7 +68,7 @@ def check_budget(job: Job, trained: Set[str | None]) -> None:
 
 
 def some_architecture(space: Space) -> Architecture:
-    """Any architecture of a space: every edge keeps its last candidate."""
+    """An arbitrary architecture of a space: every edge keeps its last candidate."""
     return Architecture.of(
         space,
         {
@@ -78,7 +79,7 @@ def some_architecture(space: Space) -> Architecture:
 
 
 def _check_passes(space: Space, architecture: Architecture, *, auxiliary: bool) -> None:
-    """Raises ConfigError where the images are too small for the network."""
+    """Raises ConfigError if the images are too small for the network."""
     try:
         with torch.device("meta"):
             net = final_network(space, architecture, auxiliary=auxiliary)

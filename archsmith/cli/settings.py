@@ -1,4 +1,4 @@
-"""Settings of the wrong type, found by comparing them with the defaults they replace."""
+"""Finds settings of the wrong type by comparing them with the defaults they replace."""
 
 import difflib
 import inspect
@@ -14,16 +14,16 @@ from archsmith.numbers import is_number
 
 Made = TypeVar("Made")
 
-# What is none of these (`object`, a protocol, a literal) may admit null and lists, too.
+# Any other annotation (`object`, a protocol, a literal) may also admit null and lists.
 CLOSED = {int, float, str, bool, type(None), list, tuple, dict, Sequence, Mapping, torch.Tensor}
 
 
 def check_types(found: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
-    """Raises ValueError for the first setting whose type cannot be meant.
+    """Raises ValueError for the first setting whose type cannot be right.
 
-    A default of null says nothing, and true and false may stand in the place of a word (`auto`).
-    Whether null, or a list in the place of a number, can be meant is read from the annotations of
-    what the default's `_target_` names; where that has none, it is left to whoever takes it.
+    A default of null admits any type, and true and false may replace a word (`auto`). Whether null,
+    or a list instead of a number, is allowed follows from the type annotations of the default's
+    `_target_`; without annotations both are passed on unchecked.
     """
     for key, value, default, kinds in _pairs(found, defaults, ""):
         expected = _expected(value, default, kinds)
@@ -33,9 +33,9 @@ def check_types(found: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
 
 
 def settings(taker: Callable[..., Made], group: str, given: Mapping[str, Any]) -> Made:
-    """What takes a group's settings, made of them.
+    """Calls `taker` with a group's settings.
 
-    Raises ValueError for a setting that it has not, with the nearest that it has.
+    Raises ValueError for a setting that it does not accept, with the closest one that it does.
     """
     known = list(inspect.signature(taker).parameters)
     for name in given:
@@ -47,8 +47,8 @@ def settings(taker: Callable[..., Made], group: str, given: Mapping[str, Any]) -
 
 
 def check_groups(found: Mapping[str, Any], groups: Iterable[str]) -> None:
-    """Raises ValueError where a group (`strategy/pruning`) has neither settings nor null: a choice
-    written with dots."""
+    """Raises ValueError if a group (`strategy/pruning`) holds neither settings nor null, as happens
+    when a choice is written with dots."""
     for group in groups:
         value: Any = found
         for name in group.split("/"):
@@ -71,20 +71,20 @@ def _pairs(found: Mapping[str, Any], defaults: Mapping[str, Any], prefix: str) -
 
 
 def _annotations(target: Any) -> dict[str, Any]:
-    """Parameter -> annotation of the class or function of that dotted name; {} if unknown."""
+    """Parameter -> annotation, for the class or function of this dotted name; {} if unknown."""
     if not isinstance(target, str):
         return {}
     module, _, name = target.rpartition(".")
     try:
         taken = getattr(import_module(module), name)
         parameters = inspect.signature(taken, eval_str=True).parameters
-    except Exception:  # whatever outside code raises: instantiation says what is wrong with it
+    except Exception:  # third-party code may raise anything; instantiation reports it
         return {}
     return {name: one.annotation for name, one in parameters.items()}
 
 
 def _kinds(hint: Any) -> set[Any] | None:
-    """The types a parameter admits, without what is in them; None where anything goes."""
+    """The types that a parameter admits, without type arguments; None if it admits anything."""
     if hint in (None, Any, inspect.Parameter.empty):
         return None
     alternatives = typing.get_args(hint) if _is_union(hint) else (hint,)
@@ -97,7 +97,7 @@ def _is_union(hint: Any) -> bool:
 
 
 def _expected(value: Any, default: Any, kinds: set[Any] | None) -> str | None:
-    """What is expected instead of the value, or None where it may pass."""
+    """A description of the expected type, or None if the value is acceptable."""
     if isinstance(default, Mapping):
         return "settings in {}"
     if default is None or (value is None and (kinds is None or type(None) in kinds)):

@@ -1,4 +1,4 @@
-"""Output that no name can break, whatever the encoding of the terminal."""
+"""Output that survives any file name, whatever the encoding of the terminal."""
 
 import io
 import logging
@@ -12,19 +12,20 @@ ESCAPE = "backslashreplace"
 
 
 def escape_output() -> None:
-    r"""What standard output, standard error and log files cannot encode, they write as `\xe9`."""
+    r"""Makes standard output, standard error and log files escape what they cannot encode as
+    `\xe9`."""
     files = [h for h in logging.getLogger().handlers if isinstance(h, logging.FileHandler)]
     for handler in files:
-        handler.errors = ESCAPE  # of a file not opened yet
+        handler.errors = ESCAPE  # for a file that is not open yet
     for stream in (sys.stdout, sys.stderr, *(handler.stream for handler in files)):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=ESCAPE)
 
 
 def check_words(words: Sequence[str]) -> None:
-    """Raises ConfigError for a command line or folder with bytes that are no UTF-8.
+    """Raises ConfigError for a command line or working directory that is not valid UTF-8.
 
-    Settings are text, and so are the paths that TensorBoard and YAML files take.
+    Settings are text, and so are the paths in TensorBoard and YAML files.
     """
     for word in words:
         if any("\ud800" <= c <= "\udfff" for c in word):

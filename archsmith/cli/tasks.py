@@ -1,7 +1,7 @@
-"""The tasks of the command line: a literal table, one entry each.
+"""The tasks of the command line: a literal table with one entry per task.
 
-A new task is an entry of TASKS and a function; one that is made of phases is an entry alone.
-Functions import what they need when they run, as torch alone takes seconds.
+A new task is an entry in TASKS and a function; a task made of phases needs only the entry.
+Functions import what they need when they are called, as importing torch takes seconds.
 """
 
 import logging
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from archsmith.data.survey import Survey
 
 log = logging.getLogger(__name__)
-IMAGES = "images"  # of what a task may need; the rest is in archsmith/phases/needs.py
+IMAGES = "images"  # a need of a task; the others are in archsmith/phases/needs.py
 
 
 @dataclass(frozen=True)
@@ -42,11 +42,12 @@ class Task:
 
     Args:
         help: a line of `--help` and `task=list`.
-        function: takes this entry and the configuration; returns the accuracy that a sweep may
-            optimise, if there is one.
-        phases: names in `archsmith/phases/pipeline.py`, in their order.
-        needs: `images`, and names in `archsmith/phases/needs.py`, without which it is refused.
-        following: the commands that may be typed next.
+        function: called with this entry and the configuration; returns the accuracy that a sweep
+            may optimise, or None.
+        phases: names in `archsmith/phases/pipeline.py`, in order.
+        needs: `images` and names in `archsmith/phases/needs.py`; the task is refused if one is
+            missing.
+        following: the commands to suggest next.
     """
 
     name: str
@@ -58,24 +59,24 @@ class Task:
 
     @property
     def line(self) -> str:
-        """Its help, with what it needs besides images."""
+        """The help line, with the needs other than images."""
         needs = ", ".join(name for name in self.needs if name != IMAGES)
         return f"{self.help}; needs {needs}" if needs else self.help
 
 
 def task_of(config: DictConfig) -> Task:
-    """The task that the configuration names. Raises ConfigError for an unknown one."""
+    """The task named by the configuration. Raises ConfigError for an unknown one."""
     if config.task not in TASKS:
         raise ConfigError(f"task: unknown '{config.task}'; known: {', '.join(TASKS)}")
     return TASKS[config.task]
 
 
 def help_lines() -> list[str]:
-    """A line for each task."""
+    """One line per task."""
     return [f"{f'task={task.name}':<16} {task.line}" for task in TASKS.values()]
 
 
-# -- what they do
+# -- functions
 # ------------------------------------------------------------------------------------------------
 
 
@@ -88,7 +89,7 @@ def list_task(task: Task, config: DictConfig) -> None:
 
 
 def compare_task(task: Task, config: DictConfig) -> None:
-    """Prints runs side by side."""
+    """Prints a comparison of runs."""
     from archsmith.data.benchmark import Benchmark
     from archsmith.result.compare import compare
 
@@ -98,7 +99,7 @@ def compare_task(task: Task, config: DictConfig) -> None:
 
 
 def check_task(task: Task, config: DictConfig) -> None:
-    """Prints what a run will meet."""
+    """Prints a report on what a run will need."""
     from archsmith.cli.check import check
     from archsmith.cli.objects import make_job
     from archsmith.train.run_folder import locked
@@ -145,7 +146,7 @@ def run_phases(task: Task, config: DictConfig) -> float | None:
 
 
 def _report(run: Any) -> None:
-    """Leaves the report, and what TensorBoard compares runs by."""
+    """Writes the report, and the session by which TensorBoard compares runs."""
     from archsmith.result.report.hparams import write_session
     from archsmith.result.report.page import write_report
 
@@ -156,7 +157,7 @@ def _report(run: Any) -> None:
 
 
 def _survey(data: DictConfig) -> "Callable[[], Survey] | None":
-    """What looks at every file of a folder of images; None for other data."""
+    """A function that inspects every file of an image folder; None for other data."""
     from archsmith.data.survey import survey
 
     if data._target_ != "archsmith.data.sets.folder":
@@ -168,7 +169,7 @@ def _survey(data: DictConfig) -> "Callable[[], Survey] | None":
 
 
 def leave_no_folder() -> None:
-    """Removes the folder that Hydra makes for every job, where nothing else is in it."""
+    """Removes the folder that Hydra creates for every job if it holds nothing else."""
     folder = Path(HydraConfig.get().runtime.output_dir)
     names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
     if names <= {".hydra", "run.log", ".lock"}:
