@@ -1,4 +1,4 @@
-"""Nested settings: in which two differ, a digest of them, and those of older versions."""
+"""Nested settings: the differences of two, a digest, and the conversion of older versions."""
 
 import hashlib
 import json
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def differing_keys(a: Any, b: Any, prefix: str = "") -> list[str]:
-    """Dotted names of the settings in which two nested configurations differ."""
+    """Dotted names of the settings that differ between two nested configurations."""
     if isinstance(a, Mapping) and isinstance(b, Mapping):
         names = sorted({*a, *b}, key=str)
         return [k for n in names for k in differing_keys(a.get(n), b.get(n), f"{prefix}{n}.")]
@@ -20,8 +20,8 @@ def digest(plain: Any) -> str:
 
 
 def renamed(settings: Any) -> Any:
-    """The settings of a run before version 0.2, with classes where they are now: modules `engine.*`
-    are `archsmith.*` since then."""
+    """The settings with current class paths: before version 0.2, modules `archsmith.*` were called
+    `engine.*`."""
     if isinstance(settings, Mapping):
         return {name: _target(name, renamed(value)) for name, value in settings.items()}
     return settings

@@ -1,6 +1,7 @@
-"""The failures a user can do something about, each with the exit code the README promises.
+"""Failures that a user can act on, each with the exit code that the README documents.
 
-A `ValueError` raised while configuration becomes objects is a configuration error (exit code 2).
+A `ValueError` raised while objects are built from the configuration is a configuration error (exit
+code 2).
 """
 
 from collections.abc import Iterator
@@ -8,13 +9,14 @@ from contextlib import contextmanager
 
 
 class Failure(Exception):  # noqa: N818 - the family, not one error
-    """Says in one line what went wrong, where, what was expected, and which setting to change."""
+    """Base class; the message is one line: what went wrong, what was expected, which setting to
+    change."""
 
     exit_code = 1
 
 
 class JobError(Failure):
-    """Why a job of a sweep failed, with its exit code: it can be sent between processes."""
+    """Why a job of a sweep failed, with its exit code; can be pickled between processes."""
 
     def __init__(self, line: str, exit_code: int):
         super().__init__(line, exit_code)
@@ -37,7 +39,7 @@ class NumbersError(Failure):
 
 
 class OutOfMemory(Failure):
-    """The device's memory did not suffice, even after one reduction."""
+    """The device ran out of memory, even with smaller micro-batches."""
 
     exit_code = 5
 
@@ -49,24 +51,24 @@ class CheckpointError(Failure):
 
 
 class Interrupted(Failure):
-    """Stopped on request; everything is saved, the same command continues."""
+    """Stopped on request; everything is saved and the same command resumes the run."""
 
     exit_code = 75
 
 
 class ProcessLost(Interrupted):
-    """Another process died or fell silent; the last checkpoint is kept, and continues."""
+    """Another process died or stopped responding; the run can resume from the last checkpoint."""
 
 
 class ConfigError(Failure):
-    """A setting is unknown, of the wrong type, impossible, or in conflict with another."""
+    """A setting is unknown, has the wrong type, is impossible, or conflicts with another."""
 
     exit_code = 2
 
 
 @contextmanager
 def configuring() -> Iterator[None]:
-    """While configuration becomes objects, a wrong value is the user's to mend: a `ConfigError`."""
+    """A context manager that turns a `ValueError` from building objects into a `ConfigError`."""
     try:
         yield
     except (ValueError, TypeError, OverflowError) as error:
@@ -79,5 +81,5 @@ NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "all
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an allocation failed, on the device or on the host."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return True  # torch's, by its name: what trains nothing does without torch
+        return True  # torch's error, recognised by name so that torch is not imported
     return isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in NO_MEMORY)

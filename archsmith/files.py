@@ -1,11 +1,11 @@
-"""Files that are whole or not there."""
+"""Atomic file writes."""
 
 import os
 from pathlib import Path
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Replaces a file by one of this content, or leaves the old one untouched. Raises OSError."""
+    """Replaces a file with this content, or leaves the old file untouched. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.tmp")
     try:

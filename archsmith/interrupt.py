@@ -1,7 +1,7 @@
-"""Signals that ask a run to stop: they set a flag, and every phase looks at it where it can stop.
+"""Signals that ask a run to stop: they set a flag that every phase polls where it can stop safely.
 
-SIGTERM and SIGINT are what people and schedulers send; SIGUSR1 is what Slurm can send before the
-end of the time (`--signal=USR1@60`), and SIGUSR2 what submitit has it send.
+People and schedulers send SIGTERM and SIGINT; Slurm can send SIGUSR1 before the time limit
+(`--signal=USR1@60`); submitit has it send SIGUSR2.
 """
 
 import os
@@ -16,31 +16,31 @@ from pathlib import Path
 from archsmith.errors import Interrupted
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
-STOP_FILE = "ARCHSMITH_STOP_FILE"  # by it the process of a sweep tells those that run its jobs
+STOP_FILE = "ARCHSMITH_STOP_FILE"  # by this file a sweep stops the processes of its jobs
 _asked = threading.Event()
 _listening = False
 
 
 def requested() -> bool:
-    """Whether this process, or the one that started it for a job of a sweep, was asked to stop."""
+    """Whether this process, or the sweep process that started it, was asked to stop."""
     return _asked.is_set() or (STOP_FILE in os.environ and os.path.exists(os.environ[STOP_FILE]))
 
 
 def check(phase: str) -> None:
-    """Raises Interrupted if the run was asked to stop; for places that have nothing to save."""
+    """Raises Interrupted if the run was asked to stop; for code that has nothing to save."""
     if requested():
         raise Interrupted(f"{phase}: stopped; what was saved is kept, run the same command again")
 
 
 @contextmanager
 def listening() -> Iterator[None]:
-    """Within it the first signal sets the flag; a second one has its usual effect: the end.
+    """A context manager: the first signal sets the flag, a second one ends the process as usual.
 
-    The outermost process also leaves a file for those that it started.
+    The outermost process also writes a stop file that its child processes check.
     """
     global _listening
     if _listening or threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may have handlers
+        yield  # only the main thread may install handlers
         return
     file = None
     if STOP_FILE not in os.environ:
@@ -50,7 +50,7 @@ def listening() -> Iterator[None]:
     def ask(number: int, frame: object) -> None:
         _asked.set()
         for one in SIGNALS:
-            signal.signal(one, signal.SIG_DFL)  # left to the kernel: Python may be busy
+            signal.signal(one, signal.SIG_DFL)  # handled by the kernel: Python may be busy
         if file:
             file.touch()
 
@@ -69,6 +69,6 @@ def listening() -> Iterator[None]:
 
 
 def ignore_signals(worker: int) -> None:
-    """For a worker process: a signal to the whole group is its parent's to answer."""
+    """For worker processes: the parent handles signals that are sent to the whole group."""
     for one in SIGNALS:
         signal.signal(one, signal.SIG_IGN)

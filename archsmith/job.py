@@ -1,4 +1,4 @@
-"""What a run is made of, as plain objects: the configuration's other side."""
+"""Everything a run consists of, as plain objects built from the configuration."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,23 +24,23 @@ from supernets.network import Network, supernet
 
 @dataclass(frozen=True)
 class Job:
-    """All a run needs, as plain objects.
+    """All that a run needs, as plain objects.
 
-    `space` has the shapes of the data; `strategy` makes a strategy for a space; `settings` is the
-    resolved configuration, by which finished phases and checkpoints are recognised. `architecture`
-    is given where the run does not search, with the `weights` file that belongs to it, if any.
+    `space` has the data's shapes; `strategy` builds a strategy for a space; `settings` is the
+    resolved configuration that identifies finished phases and checkpoints. `architecture` is set if
+    the run does not search, with its `weights` file, if any.
     """
 
-    names: dict[str, str]  # strategy, space, data: the chosen names
+    names: dict[str, str]  # chosen names of strategy, space and data
     settings: dict[str, Any]
     folder: Path
     resume: str  # auto, never or force
     checkpoint_seconds: float
     seed: int
     device: torch.device
-    runtime: Runtime  # how networks compute
+    runtime: Runtime  # device settings and the form of the networks
     data: Data
-    fingerprint: str | None  # of the images; None: not known, and not needed (an export)
+    fingerprint: str | None  # of the images; None if unknown and not needed (an export)
     space: Space
     strategy: Callable[[Space], Any]
     search: SearchSettings
@@ -54,15 +54,15 @@ class Job:
 
     @property
     def form(self) -> str:
-        """The form of all networks that a run trains or evaluates."""
+        """The form in which the run's networks compute."""
         if size() > 1 and self.runtime.form != "reference":
-            return "fused"  # the native kernels have batch norms of their own
+            return "fused"  # the native kernels contain their own batch norms
         return self.runtime.form
 
     def supernet(self, strategy: Any) -> Network:
-        """The supernet that a strategy searches, on the device, in the form that was asked for.
+        """The supernet that a strategy searches, on the device and in the configured form.
 
-        The strategy is set up for it. Raises ValueError where the two do not fit.
+        Also sets the strategy up for it. Raises ValueError if the two are incompatible.
         """
         net = supernet(self.space, strategy.mixed_op).to(self.device)
         use_form(net, self.form, self.device, channels_last=self.runtime.channels_last)

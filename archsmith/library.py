@@ -31,7 +31,7 @@ from archsmith.result.report.page import write_report
 from search_spaces.architecture import Architecture
 
 TESTED = ("search", "retrain", "evaluate", "baseline")
-UNTESTED = ("search", "retrain")  # without test images
+UNTESTED = ("search", "retrain")  # phases if there are no test images
 
 
 def find(
@@ -42,22 +42,23 @@ def find(
     overrides: Sequence[str] = (),
     folder: Path | str = "outputs/notebook",
 ) -> tuple[Classifier, Architecture]:
-    """Searches, retrains, and returns the trained network (on the CPU, in eval mode) and its cells.
+    """Searches, retrains, returns the trained network (on the CPU, in eval mode) and its
+    architecture.
 
-    The network takes raw images (B, C, H, W) as `train` has them, uint8 or float from 0 to 1: how
-    they are normalised is a part of it.
+    The network takes raw images (B, C, H, W) like those of `train`, uint8 or float from 0 to 1, and
+    normalises them itself.
 
-    All a run leaves is in `folder`; the same call continues there.
+    All files of the run are in `folder`; the same call resumes it.
 
     Args:
-        train, test: items are (image, label): uint8, or float from 0 to 1, (C, H, W), all of a
-            shape; labels from 0. `test` is read once, after all else.
-        operations: candidates besides those of the space, as `op(c_in, c_out, stride, *, affine,
+        train, test: items are (image, label): images uint8, or float from 0 to 1, (C, H, W), all of
+            one shape; labels count from 0. `test` is read once, at the very end.
+        operations: candidates in addition to the space's, as `op(c_in, c_out, stride, *, affine,
             search)`; all are used unless `space.candidates` names some.
-        overrides: what would stand on the command line: `strategy=pcdarts`, `search.epochs=10`.
+        overrides: as on the command line: `strategy=pcdarts`, `search.epochs=10`.
 
     Raises:
-        ConfigError: settings that are impossible, images that are not as said.
+        ConfigError: a setting is impossible, or the images are not as described above.
     """
     job = _job(train, test, dict(operations or {}), overrides, Path(folder))
     phases = phases_for(job, TESTED if test is not None else UNTESTED)
@@ -77,7 +78,7 @@ def _job(
     overrides: Sequence[str],
     folder: Path,
 ) -> Job:
-    """As the command line makes it, of the same settings, but for what `find` is given."""
+    """The job that the command line would build, except for what `find` is given."""
     naming.register()
     try:
         with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
@@ -91,7 +92,7 @@ def _job(
 
 
 def _data(train: Dataset, test: Dataset | None, config: DictConfig) -> Data:
-    """The given images, shared out as the configuration says."""
+    """The given images, split as configured."""
     shares = config.data
     settings = Settings(None, shares.split, shares.select, shares.augment, config.seed)
     images = _images(train)
@@ -100,7 +101,8 @@ def _data(train: Dataset, test: Dataset | None, config: DictConfig) -> Data:
 
 
 def _images(items: Dataset) -> Images:
-    """All items of a data set in memory. Raises ConfigError where one is not as `find` says."""
+    """All items of a data set in memory. Raises ConfigError for an item that `find` does not
+    accept."""
     pixels, labels = [], []
     for position in range(len(items)):  # type: ignore[arg-type]
         image, label = items[position]

@@ -5,5 +5,5 @@ from typing import Any
 
 
 def is_number(value: Any) -> bool:
-    """A finite int or float; true and false are none."""
+    """Whether it is a finite int or float; true and false do not count."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
