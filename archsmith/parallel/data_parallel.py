@@ -1,15 +1,15 @@
-"""One network computed by several processes: each its share of the images, all the same result.
+"""Data parallelism: each process computes its share of the images, and all get the same result.
 
-A pass takes what every process has alike (images, weights, gates) and gives every process the same
-logits of all images; only in between are the images split. So losses, updates, second derivatives
-and measurements are those of one process, and know nothing of it. Two operations do that, each the
-other's derivative to any order:
+The inputs of a pass (images, weights, gates) are replicated, and every process gets the logits of
+all images; only inside the pass are the images split. So losses, updates, second derivatives and
+evaluations need no code for several processes. Two operations, each the derivative of the other to
+any order, do this:
 
-- `summed`: the processes' parts -> their sum, on each. Its derivative is `shared`.
-- `shared`: what all have alike -> what each uses for its part. Its derivative is `summed`.
+- `summed`: the parts of all processes -> their sum, on each. Its derivative is `shared`.
+- `shared`: a replicated tensor -> the tensor each uses for its part. Its derivative is `summed`.
 
 Batch norms use the mean and variance of all images (Ioffe & Szegedy 2015, arXiv:1502.03167, over
-the whole batch). torch.nn.SyncBatchNorm needs CUDA, and differentiates only once.
+the whole batch). torch.nn.SyncBatchNorm needs CUDA and has no second derivative.
 """
 
 from collections.abc import Iterable, Sequence
@@ -59,7 +59,7 @@ class _Share(Function):
 
 
 def _applied(function: type[Function], tensors: Iterable[Tensor | None]) -> tuple[Any, ...]:
-    """The function of those that are there: what has no gradient gets none, as in one process."""
+    """Applies the function to the tensors that are not None; the others have no gradient."""
     tensors = list(tensors)
     made = iter(function.apply(*(t for t in tensors if t is not None)))
     return tuple(None if t is None else next(made) for t in tensors)
@@ -70,7 +70,8 @@ def summed(part: Tensor) -> Tensor:
 
 
 def shared(tensors: Sequence[Tensor | None]) -> tuple[Any, ...]:
-    """Those with a gradient to come, in one operation: one message in the backward pass."""
+    """Applies `shared` to all tensors that need a gradient at once: one message in the backward
+    pass."""
     wanted = [t if t is not None and t.requires_grad else None for t in tensors]
     if not torch.is_grad_enabled() or all(t is None for t in wanted):
         return tuple(tensors)
@@ -81,8 +82,8 @@ def shared(tensors: Sequence[Tensor | None]) -> tuple[Any, ...]:
 class Portion(NamedTuple):
     """The images [start, stop) of `total` that this process computes.
 
-    Batches of fewer images than processes are computed whole by each; `copies` is then their
-    number, else 1.
+    A batch of fewer images than processes is computed whole by each; `copies` is then the number of
+    processes, else 1.
     """
 
     start: int
@@ -118,11 +119,12 @@ class Portion(NamedTuple):
         return every
 
 
-_now = Portion(0, 0, 0, 1)  # of the pass that runs
+_now = Portion(0, 0, 0, 1)  # of the current pass
 
 
 class GlobalNetwork(Network):
-    """A network whose passes all processes compute together; `x` (B, C, H, W) is whole on each."""
+    """A network whose passes all processes compute together; each holds the whole `x` (B, C, H,
+    W)."""
 
     inside = False
 
@@ -157,7 +159,7 @@ class GlobalNorm(nn.BatchNorm2d):
     """A batch norm over the images of all processes: (b, C, ...) -> (b, C, ...)."""
 
     def _check_input_dim(self, input: Tensor) -> None:
-        pass  # the layer this one replaces has its own number of dimensions
+        pass  # accepts any number of dimensions, like the layer it replaces
 
     def forward(self, input: Tensor) -> Tensor:
         if not self.training and self.running_mean is not None:
@@ -170,9 +172,9 @@ class GlobalNorm(nn.BatchNorm2d):
     def normalise(
         self, input: Tensor, weight: Tensor | None, bias: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """The normalised images, and the mean and unbiased variance (C,) of those of all processes.
+        """The normalised images, and the mean and unbiased variance (C,) over all processes.
 
-        Sums over processes are in float64, normalisation is in float32 at least.
+        Sums over processes use float64, normalisation at least float32.
         """
         x = input.float() if input.dtype.itemsize < 4 else input
         axes = [axis for axis in range(x.dim()) if axis != 1]
@@ -191,20 +193,21 @@ class GlobalNorm(nn.BatchNorm2d):
         return y.to(input.dtype), mean.detach().to(x), unbiased.to(x)
 
 
-LAYERS[GlobalNorm] = LAYERS[nn.BatchNorm2d]  # the fused form runs it beside its like, too
+LAYERS[GlobalNorm] = LAYERS[nn.BatchNorm2d]  # the fused form batches these layers, too
 
 
 class GlobalChosenOps(ChosenOps):
-    """Drop-path drawn for all images by every process, which keeps its share."""
+    """Every process draws drop-path for all images and uses the part for its own."""
 
     def kept(self, x: Tensor) -> Tensor:
         return super().kept(x.new_empty(_now.total, 1))[_now.start : _now.stop]
 
 
 def across_processes(net: Network) -> Network:
-    """The same network; from now on its passes are computed by all processes, if there are several.
+    """Returns the same network; if there are several processes, they now compute its passes
+    together.
 
-    Parameters, buffers and their names stay. The form must be the reference or fused.
+    Parameters, buffers and their names are unchanged. The form must be reference or fused.
     """
     if distributed.size() > 1:
         net.__class__ = GlobalNetwork

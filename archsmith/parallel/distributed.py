@@ -1,10 +1,9 @@
-"""Several processes that do one run: who is first, what they agree on, and how they end together.
+"""Several processes for one run: their rank, the values they exchange, and a common shutdown.
 
 `torchrun` (or any launcher that sets RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT)
 starts the same command in each. All compute the same steps (`archsmith.parallel.data_parallel`);
-only the first speaks and keeps what it writes, the others write into a folder that they throw away.
-Without such a launcher, or with one process, every function here is what it is for one process,
-and torch is not imported for it.
+only rank 0 prints and keeps its files, the others write into a temporary folder. Without such a
+launcher, or with one process, the functions here are trivial and do not import torch.
 """
 
 import json
@@ -41,7 +40,7 @@ def size() -> int:
 
 
 def first() -> bool:
-    """Whether this process is the one that speaks and writes."""
+    """Whether this process is rank 0, which prints and writes."""
     return rank() == 0
 
 
@@ -49,9 +48,9 @@ _run: "Processes | None" = None
 
 
 def start() -> None:
-    """Joins the other processes, if there are any; all but the first fall silent.
+    """Joins the other processes, if there are any; only rank 0 keeps its output.
 
-    Raises ConfigError where they do not find each other.
+    Raises ConfigError if they cannot connect.
     """
     global _run
     count = int(os.environ.get("WORLD_SIZE", 1))
@@ -61,12 +60,12 @@ def start() -> None:
 
     _run = Processes(int(os.environ["RANK"]), count, _end_without)
     if _run.rank:
-        sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - to the end
+        sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - open until exit
         sys.argv += [f"hydra.run.dir={_run.scratch}"]
 
 
 def finish() -> bool:
-    """Parts the processes for good, once all are here; says whether this one goes on."""
+    """Waits for all processes and disconnects them; returns whether this one (rank 0) continues."""
     global _run
     if _run is None:
         return True
@@ -79,32 +78,33 @@ def finish() -> bool:
     return goes_on
 
 
-# -- how they fail
+# -- failures
 # ------------------------------------------------------------------------------------------------
 
 
 def failing(code: int) -> int | None:
-    """Makes this failure that of all processes, and lets this one speak of it.
+    """Records this failure as that of the whole run and reopens stderr, so that this process
+    reports it.
 
-    Returns the code of another's failure where that came before: this one follows from it, or is
-    the same, and nothing is to be said.
+    If another process failed first, returns the exit code of that failure instead: this one is a
+    consequence of it, or the same, and is not reported.
     """
     if _run is None:
         return None
     known = _run.heartbeat.failure or {"code": code, "rank": _run.rank}
     if _run.heartbeat.failure is None:
-        with suppress(RuntimeError):  # the store may be lost, too
+        with suppress(RuntimeError):  # the store may be unreachable, too
             known = json.loads(_run.store.compare_set("failed", "", json.dumps(known)))
-    _run.ending.acquire()  # by the thread that ends this process; another waits for that
+    _run.ending.acquire()  # only one thread ends this process; others block here
     if known["rank"] != _run.rank:
-        time.sleep(1)  # it speaks; torchrun ends it as soon as this one has ended
+        time.sleep(1)  # let it report: torchrun kills it once this one exits
         return known["code"]
     sys.stderr = sys.__stderr__
     return None
 
 
 def _end_without(reason: str) -> None:
-    """Ends this process where another failed or is lost, whatever it waits for."""
+    """Ends this process because another failed or is lost, even if it is blocked."""
     code = failing(LOST)
     if code is None:
         print(f"archsmith: {_run.lost(reason) if _run else reason}", file=sys.__stderr__)
@@ -112,7 +112,7 @@ def _end_without(reason: str) -> None:
 
 
 def end(code: int) -> NoReturn:
-    """Ends this process; among several at once: what waits for a lost one would hold it up."""
+    """Ends this process; one of several exits at once, as cleanup could block on a lost process."""
     if _run is None:
         sys.exit(code)
     _run.leave()
@@ -123,39 +123,40 @@ def end(code: int) -> NoReturn:
     os._exit(code)
 
 
-# -- what they agree on
+# -- exchanged values
 # ------------------------------------------------------------------------------------------------
 
 
 def all_reduce(tensor: "Tensor") -> None:
-    """Sums over the processes, in place; bit for bit the same on each. Raises ProcessLost."""
+    """Sums over the processes, in place; bit-identical on each. Raises ProcessLost."""
     if _run is not None:
         _run.all_reduce(tensor)
 
 
 def from_first(value: Value) -> Value:
-    """The first process's value, on all. Raises ProcessLost."""
+    """The value of rank 0, on all processes. Raises ProcessLost."""
     return value if _run is None else _run.from_first(value)
 
 
 def from_all(value: Value) -> list[Value]:
-    """Every process's value, on all. Raises ProcessLost."""
+    """The values of all processes, on all. Raises ProcessLost."""
     return [value] if _run is None else _run.from_all(value)
 
 
 def any_process(flag: bool) -> bool:
-    """Whether it is true on any process. Raises ProcessLost."""
+    """Whether the flag is true on any process. Raises ProcessLost."""
     return flag if _run is None else any(from_all(flag))
 
 
 def join(folder: Path, settings: Mapping[str, Any], together: Iterable[str]) -> None:
-    """Makes sure that all do the same, and gives the others what the first has done before.
+    """Checks that all processes have the same settings, and copies rank 0's finished work to the
+    others.
 
-    `folder` is each one's run directory, `settings` what must be equal; `together` names the
-    settings of the phases whose batches they share.
+    `folder` is the process's run directory, `settings` what must be equal; `together` names the
+    settings groups of the phases whose batches are split over the processes.
 
     Raises:
-        ConfigError: other settings or data on another process, or batches too small to share.
+        ConfigError: settings or data differ between processes, or a batch is too small to split.
     """
     if _run is None:
         return
@@ -178,7 +179,7 @@ def join(folder: Path, settings: Mapping[str, Any], together: Iterable[str]) -> 
 
 
 def local_device(name: str) -> str:
-    """The setting `device` for this process: each has a GPU of its own. Raises ConfigError."""
+    """The setting `device` for this process: one GPU per process. Raises ConfigError."""
     if size() == 1 or name == "cpu":
         return name
     import torch
@@ -197,7 +198,7 @@ def local_device(name: str) -> str:
 
 
 def _mirror(folder: Path) -> None:
-    """Gives the others what the first one's run directory says of finished phases and epochs."""
+    """Copies the records of finished phases and epochs in rank 0's run directory to the others."""
     kept = [p for pattern in ("*.json*", "pareto/*.json") for p in folder.glob(pattern)]
     files = {str(path.relative_to(folder)): path.read_bytes() for path in kept} if first() else {}
     for name, content in from_first(files).items():

@@ -1,4 +1,4 @@
-"""Signs of life between processes: none waits long for one that is gone."""
+"""Heartbeats between processes, so that none waits long for one that is gone."""
 
 import json
 import os
@@ -8,35 +8,36 @@ from typing import Any
 
 import torch.distributed as dist
 
-BEAT = 2.0  # seconds between two signs of life
-SILENCE = 10  # looks without one: a process is lost
-PATIENCE = 5  # beats for a process to end by itself once another has failed
-SPACE = "archsmith"  # of the names in the store
+BEAT = 2.0  # seconds between two heartbeats
+SILENCE = 10  # checks without a new beat until a process counts as lost
+PATIENCE = 5  # beats a process has to end by itself after another failed
+SPACE = "archsmith"  # prefix of our keys in the store
 
 
 class Heartbeat:
-    """Tells the others, through the store that joins them, that this process lives.
+    """Tells the others, through the shared store, that this process is alive.
 
-    Two threads: one exchanges signs and may be blocked for ever by a store that is gone; the other
-    looks whether anything new is heard, and calls `gone` with what is not. Looks are counted, not
-    seconds: a machine that slept has missed none.
+    Two threads: one exchanges beats and may block forever if the store is gone; the other checks
+    for new beats and calls `gone` with the reason if there are none. It counts checks and not
+    seconds, so that a suspended machine misses none.
 
     Args:
-        gone: ends this process, for a reason, with exit code `code` or that of a known failure.
+        gone: called with a reason; ends this process with exit code `code` or that of a known
+            failure.
     """
 
     def __init__(self, rank: int, size: int, gone: Callable[[str], None], code: int):
         self.rank, self.size, self.gone, self.code = rank, size, gone, code
         self.failure: dict[str, int] | None = None  # code and rank of the process that failed first
         self._beats_since = 0
-        self._heard: list[Any] = [b""] * (size + 1)  # the beats of all, and of the store
+        self._heard: list[Any] = [b""] * (size + 1)  # last beats of all processes, and of the store
         self._over = threading.Event()
         for work in (self._exchange, self._look):
             threading.Thread(target=work, daemon=True).start()
 
     @staticmethod
     def first(store: dist.Store, rank: int) -> None:
-        """To be called before the processes meet: each then finds the beats of all."""
+        """Called before the processes connect, so that each finds the beats of all."""
         store.set(f"beat{rank}", "0")
 
     def stop(self) -> None:
@@ -45,7 +46,7 @@ class Heartbeat:
     def _exchange(self) -> None:
         names, beat = [f"beat{other}" for other in range(self.size)], 0
         host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-        try:  # a connection of its own: the other one is the main thread's
+        try:  # a separate connection: the other one belongs to the main thread
             own = dist.TCPStore(host, port, is_master=False, wait_for_workers=False)
             store = dist.PrefixStore(SPACE, own)
             while not self._over.wait(BEAT):
@@ -57,7 +58,7 @@ class Heartbeat:
                 elif store.check(["failed"]):
                     self.failure = json.loads(store.get("failed"))
         except RuntimeError:
-            pass  # then nothing is heard any more
+            pass  # no more beats arrive, which `_look` notices
 
     def _look(self) -> None:
         before, silent = self._heard, [0] * (self.size + 1)
@@ -67,7 +68,8 @@ class Heartbeat:
             reason = None
             if silent[-1] >= SILENCE:
                 reason = "the store that joins them does not answer"
-                self.failure = self.failure or {"code": self.code, "rank": self.rank}  # not asked
+                self.failure = self.failure or {"code": self.code, "rank": self.rank}  # the store
+                # cannot be asked
             elif self._beats_since > PATIENCE:
                 reason = "it failed"
             elif max(silent) >= SILENCE:

@@ -1,4 +1,4 @@
-"""One process among others: their groups and store, its signs of life, and what they exchange."""
+"""One process of several: process groups, store, heartbeat and the exchange of values."""
 
 import re
 import shutil
@@ -18,18 +18,18 @@ from torch import Tensor
 from archsmith.errors import ConfigError, ProcessLost, is_out_of_memory
 from archsmith.parallel.heartbeat import BEAT, SPACE, Heartbeat
 
-MEETING = 120.0  # seconds in which all processes must have started
+MEETING = 120.0  # seconds within which all processes must start
 Value = TypeVar("Value")
 
 
 class Processes:
-    """What `archsmith.parallel.distributed` does where there are several.
+    """The implementation of `archsmith.parallel.distributed` for several processes.
 
     Args:
-        gone: ends this process, for a reason, where another failed or is lost.
+        gone: called with a reason if another process failed or is lost; ends this one.
 
     Raises:
-        ConfigError: they do not find each other.
+        ConfigError: the processes cannot connect.
     """
 
     def __init__(self, rank: int, size: int, gone: Callable[[str], None]):
@@ -48,20 +48,20 @@ class Processes:
                 f"s ({_short(error)}); check --nnodes, --rdzv-endpoint and the network between them"
             ) from error
         assert isinstance(control, dist.ProcessGroup)
-        self.control = control  # of values and flags, on the CPU
+        self.control = control  # group for values and flags, on the CPU
         self.ending = threading.Lock()
         self.heartbeat = Heartbeat(rank, size, gone, ProcessLost.exit_code)
         self.scratch = Path(tempfile.mkdtemp(prefix="archsmith-")) if rank else None
 
     def part(self) -> None:
-        """Leaves the others, for good."""
+        """Stops the heartbeat and leaves the process group."""
         self.heartbeat.stop()
         dist.destroy_process_group()
 
     def leave(self) -> None:
-        """What comes before the end of a process that failed: the others hear first why."""
+        """Called before a failed process exits: gives the others time to read the reason."""
         if self.scratch is None:
-            time.sleep(1.5 * BEAT)  # its store may end with it
+            time.sleep(1.5 * BEAT)  # rank 0 may host the store, which dies with it
         else:
             shutil.rmtree(self.scratch, ignore_errors=True)
 
@@ -82,7 +82,7 @@ class Processes:
         return found
 
     def lost(self, reason: str) -> ProcessLost:
-        """What to raise, or to say, where another process is gone."""
+        """The error to raise, or to print, if another process is gone."""
         return ProcessLost(
             f"process {self.rank} of {self.size}: another one was lost ({reason}); what was saved "
             "is kept, run the same command again"
@@ -99,6 +99,6 @@ class Processes:
 
 
 def _short(error: BaseException) -> str:
-    """The first sentence of an error, without the place in torch's sources."""
+    """The first sentence of an error, without the location in torch's sources."""
     text = re.sub(r"^\[[^]]*\] *", "", " ".join(str(error).split()))
     return text.partition(". ")[0][:160] or type(error).__name__

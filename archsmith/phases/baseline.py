@@ -1,4 +1,4 @@
-"""The phase of a hand-made network beside the found one."""
+"""The phase that trains a hand-designed network for comparison with the found one."""
 
 import json
 import logging
@@ -15,9 +15,9 @@ log = logging.getLogger(__name__)
 
 
 def baseline(run: Run) -> None:
-    """Trains a network made by hand as the found one is, reads the test split once with it.
+    """Trains a hand-designed network like the found one and evaluates it once on the test split.
 
-    Leaves `baseline_<network>.safetensors`.
+    Writes `baseline_<network>.safetensors`.
     """
     job, architecture = run.job, run.architecture()
     need(job, "baseline")

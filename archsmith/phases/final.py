@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 def retrain(run: Run) -> None:
-    """Leaves `weights.safetensors` of the final network, trained on all training images."""
+    """Trains the final network on all training images and writes `weights.safetensors`."""
     job, architecture = run.job, run.architecture()
     identity = run.identity("retrain") | {"architecture": architecture.identity}
     if run.finished("retrain", identity):
@@ -51,7 +51,7 @@ def retrain(run: Run) -> None:
 
 
 def evaluate(run: Run) -> None:
-    """Reads the test split: once in a full run, counted."""
+    """Evaluates on the test split: once in a full run; every read is counted."""
     job = run.job
     net, architecture, preprocessing, data, path = run.final()
     identity = run.identity() | {
@@ -72,7 +72,7 @@ def evaluate(run: Run) -> None:
 
 
 def _check_same_data(found: Data, name: str, trained: Preprocessing) -> None:
-    """Raises ConfigError for images of other classes than the network was trained on."""
+    """Raises ConfigError for images whose classes differ from those of the training data."""
     if found.name != name:
         raise ConfigError(
             f"data: the weights were trained on {name}, found data={found.name}; set data={name}"
@@ -98,7 +98,8 @@ def _size(net: Network, architecture: Architecture) -> dict[str, Any]:
 
 
 def export(run: Run) -> None:
-    """Leaves the network in forms that need no project, each checked in a fresh process."""
+    """Exports the network in formats that run without this project, each checked in a fresh
+    process."""
     job = run.job
     net, architecture, preprocessing, data, path = run.final()
     identity = {"weights": digest_of(path), "formats": list(job.formats)}

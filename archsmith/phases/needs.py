@@ -1,4 +1,4 @@
-"""What a phase needs besides images, and what is said where it is missing."""
+"""What a phase needs besides images, and the error if it is missing."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from archsmith.job import Job
 
 @dataclass(frozen=True)
 class Need:
-    """Whether a job has what is needed, and the line that says how to give it."""
+    """A test of whether a job has what is needed, and the line that says how to provide it."""
 
     there: Callable[[Job], bool]
     line: str
@@ -47,7 +47,7 @@ NEEDS = {
 
 
 def need(job: Job, *names: str) -> None:
-    """Raises ConfigError for the first of NEEDS that the job has not."""
+    """Raises ConfigError for the first of these NEEDS that the job lacks."""
     for name in names:
         if not NEEDS[name].there(job):
             raise ConfigError(NEEDS[name].line)

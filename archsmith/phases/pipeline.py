@@ -1,4 +1,4 @@
-"""The phases of a run by their names, each skipped when the run's folder holds it."""
+"""The phases of a run by name; a phase that is already finished in the run's folder is skipped."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,11 +18,11 @@ class Phase:
     """A step of a run.
 
     Args:
-        function: computes the phase, unless the run's folder holds it.
-        together: whether all processes take part, which share the batches of the settings of the
-            phase's name (`search.batch_size`); the first process does the others alone.
-        trains: the network that it trains, which is tried without memory before the run begins.
-        left_out: whether a task of several phases does without it for a job.
+        function: computes the phase, unless it is finished in the run's folder.
+        together: whether all processes take part, splitting the batches of the settings group named
+            like the phase (`search.batch_size`); rank 0 runs the other phases alone.
+        trains: the network that it trains, which is built on the meta device before the run starts.
+        left_out: called with a job; whether a task of several phases skips this one.
     """
 
     function: Callable[[Run], None]
@@ -47,14 +47,14 @@ PHASES: dict[str, Phase] = {
 
 
 def phases_for(job: Job, phases: Sequence[str]) -> tuple[str, ...]:
-    """Those of a task's phases that the job needs; the only phase of a task is never left out."""
+    """The phases of a task that the job needs; a task's only phase is always included."""
     if len(phases) == 1:
         return tuple(phases)
     return tuple(name for name in phases if not PHASES[name].left_out(job))
 
 
 def run_through(run: Run, phases: Sequence[str]) -> bool:
-    """Runs phases; says whether this process goes on: of several only the first does."""
+    """Runs the phases; returns whether this process continues (of several, only rank 0)."""
     for name in phases:
         interrupt.check(name)
         if not PHASES[name].together and not distributed.finish():

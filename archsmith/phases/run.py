@@ -1,4 +1,4 @@
-"""A job and its folder: what the phases of a run have in common."""
+"""A job and its folder: what the phases of a run share."""
 
 import json
 import logging
@@ -36,8 +36,8 @@ class Final(NamedTuple):
     net: Network  # on the device, in eval mode
     architecture: Architecture
     preprocessing: Preprocessing
-    data: str  # name of the set that it was trained on
-    path: Path  # of its weights
+    data: str  # name of the data set it was trained on
+    path: Path  # the weights file
 
 
 class Run:
@@ -59,12 +59,12 @@ class Run:
         )
 
     def identity(self, *parts: str) -> dict[str, Any]:
-        """The settings of these parts, of the data and the seed: by them a phase is recognised."""
+        """The settings of these groups, of the data and the seed, which identify a phase."""
         chosen = {part: self.job.settings[part] for part in (*parts, "data", "seed")}
         return chosen | {"data_fingerprint": self.job.fingerprint}
 
     def finished(self, phase: str, identity: dict[str, Any]) -> bool:
-        """Whether the folder holds the phase, under the same settings; says so."""
+        """Whether the folder holds the finished phase under the same settings; logs it if so."""
         done = self.folder.done(phase, identity)
         if done:
             log.info("%s: finished before, in %s", phase, self.job.folder)
@@ -75,14 +75,14 @@ class Run:
 
     @contextmanager
     def measuring(self, phase: str) -> Iterator[None]:
-        """Notes the phase's seconds and peak memory, once it is through."""
+        """A context manager that records the phase's seconds and peak memory when it ends."""
         with measured(self.job.device) as cost:
             yield
         self.results.update(**{name: {phase: value} for name, value in cost.items()})
         self.record.close()
 
     def checkpoints(self, phase: str, identity: dict[str, Any]) -> Checkpoints:
-        """Of a phase; with resume=never those of an earlier run are gone."""
+        """The checkpoints of a phase; with resume=never, those of an earlier run are removed."""
         job = self.job
         found = (Checkpoints if size() == 1 else SharedCheckpoints)(
             job.folder / "checkpoints",
@@ -96,29 +96,30 @@ class Run:
         return found
 
     def budgeted(self, told: dict[str, Any]) -> None:
-        """Notes what was chosen within the budget, in the place of what was noted before."""
+        """Records the choice within the budget, replacing an earlier record."""
         self.results.fields["budget"] = None
         self.results.update(budget=told)
 
     def keep(self, architecture: Architecture) -> None:
-        """Leaves `architecture.json` and a drawing of each cell."""
+        """Writes `architecture.json` and a drawing of each cell."""
         architecture.save(self.job.folder / "architecture.json")
         for group, cell in self.job.space.groups.items():
             svg = cell_svg(cell, architecture.choices[group], f"{group} cell")
             write_atomically(self.job.folder / f"cell_{group}.svg", svg.encode())
 
     def architecture(self) -> Architecture:
-        """The given architecture, or the one this run found. Raises ConfigError without one."""
+        """The given architecture, or the one that this run found. Raises ConfigError if there is
+        none."""
         if self.job.architecture is not None:
             return self.job.architecture
         need(self.job, "architecture")
         return Architecture.load(self.job.folder / "architecture.json")
 
     def final(self) -> Final:
-        """The trained final network, with what its weights say of themselves.
+        """The trained final network with the metadata of its weights file.
 
         Raises:
-            ConfigError: there are no weights, or they do not fit the architecture.
+            ConfigError: there are no weights, or they do not match the architecture.
         """
         job, architecture = self.job, self.architecture()
         retrained = "retrain" in self.folder.phases
@@ -129,7 +130,8 @@ class Run:
         return Final(net.to(job.device).eval(), architecture, preprocessing, data, path)
 
     def tested(self, net: nn.Module, preprocessing: Preprocessing) -> dict[str, Any]:
-        """What the test split, which this reads once, prepared as given, says of a network."""
+        """Evaluates a network on the test split, preprocessed as given; counts as one read of the
+        split."""
         data = self.job.data.to(self.job.device)
         measures = evaluate(net, data.test(self.job.recipe.batch_size, preprocessing))
         return outcome(measures, data.classes)

@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 
 def search(run: Run) -> None:
-    """Leaves `architecture.json`, one file an epoch, and drawings of the cells."""
+    """Writes `architecture.json`, one file per epoch, and drawings of the cells."""
     job = run.job
     identity = run.identity("space", "strategy", "search")
     searched = identity | _budget_identity(run)
@@ -83,7 +83,7 @@ def _train_supernet(
     roles = job.data.loaders(job.search.batch_size, one_level=one_level, seed=job.seed)
     settings = job.search
     epochs: float = settings.epochs
-    if settings.seconds is not None:  # timed once: a resumed search keeps its epochs
+    if settings.seconds is not None:  # timed only once: a resumed search keeps its number of epochs
         timed = run.results.fields["search_epochs"]
         epochs = timed or from_first(epochs_within(settings.seconds, net, strategy, roles))
     run.results.update(search_epochs=epochs)
@@ -113,7 +113,7 @@ def _train_supernet(
 
 
 def _budget_identity(run: Run) -> dict[str, Any]:
-    """What a search also depends on where there is a budget: that, and the final size."""
+    """What a search with a budget also depends on: the budget and the final network's size."""
     if not run.job.budget.limits:
         return {}
     return {"budget": run.job.settings["budget"], "final_size": run.job.recipe.size}

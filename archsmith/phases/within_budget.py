@@ -1,4 +1,4 @@
-"""A job's architecture within its budget, and what `results.json` says of it."""
+"""A job's architecture within its budget, and its record in `results.json`."""
 
 import json
 import logging
@@ -25,7 +25,8 @@ def fit_of(job: Job) -> Fit:
 def fitted(
     job: Job, found: Found, net: Network, strategy: Any, roles: Roles
 ) -> tuple[Found, dict[str, Any]]:
-    """What a search found, or in its place the best within the budget; and what to tell.
+    """The search's result, or the best architecture within the budget instead; and the record for
+    `results.json`.
 
     Raises:
         ConfigError: nothing fits.
@@ -50,7 +51,7 @@ def fitted(
 
 
 def drawn(job: Job, strategy: Any, meta: dict[str, Any]) -> tuple[Architecture, dict[str, Any]]:
-    """An architecture of a strategy that does not search, within the budget; and what to tell.
+    """An architecture within the budget from a strategy that does not search; and the record.
 
     Raises:
         ConfigError: nothing fits.
