@@ -183,7 +183,7 @@ def _located(line: str) -> str:
 
 
 def _not_choices(conf: Path) -> list[str]:
-    """Groups that the command line sets to something other than one of their choices."""
+    """Overrides that set a configuration group to something other than one of its choices."""
     given = (override.lstrip("+").partition("=") for override in sys.argv[1:])
     return [
         f"{name}={value}"
