@@ -1,4 +1,4 @@
-"""What is done to training images: crop, flip, cutout, as a function of given draws."""
+"""Augmentation of training images: crop, flip and Cutout, as functions of given random draws."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -17,9 +17,9 @@ def generator(*key: object) -> torch.Generator:
 
 
 def crop(images: Tensor, offsets: Tensor, padding: int) -> Tensor:
-    """Windows of the images' own size in their zero-padded selves.
+    """Crops of the original size from the zero-padded images.
 
-    images (B, C, H, W); offsets (B, 2), row and column of each window's corner, 0 to 2 * padding.
+    images (B, C, H, W); offsets (B, 2), row and column of each crop's corner, 0 to 2 * padding.
     """
     _, C, H, W = images.shape
     padded = F.pad(images, [padding] * 4)
@@ -38,8 +38,9 @@ def flip(images: Tensor, chosen: Tensor) -> Tensor:
 def cutout(x: Tensor, centres: Tensor, size: int) -> Tensor:
     """Zeroes a square around each centre, clipped at the borders: x (B, C, H, W), centres (B, 2).
 
-    Source: DeVries & Taylor 2017, arXiv:1708.04552, as in DARTS. An even square reaches one pixel
-    further up and left of its centre; an odd one is not shrunk by one as in the DARTS code.
+    Source: DeVries & Taylor 2017, arXiv:1708.04552, as in DARTS. A square of even size extends one
+    pixel further up and left of its centre; one of odd size keeps its size, while the DARTS code
+    shrinks it by one.
     """
 
     def inside(length: int, centre: Tensor) -> Tensor:
@@ -60,7 +61,8 @@ class Augment:
         cutout: side of the zeroed square in pixels; 0 is off.
 
     Raises:
-        ValueError: an unknown or missing setting, a negative number, no truth value for `flip`.
+        ValueError: an unknown or missing setting, a negative number, or a `flip` that is not a
+            bool.
     """
 
     crop: int
@@ -86,7 +88,8 @@ class Augment:
         return cls(**settings)
 
     def check(self, shape: Sequence[int]) -> None:
-        """Raises ValueError where padding or square are as large as the image: it could vanish."""
+        """Raises ValueError if padding or square are as large as the image, which could erase
+        it."""
         _, H, W = shape
         for name in ("crop", "cutout"):
             value = getattr(self, name)
@@ -97,7 +100,8 @@ class Augment:
                 )
 
     def draw(self, count: int, shape: Sequence[int], source: torch.Generator) -> Tensor:
-        """(B, 5): crop row and column, flip, cutout row and column; all are drawn, used or not."""
+        """(B, 5): crop row and column, flip, cutout row and column; all are drawn, even if
+        unused."""
         _, H, W = shape
         ends = (2 * self.crop + 1, 2 * self.crop + 1, 2, H, W)
         return torch.stack([torch.randint(end, (count,), generator=source) for end in ends], 1)
@@ -108,5 +112,5 @@ class Augment:
         return flip(images, draws[:, 2] == 1) if self.flip else images
 
     def cut(self, x: Tensor, draws: Tensor) -> Tensor:
-        """Cutout of normalised images (B, C, H, W)."""
+        """Applies Cutout to normalised images (B, C, H, W)."""
         return cutout(x, draws[:, 3:], self.cutout) if self.cutout else x

@@ -1,4 +1,4 @@
-"""A tabular benchmark: an architecture's true accuracy, looked up after a search, never in one.
+"""A tabular benchmark: true accuracies of architectures, looked up after a search, never during it.
 
 Source: Dong & Yang 2020, arXiv:2001.00326; Dong et al. 2021, arXiv:2009.00437 (NATS-Bench,
 topology search space).
@@ -21,13 +21,13 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Benchmark:
-    """Where the table is and what of it is read.
+    """The location of the table and the columns to read.
 
     Args:
         table: a CSV file with a column `architecture` of NAS-Bench-201 strings; None for no
             benchmark.
         column: the accuracies, in %, to look up.
-        samples: architectures that `task=rank` draws for Kendall's tau.
+        samples: number of architectures that `task=rank` draws for Kendall's tau.
 
     Raises:
         ValueError: fewer than 2 samples.
@@ -73,10 +73,10 @@ class Benchmark:
 
 
 def standing(table: dict[str, float], architecture: Architecture) -> dict[str, Any]:
-    """`accuracy` in %, `rank` (1 is best) `of` so many, and `regret` to the best in percentage
-    points.
+    """`accuracy` in %, `rank` (1 is best), `of` (the number of architectures), and `regret`
+    relative to the best in percentage points.
 
-    Raises DataError where the table does not hold the architecture.
+    Raises DataError if the architecture is not in the table.
     """
     name = to_nasbench201(architecture)
     if name not in table:
@@ -93,7 +93,7 @@ def standing(table: dict[str, float], architecture: Architecture) -> dict[str, A
 
 
 def look_up(benchmark: Benchmark, folder: Path) -> dict[str, Any]:
-    """Where the found architecture stands, and that of every epoch; also written to
+    """The standing of the found architecture and of every epoch's; also written to
     `benchmark.json`.
     """
     table = benchmark.read()

@@ -1,7 +1,7 @@
-"""One image file: its header, its pixels, and why it cannot be read.
+"""One image file: its header, its pixels, and the reason if it cannot be read.
 
-Channels: 1 where every image is grey (modes 1, L, 16 bits); otherwise 3, and everything becomes
-RGB and loses its alpha. Arrays (`.npy`, uint8, (H, W) or (H, W, C)) have any number. 16 bits are
+Channels: 1 if every image is grey (modes 1, L, 16 bits); otherwise 3, and every image is converted
+to RGB without alpha. Arrays (`.npy`, uint8, (H, W) or (H, W, C)) may have any number. 16 bits are
 scaled to 8, the EXIF orientation is applied, images of another size are resized (bilinear).
 """
 
@@ -17,7 +17,7 @@ from archsmith.data.names import printable
 from archsmith.errors import DataError
 
 ARRAY = "npy x"
-RESIZE = "bilinear"  # to height and width as they are asked for; proportions are not kept
+RESIZE = "bilinear"  # to the requested height and width; the aspect ratio is not kept
 GREY = ("1", "L", "I", "I;16", "I;16L", "I;16B", "I;16N")
 
 
@@ -34,13 +34,13 @@ def height_width(image_size: int | Sequence[int]) -> tuple[int, int]:
 def infer_shape(
     paths: Sequence[str], image_size: int | Sequence[int] | None, channels: int | None
 ) -> tuple[int, int, int]:
-    """(C, H, W): as given, else the commonest size of a sample, and 1 channel if all are grey.
+    """(C, H, W): as given, else the most common size in a sample, and 1 channel if all are grey.
 
     Only headers are read.
 
     Raises:
-        ValueError: a setting that is no number of pixels or channels.
-        DataError: not one of the sampled images can be read.
+        ValueError: a setting that is not a valid number of pixels or channels.
+        DataError: none of the sampled images can be read.
     """
     if channels is not None and (not isinstance(channels, int) or channels < 1):
         raise ValueError(f"data.channels: {channels!r}, expected a whole number >= 1, or null")
@@ -70,7 +70,8 @@ def _header(path: str) -> tuple[int, tuple[int, int]]:
 
 
 def describe(path: str) -> tuple[str, tuple[int, int]] | None:
-    """Mode (as `RGB`; `npy x3` of an array) and (H, W) after rotation; None if unreadable."""
+    """Mode (such as `RGB`, or `npy x3` for an array) and (H, W) after rotation; None if
+    unreadable."""
     try:
         if path.lower().endswith(".npy"):
             shape = np.load(path, mmap_mode="r", allow_pickle=False).shape
@@ -83,7 +84,7 @@ def describe(path: str) -> tuple[str, tuple[int, int]] | None:
 
 
 def attempt(path: str, shape: Sequence[int]) -> np.ndarray | str:
-    """The image, (C, H, W) uint8, or the path and why it cannot be read."""
+    """The image, (C, H, W) uint8, or a message with the path and why it cannot be read."""
     try:
         pixels = _array(path) if path.lower().endswith(".npy") else _decode(path, shape[0])
         return _fit(pixels, shape).transpose(2, 0, 1)
@@ -94,12 +95,12 @@ def attempt(path: str, shape: Sequence[int]) -> np.ndarray | str:
 
 
 def first_line(error: BaseException) -> str:
-    """What went wrong, for a message of one line."""
+    """The first line of an error's message."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _opened(path: str) -> Image.Image:
-    """Reads the header; one that promises over 90 million pixels (a bomb) is an error."""
+    """Reads the header; more than 90 million pixels (a decompression bomb) is an error."""
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         return Image.open(path, formats=formats())
@@ -122,13 +123,13 @@ def _decode(path: str, channels: int) -> np.ndarray:
         wide = np.asarray(image).astype(np.int64).clip(0, 65535)
         image = Image.fromarray(((wide * 255 + 32767) // 65535).astype(np.uint8))
     if image.mode in ("P", "PA"):
-        image = image.convert("RGBA")  # the transparent entry of a palette is not a colour
+        image = image.convert("RGBA")  # a palette's transparent entry is not a colour
     array = np.asarray(image.convert("L" if channels == 1 else "RGB"))
     return array[:, :, None] if array.ndim == 2 else array
 
 
 def _fit(pixels: np.ndarray, shape: Sequence[int]) -> np.ndarray:
-    """(H, W, C) in the size of `shape`, bilinear. Raises ValueError for another C."""
+    """The image (H, W, C) resized to `shape`, bilinear. Raises ValueError if C differs."""
     C, H, W = shape
     if pixels.shape[2] != C:
         raise ValueError(f"{pixels.shape[2]} channels, expected {C}")

@@ -1,4 +1,4 @@
-"""Images of a folder, decoded: small sets into memory, large ones as they are wanted."""
+"""Images of a folder: small sets are decoded into memory, large ones on demand."""
 
 import logging
 import math
@@ -19,13 +19,13 @@ from archsmith.parallel.data_parallel import Portion
 
 log = logging.getLogger(__name__)
 
-SKIPPED = 0.01  # share of unreadable images that `on_error: skip` accepts
+SKIPPED = 0.01  # largest share of unreadable images under `on_error: skip`
 
 
 class ImageFiles(Images):
     """Images that stay on disk and are decoded by `workers` processes when a batch needs them.
 
-    Among several processes each decodes its portion of a batch and gets the others' from them.
+    With data parallelism, each process decodes its portion of a batch and receives the rest.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class ImageFiles(Images):
         return self.part.identity()
 
     def hashes(self, index: Tensor | slice) -> list[bytes]:
-        """Of the pixels, as they were when every file was read at the start."""
+        """Digests of the pixels, computed when every file was read at the start."""
         positions = torch.arange(len(self.digests))[index]
         return [self.digests[i] for i in positions.tolist()]
 
@@ -80,20 +80,20 @@ def _decoded(
         batch_sampler=[index.tolist() for index in indices],
         num_workers=workers,
         collate_fn=collate,
-        generator=torch.Generator(),  # or it would draw from the global stream
+        generator=torch.Generator(),  # else it would draw from the global generator
         worker_init_fn=interrupt.ignore_signals,
     )
 
 
 def _living(batches: DataLoader) -> Iterator[Any]:
-    """The batches. Raises OutOfMemory where a worker process died: mostly for lack of memory; or
-    Interrupted, where the run was asked to stop."""
+    """Yields the batches. Raises OutOfMemory if a worker process died, most likely for lack of
+    memory, or Interrupted if the run was asked to stop."""
     try:
         yield from batches
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise
-        if interrupt.requested():  # a signal to all processes met one that was just starting
+        if interrupt.requested():  # the signal hit a worker that had no handler yet
             raise Interrupted(
                 "data: stopped while images were read; run the same command to continue from the "
                 "last checkpoint"
@@ -105,14 +105,14 @@ def _living(batches: DataLoader) -> Iterator[Any]:
 
 
 def _stacked(attempts: list[np.ndarray | str]) -> Tensor | str:
-    """The batch or its first failure: an error raised in a worker arrives as a page of text."""
+    """The batch or its first failure; an exception would arrive with a worker's long traceback."""
     images = [image for image in attempts if not isinstance(image, str)]
     failed = [reason for reason in attempts if isinstance(reason, str)]
     return failed[0] if failed else torch.from_numpy(np.stack(images))
 
 
 def _counted(attempts: list[np.ndarray | str]) -> tuple[Tensor, list[str], list[bytes]]:
-    """The histogram and the digests of the images, and per attempt why it failed, or ''."""
+    """Histogram of the images, the reason for each failed attempt ('' if none), and digests."""
     images = [image for image in attempts if not isinstance(image, str)]
     counts = histogram(torch.from_numpy(np.stack(images))) if images else torch.tensor(0)
     reasons = [a if isinstance(a, str) else "" for a in attempts]
@@ -122,13 +122,13 @@ def _counted(attempts: list[np.ndarray | str]) -> tuple[Tensor, list[str], list[
 def load(
     part: Part, shape: tuple[int, int, int], *, memory_mb: float, workers: int, on_error: str
 ) -> tuple[Images, Tensor]:
-    """The images that can be read, and their positions in `part`. Every file is decoded once.
+    """The readable images and their positions in `part`. Every file is decoded once.
 
-    Up to `memory_mb` (10^6 bytes) decoded they are kept in memory, beyond that on disk.
+    Sets of at most `memory_mb` (10^6 bytes, decoded) are kept in memory, larger ones on disk.
 
     Raises:
-        DataError: unreadable files, or with `on_error="skip"` more than 1% of them.
-        ValueError: another `on_error`, or fewer than 0 workers.
+        DataError: there are unreadable files, or more than 1% with `on_error="skip"`.
+        ValueError: an unknown `on_error`, or a negative number of workers.
     """
     if on_error not in ("abort", "skip"):
         raise ValueError(f"data.on_error: {on_error!r}, expected abort or skip")
@@ -164,7 +164,7 @@ def load(
 
 
 def unreadable(part: Part, shape: tuple[int, int, int], workers: int) -> list[str]:
-    """Path and reason of every file that cannot be read; nothing else is kept of any."""
+    """Path and reason for every unreadable file; no pixels are kept."""
     order = torch.arange(len(part.files)).split(64)
     decoded = _living(_decoded(part, shape, order, workers, _reasons))
     found: list[str] = []
@@ -179,7 +179,8 @@ def _reasons(attempts: list[np.ndarray | str]) -> list[str]:
 
 
 def _kept(part: Part, failed: Sequence[str], on_error: str) -> Tensor:
-    """Positions without a failure; logs every other. Raises DataError where none may be skipped."""
+    """Positions of the readable images; logs the others. Raises DataError if too many are
+    unreadable."""
     reasons, count = [reason for reason in failed if reason], len(failed)
     refused = on_error == "abort" or len(reasons) > SKIPPED * count
     for reason in reasons:

@@ -1,8 +1,7 @@
-"""Which images a folder holds: `train/<class>/*`, `test/<class>/*` and, if wanted, `val/<class>/*`.
+"""Finds the images in a folder: `train/<class>/*`, `test/<class>/*` and optionally `val/<class>/*`.
 
-A class has the images of its subfolders, too. What is passed over is counted by reason: hidden
-files, other files than images, what stands beside the class folders or the parts, links back to a
-parent.
+Images in subfolders belong to the class, too. Skipped entries are counted by reason: hidden files,
+files that are not images, entries next to the class folders or the parts, links to a parent folder.
 """
 
 import json
@@ -43,31 +42,31 @@ class Part:
         return [os.path.join(self.root, file) for file in self.files]
 
     def identity(self) -> bytes:
-        """Names, sizes and classes; no image is read."""
+        """Names, sizes and classes as bytes for the fingerprint; no image is read."""
         return json.dumps([self.files, self.sizes, self.labels.tolist()]).encode()
 
 
 def join(parts: Sequence[Part]) -> Part:
-    """One part after the other."""
+    """Concatenates parts."""
     files = tuple(file for part in parts for file in part.files)
     sizes = tuple(size for part in parts for size in part.sizes)
     return Part(parts[0].root, files, torch.cat([part.labels for part in parts]), sizes)
 
 
 class Tree(NamedTuple):
-    """What a folder of images holds."""
+    """The content of an image folder."""
 
     classes: tuple[str, ...]  # in alphabetical order
-    parts: dict[str, Part]  # train, test and, if there is one, val
+    parts: dict[str, Part]  # train, test and val if it exists
     passed_over: PassedOver
 
 
 def scan(root: str | None) -> Tree:
-    """The classes, the parts, and what is passed over.
+    """The classes and the parts; skipped entries are logged.
 
     Raises:
-        DataError: no such folder, a part is missing, fewer than 2 classes, a class without images,
-            a class that `train` does not have, or one that `val` lacks.
+        DataError: the folder or a part does not exist, there are fewer than 2 classes, a class has
+            no images, a part has a class that `train` lacks, or `val` lacks a class.
     """
     if root is None:
         raise DataError(f"data.root: null, expected a folder with {LAYOUT}; set data.root to it")
@@ -111,10 +110,10 @@ def scan(root: str | None) -> Tree:
 
 
 def _classes(folder: Path, passed_over: PassedOver) -> dict[str, list[Path]]:
-    """The folders of each class, by its name; none if `folder` is missing.
+    """Class name -> its folders; empty if `folder` does not exist.
 
-    Folders whose names differ in their Unicode form alone are one class. A link to a parent is no
-    class.
+    Folders whose names differ only in Unicode normalisation are one class. A link to a parent
+    folder is not a class.
     """
     if not folder.is_dir():
         return {}
@@ -156,7 +155,7 @@ def _part(
         files += [Path(entry).relative_to(root).as_posix() for entry in found]
         sizes += [entry.stat().st_size for entry in found]
         labels += [classes.index(name)] * len(found)
-    if part == "test":  # not opened before the end of a run, so what their size says is said now
+    if part == "test":  # read only at the end of a run, so empty files are reported now
         for file, size in zip(files, sizes, strict=True):
             if size == 0:
                 name = printable(str(root / file))

@@ -1,4 +1,4 @@
-"""Which files below a folder are images, and what is passed over, by reason."""
+"""Lists the images below a folder, and counts skipped entries by reason."""
 
 import os
 from collections.abc import Iterable, Sequence
@@ -12,7 +12,7 @@ from archsmith.data.names import printable
 from archsmith.errors import DataError
 
 EXAMPLES = 3
-# EPS would run Ghostscript; of the others Pillow knows the header alone.
+# EPS would run Ghostscript; for the others Pillow reads only the header.
 NOT_DECODED = {"EPS", "BUFR", "GRIB", "HDF5", "MPEG", "WMF"}
 ARRAY_SUFFIX = ".npy"
 HIDDEN = "hidden"
@@ -22,21 +22,21 @@ NOWHERE = "link that leads nowhere"
 
 @cache
 def formats() -> tuple[str, ...]:
-    """What Pillow opens here, formats of installed plugins included."""
+    """The formats that Pillow can open here, including those of installed plugins."""
     Image.init()
     return tuple(sorted(set(Image.OPEN) - NOT_DECODED))
 
 
 @cache
 def suffixes() -> frozenset[str]:
-    """Of the files that are read."""
+    """Suffixes of the files that are read."""
     known = Image.registered_extensions().items()
     return frozenset({ARRAY_SUFFIX, *(suffix for suffix, kind in known if kind in formats())})
 
 
 @dataclass
 class PassedOver:
-    """How many entries of a folder are not read, by reason, with the first few of each."""
+    """Counts a folder's skipped entries by reason, with the first few names of each."""
 
     counts: dict[str, int] = field(default_factory=dict)
     examples: dict[str, list[str]] = field(default_factory=dict)
@@ -54,13 +54,13 @@ class PassedOver:
             self.counts[reason] = self.counts.get(reason, 0) + count
 
     def lines(self) -> list[str]:
-        """One a reason, the commonest first."""
+        """One line per reason, the most frequent first."""
         by_count = sorted(self.counts.items(), key=lambda item: (-item[1], item[0]))
         return [f"{n} {reason} (as {self.examples[reason][0]})" for reason, n in by_count]
 
 
 def listed(folder: Path) -> list[os.DirEntry[str]]:
-    """What stands in a folder, by name. Raises DataError where it cannot be listed."""
+    """The entries of a folder, sorted by name. Raises DataError if it cannot be listed."""
     try:
         with os.scandir(folder) as entries:
             return sorted(entries, key=lambda entry: entry.name)
@@ -74,7 +74,7 @@ def listed(folder: Path) -> list[os.DirEntry[str]]:
 def images_below(root: Path, folder: Path, passed_over: PassedOver) -> list[os.DirEntry[str]]:
     """The images of a folder and of its subfolders, in the order of torchvision's `ImageFolder`.
 
-    root: of the data, to which the paths of what is passed over are relative.
+    root: the data's root; paths of skipped entries are relative to it.
     """
     found: dict[str, list[os.DirEntry[str]]] = {}
     left: list[tuple[Path, tuple[str, ...]]] = [(folder, (os.path.realpath(folder),))]
@@ -93,7 +93,7 @@ def images_below(root: Path, folder: Path, passed_over: PassedOver) -> list[os.D
 
 
 def _reason(entry: os.DirEntry[str], around: Sequence[str]) -> str | None:
-    """Why an entry is passed over; None for an image or a folder."""
+    """Why an entry is skipped; None for an image or a folder."""
     if entry.name.startswith("."):
         return HIDDEN
     if os.path.isdir(entry):

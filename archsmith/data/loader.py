@@ -1,7 +1,7 @@
 """Images in memory, and batches of them: drawn, augmented and normalised.
 
-All randomness is a function of (seed, role, epoch, batch), never of the global random stream: the
-position is a loader's whole state, and an interrupted epoch goes on exactly as it would have.
+All randomness is a function of (seed, role, epoch, batch) and never of the global generator, so the
+position is a loader's entire state, and an interrupted epoch resumes bit for bit.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ from archsmith.errors import CheckpointError
 class Images:
     """Labelled images in memory: pixels (N, C, H, W) uint8; labels (N,) int64, on the CPU.
 
-    `names` are the files they come from, where they come from files.
+    `names` are the file names, if the images come from files.
     """
 
     def __init__(self, pixels: Tensor, labels: Tensor, names: Sequence[str] = ()):
@@ -33,7 +33,8 @@ class Images:
         self._pixels, self._labels = self._pixels.to(device), self.labels.to(device)
 
     def batches(self, indices: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-        """For each (B,) positions: images (B, C, H, W) uint8, labels (B,), both on the device."""
+        """For each tensor of positions (B,): images (B, C, H, W) uint8, labels (B,), both on the
+        device."""
         for index in indices:
             index = index.to(self.device, non_blocking=True)
             yield self._pixels[index], self._labels[index]
@@ -43,25 +44,25 @@ class Images:
         return histogram(self._pixels.cpu())
 
     def content(self) -> bytes | memoryview:
-        """What the fingerprint hashes: all pixels."""
+        """All pixels, as bytes for the fingerprint."""
         return self._pixels.cpu().contiguous().numpy().data
 
     def hashes(self, index: Tensor | slice) -> list[bytes]:
-        """One per image; equal ones are copies."""
+        """One hash per image; images with equal hashes are copies."""
         return [digest(image) for image in self._pixels.cpu()[index].contiguous().numpy()]
 
     def name(self, position: int) -> str:
-        """The file of an image, or its position."""
+        """The file name of an image, or its position."""
         return printable(self.names[position]) if self.names else f"image {position}"
 
 
 def digest(pixels: np.ndarray) -> bytes:
-    """Equal for images of equal pixels only."""
+    """A digest of the pixels."""
     return hashlib.blake2b(np.ascontiguousarray(pixels).data, digest_size=16).digest()
 
 
 def histogram(pixels: Tensor) -> Tensor:
-    """(N, C, H, W) uint8 to (C, 256) counts of each value in each channel."""
+    """(N, C, H, W) uint8 -> (C, 256) counts of each value per channel."""
     counts = torch.zeros(pixels.size(1), 256, dtype=torch.int64)
     for chunk in pixels.split(1024):
         for c, channel in enumerate(chunk.transpose(0, 1).flatten(1)):
@@ -71,14 +72,15 @@ def histogram(pixels: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Normalise:
-    """Pixels to zero mean and unit deviation per channel; mean and std (C,), of values 0 to 1."""
+    """Normalises pixels to zero mean and unit deviation; mean and std (C,), on the scale 0 to 1."""
 
     mean: Tensor
     std: Tensor
 
     @classmethod
     def fit(cls, histogram: Tensor) -> "Normalise":
-        """Mean and deviation of the counted values (C, 256); a constant channel is only centred."""
+        """From the mean and deviation of a histogram (C, 256); a constant channel is only
+        centred."""
         counts, values = histogram.double(), torch.arange(256.0, dtype=torch.float64)
         total = counts.sum(1)
         mean = (counts * values).sum(1) / total  # exact, so a constant channel has deviation 0
@@ -89,23 +91,23 @@ class Normalise:
         return Normalise(self.mean.to(device), self.std.to(device))
 
     def __call__(self, images: Tensor) -> Tensor:
-        """uint8 (B, C, H, W) to float32."""
+        """uint8 (B, C, H, W) -> float32."""
         return (images / 255 - self.mean[:, None, None]) / self.std[:, None, None]
 
 
 @dataclass(eq=False)
 class Loader:
-    """Batches `(x, y)` of some images: x (B, C, H, W) float32, normalised; y (B,) int64.
+    """Mini-batches `(x, y)`: x (B, C, H, W) float32, normalised; y (B,) int64.
 
-    With `training`, each epoch has its own order, and the position is kept: iterating continues at
-    `batch` of `epoch`, then moves to the next epoch. After the last batch that is an empty
-    iteration, so a loader beside another repeats as `while True: yield from loader`, never by
-    `zip`. Without `training`, every pass is the whole index in order.
+    With `training`, each epoch has its own order and the loader keeps its position: iteration
+    starts at `batch` of `epoch` and ends with the epoch. If it was stopped after the last batch,
+    the next iteration is empty, so repeat a loader by `while True: yield from loader`, never by
+    `zip`. Without `training`, every pass reads the whole index in order.
 
     Args:
         index: (N,) int64 positions in `images`.
-        drop_last: training leaves out an incomplete last batch where there is a full one. A last
-            batch of one image is always left out: batch normalisation cannot use it.
+        drop_last: in training, drop an incomplete last batch if there is a full one. A last batch
+            of one image is always dropped, as batch normalisation needs two.
 
     Raises:
         ValueError: a batch size below 1, or below 2 in training.
@@ -130,7 +132,7 @@ class Loader:
         self.epoch, self.batch = 0, 0
 
     def __len__(self) -> int:
-        """Batches of a whole epoch."""
+        """Number of batches in an epoch."""
         full, rest = divmod(len(self.index), self.batch_size)
         dropped = self.training and (rest < 2 or (self.drop_last and full > 0))
         return full + (rest > 0 and not dropped)
@@ -141,12 +143,12 @@ class Loader:
         epoch, normalise = self.epoch, self.normalise.to(self.images.device)
         for images, y in self.images.batches(self._order(epoch)[self.batch :]):
             x = self._augmented(images, normalise)
-            self.batch += 1  # before handing over: a state saved in this step does not repeat it
+            self.batch += 1  # before the yield: a state saved during this step must not repeat it
             yield x, y
         self.epoch, self.batch = epoch + 1, 0
 
     def drawn(self, epoch: int, batch: int) -> list[int]:
-        """Positions of the images in a batch of an epoch; none for a batch that there is not."""
+        """Positions of the images in a batch of an epoch; empty if there is no such batch."""
         order = self._order(epoch)
         return order[batch].tolist() if 0 <= batch < len(order) else []
 
@@ -169,7 +171,7 @@ class Loader:
         return {"epoch": self.epoch, "batch": self.batch}
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
-        """Raises CheckpointError for a position this loader does not have."""
+        """Raises CheckpointError for a position outside this loader."""
         valid = set(state) == {"epoch", "batch"} and state["epoch"] >= 0
         if not valid or not 0 <= state["batch"] <= len(self):
             raise CheckpointError(

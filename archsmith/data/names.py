@@ -1,14 +1,14 @@
-"""Names of files and classes as they can be printed and compared, whatever bytes a disk has."""
+"""File and class names that can be printed and compared, whatever bytes the disk contains."""
 
 import unicodedata
 
-ESCAPED = {"Cc", "Cs", "Zl", "Zp"}  # control characters, surrogates, ends of lines and paragraphs
+ESCAPED = {"Cc", "Cs", "Zl", "Zp"}  # control characters, surrogates, line and paragraph separators
 
 
 def printable(name: str) -> str:
-    r"""One line of UTF-8: bytes that are none as `\xe9`, control characters as `\n`.
+    r"""One line of UTF-8: invalid bytes are escaped as `\xe9`, control characters as `\n`.
 
-    name: as Python reads it from the disk, bytes that are no UTF-8 as surrogates.
+    name: as Python reads it from the disk, with invalid UTF-8 as surrogates.
     """
     text = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     return "".join(
@@ -18,5 +18,6 @@ def printable(name: str) -> str:
 
 
 def canonical(name: str) -> str:
-    """Printable and composed (NFC): the same however a file system or archive writes accents."""
+    """The printable name in NFC, so that it does not depend on how a file system encodes
+    accents."""
     return unicodedata.normalize("NFC", printable(name))

@@ -1,4 +1,4 @@
-"""How a raw image becomes what a network was trained on. It belongs to the trained weights."""
+"""How raw images are converted to a network's input; stored with the trained weights."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -15,18 +15,19 @@ from archsmith.data.names import canonical
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What stands between an image file and a network, and what the network's logits mean.
+    """The steps from an image file to the network's input, and the meaning of its logits.
 
-    It is fixed by the images that a network is trained on, and stored with its weights; evaluation,
-    exports and `archsmith.find` have it from there, whatever other images they meet.
+    It is determined by the training images and stored with the weights; evaluation, exports and
+    `archsmith.find` read it from there, also for other images.
 
     Args:
-        input_shape: (C, H, W). Images of another height or width are stretched to it.
-        mean, std: of each channel, of values 0 to 1.
-        resize: the rule by which images are resized; there is one.
+        input_shape: (C, H, W). Images of another size are resized to it without keeping the aspect
+            ratio.
+        mean, std: per channel, on the scale 0 to 1.
+        resize: the resizing method; only one is supported.
 
     Raises:
-        ValueError: values that cannot belong together.
+        ValueError: inconsistent values.
     """
 
     classes: tuple[str, ...]
@@ -59,7 +60,7 @@ class Preprocessing:
         return Normalise(torch.tensor(self.mean), torch.tensor(self.std))
 
     def about(self) -> dict[str, Any]:
-        """For JSON; `of` reads it."""
+        """A JSON form; the inverse is `of`."""
         return {
             "classes": list(self.classes),
             "input_shape": list(self.input_shape),
@@ -70,14 +71,15 @@ class Preprocessing:
 
     @classmethod
     def of(cls, about: Mapping[str, Any]) -> "Preprocessing":
-        """Raises KeyError, TypeError or ValueError unless it is what `about` says."""
+        """The inverse of `about`. Raises KeyError, TypeError or ValueError for anything else."""
         classes = tuple(map(canonical, about["classes"]))
         mean, std = (tuple(map(float, about[name])) for name in ("mean", "std"))
         C, H, W = about["input_shape"]
         return cls(classes, (C, H, W), mean, std, about["resize"])
 
     def check_fits(self, input_shape: Sequence[int], classes: int) -> None:
-        """Raises ValueError unless it prepares images for a network of this input and output."""
+        """Raises ValueError unless it matches a network with this input shape and number of
+        classes."""
         if (self.input_shape, len(self.classes)) != (tuple(input_shape), classes):
             raise ValueError(
                 f"preprocessing: for {self.input_shape} and {len(self.classes)} classes, found a "
@@ -85,7 +87,8 @@ class Preprocessing:
             )
 
     def check(self, images: Tensor) -> None:
-        """Raises ValueError unless these are raw images (B, C, H, W), uint8 or float of 0 to 1."""
+        """Raises ValueError unless these are raw images (B, C, H, W), uint8 or float from 0 to
+        1."""
         if images.dim() != 4 or tuple(images.shape[1:]) != self.input_shape:
             raise ValueError(
                 f"images: shape {tuple(images.shape)}, expected (B, "

@@ -1,8 +1,8 @@
-"""Which of the images each role may read.
+"""The roles of images, and which images each may read.
 
-`train` is for weights, `val` for alphas. `select`, never augmented, is for measuring: it moves
-neither, and is the same for every strategy. `test` is for the final evaluation: loaded when first
-asked for, every request counted.
+`train` is for weights, `val` for alphas. `select`, a held-out set without augmentation, is for
+measuring: it updates neither and is the same for every strategy. `test` is for the final
+evaluation: it is loaded on the first request, and every request is counted.
 """
 
 import hashlib
@@ -23,9 +23,9 @@ from archsmith.errors import DataError
 
 log = logging.getLogger(__name__)
 
-IMBALANCE = 10  # the largest class by the smallest, from which on it is said
-OF_ROLE = {"train": "split", "val": "split", "select": "select"}  # the setting of its size
-STATISTICS = 2048  # images that batch-norm statistics are re-estimated on
+IMBALANCE = 10  # largest class over smallest; from here on it is logged
+OF_ROLE = {"train": "split", "val": "split", "select": "select"}  # the setting of a role's size
+STATISTICS = 2048  # images for re-estimating batch-norm statistics
 Shape = tuple[int, int, int]  # C, H, W
 
 
@@ -33,9 +33,9 @@ Shape = tuple[int, int, int]  # C, H, W
 class Roles:
     """The loaders of a search. `val` is None in a one-level search.
 
-    `statistics` re-estimates batch normalisation: whole batches of at most 2048 training images,
-    never augmented, always the same ones in the same mixed order. `sample` is one batch of `select`
-    images, always the same ones, in which classes have their proportions.
+    `statistics` re-estimates batch normalisation: full batches of at most 2048 training images, not
+    augmented, always the same ones in the same shuffled order. `sample` is one stratified batch of
+    `select` images, always the same ones.
     """
 
     train: Loader
@@ -46,15 +46,15 @@ class Roles:
 
 
 class Data:
-    """A set of training images, their split into roles, and the way to the test images.
+    """The training images, their split into roles, and the loader of the test images.
 
     Args:
-        test: loads the test images in a shape (C, H, W); called by the first `test()`. What has one
-            shape of its own gives that.
-        val: (N,) bool, the images that are `val` by the user's own choice; None splits at random.
+        test: loads the test images in a shape (C, H, W); called by the first `test()`. Data of one
+            fixed shape ignores the argument.
+        val: (N,) bool, the images that the user holds out; None splits at random.
         normalise: None computes mean and deviation from the training images.
-        test_identity: stands for the test images in the fingerprint, unread.
-        skipped: how many unreadable images were left out.
+        test_identity: represents the test images in the fingerprint, as they are not read.
+        skipped: number of unreadable images that were skipped.
 
     Raises:
         DataError: fewer than 2 classes, or a class without a training image.
@@ -94,7 +94,7 @@ class Data:
             _warn_of_copies("val", images, ~val, images, val)
 
     def to(self, device: torch.device | str) -> "Data":
-        """Moves the images in memory; batches, also of loaders made before, come on the device."""
+        """Moves the images to the device; existing loaders then yield batches on it, too."""
         for images in (self.images, self._test):
             if images is not None:
                 images.to(torch.device(device))
@@ -103,7 +103,7 @@ class Data:
     def loaders(
         self, batch_size: int, *, one_level: bool, seed: int, drop_last: bool = False
     ) -> Roles:
-        """The loaders of a search; `select` is the same in every one, whatever the strategy.
+        """The loaders of a search; `select` is the same for every strategy.
 
         Raises:
             DataError: fewer than 2 images in a role.
@@ -136,9 +136,9 @@ class Data:
         augment: Mapping[str, Any] | None = None,
         drop_last: bool = False,
     ) -> Loader:
-        """All training images, augmented: for retraining. `augment` replaces the settings it names.
+        """All training images, augmented: for retraining. `augment` overrides single settings.
 
-        Raises ValueError for a batch size below 2, or an unknown or too large augmentation.
+        Raises ValueError for a batch size below 2, or an augmentation that is unknown or too large.
         """
         settings = {**self.settings.augment, **(augment or {})}
         index = torch.arange(len(self.images.labels))
@@ -146,18 +146,19 @@ class Data:
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """That of a network trained on these images; it goes with the network's weights."""
+        """The preprocessing of a network trained on these images, to be stored with its weights."""
         mean, std = (tuple(values.tolist()) for values in (self.normalise.mean, self.normalise.std))
         C, H, W = self.input_shape
         return Preprocessing(self.classes, (C, H, W), mean, std)
 
     def test(self, batch_size: int, preprocessing: Preprocessing | None = None) -> Loader:
-        """The test images in order, not augmented; loaded by the first call, every call counted.
+        """The test images in order, not augmented; loaded on the first call, and every call is
+        counted.
 
-        preprocessing: of the network that is tested, by whose size and statistics they are read;
-        None: as these data's own.
+        preprocessing: that of the tested network, whose image size and statistics are used; None
+        uses those of this data.
 
-        Raises DataError where they cannot have that size.
+        Raises DataError if the images cannot be loaded at that size.
         """
         chosen = preprocessing or self.preprocessing
         self.test_reads += 1
@@ -170,18 +171,18 @@ class Data:
         return Loader(self._test, index, batch_size, "test", chosen.normalise)
 
     def plain(self, role: str, index: Tensor, batch_size: int) -> Loader:
-        """These training images in this order, not augmented, the same in every pass."""
+        """A loader of these training images, not augmented, in this order in every pass."""
         return Loader(self.images, index, batch_size, role, self.normalise)
 
     def split(self, *, one_level: bool) -> dict[str, Tensor]:
         """Role -> positions of its images, ascending: `train`, `val` unless one-level, `select`.
 
-        `select` comes first, so that a comparison's strategies are measured on the same images,
-        which move neither weights nor alphas: a share of each class, or, where the user holds
-        images out, half of each class of those. The user's others are `val`; a one-level search,
-        which has no use for them, leaves them alone.
+        `select` is drawn first, so that all strategies of a comparison are measured on the same
+        images, which update neither weights nor alphas: a share of each class, or half of each
+        class of the images that the user holds out. The other half is `val`; a one-level search
+        does not use it.
 
-        Raises DataError where a role has fewer than 2 images.
+        Raises DataError if a role has fewer than 2 images.
         """
         settings = self.settings
         if self._val is None:
@@ -204,13 +205,14 @@ class Data:
         return found
 
     def _shared(self, key: str, index: Tensor, share: float) -> tuple[Tensor, Tensor]:
-        """A share of each class of these images, and the others; a function of `data.seed`."""
+        """A share of each class of these images, and the rest; depends only on `data.seed`."""
         source = generator(self.settings.seed, key)
         first, second = stratified(self.images.labels[index], share, source)
         return index[first], index[second]
 
     def _more_images(self, role: str) -> str:
-        """What gives a role images; no share does where a class keeps its only one for training."""
+        """The remedy for a role with too few images; a class always keeps one image for
+        training."""
         if self._val is not None:
             return f"add images to {'train' if role == 'train' else 'val'}/"
         if int((self._counts(self.images.labels) - 1).sum()) < 2:
@@ -221,7 +223,7 @@ class Data:
     def fingerprint(self) -> str:
         """sha256, in hex, of shape, classes, labels, training pixels and the test files' identity.
 
-        Of images that stay on disk names and sizes stand for the pixels.
+        For images that stay on disk, names and sizes represent the pixels.
         """
         if not self._fingerprint:
             digest = hashlib.sha256(json.dumps([self.input_shape, self.classes]).encode())
@@ -233,7 +235,8 @@ class Data:
         return self._fingerprint
 
     def describe(self, *, one_level: bool) -> dict[str, Any]:
-        """For the run log: name, shape, and images per role and class; `test` once it was read."""
+        """For the run log: name, shape, and images per role and class; `test` only after it was
+        read."""
         index = self.split(one_level=one_level)
         labels = {role: self.images.labels[found] for role, found in index.items()}
         if self._test is not None:
@@ -258,7 +261,7 @@ class Data:
             )  # fmt: skip
 
     def _sample(self, index: Tensor, count: int) -> Tensor:
-        """At most so many of these images, classes in proportion, the same for a `data.seed`."""
+        """At most `count` of these images, stratified; depends only on `data.seed`."""
         labels, source = self.images.labels[index], generator(self.settings.seed, "sample")
         taken = allocate(self._counts(labels), min(count, len(index)))
         return index[pick(labels, taken, source)]
@@ -302,7 +305,7 @@ def _check_shape(name: str, test: Images, wanted: Preprocessing) -> None:
 def _warn_of_copies(
     role: str, images: Images, index: Tensor | slice, others: Images, other: Tensor | slice
 ) -> None:
-    """Logs how many images of a role are also trained on, with examples; none is left out."""
+    """Logs how many images of a role are also training images, with examples; none is removed."""
     known = dict(zip(images.hashes(index), _positions(images, index), strict=True))
     found = zip(others.hashes(other), _positions(others, other), strict=True)
     copies = [(position, known[digest]) for digest, position in found if digest in known]

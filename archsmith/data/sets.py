@@ -1,4 +1,5 @@
-"""The image sets: one function each, from the settings of `conf/data/*.yaml` to a `Data`."""
+"""The data sets: one function each, which turns the settings of `conf/data/*.yaml` into a
+`Data`."""
 
 import logging
 import shutil
@@ -33,7 +34,7 @@ DARTS_CIFAR10 = Normalise(
     torch.tensor([0.49139968, 0.48215827, 0.44653124]),
     torch.tensor([0.24703233, 0.24348505, 0.26158768]),
 )
-TORCHVISION = {  # what stands below `data.root`
+TORCHVISION = {  # data set -> expected entry below `data.root`
     "CIFAR10": ["cifar-10-batches-py"],
     "CIFAR100": ["cifar-100-python"],
     "FashionMNIST": ["FashionMNIST/raw"],
@@ -66,7 +67,8 @@ def digits(
 ) -> Data:
     """The 1,797 handwritten digits, 1 x 8 x 8, that come with scikit-learn; `root` is not used.
 
-    `test_share` of them, the same for every seed, are the test images. Values 0-16 become 0-255.
+    A share of `test_share`, the same for every seed, are the test images. Values are scaled from
+    0-16 to 0-255.
     """
     check_share("test_share", test_share)
     images, target = _digits()
@@ -84,7 +86,8 @@ def digits(
 
 
 def _digits() -> tuple[np.ndarray, np.ndarray]:
-    """Images (1797, 8, 8) and labels from scikit-learn's file; to import it takes over a second."""
+    """Images (1797, 8, 8) and labels from scikit-learn's file, as importing it takes over a
+    second."""
     spec = find_spec("sklearn")
     assert spec is not None
     assert spec.origin is not None
@@ -107,8 +110,9 @@ def synthetic(
 ) -> Data:
     """A coarse pattern per class, plus Gaussian noise of `noise` times its amplitude.
 
-    `size` training images and as many test images, classes in turn, all drawn from `seed`; `root`
-    is not used. Raises ValueError for a number of channels below 1, or fewer images than classes.
+    `size` training images and as many test images, cycling through the classes, all drawn from
+    `seed`; `root` is not used. Raises ValueError for fewer than 1 channel, or fewer images than
+    classes.
     """
     H, W = height_width(image_size)
     if min(size, channels, classes) < 1 or noise < 0:
@@ -151,8 +155,9 @@ def folder(
 ) -> Data:
     """Your own images, `root/train/<class>/*` and `root/test/<class>/*`; see `image_folder`.
 
-    `root/val/<class>/*`, where it exists, is held out instead of a random share. Decoded, at most
-    `memory_mb` (10^6 bytes) are kept in memory; larger sets are decoded by `workers` processes.
+    `root/val/<class>/*`, where it exists, is held out instead of a random share. Sets of at most
+    `memory_mb` (10^6 bytes, decoded) are kept in memory; larger ones are decoded by `workers`
+    processes.
     """
     settings = Settings(limit, split, select, augment, seed)
     classes, parts, passed_over = scan(root)
@@ -186,11 +191,11 @@ def torchvision_set(
     augment: Mapping[str, Any],
     seed: int,
 ) -> Data:
-    """CIFAR10, CIFAR100, FashionMNIST or SVHN (without the extra images), by way of torchvision.
+    """CIFAR10, CIFAR100, FashionMNIST or SVHN (without the extra images), from torchvision.
 
     Raises:
         DataError: files are missing or damaged, or the download failed.
-        ValueError: another `dataset`.
+        ValueError: an unknown `dataset`.
     """
     if dataset not in TORCHVISION:
         raise ValueError(f"data.dataset: {dataset!r}, expected one of {', '.join(TORCHVISION)}")
@@ -224,7 +229,7 @@ def _read(dataset: str, place: Path, part: str) -> tuple[list[str], Tensor, Tens
     try:
         for file in files:
             file.stat()
-        by_name = hasattr(make, "split_list")  # as SVHN
+        by_name = hasattr(make, "split_list")  # true for SVHN
         found = make(place, **({"split": part} if by_name else {"train": part == "train"}))
     except (RuntimeError, OSError, EOFError, ValueError, AssertionError) as error:
         raise DataError(
@@ -242,9 +247,9 @@ def _read(dataset: str, place: Path, part: str) -> tuple[list[str], Tensor, Tens
 
 
 def _download(dataset: str, place: Path) -> None:
-    """Three attempts, each in a folder of its own: nothing half-loaded stays behind.
+    """Downloads in up to three attempts, each in its own folder, so that no partial file remains.
 
-    Raises DataError when the last one fails.
+    Raises DataError if the last one fails.
     """
     for attempt in range(1, 4):
         interrupt.check("data")
@@ -264,7 +269,7 @@ def _download(dataset: str, place: Path) -> None:
 
 
 def _fetch(dataset: str, place: str) -> None:
-    """Downloads every part, so that none is missing when its turn comes."""
+    """Downloads all parts, so that none is missing later."""
     from torchvision import datasets
     from torchvision.datasets.utils import download_url
 

@@ -1,4 +1,4 @@
-"""How training images are shared out: by class in proportion, as a function of the seed."""
+"""The stratified split of training images, as a function of the seed."""
 
 import math
 from collections.abc import Mapping
@@ -14,15 +14,15 @@ from archsmith.errors import DataError
 
 @dataclass(frozen=True)
 class Settings:
-    """What every set lets the user choose.
+    """The settings common to all data sets.
 
     Args:
-        limit: at most so many training images, classes in proportion; None takes all.
-        select: share of the training images that every search holds out to measure on.
-        split: share of the others that train the weights; the rest is `val`, but for a one-level
+        limit: largest number of training images, drawn stratified; None takes all.
+        select: share of the training images that every search holds out for measuring.
+        split: share of the others that train the weights; the rest is `val`, except in a one-level
             search.
         augment: `crop`, `flip`, `cutout`; see `archsmith.data.augment.Augment`.
-        seed: of the limit and of the split.
+        seed: seed of the limit and of the split.
 
     Raises:
         ValueError: a share outside (0, 1), a limit below 1, an unknown augmentation.
@@ -48,7 +48,8 @@ def check_share(name: str, value: float) -> None:
 
 
 def allocate(sizes: Tensor, count: int) -> Tensor:
-    """Of each class (K,) so many that they make `count`, in proportion; largest remainder."""
+    """Splits `count` over classes in proportion to `sizes` (K,), by the largest-remainder
+    method."""
     product, total = sizes * count, int(sizes.sum())
     taken = product // total
     short = count - int(taken.sum())
@@ -59,7 +60,7 @@ def allocate(sizes: Tensor, count: int) -> Tensor:
 def pick(labels: Tensor, taken: Tensor, source: torch.Generator) -> Tensor:
     """(N,) bool: `taken[k]` random images of each class k."""
     mixed = torch.randperm(len(labels), generator=source)
-    order = mixed[labels[mixed].argsort(stable=True)]  # by class, mixed within it
+    order = mixed[labels[mixed].argsort(stable=True)]  # by class, shuffled within it
     sizes = torch.bincount(labels, minlength=len(taken))
     rank = torch.arange(len(labels)) - (sizes.cumsum(0) - sizes)[labels[order]]
     chosen = torch.zeros(len(labels), dtype=torch.bool)
@@ -68,9 +69,9 @@ def pick(labels: Tensor, taken: Tensor, source: torch.Generator) -> Tensor:
 
 
 def stratified(labels: Tensor, share: float, source: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Positions of a share of each class, and of the others.
+    """Positions of a share of each class, and of the rest.
 
-    Both have every class of 2 images or more; a class of one image is in the first.
+    Both parts contain every class of 2 or more images; a class of one image is in the first.
     """
     sizes = torch.bincount(labels)
     taken = allocate(sizes, round(share * len(labels)))
@@ -80,7 +81,7 @@ def stratified(labels: Tensor, share: float, source: torch.Generator) -> tuple[T
 
 
 def limited(strata: Tensor, settings: Settings) -> Tensor:
-    """Positions of at most `data.limit` images. Raises DataError where a stratum would get none."""
+    """Positions of at most `data.limit` images. Raises DataError if a stratum would get none."""
     limit, count = settings.limit, len(strata)
     if limit is None or limit >= count:
         return torch.arange(count)

@@ -1,4 +1,4 @@
-"""What lies in a folder of images: every file of every part is opened once."""
+"""A survey of an image folder, for which every file of every part is opened once."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -12,14 +12,14 @@ from archsmith.data.image_folder import SKIPPED, unreadable
 from archsmith.data.image_tree import Part, join, scan
 from archsmith.data.listing import PassedOver
 
-SAMPLE = 2000  # headers a part that sizes and modes are counted of
+SAMPLE = 2000  # headers per part from which sizes and modes are counted
 
 
 @dataclass
 class Survey:
-    """Of each part: images a class, sizes and modes as the files have them, why files fail.
+    """Per part: images per class, sizes and modes of the files, and why files are unreadable.
 
-    Also what is passed over, in all parts together.
+    Skipped entries are counted over all parts together.
     """
 
     images: dict[str, dict[str, int]] = field(default_factory=dict)
@@ -27,13 +27,13 @@ class Survey:
     modes: dict[str, dict[str, int]] = field(default_factory=dict)
     unreadable: dict[str, list[str]] = field(default_factory=dict)
     passed_over: PassedOver = field(default_factory=PassedOver)
-    refused: bool = False  # whether a run would refuse them
+    refused: bool = False  # whether a run would refuse the data
 
 
 def survey(
     root: str | None, image_size: Any, channels: int | None, on_error: str, workers: int
 ) -> Survey:
-    """Looks at every file as a run will, at the test files too; no pixel of them is kept.
+    """Opens every file as a run does, including the test files, and keeps no pixels.
 
     Raises DataError for a folder that is not laid out as expected.
     """

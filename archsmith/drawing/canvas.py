@@ -1,4 +1,4 @@
-"""Pixels to draw on, for the pictures of every epoch, in a quarter of matplotlib's time."""
+"""A pixel canvas for the pictures of every epoch; takes a quarter of matplotlib's time."""
 
 from collections.abc import Sequence
 from functools import cache
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-SCALE = 2  # drawn so much larger, and averaged: smooth edges
+SCALE = 2  # supersampling factor, for smooth edges
 PLAIN = "#57606a"
 
 Colour = str | tuple[int, ...]
@@ -17,7 +17,7 @@ Points = Sequence[tuple[float, float]]
 
 
 class Canvas:
-    """A white picture; lengths are pixels, from the upper left corner."""
+    """A white image; lengths are in pixels from the upper left corner."""
 
     def __init__(self, width: float, height: float) -> None:
         self.size = (round(width), round(height))
@@ -37,7 +37,7 @@ class Canvas:
         self, x: float, y: float, width: float, height: float, radius: float, ink: Colour,
         paper: Colour,
     ) -> None:  # fmt: skip
-        """A box with round corners."""
+        """Draws a box with rounded corners."""
         box = _box(x, y, width, height)
         self._draw.rounded_rectangle(box, radius * SCALE, paper, ink, round(1.2 * SCALE))
 
@@ -45,12 +45,12 @@ class Canvas:
         self, x: float, y: float, text: str, *, size: int = 12, color: Colour = PLAIN,
         anchor: str = "mm",
     ) -> None:  # fmt: skip
-        """One line of text; `anchor` is Pillow's: what of the text stands at (x, y)."""
+        """Draws one line of text; `anchor` is Pillow's: the point of the text that is at (x, y)."""
         place = (x * SCALE, y * SCALE)
         self._draw.text(place, text, fill=color, font=_font(size), anchor=anchor)
 
     def write_slanted(self, x: float, y: float, text: str) -> None:
-        """Text that rises by 45 degrees from its lower left end at (x, y)."""
+        """Draws text that rises by 45 degrees from its lower left end at (x, y)."""
         font = _font(12)
         side = 2 * round(font.getlength(text) + 12 * SCALE)  # the text starts in the middle
         mask = Image.new("L", (side, side))
@@ -66,8 +66,8 @@ class Canvas:
 
 @cache
 def _font(size: int) -> Any:
-    """DejaVu Sans Mono, of matplotlib's files; Pillow's own font lacks the minus sign."""
-    found = find_spec("matplotlib")  # not imported
+    """DejaVu Sans Mono from matplotlib's files, as Pillow's own font lacks the minus sign."""
+    found = find_spec("matplotlib")  # does not import it
     assert found, "matplotlib is one of our requirements"
     path = Path(str(found.origin)).parent / "mpl-data" / "fonts" / "ttf" / "DejaVuSansMono.ttf"
     return ImageFont.truetype(str(path), round(0.95 * size * SCALE))
@@ -78,6 +78,6 @@ def _scaled(points: Points) -> list[tuple[float, float]]:
 
 
 def _box(x: float, y: float, width: float, height: float) -> tuple[float, float, float, float]:
-    """Corners of a box; Pillow counts the last pixel in."""
+    """Corners of a box; Pillow includes the last pixel."""
     right, bottom = round((x + width) * SCALE) - 1, round((y + height) * SCALE) - 1
     return round(x * SCALE), round(y * SCALE), right, bottom

@@ -1,8 +1,8 @@
-"""Where the boxes and curves of a cell's drawing stand.
+"""The positions of boxes and curves in the drawing of a cell.
 
-A cell is laid out in layers, as by Sugiyama et al. 1981 (doi:10.1109/TSMC.1981.4308636): states at
-even layers by longest path, operations in the layer before their target; what a state sends further
-passes a layer in a lane of its own. Curves stay in the gaps between layers: none runs over a box.
+A cell is laid out in layers, as by Sugiyama et al. 1981 (doi:10.1109/TSMC.1981.4308636): states are
+in even layers by longest path, operations in the layer before their target; a link over several
+layers gets a lane in each. Curves stay in the gaps between layers and never cross a box.
 """
 
 from collections.abc import Mapping
@@ -16,18 +16,18 @@ from search_spaces.space import Cell
 
 Kept = Mapping[str, tuple[str, ...]]
 
-MARGIN, TITLE_HEIGHT, GAP = 22.0, 36.0, 26.0  # pixels, as all lengths here
-LETTER = 7.3  # width of a letter of the 12 pixel monospaced font
+MARGIN, TITLE_HEIGHT, GAP = 22.0, 36.0, 26.0  # all lengths are in pixels
+LETTER = 7.3  # width of a letter in the 12 pixel monospaced font
 PORT = 10.0  # between two arrows into one box
 TIP = 7.0  # length of an arrow's tip
 HEIGHTS = {"input": 40.0, "node": 36.0, "output": 36.0, "label": 24.0, "lane": 8.0}
 SWEEPS = 24
-STIFFNESS = {True: 12.0, False: 1.0}  # of a link between lanes, of another
+STIFFNESS = {True: 12.0, False: 1.0}  # link between lanes (True) or other link
 
 
 @dataclass
 class Box:
-    """A state, an operation on the way to it, or a lane; `x` is the left side, `y` the middle."""
+    """A state, an operation that leads to one, or a lane; `x` is the left side, `y` the middle."""
 
     role: str  # a key of HEIGHTS
     layer: int
@@ -41,7 +41,7 @@ class Box:
 
 
 class Curve(NamedTuple):
-    """From (x0, y0) to (x1, y1), level at both ends; `tip`: it ends in an arrow."""
+    """From (x0, y0) to (x1, y1), horizontal at both ends; `tip`: it ends in an arrow."""
 
     kind: str
     x0: float
@@ -53,7 +53,7 @@ class Curve(NamedTuple):
 
 @dataclass
 class Layout:
-    """Boxes with their places, and the curves that join boxes of neighbouring layers."""
+    """Boxes with their positions, and the curves that join boxes of neighbouring layers."""
 
     boxes: list[Box] = field(default_factory=list)
     links: list[tuple[int, int, str]] = field(default_factory=list)  # from, to, kind
@@ -72,7 +72,7 @@ class Layout:
         return found
 
     def curves(self) -> list[Curve]:
-        """One per link; arrows into one box lie below each other in the order of their sources."""
+        """One per link; arrows into the same box are stacked in the order of their sources."""
         found = []
         for target, end in enumerate(self.boxes):
             into = [(self.boxes[a], kind) for a, b, kind in self.links if b == target]
@@ -85,7 +85,8 @@ class Layout:
 
 
 def cell_layout(cell: Cell, kept: Kept, title: str = "") -> Layout:
-    """Where everything stands. Raises ValueError where `kept` names an edge the cell has not."""
+    """The layout of a cell. Raises ValueError if `kept` names an edge that the cell does not
+    have."""
     known = [edge.name for edge in cell.edges]
     for name in kept:
         if name not in known:
@@ -102,12 +103,12 @@ def cell_layout(cell: Cell, kept: Kept, title: str = "") -> Layout:
 
 
 def kind_of(operation: str) -> str:
-    """The kind of an operation, by its name: `conv`, `pool`, `skip` or `other`."""
+    """The kind of an operation, judged by its name: `conv`, `pool`, `skip` or `other`."""
     return next((kind for kind in ("conv", "pool", "skip") if kind in operation), "other")
 
 
 def _connect(cell: Cell, kept: Kept) -> Layout:
-    """Boxes and links of a cell, without places."""
+    """Boxes and links of a cell, without positions."""
     wires = [
         (edge.source, edge.target, name)
         for edge in cell.edges
@@ -144,14 +145,15 @@ def _connect(cell: Cell, kept: Kept) -> Layout:
 
 
 def _grow(boxes: list[Box], links: list[tuple[int, int, str]]) -> None:
-    """Heights, with room for every arrow into a box."""
+    """Sets the heights, with room for every arrow into a box."""
     for i, box in enumerate(boxes):
         arrows = sum(b == i for _, b, _ in links) if box.role in ("node", "output") else 0
         box.height = max(HEIGHTS[box.role], PORT * (arrows + 1) * (arrows > 0))
 
 
 def _order(layout: Layout) -> list[list[int]]:
-    """The boxes of each layer from top to bottom, few crossings; the inputs keep their order."""
+    """The boxes of each layer from top to bottom, with few crossings; the inputs keep their
+    order."""
     layers = layout.layers
     best, fewest = layers, _crossings(layout, layers)
     near = _neighbours(layout)
@@ -191,7 +193,8 @@ def _crossings(layout: Layout, layers: list[list[int]]) -> int:
 
 
 def _place_rows(layout: Layout, layers: list[list[int]]) -> None:
-    """Every box as near as its layer allows to the boxes it is joined to, lanes straight."""
+    """Moves every box as close as its layer allows to the boxes it is linked to, with straight
+    lanes."""
     boxes, near = layout.boxes, _neighbours(layout)
     for sweep in range(4 * SWEEPS):
         for layer in layers[:: 1 if sweep % 2 else -1]:
@@ -212,7 +215,7 @@ def _place_rows(layout: Layout, layers: list[list[int]]) -> None:
 
 
 def _straighten(layout: Layout, layers: list[list[int]]) -> None:
-    """From right to left, every lane as level with its continuation as its layer allows."""
+    """Aligns every lane with its continuation as far as its layer allows, from right to left."""
     boxes = layout.boxes
     after = {a: boxes[b] for a, b, _ in layout.links if _lanes(boxes[a], boxes[b])}
     for layer in layers[::-1]:
@@ -228,12 +231,13 @@ def _lanes(a: Box, b: Box) -> bool:
 
 
 def _apart(a: Box, b: Box) -> float:
-    """The least distance of two neighbours of a layer, middle to middle."""
+    """The smallest distance between the middles of two neighbours in a layer."""
     return (a.height + b.height) / 2 + 12
 
 
 def _spread(wanted: list[float], apart: list[float], weights: list[float]) -> list[float]:
-    """The places nearest to `wanted` (least squares) that are `apart`: pool adjacent violators."""
+    """The positions closest to `wanted` (least squares) that are `apart`, by pool adjacent
+    violators."""
     offsets = np.concatenate([[0.0], np.cumsum(apart)])
     pools: list[tuple[float, float, int]] = []  # mean, weight, size
     for y, weight in zip(wanted - offsets, weights, strict=True):
@@ -246,7 +250,8 @@ def _spread(wanted: list[float], apart: list[float], weights: list[float]) -> li
 
 
 def _place_columns(layout: Layout, layers: list[list[int]]) -> None:
-    """Layers from left to right; boxes of a layer are equally wide, steep gaps are wider."""
+    """Places layers from left to right; a layer's boxes are equally wide, steeper curves get wider
+    gaps."""
     x = MARGIN
     for k, layer in enumerate(layers):
         boxes = [layout.boxes[i] for i in layer]

@@ -1,4 +1,4 @@
-"""Drawings of a cell (SVG, and pixels for TensorBoard) and of its gates (a heat map)."""
+"""Drawings of a cell (SVG, and pixels for TensorBoard) and of its gates (a heat map as pixels)."""
 
 import math
 import re
@@ -12,10 +12,10 @@ from archsmith.drawing.canvas import PLAIN, Canvas
 from archsmith.drawing.cell_layout import LETTER, MARGIN, TIP, Box, Kept, cell_layout
 from search_spaces.space import Cell
 
-Candidates = Sequence[str] | Sequence[Sequence[str]]  # of all edges, or one list an edge
+Candidates = Sequence[str] | Sequence[Sequence[str]]  # for all edges, or one list per edge
 
 ROUND = {"input": 8, "node": 8, "output": 8, "label": 12}
-TILE = (46, 22)  # of a heat map
+TILE = (46, 22)  # width and height of a heat map's tile
 BLUES = ((247, 251, 255), (198, 219, 239), (107, 174, 214), (33, 113, 181), (8, 48, 107))
 FONT = "ui-monospace,SFMono-Regular,Menlo,Consolas,'DejaVu Sans Mono',monospace"
 
@@ -43,7 +43,7 @@ DARK = {
 def cell_svg(cell: Cell, kept: Kept, title: str) -> str:
     """A self-contained SVG of a cell, on a card that follows the reader's light or dark scheme.
 
-    Raises ValueError where `kept` names an edge that the cell has not.
+    Raises ValueError if `kept` names an edge that the cell does not have.
     """
     layout = cell_layout(cell, kept, title)
     w, h = round(layout.width), round(layout.height)
@@ -104,14 +104,14 @@ def _style() -> str:
 
 
 def _text(text: str) -> str:
-    """The text as XML may hold it."""
+    """The text, escaped for XML."""
     return escape(re.sub("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", "\ufffd", text))
 
 
 def cell_image(cell: Cell, kept: Kept, title: str) -> np.ndarray:
     """The drawing of `cell_svg` on a light card, as pixels (H, W, 3) uint8.
 
-    Raises ValueError where `kept` names an edge that the cell has not.
+    Raises ValueError if `kept` names an edge that the cell does not have.
     """
     layout = cell_layout(cell, kept, title)
     canvas = Canvas(layout.width, layout.height)
@@ -136,7 +136,7 @@ def cell_image(cell: Cell, kept: Kept, title: str) -> np.ndarray:
 
 
 def _bezier(*points: tuple[float, float]) -> list[tuple[float, float]]:
-    """A cubic Bézier curve as a line of 24 pieces."""
+    """A cubic Bézier curve as a polyline of 24 pieces."""
     t = np.linspace(0, 1, 25)[:, None]
     weights = np.hstack([(1 - t) ** 3, 3 * t * (1 - t) ** 2, 3 * t**2 * (1 - t), t**3])
     return [(x, y) for x, y in (weights @ np.array(points)).tolist()]
@@ -145,8 +145,9 @@ def _bezier(*points: tuple[float, float]) -> list[tuple[float, float]]:
 def alpha_image(gates: ArrayLike, edge_names: Sequence[str], candidates: Candidates) -> np.ndarray:
     """Gates (E, O) of a group as a heat map with their values, as pixels (H, W, 3) uint8.
 
-    `candidates` are the O names, or each edge's own. Colours go from 0 to 1, by square root, in
-    every image: epochs compare and small gates show. Raises ValueError where the sizes disagree.
+    `candidates` are the O names, or one list per edge. Every image has the same colour scale, 0 to
+    1 by square root, so that epochs compare and small gates show. Raises ValueError if sizes
+    disagree.
     """
     table, names = _table(np.asarray(gates, dtype=float), edge_names, candidates)
     left = MARGIN + LETTER * max(len(edge) for edge in edge_names)
@@ -168,7 +169,7 @@ def alpha_image(gates: ArrayLike, edge_names: Sequence[str], candidates: Candida
 
 
 def _blue(shade: float) -> tuple[int, ...]:
-    """The colour of a shade from 0 to 1, between those of BLUES."""
+    """The colour of a shade from 0 to 1, interpolated in BLUES."""
     at = shade * (len(BLUES) - 1)
     low = min(int(at), len(BLUES) - 2)
     rows = np.array(BLUES[low : low + 2])
@@ -178,7 +179,8 @@ def _blue(shade: float) -> tuple[int, ...]:
 def _table(
     gates: np.ndarray, edge_names: Sequence[str], candidates: Candidates
 ) -> tuple[np.ndarray, list[str]]:
-    """A column for every candidate that an edge has, NaN for the edges without it; their names."""
+    """The gates with one column per candidate of any edge, NaN for edges without it; and the
+    names."""
     shared = all(isinstance(name, str) for name in candidates)
     lists = [candidates] * len(edge_names) if shared else candidates
     rows = [[str(name) for name in row] for row in lists]
