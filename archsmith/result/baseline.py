@@ -1,4 +1,4 @@
-"""A network made by hand, at the size of the found one, to stand beside it.
+"""A hand-designed network of the same size as the found one, for comparison.
 
 ResNet-18 (He et al. 2016, arXiv:1512.03385) and MobileNetV3-Small (Howard et al. 2019,
 arXiv:1905.02244) of torchvision, untrained.
@@ -25,7 +25,7 @@ WIDEST = 16
 
 @dataclass(frozen=True)
 class Baseline:
-    """Which network, and which size of it is made like that of the found one.
+    """Which network, and which measure of size is matched to the found one.
 
     Raises:
         ValueError: an unknown name.
@@ -42,7 +42,8 @@ class Baseline:
                 )
 
     def beside(self, space: Space, architecture: Architecture) -> tuple["HandMade", dict[str, Any]]:
-        """The network for an architecture's, and what is said of it. space: the final one."""
+        """The network matched to an architecture, and its record. space: that of the final
+        network."""
         with torch.device("meta"):
             found = final_network(space, architecture)
         target = SIZES[self.match](found)
@@ -57,9 +58,9 @@ class Baseline:
         return net, told
 
     def sized(self, space: Space, target: int) -> "HandMade":
-        """The network on the default device, of the width at which its size is nearest `target`.
+        """The network on the default device, at the width whose size is closest to `target`.
 
-        space: of the found network, whose input, classes and kind of stem it takes.
+        space: that of the found network, which sets input shape, classes and kind of stem.
         """
         size = SIZES[self.match]
 
@@ -75,10 +76,10 @@ class Baseline:
 
 
 class HandMade(nn.Module):
-    """A torchvision network, every width of it multiplied, in the place of a final network.
+    """A torchvision network with all widths scaled, with the interface of a final network.
 
-    Images that the found network sees at full resolution lose none in the stem either. It has
-    neither an auxiliary head nor drop-path.
+    If the found network's stem keeps full resolution, so does this one's. There is no auxiliary
+    head and no drop-path.
 
     forward: (B, C, H, W) -> logits (B, classes).
     """
@@ -98,14 +99,14 @@ class HandMade(nn.Module):
         return self.net(channels_first(x))
 
     def set_drop_path(self, probability: float) -> None:
-        """Nothing to drop."""
+        """Does nothing: there is no drop-path."""
 
 
 def scaled(net: nn.Module, width: float, channels: int, classes: int) -> nn.Module:
-    """The same network with `width` times as many of everything between input and classes.
+    """The same network with `width` times as many channels and features between input and classes.
 
-    channels: of the images. Layers are made anew: convolutions as torchvision initialises these
-    networks, linear layers as torch does.
+    channels: of the images. Layers are created anew: convolutions with torchvision's initialisation
+    for these networks, linear layers with torch's.
     """
 
     def times(count: int) -> int:
@@ -156,18 +157,18 @@ def _mobilenet_v3_small(num_classes: int) -> nn.Module:
 
 
 def _resnet_at_full_resolution(net: Any) -> None:
-    """A 3x3 convolution in place of the 7x7 of stride 2 and the pool: a third of the reductions."""
+    """Replaces the 7x7 convolution of stride 2 and the pool by a 3x3 convolution of stride 1."""
     net.conv1 = nn.Conv2d(3, net.conv1.out_channels, 3, padding=1, bias=False)
     net.maxpool = nn.Identity()
 
 
 def _mobilenet_at_full_resolution(net: Any) -> None:
-    """The first two of five strides are 1."""
+    """Sets the first two of the five strides to 1."""
     net.features[0][0].stride = (1, 1)
     net.features[1].block[0][0].stride = (1, 1)
 
 
-# name -> constructor, and what keeps the resolution of small images
+# name -> constructor, and a function that makes the stem keep the resolution of small images
 NETWORKS: dict[str, tuple[Callable[..., nn.Module], Callable[[Any], None]]] = {
     "resnet18": (_resnet18, _resnet_at_full_resolution),
     "mobilenet_v3_small": (_mobilenet_v3_small, _mobilenet_at_full_resolution),

@@ -7,9 +7,9 @@ from archsmith.data.preprocessing import Preprocessing
 
 
 class Classifier(nn.Module):
-    """A network for raw images. `classes` are the names of the logits.
+    """A network for raw images; `classes` are the class names in the order of the logits.
 
-    forward: (B, C, H, W), uint8 of 0 to 255 or float of 0 to 1 -> logits (B, classes). Raises
+    forward: (B, C, H, W), uint8 from 0 to 255 or float from 0 to 1 -> logits (B, classes). Raises
     ValueError for images of another shape, type or range.
     """
 

@@ -1,4 +1,4 @@
-"""Runs side by side: mean, spread and paired differences over seeds. It only reads run folders."""
+"""Compares runs: mean, spread and paired differences over seeds. It only reads run folders."""
 
 import csv
 import io
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.special import stdtrit  # of scipy.stats.t.ppf, without the second that imports
+from scipy.special import stdtrit  # as scipy.stats.t.ppf, whose import takes a second
 
 from archsmith.data.benchmark import Benchmark
 from archsmith.files import write_atomically
@@ -26,7 +26,7 @@ QUANTILES = (5, 25, 50, 75, 95)
 
 @dataclass(frozen=True)
 class Spread:
-    """Numbers of some seeds."""
+    """One value per seed."""
 
     values: Sequence[float]
 
@@ -36,11 +36,11 @@ class Spread:
 
     @property
     def deviation(self) -> float:
-        """Sample standard deviation; nan of a single value."""
+        """Sample standard deviation; nan for a single value."""
         return statistics.stdev(self.values) if len(self.values) > 1 else math.nan
 
     def interval(self) -> tuple[float, float]:
-        """Student's 95% interval of the mean; infinite for a single value."""
+        """95% confidence interval of the mean by Student's t; infinite for a single value."""
         n = len(self.values)
         if n < 2:
             return -math.inf, math.inf
@@ -49,13 +49,13 @@ class Spread:
 
 
 def spread(runs: Iterable[Run], column: str) -> Spread | None:
-    """The numbers of those runs that have one."""
+    """The values of those runs that have one."""
     values = [value for run in runs if (value := run.value(column)) is not None]
     return Spread(values) if values else None
 
 
 def paired(runs: Sequence[Run], baseline: Sequence[Run], column: str) -> Spread | None:
-    """Differences to the baseline's run of the same seed."""
+    """Differences from the baseline's run with the same seed."""
     theirs = {run.seed: run.value(column) for run in baseline}
     pairs = [(run.value(column), theirs.get(run.seed)) for run in runs]
     values = [ours - other for ours, other in pairs if ours is not None and other is not None]
@@ -111,7 +111,7 @@ def compare(folder: Path, benchmark: Benchmark) -> str:
 
 
 def _table_text(name: str, runs: Sequence[Run], benchmark: Benchmark) -> str:
-    """A table of comparable runs under its name, and who has no accuracy in it."""
+    """A titled table of comparable runs, and a list of those without an accuracy."""
     table = _rows(name, runs)
     parts = [f"== {name}"] if name else []
     for column in dict.fromkeys(row["column"] for row in table):

@@ -1,4 +1,4 @@
-"""Keeps an architecture within a budget, at the size at which it will be retrained."""
+"""Keeps an architecture within a budget, at the size of the retraining."""
 
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
@@ -22,13 +22,13 @@ from strategies.discretisation.decisions import Structure
 from supernets.final_costs import Cost, final_costs
 from supernets.network import final_network
 
-HALVINGS = 6  # of the range in which a latency that just fits is looked for
+HALVINGS = 6  # bisection steps in the search for a latency that just fits
 
 
 class Fit:
-    """A budget for the final networks of a space and a recipe on a device.
+    """The budget for the final networks of a space and a recipe on a device.
 
-    Latencies are measured once an architecture. Nothing here moves a random stream.
+    The latency of an architecture is measured once. The random generators are left unchanged.
     """
 
     def __init__(self, budget: Budget, space: Space, recipe: Recipe, device: torch.device):
@@ -39,7 +39,7 @@ class Fit:
         self._guide: Cost | None = None
 
     def cost(self, architecture: Architecture) -> dict[str, float]:
-        """Kind -> cost of an architecture's network; the latency only where it is limited."""
+        """Kind -> cost of an architecture's network; the latency only if it is limited."""
         counts = {kind: cost.of(architecture, self.final) for kind, cost in self.costs.items()}
         found: dict[str, float] = {kind: round(count) for kind, count in counts.items()}
         if self.budget.latency_ms is not None:
@@ -47,7 +47,7 @@ class Fit:
         return found
 
     def latency(self, architecture: Architecture) -> Latency:
-        """Measured, not guessed."""
+        """The measured latency of an architecture's network."""
         key = architecture.identity
         if key not in self._latencies:
             before = random_state()
@@ -57,7 +57,7 @@ class Fit:
         return self._latencies[key]
 
     def exceeded(self, architecture: Architecture) -> list[str]:
-        """The kinds of which an architecture costs too much."""
+        """The kinds of cost by which an architecture exceeds the budget."""
         cost = self.cost(architecture)
         return [kind for kind, limit in self.budget.limits.items() if cost[kind] > limit]
 
@@ -65,7 +65,7 @@ class Fit:
     # ----------------------------------------------------------------------------------
 
     def check_possible(self, strategy: Any) -> None:
-        """Raises ConfigError where no architecture that the strategy can find would fit."""
+        """Raises ConfigError if no architecture that the strategy can find fits."""
         structures = _known(strategy.structures(), self.space)
 
         def least(kind: str, recipe: Recipe) -> float:
@@ -86,12 +86,12 @@ class Fit:
             )
 
     def cheapest(self, kind: str, structures: Mapping[str, Structure]) -> Architecture:
-        """The architecture that costs least; of latencies by those of its candidates."""
+        """The cheapest architecture; latency is estimated by the sum over its candidates."""
         table = self.guide if kind == "latency_ms" else self.costs[kind]
         return Architecture.of(self.space, cheapest(self.space, structures, table.tables))
 
     def check(self, architecture: Architecture, what: str) -> None:
-        """Raises ConfigError where this architecture does not fit."""
+        """Raises ConfigError if this architecture does not fit."""
         for kind in self.exceeded(architecture):
 
             def cost(recipe: Recipe, kind: str = kind) -> float:
@@ -102,7 +102,7 @@ class Fit:
             raise ConfigError(_refusal(kind, what, self.cost(architecture)[kind], limit, remedy))
 
     def _remedy(self, limit: float, cost: Callable[[Recipe], float]) -> str:
-        """The largest sizes of the recipe at which `cost` is within the limit, as settings."""
+        """The settings with the largest recipe sizes at which `cost` is within the limit."""
         found = []
         for name in ("channels", "layers"):
             sizes: list[dict[str, Any]] = [{name: n} for n in range(1, self.final.settings[name])]
@@ -114,7 +114,7 @@ class Fit:
         return " or ".join(found)
 
     def _is_possible(self, recipe: Recipe) -> bool:
-        """Whether the space has this size, with the groups that are searched."""
+        """Whether the space exists at this size, with the same groups."""
         try:
             return set(final_space(self.space, recipe).groups) == set(self.space.groups)
         except ConfigError:
@@ -125,7 +125,7 @@ class Fit:
 
     @property
     def guide(self) -> Cost:
-        """What candidates add to the latency."""
+        """The latency of each candidate by itself."""
         if self._guide is None:
             before = random_state()
             batch = self.budget.latency_batch
@@ -136,11 +136,11 @@ class Fit:
     def choose(
         self, strategy: Any, found: Architecture | None, series: Sequence[Architecture]
     ) -> Architecture:
-        """`found` where it fits, else the strategy's best that does.
+        """`found` if it fits, else the strategy's best architecture that fits.
 
-        Of a strategy that does not choose by gates but prunes, the first of `series` that fits.
+        For a strategy that prunes instead of choosing by gates, the first of `series` that fits.
 
-        found: what the strategy reads without a budget, None where it draws.
+        found: the strategy's choice without a budget; None if it draws at random.
 
         Raises:
             ConfigError: none of them fits.
@@ -157,7 +157,7 @@ class Fit:
 
     @property
     def _counted(self) -> tuple[list[Mapping[str, Tensor]], list[float]]:
-        """Tables of what is counted and limited, and what the candidates may cost."""
+        """Cost tables of the limited kinds, except latency, and the limits for the candidates."""
         kinds = [kind for kind in self.costs if kind in self.budget.limits]
         limits = [self.budget.limits[kind] - self.costs[kind].fixed for kind in kinds]
         return [self.costs[kind].tables for kind in kinds], limits
@@ -167,7 +167,7 @@ class Fit:
         best = strategy.within(tables, limits, **meta)
         if self.budget.latency_ms is None or best is None or not self.exceeded(best):
             return best
-        # What candidates add guides; what counts is the latency of the whole network.
+        # Sums of candidate latencies only guide: the limit applies to the whole network.
         structures = _known(strategy.structures(), self.space)
         low = self._guided(self.cheapest("latency_ms", structures))
         high, kept = self._guided(best), None
@@ -197,7 +197,8 @@ class Fit:
 
 
 def _known(structures: Mapping[str, Structure | None], space: Space) -> dict[str, Structure]:
-    """Of a rule that does not choose by gates: one candidate a node."""
+    """The structures; a rule that does not choose by gates is assumed to keep one candidate per
+    node."""
     one = {n: Structure(dict.fromkeys(cell.targets, 1), False) for n, cell in space.groups.items()}
     return {name: found or one[name] for name, found in structures.items()}
 
@@ -214,7 +215,7 @@ def _refusal(kind: str, what: str, cost: float, limit: float, remedy: str) -> st
 def given_up(
     space: Space, found: Architecture, chosen: Architecture, gates: Mapping[str, Tensor]
 ) -> list[dict[str, Any]]:
-    """The edges on which two architectures differ: what each keeps there, with its gate."""
+    """The edges on which two architectures differ, with the kept candidates and their gates."""
 
     def kept(architecture: Architecture, group: str, e: int) -> dict[str, float]:
         edge = space.groups[group].edges[e]

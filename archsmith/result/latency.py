@@ -1,4 +1,4 @@
-"""The time of a forward pass on this device, as the exported `model.py` runs: eager, float32."""
+"""Time of a forward pass on this device, computed like the exported `model.py`: eager, float32."""
 
 import statistics
 import time
@@ -16,13 +16,13 @@ from supernets.network import Network
 
 WARM_UP = 5
 REPEATS = (20, 200)  # at least and at most
-SECONDS = 1.0  # after which no more repeats are made
-PASSES = 7  # of a single candidate
+SECONDS = 1.0  # after this time no more repeats are made
+PASSES = 7  # passes per single candidate
 
 
 @dataclass(frozen=True)
 class Latency:
-    """Milliseconds of a pass of `batch` images: median and quartiles of `repeats`."""
+    """Milliseconds per pass of `batch` images: median and quartiles over `repeats`."""
 
     median: float
     low: float
@@ -35,7 +35,7 @@ class Latency:
 
 
 def measure(net: Network, device: torch.device, batch: int) -> Latency:
-    """Times a final network in eval mode after a warm-up. It is left on the device."""
+    """Times a final network in eval mode after a warm-up; the network stays on the device."""
     net = net.to(device).eval()
     x = torch.zeros(batch, *net.space.input_shape, device=device)
     seconds: list[float] = []
@@ -54,9 +54,10 @@ def measure(net: Network, device: torch.device, batch: int) -> Latency:
 
 
 def candidate_latencies(space: Space, device: torch.device, batch: int) -> Cost:
-    """Milliseconds of each candidate by itself: group -> (E, O), summed over the group's layers.
+    """Milliseconds of each single candidate: group -> (E, O), summed over the group's layers.
 
-    A guide for a choice that is then measured as a whole; of the fixed parts it says nothing.
+    A guide for choosing an architecture, which is then measured as a whole; fixed parts are not
+    included.
     """
 
     def milliseconds(place: Place) -> float:

@@ -1,4 +1,4 @@
-"""What the final network may cost at most: parameters, multiply-accumulates, latency."""
+"""Limits on the cost of the final network: parameters, multiply-accumulates, latency."""
 
 import math
 import re
@@ -12,10 +12,10 @@ NAMES = {"params": "parameters", "macs": "multiply-accumulates", "latency_ms": "
 
 @dataclass(frozen=True)
 class Budget:
-    """Limits, None where there is none.
+    """The limits; None means no limit.
 
     Args:
-        params, macs: a number, or one with k, M or G behind it: `300k`, `1.5M`, `2G`.
+        params, macs: a number, optionally with the suffix k, M or G: `300k`, `1.5M`, `2G`.
         latency_ms: of a forward pass of `latency_batch` images, measured on the run's device.
 
     Raises:
@@ -40,7 +40,7 @@ class Budget:
 
     @property
     def limits(self) -> dict[str, float]:
-        """Kind -> limit, of those that are set."""
+        """Kind -> limit, for those that are set."""
         given = {kind: getattr(self, kind) for kind in NAMES}
         return {kind: limit for kind, limit in given.items() if limit is not None}
 
@@ -56,7 +56,7 @@ def _amount(kind: str, value: Any) -> float:
 
 
 def shown(kind: str, amount: float) -> str:
-    """`12.3k`, `1.5M`; of a latency `0.81`. Rounded up, so that it is a limit that can be met."""
+    """`12.3k`, `1.5M`; for a latency `0.81`. Rounded up, so that as a limit it can be met."""
     if kind == "latency_ms":
         return f"{math.ceil(amount * 100) / 100:g}"
     unit = next((u for u in "GMk" if amount >= UNITS[u.lower()]), "")
@@ -66,7 +66,7 @@ def shown(kind: str, amount: float) -> str:
 
 
 def budget_line(told: Mapping[str, Any]) -> str:
-    """What `results.json` says of a budget, in a line."""
+    """The budget entry of `results.json` in one line."""
     parts = [
         f"{told['cost'][kind]:,.2f} of {limit:g} ms"
         if kind == "latency_ms"

@@ -1,4 +1,4 @@
-"""The final network between its phases: its size, and weights that say what they belong to."""
+"""The final network between phases: its size, and a weights file with metadata."""
 
 import hashlib
 import json
@@ -16,11 +16,11 @@ from search_spaces.architecture import Architecture
 from search_spaces.space import Space
 from supernets.network import Network, final_network
 
-KEY = "archsmith"  # of the metadata in a weights file
+KEY = "archsmith"  # key of the metadata in a weights file
 
 
 def final_space(space: Space, recipe: Recipe) -> Space:
-    """The space at the recipe's size. Raises ConfigError where the space has no such stem."""
+    """The space at the recipe's size. Raises ConfigError if the space has no such stem."""
     size = recipe.size
     if "stem" in size and "stem" not in space.settings:
         raise ConfigError(
@@ -28,7 +28,7 @@ def final_space(space: Space, recipe: Recipe) -> Space:
             "set retrain.stem=null"
         )
     if "stem" in size:
-        size["stem_multiplier"] = None  # the stem's own, whatever the search used
+        size["stem_multiplier"] = None  # the stem's default, whatever the search used
     try:
         return space.resize(**size)
     except ValueError as error:
@@ -36,17 +36,17 @@ def final_space(space: Space, recipe: Recipe) -> Space:
 
 
 class Trained(NamedTuple):
-    """A network with what its weights file says of it."""
+    """A network with the metadata of its weights file."""
 
     net: Network
     preprocessing: Preprocessing
-    data: str  # name of the set that it was trained on
+    data: str  # name of the data set it was trained on
 
 
 def save_final(
     net: Network, path: Path, architecture: Architecture, data: Data, recipe: Recipe
 ) -> None:
-    """Writes the weights with all that is needed to build and use the network again."""
+    """Writes the weights with all metadata needed to rebuild and use the network."""
     about = {
         "architecture": json.loads(architecture.to_json()),
         "network": dict(sorted(net.space.settings.items())),
@@ -58,10 +58,11 @@ def save_final(
 
 
 def load_final(path: Path, space: Space, architecture: Architecture) -> Trained:
-    """The network of a weights file, and how its images are prepared.
+    """The network of a weights file, and its preprocessing.
 
     Raises:
-        ConfigError: not a file of `save_final`, damaged, or of another architecture.
+        ConfigError: the file was not written by `save_final`, is damaged, or belongs to another
+            architecture.
     """
     with configuring():
         about, preprocessing = _about(path)
@@ -82,7 +83,7 @@ def load_final(path: Path, space: Space, architecture: Architecture) -> Trained:
 
 
 def _about(path: Path) -> tuple[dict[str, Any], Preprocessing]:
-    """What a weights file says of itself. Raises ConfigError unless it is all there."""
+    """The metadata of a weights file. Raises ConfigError if it is incomplete."""
     said = read_metadata(path).get(KEY, "{}")
     try:
         about = json.loads(said)
@@ -100,7 +101,7 @@ def _about(path: Path) -> tuple[dict[str, Any], Preprocessing]:
 
 
 def _earlier(about: dict[str, Any]) -> dict[str, Any]:
-    """The preprocessing in files of before it had a place of its own."""
+    """The preprocessing in older files, where it had no entry of its own."""
     return {**about["data"], "input_shape": about["network"]["input_shape"], "resize": RESIZE}
 
 

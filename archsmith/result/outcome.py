@@ -1,4 +1,4 @@
-"""What a test accuracy is worth: its interval, and whether the network answers by the image."""
+"""How much a test accuracy means: its confidence interval, and whether the network has learnt."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,8 @@ UNTESTED: dict[str, Any] = dict.fromkeys(
 
 
 def wilson(share: float, n: int) -> tuple[float, float]:
-    """95% interval of a share of n independent images. Wilson 1927, J. Am. Stat. Assoc. 22."""
+    """95% confidence interval of a share of n independent images. Wilson 1927, J. Am. Stat. Assoc.
+    22."""
     z2 = NORMAL**2 / n
     middle = share + z2 / 2
     half = NORMAL * math.sqrt(share * (1 - share) / n + z2 / (4 * n))
@@ -22,7 +23,7 @@ def wilson(share: float, n: int) -> tuple[float, float]:
 
 
 def outcome(measures: Mapping[str, float], classes: Sequence[str]) -> dict[str, Any]:
-    """The fields of `results.json` about a test, from the measures of `evaluate`."""
+    """The test fields of `results.json`, from the measures of `evaluate`."""
     found = {f"test_{name}": measures[name] for name in ("accuracy", "balanced_accuracy")}
     images = int(measures["images"])
     return (
@@ -38,7 +39,7 @@ def outcome(measures: Mapping[str, float], classes: Sequence[str]) -> dict[str, 
 
 
 def _doubt(measures: Mapping[str, float], classes: Sequence[str]) -> str | None:
-    """Whether one class is answered for most images of others, or guessing does as well."""
+    """A warning if most images of other classes get the same answer, or guessing does as well."""
     images, share = int(measures["images"]), measures["commonest_share"]
     true, largest = measures["commonest_true"], measures["largest_class"]
     if true < 1 and share >= (1 + true) / 2:

@@ -1,4 +1,4 @@
-"""How a found network is trained from scratch: the numbers of a recipe, and its schedules.
+"""How a found network is trained from scratch: the settings of a recipe, and its schedules.
 
 Sources: Liu et al. 2019, arXiv:1806.09055, section 3; Xu et al. 2020, arXiv:1907.05737; public
 code of both.
@@ -14,19 +14,20 @@ from archsmith.train.runtime import PRECISIONS
 
 
 def cosine(lr: float, min_lr: float, epoch: int, epochs: int) -> float:
-    """Half a cosine from `lr` at epoch 0 towards `min_lr` after the last."""
+    """Half a cosine from `lr` at epoch 0 to `min_lr` after the last epoch."""
     return min_lr + (lr - min_lr) * (1 + math.cos(math.pi * epoch / epochs)) / 2
 
 
 def exponential(lr: float, min_lr: float, epoch: int, epochs: int) -> float:
-    """The same factor every epoch, from `lr` at epoch 0 towards `min_lr` after the last."""
+    """A constant factor per epoch, from `lr` at epoch 0 to `min_lr` after the last epoch."""
     return lr * (min_lr / lr) ** (epoch / epochs)
 
 
 def linear(lr: float, min_lr: float, epoch: int, epochs: int) -> float:
     """A line that would reach `min_lr` 5 epochs before the end, then a flatter one to the end.
 
-    Source: PC-DARTS public code for ImageNet. Of under 10 epochs the flatter line is half.
+    Source: PC-DARTS public code for ImageNet. With fewer than 10 epochs the flatter line takes half
+    of them.
     """
     tail, left = min(5, epochs // 2), epochs - epoch
     height = left - tail if left > tail else left / tail
@@ -35,7 +36,7 @@ def linear(lr: float, min_lr: float, epoch: int, epochs: int) -> float:
 
 SCHEDULES = {"cosine": cosine, "exponential": exponential, "linear": linear}
 
-Rule = tuple[str, Callable[[Any], bool]]  # what is expected, and the test of it
+Rule = tuple[str, Callable[[Any], bool]]  # what is expected, and a test for it
 
 
 def _whole(least: int) -> Rule:
@@ -88,18 +89,20 @@ class Recipe:
     """The settings of one retraining.
 
     Args:
-        layers, channels, stem: size of the final network; `null` is the space's.
-        lr, min_lr: where the schedule starts, and what it approaches after the last epoch.
+        layers, channels, stem: size of the final network; `null` keeps the space's.
+        lr, min_lr: learning rates at the start of the schedule and after the last epoch.
         schedule: a name in `SCHEDULES`.
-        warmup_epochs: so many first epochs multiply the schedule by (epoch + 1) / warmup_epochs.
+        warmup_epochs: in the first epochs, this many, the schedule is multiplied by (epoch + 1) /
+            warmup_epochs.
         clip: largest norm of the gradient; `null` for no limit.
         auxiliary_weight: factor of the auxiliary head's loss; 0 leaves the head out.
-        drop_path: approached linearly from 0, as drop_path * epoch / epochs.
-        crop, flip, cutout: augmentation; `null` is the data's.
-        ema: decay a step of a moving average of the weights, then the result; `null` for none.
+        drop_path: final probability, reached linearly from 0 as drop_path * epoch / epochs.
+        crop, flip, cutout: augmentation; `null` keeps the data's.
+        ema: decay per step of a moving average of the weights, which becomes the result; `null` for
+            none.
         precision: `float32`, or `bfloat16` autocast of the forward pass.
-        micro_batches: parts of a batch whose gradients are summed, to save memory; batch norms
-            see the parts.
+        micro_batches: parts of a batch whose gradients are summed, to save memory; batch norms use
+            the statistics of each part.
 
     Raises:
         ValueError: a setting out of its range, named `retrain.<setting>`.
@@ -153,7 +156,7 @@ class Recipe:
 
     @property
     def size(self) -> dict[str, Any]:
-        """What the space is resized to: `space.resize(**recipe.size)`."""
+        """The arguments for resizing the space: `space.resize(**recipe.size)`."""
         return self._given("layers", "channels", "stem")
 
     @property

@@ -1,4 +1,4 @@
-"""The found network trained from scratch on all training images, however it was found."""
+"""Trains a given architecture's network from scratch on all training images."""
 
 import copy
 import logging
@@ -43,11 +43,11 @@ def retrain(
     form: str,
     **how: Any,
 ) -> Network:
-    """The architecture's network, made and trained as `train` does; `space` has the recipe's size.
+    """Builds the architecture's network and trains it by `train`; `space` has the recipe's size.
 
-    It computes in the form, one of `supernets.forms`, and keeps it.
+    It computes in `form`, one of `supernets.forms`, and stays in it.
 
-    Raises: as `train`; ConfigError for a form that cannot be here.
+    Raises: as `train`; ConfigError for a form that is not available here.
     """
     seed_everything(seed)
     net = final_network(space, architecture, auxiliary=recipe.auxiliary_weight > 0).to(device)
@@ -68,17 +68,17 @@ def train(
     checkpoints: Checkpoints,
     stop: Callable[[], bool] = interrupt.requested,
 ) -> Any:
-    """Trains (or goes on training) a network to the last epoch; returns it in eval mode.
+    """Trains (or resumes training) a network to the last epoch; returns it in eval mode.
 
-    The phase is that of the checkpoints. `stop` is asked after every step. The test images are not
+    The phase is that of the checkpoints. `stop` is called after every step. The test images are not
     read.
 
     Raises:
         ConfigError: the recipe's augmentation does not fit the images.
         NumbersError: a loss or a weight is no longer finite.
-        OutOfMemory: also with batches in twice as many parts; or it is sure to come.
-        CheckpointError: no checkpoint can be written, or what is there cannot be used.
-        Interrupted: `stop` said so; what was done is saved.
+        OutOfMemory: it occurred again with twice as many micro-batches, or is certain to occur.
+        CheckpointError: a checkpoint cannot be written, or an existing one cannot be used.
+        Interrupted: `stop` returned True; all progress is saved.
     """
     across_processes(net)
     training = Training(net, _loader(data.to(device), recipe, seed), recipe)
@@ -90,7 +90,7 @@ def train(
 
 
 def _probe(training: Training, device: torch.device) -> None:
-    """Warns where a step will not fit into memory. Raises OutOfMemory where it cannot."""
+    """Warns if a step will not fit into memory. Raises OutOfMemory if no smaller parts can help."""
     recipe, loader = training.recipe, training.loader
 
     def prepared(count: int) -> Callable[[], object]:
@@ -110,7 +110,7 @@ def _probe(training: Training, device: torch.device) -> None:
 
 
 class _Retraining:
-    """A retraining on its way: what it writes, and when it saves."""
+    """A retraining in progress: writes its metrics and saves its checkpoints."""
 
     def __init__(
         self,
@@ -126,7 +126,7 @@ class _Retraining:
         self.watch = Watch(self.phase, remedy, folder, {"training": training.loader})
 
     def run(self) -> Network:
-        """From the last checkpoint to the end."""
+        """Trains from the last checkpoint to the end."""
         training, epochs = self.training, self.training.recipe.epochs
         saved = self.checkpoints.load()
         if saved is not None:
@@ -135,7 +135,7 @@ class _Retraining:
             log.info("%s: continued in epoch %d of %d", self.phase, training.finished + 1, epochs)
         else:
             self.record.resume(self.phase, 0)
-            self.save()  # what cannot be written is found out now
+            self.save()  # fails now if checkpoints cannot be written
         steps = len(training.loader)
         done = training.finished * steps + training.steps
         with Progress(self.phase, epochs * steps, done) as progress:
@@ -160,12 +160,13 @@ class _Retraining:
         return training.result()
 
     def save(self) -> None:
-        """Raises NumbersError, before anything is written, and CheckpointError."""
+        """Saves a checkpoint. Raises NumbersError, before anything is written, or
+        CheckpointError."""
         self.watch.check(self.training.finished + 1, self.training.net.state_dict())
         self.checkpoints.save(self.training.state_dict())
 
     def pause(self) -> None:
-        """Raises Interrupted, all saved, if the run was asked to stop."""
+        """If the run was asked to stop, saves a checkpoint and raises Interrupted."""
         if distributed.any_process(self.stop()):
             self.save()
             raise Interrupted(f"{self.phase}: stopped and saved; run the same command to continue")

@@ -1,7 +1,7 @@
-"""Runs as `task=compare` reads them: which may stand in one table, and what each is called there.
+"""Runs for `task=compare`: which of them share a table, and how each is labelled there.
 
-Runs are comparable when all but strategy and seed is equal, the images by their fingerprint and
-not by their path.
+Runs are comparable if everything except strategy and seed is equal, where images are compared by
+fingerprint and not by path.
 """
 
 import json
@@ -13,9 +13,10 @@ from typing import Any
 from archsmith.differences import differing_keys, digest, renamed
 from archsmith.errors import ConfigError
 
-OWN = ("strategy", "seed", "architecture", "weights", "export")  # a group's, or of no result
+OWN = ("strategy", "seed", "architecture", "weights", "export")  # belongs to a group, or has no
+# effect on results
 
-# column -> the value of a run, None where it has none; accuracies in %
+# column -> the value of a run, None if it has none; accuracies in %
 COLUMNS: dict[str, Callable[[Mapping[str, Any]], float | None]] = {
     "benchmark accuracy": lambda run: (run.get("benchmark") or {}).get("accuracy"),
     "supernet accuracy": lambda run: _percent(run["supernet_accuracy"]),
@@ -35,7 +36,7 @@ COLUMNS: dict[str, Callable[[Mapping[str, Any]], float | None]] = {
 
 @dataclass(frozen=True)
 class Run:
-    """A run whose search or retraining is done: its `results.json` and `config.json`."""
+    """A run whose search or retraining is finished, with its `results.json` and `config.json`."""
 
     folder: Path
     results: Mapping[str, Any]
@@ -46,7 +47,7 @@ class Run:
         return int(self.results["seed"])
 
     def value(self, column: str) -> float | None:
-        """The run's number in a column; test accuracies only under their own recipe's name."""
+        """The run's value in a column; a test accuracy appears only in the column of its recipe."""
         if column in COLUMNS:
             found = COLUMNS[column](self.results)
         else:
@@ -55,19 +56,19 @@ class Run:
 
     @property
     def tested(self) -> str:
-        """The column of its test accuracy: networks of different recipes never share one."""
+        """The column of its test accuracy; each recipe has its own column."""
         recipe = self.config["retrain"]
         shown = f"{recipe['epochs']} epochs, {recipe['channels']} channels"
         return f"test accuracy ({shown}, recipe {digest(recipe)})"
 
     @property
     def method(self) -> dict[str, Any]:
-        """The settings of its strategy, and the architecture that was given in its place."""
+        """The settings of its strategy, and the architecture that was given instead of a search."""
         return {**self.config["strategy"], "architecture": self.config.get("architecture")}
 
     @property
     def content(self) -> str:
-        """The fingerprint of its images; a run of before there was one has none."""
+        """The fingerprint of its images; older runs have none."""
         return str(self.results.get("data_fingerprint"))
 
     @property
@@ -76,16 +77,16 @@ class Run:
 
     @property
     def surroundings(self) -> dict[str, Any]:
-        """All it depends on but strategy, seed, and the images themselves."""
+        """All settings it depends on, except strategy, seed and the images themselves."""
         data = {k: v for k, v in self.config.get("data", {}).items() if k not in ("root", "seed")}
         rest = {k: v for k, v in self.config.items() if k not in OWN}
         return rest | {"data": data}
 
 
 def read_runs(folder: Path) -> tuple[list[Run], list[Path]]:
-    """Every run below `folder`, and the folders of those that have no result yet.
+    """Every run below `folder`, and the folders of runs without a result.
 
-    Raises ConfigError where there is no run at all.
+    Raises ConfigError if there is no run at all.
     """
     found, unfinished = [], []
     for file in sorted(folder.rglob("config.json")):
@@ -114,7 +115,7 @@ def _read(path: Path) -> Run | None:
 
 
 def tables(runs: Iterable[Run]) -> dict[str, list[Run]]:
-    """Comparable runs, by what tells them from the others: '' where all are comparable."""
+    """Comparable runs, keyed by the settings that distinguish them; '' if all are comparable."""
     found = [
         part
         for alike in _by(runs, lambda run: digest(run.surroundings))
@@ -128,7 +129,7 @@ def tables(runs: Iterable[Run]) -> dict[str, list[Run]]:
 
 
 def _same_images(runs: list[Run]) -> list[list[Run]]:
-    """Runs on the same images; what a seed alone takes out of them is no difference."""
+    """Groups runs by their images; a split that differs only by the run's seed is no difference."""
     of_seed = _by(runs, lambda run: run.seed)
     drawn = all(run.data_seed == run.seed for run in runs)
     if drawn and all(len({run.content for run in members}) == 1 for members in of_seed):
@@ -144,9 +145,9 @@ def _by(runs: Iterable[Run], key: Callable[[Run], Hashable]) -> list[list[Run]]:
 
 
 def groups(runs: Iterable[Run]) -> dict[str, list[Run]]:
-    """Comparable runs that differ in their seed alone, by their strategy's name.
+    """Groups of comparable runs that differ only in their seed, keyed by strategy name.
 
-    To it belongs what sets its settings apart from those of the first of that name.
+    The settings that differ from the first group of that name are appended to the key.
     """
     named: dict[str, list[Run]] = {}
     first: dict[str, Mapping[str, Any]] = {}
@@ -159,7 +160,8 @@ def groups(runs: Iterable[Run]) -> dict[str, list[Run]]:
 
 
 def _told(settings: Mapping[str, Any], keys: Sequence[str], *, short: bool = False) -> list[str]:
-    """`key=value` of each, `short` without parents; of another ingredient its class alone."""
+    """`key=value` for each key, without parents if `short`; a different ingredient only by its
+    class."""
     classes = [key.removesuffix("._target_") for key in keys if key.endswith("._target_")]
     shown = [key for key in keys if not any(key.startswith(f"{parent}.") for parent in classes)]
     leaves = [key.rpartition(".")[2] for key in shown]
@@ -170,7 +172,7 @@ def _told(settings: Mapping[str, Any], keys: Sequence[str], *, short: bool = Fal
 
 
 def _value(value: Any) -> str:
-    """A setting in few letters: an ingredient by its class, a file by the start of its digest."""
+    """A setting, abbreviated: an ingredient as its class, a file as the start of its digest."""
     if isinstance(value, Mapping):
         return str(value.get("_target_", "{...}")).rpartition(".")[2]
     if value is None:
@@ -186,7 +188,7 @@ def _at(config: Any, key: str) -> Any:
 
 
 def columns(runs: Sequence[Run]) -> list[str]:
-    """The columns in which any run has a number, those of test accuracies first."""
+    """The columns in which any run has a value, test accuracies first."""
     tested = sorted({run.tested for run in runs if run.results["test_accuracy"] is not None})
     return [c for c in [*tested, *COLUMNS] if any(run.value(c) is not None for run in runs)]
 

@@ -1,4 +1,4 @@
-"""A network on its way through a recipe: epochs, steps, and what a checkpoint of it holds."""
+"""A training in progress: epochs, steps and the state dict for checkpoints."""
 
 import copy
 from collections.abc import Iterator
@@ -22,11 +22,11 @@ from supernets.network import Network
 
 
 class Training:
-    """A network on its way through a recipe: all that a checkpoint holds."""
+    """A network in training by a recipe, with all state that a checkpoint holds."""
 
     def __init__(self, net: Network, loader: Loader, recipe: Recipe):
         self.net, self.loader, self.recipe = net, loader, recipe
-        self.finished, self.steps = 0, 0  # epochs, and steps of the present one
+        self.finished, self.steps = 0, 0  # epochs, and steps of the current one
         self.averages = Averages()
         self.micro_batches, self.halved = recipe.micro_batches, False
         self.average = MovingAverage(net, recipe.ema) if recipe.ema is not None else None
@@ -40,14 +40,15 @@ class Training:
         )
 
     def result(self) -> Network:
-        """The final network in eval mode; a moving average with statistics of one more pass."""
+        """The final network in eval mode; for a moving average, batch-norm statistics are
+        re-estimated first."""
         if self.average is None:
             return self.net.eval()
         restore_statistics(self.average.net, self.loader)
         return self.average.net.eval()
 
     def epoch(self, watch: Watch, progress: Progress) -> Iterator[None]:
-        """The rest of the present epoch; hands over after every step, and once more at its end.
+        """Runs the rest of the current epoch; yields after every step, the last one included.
 
         Raises NumbersError.
         """
@@ -57,7 +58,7 @@ class Training:
         self.net.set_drop_path(self.recipe.drop_path_at(self.finished))
         steps = len(self.loader)
         if self.steps == steps:
-            return  # saved so, with the loader at the next epoch
+            return  # the checkpoint was saved after the epoch's last step
         for x, y in progress.batches(self.loader):
             loss, metrics = self.step(x, y)
             self.steps += 1
@@ -76,15 +77,15 @@ class Training:
         yield
 
     def next_epoch(self) -> dict[str, float]:
-        """Counts the epoch as finished; returns what it measured."""
+        """Counts the epoch as finished; returns its metrics."""
         metrics = self.averages.read() | {"lr": self.optimizer.param_groups[0]["lr"]}
         self.finished, self.steps, self.averages = self.finished + 1, 0, Averages()
         return metrics
 
     def step(self, x: Tensor, y: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """One update: the loss it descended, and what is logged of the main classifier; 0-dim.
+        """One update; returns its loss, and the metrics of the main classifier to log; 0-dim.
 
-        In parts, gradients are summed, each part's weighted by its share of the images.
+        Gradients of micro-batches are summed, weighted by their share of the images.
         """
         self.optimizer.zero_grad()
         parts = max(1, min(self.micro_batches, len(x) // 2))
@@ -108,7 +109,7 @@ class Training:
         return torch.stack(losses).sum(), metrics
 
     def _losses(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The whole loss, that of the main classifier, and its logits (B, classes)."""
+        """The total loss, the main classifier's loss, and its logits (B, classes)."""
         dtype = PRECISIONS[self.recipe.precision]
         with torch.autocast(x.device.type, dtype, enabled=dtype is not None):
             output = self.net(x)
@@ -122,13 +123,13 @@ class Training:
         return F.cross_entropy(logits.float(), y, label_smoothing=self.recipe.label_smoothing)
 
     def halve(self) -> int:
-        """Twice as many parts of a batch from now on; returns their number."""
+        """Doubles the number of micro-batches and returns it."""
         self.halved = True
         self.micro_batches *= 2
         return self.micro_batches
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that changes, between any two steps."""
+        """All state that changes, valid between any two steps."""
         return {
             "epoch": self.finished,
             "step": self.steps,
@@ -142,7 +143,7 @@ class Training:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The inverse of `state_dict`. Raises CheckpointError for what does not fit."""
+        """The inverse of `state_dict`. Raises CheckpointError for a state that does not fit."""
         with fitting("retrain"):
             self.net.load_state_dict(state["net"])
             if self.average is not None:
@@ -166,5 +167,5 @@ class MovingAverage:
         self._average = get_ema_multi_avg_fn(decay)
 
     def update(self) -> None:
-        """Takes in what the weights are now."""
+        """Updates the average with the current weights."""
         self._average(self._old, self._new, None)

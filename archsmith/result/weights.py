@@ -1,4 +1,4 @@
-"""Weights of a network as a safetensors file: names, shapes and numbers, nothing to execute."""
+"""Weights of a network as a safetensors file, which contains no executable code."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,7 +15,7 @@ Content = TypeVar("Content")
 
 
 def weights_of(net: nn.Module) -> dict[str, Tensor]:
-    """Copies of parameters and buffers on the CPU, those of an auxiliary head left out."""
+    """Copies of parameters and buffers on the CPU, without those of an auxiliary head."""
     return {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, tensor in net.state_dict().items()
@@ -26,16 +26,18 @@ def weights_of(net: nn.Module) -> dict[str, Tensor]:
 def save_weights(net: nn.Module, path: Path, metadata: Mapping[str, str]) -> None:
     """Writes `weights_of(net)`, atomically.
 
-    Equal weights give equal bytes if `metadata` has one key: safetensors keeps no order of several.
+    Equal weights give equal bytes if `metadata` has one key: safetensors does not keep the order.
     """
     write_atomically(path, save(weights_of(net), dict(metadata)))
 
 
 def load_weights(net: nn.Module, path: Path) -> None:
-    """Reads a file into the network: every tensor of `weights_of(net)`, in its shape, and no other.
+    """Loads a file into the network; it must have exactly the tensors and shapes of
+    `weights_of(net)`.
 
     Raises:
-        ValueError: there is no such file, it is no safetensors file, a name or shape does not fit.
+        ValueError: the file does not exist, is not a safetensors file, or a name or shape does not
+            match.
     """
     tensors = _read(path, load_file)
     found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
@@ -47,11 +49,12 @@ def load_weights(net: nn.Module, path: Path) -> None:
                 f"expected {wanted.get(name, 'no such tensor')}; "
                 "give the weights that were trained with this architecture at this size"
             )
-    net.load_state_dict(tensors, strict=False)  # all but the auxiliary head, as was just checked
+    net.load_state_dict(tensors, strict=False)  # only the auxiliary head is missing, as checked
+    # above
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """What the file says of itself. Raises ValueError where it cannot be read."""
+    """The metadata of the file. Raises ValueError if it cannot be read."""
 
     def metadata(path: Path) -> dict[str, str]:
         with safe_open(path, framework="pt") as file:

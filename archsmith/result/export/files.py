@@ -1,4 +1,5 @@
-"""Exports a final network; every form is loaded back in a fresh process and its logits compared."""
+"""Exports a final network; every format is loaded back in a fresh process and its logits
+compared."""
 
 import copy
 import hashlib
@@ -48,7 +49,7 @@ PACKAGES = ("safetensors", "onnx", "onnxscript", "onnxruntime")
 
 
 def check_formats(formats: Sequence[str]) -> None:
-    """Raises ValueError for a form that there is not."""
+    """Raises ValueError for an unknown format."""
     for name in formats:
         if name not in FORMATS:
             raise ValueError(f"export.formats: unknown '{name}'; known: {', '.join(FORMATS)}")
@@ -62,17 +63,17 @@ def export(
     preprocessing: Preprocessing,
     formats: Sequence[str],
 ) -> dict[str, Any]:
-    """Writes `weights.safetensors`, the forms and `export.json`, whose content it returns.
+    """Writes `weights.safetensors`, the formats and `export.json`, whose content it returns.
 
-    All forms are the eval network: no auxiliary head, no drop-path, one tensor of logits. A form
-    that cannot be written is left out with its reason. Nothing enters `folder` unchecked.
+    All formats hold the eval network: no auxiliary head, no drop-path, one tensor of logits. A
+    format that cannot be written is skipped with a reason. Nothing enters `folder` unchecked.
 
     Args:
-        preprocessing: of the images that the network was trained on; every form has it in it.
+        preprocessing: that of the network's training images; every format includes it.
 
     Raises:
-        ValueError: an unknown form, or a preprocessing that does not fit the network.
-        Failure: a form does not give the network's logits.
+        ValueError: an unknown format, or a preprocessing that does not fit the network.
+        Failure: a format does not reproduce the network's logits.
     """
     check_formats(formats)
     job = _job(net, architecture, preprocessing)
@@ -111,11 +112,11 @@ def export(
 
 
 def _job(net: Network, architecture: Architecture, preprocessing: Preprocessing) -> Job:
-    """A copy of the network as it classifies, and what is said of it."""
+    """A copy of the network for inference, with its metadata."""
     architecture.check(net.space)
     preprocessing.check_fits(net.space.input_shape, net.space.classes)
     plain = copy.deepcopy(net).cpu().float().to(memory_format=torch.contiguous_format).eval()
-    use_form(plain, "reference", torch.device("cpu"))  # what is traced is torch operations
+    use_form(plain, "reference", torch.device("cpu"))  # tracing needs plain torch operations
     plain.auxiliary = None
     plain.set_drop_path(0.0)
     facts = {
@@ -129,7 +130,7 @@ def _job(net: Network, architecture: Architecture, preprocessing: Preprocessing)
 
 
 def _write(name: str, job: Job, staging: Path) -> dict[str, Any]:
-    """What is said of a form in `export.json`: its file, or why there is none."""
+    """The entry of a format in `export.json`: its file, or why there is none."""
     interrupt.check("export")
     file, write = FORMATS[name]
     try:
@@ -152,7 +153,8 @@ def _describe(path: Path) -> dict[str, Any]:
 def _write_all(
     job: Job, staging: Path, formats: Sequence[str], inputs: Sequence[Tensor]
 ) -> tuple[dict[str, dict[str, Any]], dict[str, list[Tensor] | str]]:
-    """What is said of each form; the logits of those loaded back, while others are written."""
+    """The entries of all formats, and the logits of those that are loaded back, which runs in
+    parallel with writing."""
     loaded = {name for name in formats if name in LOADERS}
     if not importable("onnxruntime"):
         loaded.discard("onnx")
@@ -179,7 +181,7 @@ def _check_weights(net: Network, path: Path) -> None:
 
 
 def _publish(staging: Path, folder: Path, files: Sequence[str]) -> None:
-    """Moves the files; a form that was left out now takes an earlier one of its name with it."""
+    """Moves the files; if a format was skipped, the file of an earlier export is removed."""
     for file in files:
         if (staging / file).is_file():
             os.replace(staging / file, folder / file)

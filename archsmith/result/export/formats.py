@@ -1,7 +1,7 @@
-"""The forms a final network is written in, each by a function `(job, path)`.
+"""The formats of an exported network, each written by a function `(job, path)`.
 
-All take raw images: `model.py` by its function `prepare`, the graphs as uint8, which is all that
-they accept, so that none can be given in another range.
+All take raw images: `model.py` by its function `prepare`, the graphs as uint8 only, so that images
+cannot be passed in a wrong range.
 """
 
 import importlib.util
@@ -25,17 +25,17 @@ from supernets.network import Network
 
 
 class SkippedError(Exception):
-    """A form cannot be written here; says why."""
+    """A format cannot be written here; the message says why."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """What every writer needs: the eval network and what is said of it."""
+    """What every writer needs: the eval network and its metadata."""
 
     net: Network
     architecture: Architecture
     preprocessing: Preprocessing
-    facts: dict[str, Any]  # of the preprocessing, and parameters, macs
+    facts: dict[str, Any]  # the preprocessing, parameters, macs
 
     @property
     def classifier(self) -> Classifier:
@@ -44,7 +44,7 @@ class Job:
 
     @cached_property
     def about(self) -> str:
-        """What a file says of itself, in JSON: no path, no time."""
+        """The metadata of a file, as JSON; it contains no path and no time."""
         found = json.loads(self.architecture.to_json(meta=False))
         network, prepared = dict(self.net.space.settings), self.preprocessing.about()
         return json.dumps(
@@ -53,13 +53,13 @@ class Job:
 
     @cached_property
     def program(self) -> torch.export.ExportedProgram:
-        """Raw images (B, C, H, W) uint8 to logits, for any B: ONNX and .pt2 are made of it."""
+        """Raw images (B, C, H, W) uint8 -> logits, for any B; the source of ONNX and .pt2."""
         example = torch.zeros(2, *self.preprocessing.input_shape, dtype=torch.uint8)
         shapes = {"images": {0: torch.export.Dim("batch")}}
-        with torch.no_grad():  # the same graph, traced faster
+        with torch.no_grad():  # traces the same graph, faster
             program = torch.export.export(self.classifier, (example,), dynamic_shapes=shapes)
         for node in program.graph.nodes:
-            node.meta.pop("stack_trace", None)  # paths of this machine
+            node.meta.pop("stack_trace", None)  # contains paths of this machine
         return program
 
 
@@ -105,7 +105,7 @@ def write_nni(job: Job, path: Path) -> None:
     path.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
 
 
-# format -> its file and what writes it, in the order of writing: .pt2 takes longest to load back
+# format -> file name and writer, in the order of writing: .pt2 takes longest to load back
 FORMATS: dict[str, tuple[str, Callable[[Job, Path], None]]] = {
     "pt2": ("model.pt2", write_pt2),
     "standalone": ("model.py", write_standalone),
@@ -116,5 +116,5 @@ FORMATS: dict[str, tuple[str, Callable[[Job, Path], None]]] = {
 
 
 def importable(package: str) -> bool:
-    """Whether a package is installed; does not import it."""
+    """Whether a package is installed, without importing it."""
     return importlib.util.find_spec(package) is not None

@@ -1,4 +1,5 @@
-"""A process without this project that loads exported files back, each as soon as it is written."""
+"""A process without access to this project that loads exported files as soon as they are
+written."""
 
 import os
 import subprocess
@@ -16,8 +17,8 @@ from archsmith.result.export import reload
 
 
 class FreshProcess:
-    """Runs `reload.py`. It is started before the files are written, as to import torch takes long;
-    leaving the block ends it.
+    """A context manager that runs `reload.py`. The process starts before the files are written, as
+    importing torch takes long, and ends with the block.
     """
 
     def __init__(self, folder: Path, inputs: Sequence[Tensor]):
@@ -42,21 +43,21 @@ class FreshProcess:
         self._process.communicate()
 
     def load(self, form: str) -> None:
-        """Has it load and run a form whose file is there."""
+        """Makes it load and run a format whose file is written."""
         assert self._process.stdin is not None
-        with suppress(BrokenPipeError):  # it has ended: `outputs` says so
+        with suppress(BrokenPipeError):  # the process has ended; `outputs` reports it
             self._process.stdin.write(f"{form}\n")
             self._process.stdin.flush()
 
     def outputs(self) -> dict[str, list[Tensor] | str]:
-        """The logits of each form that it was given, or what went wrong.
+        """The logits of each format that was loaded, or the error.
 
         Raises:
-            Failure: it ended before it was through.
+            Failure: the process ended too early.
             Interrupted: the run was asked to stop.
         """
         _, said = self._process.communicate()
-        interrupt.check("export")  # a signal to the whole group has ended that process, too
+        interrupt.check("export")  # a signal to the process group has ended that process, too
         if self._process.returncode:
             last = said.strip().splitlines()[-1:] or ["it said nothing"]
             raise Failure(

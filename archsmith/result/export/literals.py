@@ -1,4 +1,4 @@
-"""Python literals for generated source, laid out as `ruff format` would."""
+"""Python literals for generated source, formatted like `ruff format`."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -11,15 +11,15 @@ SCREEN = 30
 
 
 class Code(str):
-    """Text that stands in a literal as it is."""
+    """Source text that is put into a literal verbatim."""
 
     __slots__ = ()
 
 
 def literal(value: Any, *, indent: int = 0, used: int = 0) -> str:
-    """The source of numbers, strings and containers; over several lines where one is too short.
+    """The source of numbers, strings and containers, on several lines if one is too short.
 
-    `used` is how many columns stand before it on its line, `indent` those before the line itself.
+    `used` is the number of columns before it on its line, `indent` the indentation of that line.
 
     Raises:
         ValueError: a value of another type.
@@ -41,7 +41,7 @@ def literal(value: Any, *, indent: int = 0, used: int = 0) -> str:
 
 
 def packed(values: Sequence[Any], *, used: int) -> str:
-    """A tuple, of more than a screen of lines with as many values to a line as fit."""
+    """A tuple; if it takes more than a screen of lines, as many values per line as fit."""
     text = literal(tuple(values), used=used)
     if text.count("\n") <= SCREEN:
         return text
@@ -54,7 +54,7 @@ def packed(values: Sequence[Any], *, used: int) -> str:
 
 
 def shortest(value: float) -> float:
-    """The number of fewest digits that is the same in single precision."""
+    """The number with the fewest digits that is equal in single precision."""
     single = torch.tensor(value, dtype=torch.float32)
     candidates = (float(f"{value:.{digits}g}") for digits in range(1, 18))
     return next(c for c in candidates if torch.tensor(c, dtype=torch.float32) == single)

@@ -1,4 +1,4 @@
-"""The logits that every exported form must give, too, and how far its own are from them."""
+"""The logits that every exported format must reproduce, and the comparison with them."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -12,11 +12,11 @@ from archsmith.result.classifier import Classifier
 
 BATCH_SIZES = (1, 3)
 SEED = 0
-TOLERANCE = 1e-4  # of the largest logit
+TOLERANCE = 1e-4  # relative to the largest logit
 
 
 def expected_logits(net: Classifier) -> tuple[list[Tensor], list[Tensor]]:
-    """Raw images of noise and the network's logits, which every form must give, too.
+    """Raw images of noise and the network's logits for them, which every format must reproduce.
 
     Raises:
         Failure: they are not finite.
@@ -46,10 +46,10 @@ def compare(
     outputs: Mapping[str, list[Tensor] | str],
     expected: Sequence[Tensor],
 ) -> None:
-    """Notes in `forms` how far each is from the network.
+    """Records in `forms` how far each format's logits are from the network's.
 
     Raises:
-        Failure: a form's logits are not the network's.
+        Failure: a format's logits differ from the network's.
     """
     tolerance = TOLERANCE * largest_of(expected)
     for name, found in outputs.items():

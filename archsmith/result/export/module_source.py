@@ -1,4 +1,4 @@
-"""Reads modules as text: where a name is defined, and what a definition uses."""
+"""Reads the source of modules: where a name is defined, and which names a definition uses."""
 
 import ast
 import inspect
@@ -8,7 +8,7 @@ from types import ModuleType
 
 
 class UnportableError(ValueError):
-    """A definition cannot be copied into a file of its own; says which and why."""
+    """A definition cannot be copied into a file of its own; the message says which and why."""
 
 
 def root(module: str) -> str:
@@ -24,7 +24,7 @@ def source_of(module: ModuleType) -> str:
 
 
 def text_of(module: ModuleType, statement: ast.stmt) -> str:
-    """A top-level statement of the module with its decorators."""
+    """The source of a top-level statement of the module, with its decorators."""
     decorators = getattr(statement, "decorator_list", [])
     first = min(node.lineno for node in [statement, *decorators])
     return "\n".join(source_of(module).splitlines()[first - 1 : statement.end_lineno])
@@ -35,7 +35,7 @@ def bound_name(alias: ast.alias) -> str:
 
 
 def binding(module: ModuleType, name: str) -> ast.stmt:
-    """The last top-level statement of a module that gives the name its meaning."""
+    """The last top-level statement of a module that binds the name."""
     for statement in reversed(ast.parse(source_of(module)).body):
         names: Iterable[str] = ()
         match statement:
@@ -53,7 +53,7 @@ def binding(module: ModuleType, name: str) -> ast.stmt:
 
 
 def globals_of(text: str) -> set[str]:
-    """The names a definition reads from outside itself."""
+    """The global names that a definition reads."""
 
     def names(table: symtable.SymbolTable) -> Iterator[str]:
         for symbol in table.get_symbols():
@@ -68,10 +68,10 @@ def globals_of(text: str) -> set[str]:
 def unqualified(
     text: str, module: ModuleType, packages: Collection[str]
 ) -> tuple[str, dict[str, ModuleType]]:
-    """The text with `ops.Conv` written as `Conv`, and the module of each name that this concerns.
+    """The text with `ops.Conv` shortened to `Conv`, and the module of each shortened name.
 
     Args:
-        packages: the top-level packages to whose modules this is done.
+        packages: the top-level packages whose module prefixes are removed.
     """
     lines, owners = [line.encode() for line in text.split("\n")], {}
     found = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Attribute)]

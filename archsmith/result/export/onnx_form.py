@@ -1,4 +1,4 @@
-"""A traced network as ONNX."""
+"""Converts a traced network to ONNX."""
 
 import copy
 import logging
@@ -11,9 +11,9 @@ from torch.export import ExportedProgram
 from torch.onnx import ONNXProgram
 
 aten = torch.ops.aten
-TYPE_CHECK = aten._assert_tensor_metadata.default  # ONNX checks the types of inputs by itself
-OPSET = 18  # the lowest that torch really writes
-# What torch.onnx can write as it is, besides `_translations`; all without side effects.
+TYPE_CHECK = aten._assert_tensor_metadata.default  # ONNX checks the input types itself
+OPSET = 18  # the lowest version that torch actually writes
+# What torch.onnx can write without decomposition, besides `_translations`; no side effects.
 KNOWN = {
     aten.add.Tensor,
     aten.avg_pool2d.default,
@@ -40,9 +40,9 @@ def to_onnx(program: ExportedProgram) -> ONNXProgram:
     """A network of raw images (B, C, H, W) uint8 as ONNX, with any batch size."""
     if all(_known(node) for node in program.graph.nodes if node.op == "call_function"):
         program = _decomposed(program)
-    for chatty in ("onnx_ir", "onnxscript"):  # they log every constant they fold
+    for chatty in ("onnx_ir", "onnxscript"):  # these log every folded constant
         logging.getLogger(chatty).setLevel(logging.WARNING)
-    with warnings.catch_warnings(action="ignore", category=FutureWarning):  # torch's own
+    with warnings.catch_warnings(action="ignore", category=FutureWarning):  # raised inside torch
         written = torch.onnx.export(
             program,
             (),
@@ -60,7 +60,7 @@ def to_onnx(program: ExportedProgram) -> ONNXProgram:
 
 
 def _known(call: torch.fx.Node) -> bool:
-    """Whether a call can be written as it is."""
+    """Whether a call can be written without decomposition."""
     if call.target is aten.batch_norm.default:
         return None not in call.args[:5] and call.args[5] is False
     if call.target is aten.to.dtype:
@@ -71,8 +71,8 @@ def _known(call: torch.fx.Node) -> bool:
 
 
 def _decomposed(program: ExportedProgram) -> ExportedProgram:
-    """A copy that passes as decomposed already: torch.onnx would trace it once more for that, which
-    takes about as long as all else that it does.
+    """A copy that claims to be decomposed already, because torch.onnx would otherwise trace it
+    again, which takes about as long as the rest of the conversion.
     """
     found = copy.deepcopy(program)
     for node in found.graph.find_nodes(op="call_function", target=TYPE_CHECK):
@@ -82,8 +82,8 @@ def _decomposed(program: ExportedProgram) -> ExportedProgram:
 
 
 def _translations() -> dict[Any, Any]:
-    """Operations that our networks have and torch.onnx knows only by their parts, as `_known` has
-    them: pixels as float32, a batch norm with weights in eval mode, the average of a map.
+    """Operations of our networks that torch.onnx can only decompose, in the cases that `_known`
+    admits: pixels to float32, a batch norm with weights in eval mode, the average of a feature map.
     """
     from onnxscript import opset18 as op
 

@@ -1,8 +1,8 @@
-"""Loads exported files and runs them, in a process in which this project cannot be imported.
+"""Loads exported files and runs them in a process that cannot import this project.
 
 `fresh_process.py` beside it starts it as a script: `python -I reload.py FOLDER THREADS`. It reads
-batches from `inputs.pt` there, a form per line from standard input once its file is there, and
-writes `outputs.pt`: form -> logits of each batch, or the error.
+batches from `inputs.pt` in that folder and one format per line from standard input, each after its
+file is written, and writes `outputs.pt`: format -> logits of each batch, or the error.
 """
 
 import gc
@@ -14,7 +14,7 @@ from importlib.abc import MetaPathFinder
 from pathlib import Path
 
 if __name__ == "__main__":
-    gc.disable()  # a process this short needs none, and it slows imports down by a fifth
+    gc.disable()  # a short process needs no collection, which slows imports by a fifth
 
 import torch
 from torch import Tensor
@@ -23,7 +23,7 @@ HIDDEN = ("search_spaces", "supernets", "strategies", "archsmith", "run", "safet
 
 
 class Hider(MetaPathFinder):
-    """Refuses to import what an exported file must not need, also where it is installed."""
+    """Blocks imports of what an exported file must not need, even if it is installed."""
 
     def find_spec(self, name: str, path: object = None, target: object = None) -> None:
         if name.partition(".")[0] in HIDDEN:
@@ -60,7 +60,7 @@ LOADERS = {"standalone": load_standalone, "onnx": load_onnx, "pt2": load_pt2}
 
 @torch.no_grad()
 def main(folder: Path, threads: int, formats: Iterable[str]) -> None:
-    """Writes `outputs.pt`; a form that fails does not keep the others from being run."""
+    """Writes `outputs.pt`; a format that fails does not stop the others."""
     torch.set_num_threads(threads)
     sys.meta_path.insert(0, Hider())
     inputs = torch.load(folder / "inputs.pt", weights_only=True)
@@ -69,11 +69,11 @@ def main(folder: Path, threads: int, formats: Iterable[str]) -> None:
         try:
             run = LOADERS[name](folder)
             outputs[name] = [run(x) for x in inputs]
-        except Exception as error:  # whatever a file can raise is the finding
+        except Exception as error:  # any exception is the result for this format
             outputs[name] = f"{type(error).__name__}: {error}"
     torch.save(outputs, folder / "outputs.pt")
 
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]), int(sys.argv[2]), map(str.strip, sys.stdin))
-    os._exit(0)  # all is written; Python would take a second to tear torch down
+    os._exit(0)  # everything is written; a normal exit takes a second to tear down torch

@@ -24,16 +24,17 @@ from archsmith.result.export.specialise import Specialiser
 
 ALLOWED = frozenset({"torch", *sys.stdlib_module_names})  # what a stand-alone file may import
 PROJECT = frozenset({"search_spaces", "supernets"})
-FILLED = ("affine", "search")  # say what an op is built for; the same all over a final network
+FILLED = ("affine", "search")  # constructor arguments that are equal in a whole final network
 PLAIN = (bool, int, float, str)
 
 Calls = Mapping[CodeType, Sequence[Mapping[str, Any]]]
 
 
 def calls_during(run: Callable[[], object]) -> Calls:
-    """The plain arguments of every call of a Python function while `run` runs, but torch's own.
+    """The plain arguments of every call of a Python function during `run`, except torch's
+    functions.
 
-    It runs in a thread of its own, whose profile hook nobody else uses.
+    It runs in a separate thread, whose profile hook is free.
     """
     calls: dict[CodeType, list[dict[str, Any]]] = defaultdict(list)
 
@@ -49,12 +50,13 @@ def calls_during(run: Callable[[], object]) -> Calls:
 
 
 class Sources:
-    """Collects definitions, each after those it uses, and imports torch and the standard library.
+    """Collects definitions, each after those it uses, and the imports of torch and standard
+    library.
 
-    Our own definitions are cut down to the calls that were seen; others are taken as they stand.
+    Our own definitions are specialised to the recorded calls; others are copied verbatim.
 
     Args:
-        reserved: names that the file gives a meaning itself.
+        reserved: names that the file defines itself.
     """
 
     def __init__(self, calls: Calls, reserved: Iterable[str]):
@@ -62,16 +64,17 @@ class Sources:
         self.definitions: dict[str, str] = {}
         self.imports: set[tuple[str, str | None, str | None]] = set()  # module, attribute, alias
         self.meanings: dict[str, object] = dict.fromkeys(reserved, self)
-        self.whole: set[str] = set()  # not to be cut down
+        self.whole: set[str] = set()  # not to be specialised
 
     def add(self, thing: Any, *, whole: bool = False) -> str:
-        """Takes up a class or function with all it uses, and returns its name.
+        """Adds a class or function with everything it uses, and returns its name.
 
         Args:
-            whole: take it and what it uses as they stand.
+            whole: copy it and what it uses verbatim.
 
         Raises:
-            UnportableError: its source, or that of something it uses, cannot be had or copied.
+            UnportableError: its source, or that of something it uses, is unavailable or cannot be
+                copied.
         """
         name, module = getattr(thing, "__name__", ""), inspect.getmodule(thing)
         if module is not None and root(module.__name__) in ALLOWED:
@@ -84,7 +87,7 @@ class Sources:
         return name
 
     def add_import(self, module: str, attribute: str | None, alias: str | None = None) -> None:
-        """Takes up the import of a module, or of something in it."""
+        """Adds the import of a module, or of a name in it."""
         value = importlib.import_module(module)
         if attribute is not None:
             value = getattr(value, attribute)
@@ -92,13 +95,14 @@ class Sources:
             self.imports.add((module, attribute, alias))
 
     def filled(self, thing: Any) -> dict[str, Any]:
-        """The parameters of one of our definitions with one value in every call, and that value."""
+        """The parameters of one of our definitions that have the same value in every call -> that
+        value."""
         function = _function(thing)
         if function is None or not self._cut_down(thing):
             return {}
         code, found = function.__code__, {}
         if code.co_posonlyargcount or code.co_flags & inspect.CO_VARARGS:
-            return {}  # signatures that the specialiser does not write
+            return {}  # signatures that the specialiser does not support
         keyword_only = code.co_varnames[code.co_argcount :][: code.co_kwonlyargcount]
         for name in FILLED:
             values = {call.get(name, ...) for call in self.calls.get(code, [])}
@@ -107,7 +111,7 @@ class Sources:
         return found
 
     def import_lines(self) -> list[str]:
-        """Standard library first, then torch, in the order of isort."""
+        """The import lines: standard library first, then torch, in the order of isort."""
         lines = {}
         for module, attribute, alias in sorted(self.imports, key=_isort_order):
             name = f"{attribute or module} as {alias}" if alias else attribute or module
@@ -124,7 +128,7 @@ class Sources:
         return root(thing.__module__) in PROJECT and thing.__name__ not in self.whole
 
     def _claim(self, name: str, value: object, owner: str) -> bool:
-        """Whether the name is new. Raises UnportableError where it means something else."""
+        """Whether the name is new. Raises UnportableError if it already has another meaning."""
         if self.meanings.get(name, value) is not value:
             raise UnportableError(
                 f"'{name}' of {owner} has the name of something else in the file; rename it"
@@ -134,7 +138,7 @@ class Sources:
         return new
 
     def _take(self, module: ModuleType, name: str, whole: bool) -> None:
-        """Takes up what `name` means in a module: a definition there, or an import."""
+        """Adds what `name` means in a module: a definition there, or an import."""
         statement = binding(module, name)
         if isinstance(statement, ast.Import | ast.ImportFrom):
             self._take_import(module, name, statement, whole)
@@ -178,7 +182,7 @@ class Sources:
             self.definitions[name] = f"{name} = {attribute}"
 
     def _redundant(self, names: Mapping[str, Any]) -> Callable[[ast.expr, str, Any], bool]:
-        """Whether a call can do without a keyword: filled in, or the default."""
+        """A test of whether a call can omit a keyword, as it is filled in or equals the default."""
 
         def redundant(callee: ast.expr, keyword: str, value: Any) -> bool:
             first, *rest = ast.unparse(callee).split(".")
@@ -193,13 +197,13 @@ class Sources:
 
 
 def _function(thing: Any) -> FunctionType | None:
-    """What runs when it is called: a class's own `__init__`, or the function itself."""
+    """The function that runs on a call: a class's own `__init__`, or the function itself."""
     function = vars(thing).get("__init__") if isinstance(thing, type) else thing
     return function if isinstance(function, FunctionType) else None
 
 
 def _isort_order(item: tuple[str, str | None, str | None]) -> tuple[bool, str, int, str]:
-    """Plain imports, then by module CONSTANTS, Classes, functions."""
+    """Sort key: plain imports first, then per module CONSTANTS, Classes, functions."""
     module, attribute, _ = item
     name = attribute or ""
     return attribute is not None, module, 2 - name[:1].isupper() - name.isupper(), name

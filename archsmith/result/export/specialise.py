@@ -1,6 +1,7 @@
-"""Cuts the source of a class or function down to the calls that were made of it.
+"""Specialises the source of a class or function to the calls that were recorded.
 
-Works on the text, so that what stays keeps its layout and comments. Only our own source comes here.
+Works on the text, so that the remaining code keeps its layout and comments. Only used on our own
+source.
 """
 
 import ast
@@ -16,7 +17,7 @@ WIDTH = 100
 
 @dataclass(frozen=True)
 class Edit:
-    """Bytes `start` to `end` of the source become `text`."""
+    """Replaces bytes `start` to `end` of the source by `text`."""
 
     start: int
     end: int
@@ -24,12 +25,12 @@ class Edit:
 
 
 class Specialiser:
-    """The source of one definition, for the calls that were made of it.
+    """The source of one definition, specialised to the recorded calls.
 
     Args:
-        calls: the plain arguments of every call; a branch that none of them takes goes.
-        filled: parameters with one value in all calls: they leave the signature.
-        redundant: `(callee, keyword, known value or ...)` -> whether the call can do without it.
+        calls: the plain arguments of every call; branches that no call takes are removed.
+        filled: parameters with the same value in all calls; they are removed from the signature.
+        redundant: `(callee, keyword, known value or ...)` -> whether the call can omit the keyword.
     """
 
     def __init__(
@@ -55,7 +56,7 @@ class Specialiser:
         self.calls = [{k: v for k, v in call.items() if k not in changed} for call in calls]
 
     def text(self) -> str:
-        """The definition, its other methods untouched."""
+        """The specialised definition; other methods are unchanged."""
         edits = [] if self.function is None else list(self._function(self.function))
         return self._applied(0, len(self.source), edits).decode()
 
@@ -74,7 +75,7 @@ class Specialiser:
         return f"{line}\n{indent}    "
 
     def _parameters(self, node: ast.arguments) -> Iterator[str]:
-        """The text of each parameter that stays, for a signature without `/` and `*args`."""
+        """The text of each remaining parameter, for a signature without `/` and `*args`."""
         defaults = [None] * (len(node.args) - len(node.defaults)) + node.defaults
         pairs = [*zip(node.args, defaults, strict=True)]
         named = [
@@ -110,19 +111,19 @@ class Specialiser:
                 return
 
     def _statement(self, node: ast.stmt) -> Iterator[Edit]:
-        """The edits within a statement; where it is short enough then, it takes one line."""
+        """The edits within a statement, which is joined into one line if it then fits."""
         edits = list(self._inside(node))
         text = self._applied(self._start(node), self._end(node), edits)
         line = b" ".join(part.strip() for part in text.splitlines())
         line = line.replace(b"( ", b"(").replace(b" )", b")")
         simple = isinstance(node, ast.Assign | ast.Return | ast.Expr)
-        plain = not re.search(rb"[#\"']|,\s*\)|= \(\n", text)  # nothing that lines matter to
+        plain = not re.search(rb"[#\"']|,\s*\)|= \(\n", text)  # no comment, string or magic comma
         if edits and simple and plain and node.col_offset + len(line) <= WIDTH:
             edits = [Edit(self._start(node), self._end(node), line)]
         yield from edits
 
     def _taken(self, statement: ast.stmt) -> list[ast.stmt] | None:
-        """The branch of an `if` that every call takes; None where it cannot be said."""
+        """The branch of an `if` that every call takes; None if it is not known."""
         is_elif = self.source.startswith(b"elif", self._start(statement))
         if not isinstance(statement, ast.If) or is_elif:
             return None
@@ -183,18 +184,19 @@ class Specialiser:
         return False
 
     def _known(self, node: ast.expr) -> Any:
-        """The value of an expression over filled parameters alone, else `...`."""
+        """The value of an expression that reads only filled parameters, else `...`."""
         return _value(node, self.filled) if _names(node) <= self.filled.keys() else ...
 
     def _truth(self, test: ast.expr) -> bool | None:
-        """What a condition is in every call; None if it varies or reads more than parameters."""
+        """The value of a condition in all calls; None if it varies or reads more than
+        parameters."""
         if not self.calls or not all(_names(test) <= call.keys() for call in self.calls):
             return None
         values = {bool(_value(test, call)) for call in self.calls}
         return values.pop() if len(values) == 1 else None
 
     def _with_parentheses(self, node: ast.expr) -> tuple[int, int]:
-        """The span of an expression and of parentheses that only hold it together."""
+        """The span of an expression including redundant parentheses around it."""
         before = self.source[: self._start(node)].rstrip()
         after = self.source[self._end(node) :]
         close = len(self.source) - len(after.lstrip())
@@ -221,7 +223,8 @@ def _stored(name: ast.Name) -> bool:
 
 
 def _names(node: ast.expr) -> set[str]:
-    """The names an expression reads; "" for a call, an attribute, or none at all."""
+    """The names an expression reads; includes "" if it has a call or attribute, or reads no
+    name."""
     parts = list(ast.walk(node))
     if any(isinstance(part, ast.Call | ast.Attribute | ast.Lambda) for part in parts):
         return {""}

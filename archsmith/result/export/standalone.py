@@ -1,4 +1,4 @@
-"""Writes `model.py`: a final network as one readable file that needs torch and nothing else."""
+"""Writes `model.py`: a final network as one readable file that needs only torch."""
 
 import functools
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ from search_spaces.space import Cell, Layer, Space
 from supernets.network import CellModule, Network, final_network
 from supernets.skeleton import HEADS, STEMS
 
-FINAL = {"affine": True, "search": False}  # what a final network builds its ops with
+FINAL = {"affine": True, "search": False}  # arguments of every op in a final network
 DTYPES = {
     torch.float64: "F64",
     torch.float32: "F32",
@@ -40,13 +40,13 @@ def standalone(
     weights: Mapping[str, Tensor],
     facts: Mapping[str, Any],
 ) -> str:
-    """The text of `model.py` for a final network, beside which `weights` will lie.
+    """The text of `model.py` for a final network; the file of `weights` must be in the same folder.
 
     Args:
         facts: the constants of the file: `classes`, `mean`, `std`, `resize`, `parameters`, `macs`.
 
     Raises:
-        UnportableError: the source of an operation cannot be had, or uses more than torch.
+        UnportableError: the source of an operation is unavailable, or needs more than torch.
     """
     space = net.space
     sources = Sources(calls_during(lambda: _build(space, architecture)), text.NAMES)
@@ -90,7 +90,7 @@ def _nodes(cell: Cell, kept: Mapping[str, Sequence[str]]) -> Nodes:
 
 
 def _operations(space: Space, cells: Mapping[str, Nodes], sources: Sources) -> str:
-    """The table of operations by name; the source of those from outside is taken as it stands."""
+    """The table of operations by name; the source of user-defined ones is copied verbatim."""
 
     def ours(name: str) -> bool:
         constructor = space.operations[name]
@@ -101,7 +101,7 @@ def _operations(space: Space, cells: Mapping[str, Nodes], sources: Sources) -> s
     rows = {}
     for name in sorted(
         used, key=lambda name: (ours(name), name)
-    ):  # ours may be needed whole before
+    ):  # user-defined ones first, as they may need ours unspecialised
         try:
             rows[name] = Code(_row(space.operations[name], sources, whole=not ours(name)))
         except ValueError as error:
@@ -110,7 +110,7 @@ def _operations(space: Space, cells: Mapping[str, Nodes], sources: Sources) -> s
 
 
 def _row(constructor: Any, sources: Sources, *, whole: bool) -> str:
-    """The value of a row: what to call with `(c_in, c_out, stride)`."""
+    """The value of a row: a callable that takes `(c_in, c_out, stride)`."""
     thing, settings = _peeled(constructor)
     name = sources.add(thing, whole=whole)
     settings |= {key: value for key, value in FINAL.items() if key not in sources.filled(thing)}
@@ -121,7 +121,7 @@ def _row(constructor: Any, sources: Sources, *, whole: bool) -> str:
 
 
 def _peeled(constructor: Any) -> tuple[Any, dict[str, Any]]:
-    """The class or function inside a partial, and the settings it was given."""
+    """The class or function inside a partial, and the partial's keyword arguments."""
     if not isinstance(constructor, functools.partial):
         return constructor, {}
     if constructor.args:
@@ -130,7 +130,7 @@ def _peeled(constructor: Any) -> tuple[Any, dict[str, Any]]:
 
 
 def _cell(space: Space, cells: Mapping[str, Nodes]) -> str:
-    """The class of all cells: they differ in `CELLS`, channels and stride alone."""
+    """The class of all cells, which differ only in `CELLS`, channels and stride."""
     inputs, output = _ends(space)
     reduces = any(layer.reduction for layer in space.layers if layer.cell)
     empty = any(not sources for nodes in cells.values() for sources in nodes.values())
@@ -161,7 +161,8 @@ def _cell(space: Space, cells: Mapping[str, Nodes]) -> str:
 
 
 def _ends(space: Space) -> tuple[int, str]:
-    """Number of inputs of the cells, and what leaves them. Raises UnportableError if mixed."""
+    """Number of inputs of the cells, and their output rule. Raises UnportableError if cells
+    differ."""
     ends = {(cell.inputs, cell.output) for cell in space.cells.values()}
     if len(ends) > 1 or next(iter(ends)) not in text.ABOUT_CELL:
         raise UnportableError(f"no text for a space whose cells have the inputs and outputs {ends}")

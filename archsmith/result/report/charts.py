@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from html import escape
 
-Series = Mapping[str, Sequence[float | None]]  # name -> a value per step, None where there is none
+Series = Mapping[str, Sequence[float | None]]  # name -> a value per step, None if missing
 
 COLOURS = (
     "#4c8dd6", "#e0823d", "#4cab6b", "#c7576b", "#9a78d0", "#a8894f", "#d078b4", "#7f8790",
@@ -22,10 +22,10 @@ def line_chart(
     percent: bool = False,
     limits: tuple[float, float] | None = None,
 ) -> str:
-    """An SVG of values over epochs; a series of one value is a dot. Its legend is `legend`.
+    """An SVG of values over epochs; a single value is drawn as a dot. `legend` makes its legend.
 
     Args:
-        limits: of the vertical axis; None takes what the values need.
+        limits: of the vertical axis; None derives them from the values.
     """
     known = [v for values in series.values() for v in values if v is not None and math.isfinite(v)]
     steps = max((len(values) for values in series.values()), default=0)
@@ -73,7 +73,7 @@ def _colours(count: int) -> list[str]:
 
 
 def _line(name: str, points: Sequence[tuple[float, float] | None], colour: str) -> str:
-    """A path with gaps where values are missing, and a dot at the last value."""
+    """A path with gaps at missing values, and a dot at the last value."""
     commands, before = [], None
     for point in points:
         if point is not None:
@@ -90,7 +90,7 @@ def _line(name: str, points: Sequence[tuple[float, float] | None], colour: str) 
 
 
 def _round_limits(values: Sequence[float]) -> tuple[float, float]:
-    """Limits that hold all values, at multiples of a round step."""
+    """Limits that include all values, at multiples of a round step."""
     if not values:
         return 0.0, 1.0
     low, high = min(values), max(values)

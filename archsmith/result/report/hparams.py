@@ -1,4 +1,4 @@
-"""A run as one session of TensorBoard's hparams view: what was set, and what came out."""
+"""A run as a session in TensorBoard's hparams view: its settings and results."""
 
 import logging
 import shutil
@@ -26,10 +26,10 @@ MEASURES = ("supernet_accuracy", "discretised_accuracy", "test_accuracy", "param
 def write_session(
     folder: Path, results: Mapping[str, Any], settings: Mapping[str, Any], changed: Sequence[str]
 ) -> None:
-    """Leaves `tensorboard/hparams/`, in place of what an earlier call left: one session a run.
+    """Writes `tensorboard/hparams/`, replacing what an earlier call wrote: one session per run.
 
     Columns are strategy, space, data, seed, the main settings, and those `changed` on the command
-    line (dotted names). The measures are scalars of that folder, found there by TensorBoard.
+    line (dotted names). The measures are scalars in that folder, where TensorBoard finds them.
     """
     from torch.utils.tensorboard import SummaryWriter
 
@@ -67,7 +67,8 @@ def _measures(results: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _session(columns: Mapping[str, str | float]) -> list[Any]:
-    """Start and end of a session, without a description of the sweep: that is what all have."""
+    """Start and end of a session, without a description of the experiment, which would be
+    shared."""
     from torch.utils.tensorboard.summary import hparams
 
     _, start, end = hparams(dict(columns), {})

@@ -1,4 +1,4 @@
-"""The pieces of a page: sections, charts in a grid, tables, numbers."""
+"""The elements of a page: sections, charts in a grid, tables, numbers."""
 
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -11,7 +11,7 @@ STYLE = Path(__file__).with_name("report.css")
 
 
 def html_page(title: str, body: str) -> str:
-    """A whole page, self-contained, for light and dark screens of any width."""
+    """A complete, self-contained page for light and dark screens of any width."""
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
@@ -29,7 +29,7 @@ def grid(charts: Sequence[str]) -> str:
 
 
 def chart(title: str, series: Mapping[str, Sequence[float | None]], **how: Any) -> str:
-    """A chart of those series that have a value, and its legend; empty where none has."""
+    """A chart of the series that have a value, with its legend; empty if none has."""
     seen = {n: values for n, values in series.items() if any(v is not None for v in values)}
     if not seen:
         return ""

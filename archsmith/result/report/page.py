@@ -1,4 +1,5 @@
-"""`report.html` of a run: one file that needs neither network nor script. Reads the folder only."""
+"""A run's `report.html`: one file without scripts or external resources, made from the run's
+folder."""
 
 import json
 import re
@@ -17,10 +18,10 @@ Metrics = Sequence[Mapping[str, Any]]
 
 
 def write_report(folder: Path, command: str) -> Path:
-    """Writes `report.html` from what lies in the folder; parts that are not there are left out.
+    """Writes `report.html` from the files in the folder; parts without data are left out.
 
     Args:
-        command: what repeats the run.
+        command: the command that repeats the run.
     """
     results = json.loads((folder / "results.json").read_text())
     config = json.loads((folder / "config.json").read_text())
@@ -84,7 +85,7 @@ def _tested(results: Mapping[str, Any]) -> str:
 
 
 def _warnings(results: Mapping[str, Any]) -> str:
-    """What was warned of on the way and is not said above."""
+    """The run's warnings that are not shown above."""
     above = doubts(results)
     lines = [
         line for line in results.get("warnings") or [] if not any(doubt in line for doubt in above)
@@ -130,7 +131,7 @@ def _search(metrics: Metrics, results: Mapping[str, Any]) -> str:
 
 
 def _gates(folder: Path) -> str:
-    """How each gate moved: a small chart an edge."""
+    """The gates over epochs: a small chart per edge."""
     epochs = [json.loads(path.read_text()) for path in sorted(folder.glob("epoch_*.json"))]
     parts = []
     for group in epochs[0] if epochs else ():
@@ -177,7 +178,7 @@ def _benchmark(results: Mapping[str, Any]) -> str:
 
 
 def _budget(results: Mapping[str, Any]) -> str:
-    """Limits, costs, and what the best architecture without the budget would have kept."""
+    """Limits, costs, and what the best architecture without a budget would have kept."""
     told = results.get("budget")
     if not told:
         return ""
@@ -209,7 +210,7 @@ def _retraining(metrics: Metrics) -> str:
 
 
 def _baseline(results: Mapping[str, Any]) -> str:
-    """The found network beside those made by hand."""
+    """The found network next to the hand-designed one."""
     if not results.get("baseline"):
         return ""
     rows = [["found", *_of_network(results), ""]]
