@@ -9,8 +9,7 @@ from contextlib import contextmanager
 
 
 class Failure(Exception):  # noqa: N818 - the family, not one error
-    """Base class; the message is one line: what went wrong, what was expected, which setting to
-    change."""
+    """One line: what went wrong and where, what was expected, which setting to change."""
 
     exit_code = 1
 

@@ -101,8 +101,7 @@ def _data(train: Dataset, test: Dataset | None, config: DictConfig) -> Data:
 
 
 def _images(items: Dataset) -> Images:
-    """All items of a data set in memory. Raises ConfigError for an item that `find` does not
-    accept."""
+    """All items of a data set in memory. Raises ConfigError for one that `find` rejects."""
     pixels, labels = [], []
     for position in range(len(items)):  # type: ignore[arg-type]
         image, label = items[position]

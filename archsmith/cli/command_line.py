@@ -91,8 +91,7 @@ class CommandLine:
         return " ".join([*self.start, *map(shlex.quote, self.overrides)])
 
     def without(self, *names: str) -> "CommandLine":
-        """A copy without the overrides of these settings and groups and of everything below
-        them."""
+        """A copy without the overrides of these settings and groups and anything below them."""
         below = tuple(name + end for name in names for end in (".", "/"))
         kept = (
             override
@@ -170,8 +169,7 @@ def then(task: str) -> Following:
 def others(
     line: CommandLine, config: Mapping[str, Any], results: Mapping[str, Any], here: str
 ) -> list[str]:
-    """A longer retraining of the found architecture, a sweep over strategies and seeds, a
-    comparison."""
+    """A longer retraining of the architecture, a sweep over strategies and seeds, a comparison."""
     epochs = LONGER * config["retrain"]["epochs"]
     longer = line.without("weights", "resume", "budget", *PLACE).having(
         task="all", architecture=_value(here), **{"retrain.epochs": epochs}

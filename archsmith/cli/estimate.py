@@ -52,8 +52,7 @@ def shrunk(space: Space) -> tuple[Space, float]:
 
 
 def estimated(prepared: Prepared, images: float, parts: int, device: torch.device) -> Estimate:
-    """Estimates a step on `images` images of the size that `prepared` uses, in `parts`
-    micro-batches."""
+    """Estimates a step on `images` images of the size `prepared` uses, in `parts` micro-batches."""
     few, more = (parts * size for size in (FEW, MORE))
     need = step_memory(prepared, parts)(images)
     took = [min(timed(prepared(size), device, time.perf_counter)) for size in (few, more)]

@@ -17,8 +17,7 @@ from search_spaces.genotype import PUBLISHED
 
 @dataclass(frozen=True)
 class GivenRun:
-    """What the run directory records; `data` is None if its settings cannot load the images
-    again."""
+    """What the folder records; `data` is None if its settings cannot load the images again."""
 
     names: Mapping[str, str]  # strategy, space, data; unknown ones are missing
     seed: int | None = None
@@ -51,8 +50,7 @@ def given_run(architecture: Any, known_data: Mapping[str, Mapping[str, Any]]) ->
 
 
 def _names_of_file(path: Path, of_meta: set[str]) -> dict[str, str]:
-    """The space of an architecture file, and the strategy: the first of `of_meta` that its meta
-    has."""
+    """The space of an architecture file, and as strategy the first of `of_meta` in its meta."""
     file = _object(path)
     meta, space = file.get("meta"), file.get("space")
     said = (

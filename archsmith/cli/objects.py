@@ -56,8 +56,7 @@ def build(node: DictConfig, **live: Any) -> Any:
 def given_architecture(
     name: str | None, weights: str | None
 ) -> tuple[Architecture | None, Path | None]:
-    """The architecture from a file, a run directory or a published name, and its weights, if
-    any."""
+    """The architecture of a file, run directory or published name, and its weights, if any."""
     for key, value in (("architecture", name), ("weights", weights)):
         if value is not None and not isinstance(value, str):
             raise ConfigError(f"{key}: expected the name of a file or null, found {value!r}")

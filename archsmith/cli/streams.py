@@ -12,8 +12,7 @@ ESCAPE = "backslashreplace"
 
 
 def escape_output() -> None:
-    r"""Makes standard output, standard error and log files escape what they cannot encode as
-    `\xe9`."""
+    r"""Makes output streams and log files escape what they cannot encode, as `\xe9`."""
     files = [h for h in logging.getLogger().handlers if isinstance(h, logging.FileHandler)]
     for handler in files:
         handler.errors = ESCAPE  # for a file that is not open yet

@@ -88,8 +88,7 @@ class Augment:
         return cls(**settings)
 
     def check(self, shape: Sequence[int]) -> None:
-        """Raises ValueError if padding or square are as large as the image, which could erase
-        it."""
+        """Raises ValueError if padding or square could erase the image: both must be smaller."""
         _, H, W = shape
         for name in ("crop", "cutout"):
             value = getattr(self, name)
@@ -100,8 +99,7 @@ class Augment:
                 )
 
     def draw(self, count: int, shape: Sequence[int], source: torch.Generator) -> Tensor:
-        """(B, 5): crop row and column, flip, cutout row and column; all are drawn, even if
-        unused."""
+        """(B, 5): crop row and column, flip, cutout row and column; drawn even if unused."""
         _, H, W = shape
         ends = (2 * self.crop + 1, 2 * self.crop + 1, 2, H, W)
         return torch.stack([torch.randint(end, (count,), generator=source) for end in ends], 1)

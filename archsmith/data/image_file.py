@@ -70,8 +70,7 @@ def _header(path: str) -> tuple[int, tuple[int, int]]:
 
 
 def describe(path: str) -> tuple[str, tuple[int, int]] | None:
-    """Mode (such as `RGB`, or `npy x3` for an array) and (H, W) after rotation; None if
-    unreadable."""
+    """Mode (`RGB`; `npy x3` for an array) and (H, W) after rotation; None if unreadable."""
     try:
         if path.lower().endswith(".npy"):
             shape = np.load(path, mmap_mode="r", allow_pickle=False).shape

@@ -179,8 +179,7 @@ def _reasons(attempts: list[np.ndarray | str]) -> list[str]:
 
 
 def _kept(part: Part, failed: Sequence[str], on_error: str) -> Tensor:
-    """Positions of the readable images; logs the others. Raises DataError if too many are
-    unreadable."""
+    """Positions of the readable images; logs the others. Raises DataError if too many fail."""
     reasons, count = [reason for reason in failed if reason], len(failed)
     refused = on_error == "abort" or len(reasons) > SKIPPED * count
     for reason in reasons:

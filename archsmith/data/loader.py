@@ -33,8 +33,7 @@ class Images:
         self._pixels, self._labels = self._pixels.to(device), self.labels.to(device)
 
     def batches(self, indices: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-        """For each tensor of positions (B,): images (B, C, H, W) uint8, labels (B,), both on the
-        device."""
+        """For each index (B,): images (B, C, H, W) uint8 and labels (B,), both on the device."""
         for index in indices:
             index = index.to(self.device, non_blocking=True)
             yield self._pixels[index], self._labels[index]
@@ -79,8 +78,7 @@ class Normalise:
 
     @classmethod
     def fit(cls, histogram: Tensor) -> "Normalise":
-        """From the mean and deviation of a histogram (C, 256); a constant channel is only
-        centred."""
+        """From the counts (C, 256) of each value; a constant channel is only centred."""
         counts, values = histogram.double(), torch.arange(256.0, dtype=torch.float64)
         total = counts.sum(1)
         mean = (counts * values).sum(1) / total  # exact, so a constant channel has deviation 0

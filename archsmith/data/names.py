@@ -18,6 +18,5 @@ def printable(name: str) -> str:
 
 
 def canonical(name: str) -> str:
-    """The printable name in NFC, so that it does not depend on how a file system encodes
-    accents."""
+    """The printable name in NFC, so that it does not depend on the file system."""
     return unicodedata.normalize("NFC", printable(name))

@@ -78,8 +78,7 @@ class Preprocessing:
         return cls(classes, (C, H, W), mean, std, about["resize"])
 
     def check_fits(self, input_shape: Sequence[int], classes: int) -> None:
-        """Raises ValueError unless it matches a network with this input shape and number of
-        classes."""
+        """Raises ValueError unless it fits a network of this input shape and number of classes."""
         if (self.input_shape, len(self.classes)) != (tuple(input_shape), classes):
             raise ValueError(
                 f"preprocessing: for {self.input_shape} and {len(self.classes)} classes, found a "
@@ -87,8 +86,7 @@ class Preprocessing:
             )
 
     def check(self, images: Tensor) -> None:
-        """Raises ValueError unless these are raw images (B, C, H, W), uint8 or float from 0 to
-        1."""
+        """Raises ValueError unless images are raw: (B, C, H, W), uint8 or float from 0 to 1."""
         if images.dim() != 4 or tuple(images.shape[1:]) != self.input_shape:
             raise ValueError(
                 f"images: shape {tuple(images.shape)}, expected (B, "

@@ -211,8 +211,7 @@ class Data:
         return index[first], index[second]
 
     def _more_images(self, role: str) -> str:
-        """The remedy for a role with too few images; a class always keeps one image for
-        training."""
+        """The remedy for a role with too few images; each class keeps one for training."""
         if self._val is not None:
             return f"add images to {'train' if role == 'train' else 'val'}/"
         if int((self._counts(self.images.labels) - 1).sum()) < 2:
@@ -235,8 +234,7 @@ class Data:
         return self._fingerprint
 
     def describe(self, *, one_level: bool) -> dict[str, Any]:
-        """For the run log: name, shape, and images per role and class; `test` only after it was
-        read."""
+        """For the run log: name, shape, images per role and class; `test` only after a read."""
         index = self.split(one_level=one_level)
         labels = {role: self.images.labels[found] for role, found in index.items()}
         if self._test is not None:

@@ -1,5 +1,4 @@
-"""The data sets: one function each, which turns the settings of `conf/data/*.yaml` into a
-`Data`."""
+"""The data sets: one function each, from the settings of `conf/data/*.yaml` to a `Data`."""
 
 import logging
 import shutil
@@ -86,8 +85,7 @@ def digits(
 
 
 def _digits() -> tuple[np.ndarray, np.ndarray]:
-    """Images (1797, 8, 8) and labels from scikit-learn's file, as importing it takes over a
-    second."""
+    """Images (1797, 8, 8) and labels, read from scikit-learn's file: its import takes 1 s."""
     spec = find_spec("sklearn")
     assert spec is not None
     assert spec.origin is not None

@@ -48,8 +48,7 @@ def check_share(name: str, value: float) -> None:
 
 
 def allocate(sizes: Tensor, count: int) -> Tensor:
-    """Splits `count` over classes in proportion to `sizes` (K,), by the largest-remainder
-    method."""
+    """Splits `count` in proportion to the class sizes (K,), by largest remainder."""
     product, total = sizes * count, int(sizes.sum())
     taken = product // total
     short = count - int(taken.sum())

@@ -85,8 +85,7 @@ class Layout:
 
 
 def cell_layout(cell: Cell, kept: Kept, title: str = "") -> Layout:
-    """The layout of a cell. Raises ValueError if `kept` names an edge that the cell does not
-    have."""
+    """The layout of a cell. Raises ValueError if `kept` names an edge that does not exist."""
     known = [edge.name for edge in cell.edges]
     for name in kept:
         if name not in known:
@@ -152,8 +151,7 @@ def _grow(boxes: list[Box], links: list[tuple[int, int, str]]) -> None:
 
 
 def _order(layout: Layout) -> list[list[int]]:
-    """The boxes of each layer from top to bottom, with few crossings; the inputs keep their
-    order."""
+    """Each layer's boxes from top to bottom, with few crossings; inputs keep their order."""
     layers = layout.layers
     best, fewest = layers, _crossings(layout, layers)
     near = _neighbours(layout)
@@ -193,8 +191,7 @@ def _crossings(layout: Layout, layers: list[list[int]]) -> int:
 
 
 def _place_rows(layout: Layout, layers: list[list[int]]) -> None:
-    """Moves every box as close as its layer allows to the boxes it is linked to, with straight
-    lanes."""
+    """Moves every box as close to its linked boxes as its layer allows; lanes are straight."""
     boxes, near = layout.boxes, _neighbours(layout)
     for sweep in range(4 * SWEEPS):
         for layer in layers[:: 1 if sweep % 2 else -1]:
@@ -236,8 +233,7 @@ def _apart(a: Box, b: Box) -> float:
 
 
 def _spread(wanted: list[float], apart: list[float], weights: list[float]) -> list[float]:
-    """The positions closest to `wanted` (least squares) that are `apart`, by pool adjacent
-    violators."""
+    """Least-squares positions for `wanted` that are `apart`: pool adjacent violators."""
     offsets = np.concatenate([[0.0], np.cumsum(apart)])
     pools: list[tuple[float, float, int]] = []  # mean, weight, size
     for y, weight in zip(wanted - offsets, weights, strict=True):
@@ -250,8 +246,7 @@ def _spread(wanted: list[float], apart: list[float], weights: list[float]) -> li
 
 
 def _place_columns(layout: Layout, layers: list[list[int]]) -> None:
-    """Places layers from left to right; a layer's boxes are equally wide, steeper curves get wider
-    gaps."""
+    """Places layers left to right, their boxes equally wide; steep curves get wider gaps."""
     x = MARGIN
     for k, layer in enumerate(layers):
         boxes = [layout.boxes[i] for i in layer]

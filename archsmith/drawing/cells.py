@@ -179,8 +179,7 @@ def _blue(shade: float) -> tuple[int, ...]:
 def _table(
     gates: np.ndarray, edge_names: Sequence[str], candidates: Candidates
 ) -> tuple[np.ndarray, list[str]]:
-    """The gates with one column per candidate of any edge, NaN for edges without it; and the
-    names."""
+    """Gates with a column per candidate of any edge, NaN for edges without it; and names."""
     shared = all(isinstance(name, str) for name in candidates)
     lists = [candidates] * len(edge_names) if shared else candidates
     rows = [[str(name) for name in row] for row in lists]

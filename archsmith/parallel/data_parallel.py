@@ -70,8 +70,7 @@ def summed(part: Tensor) -> Tensor:
 
 
 def shared(tensors: Sequence[Tensor | None]) -> tuple[Any, ...]:
-    """Applies `shared` to all tensors that need a gradient at once: one message in the backward
-    pass."""
+    """Shares all tensors that need a gradient at once: one message in the backward pass."""
     wanted = [t if t is not None and t.requires_grad else None for t in tensors]
     if not torch.is_grad_enabled() or all(t is None for t in wanted):
         return tuple(tensors)
@@ -123,8 +122,7 @@ _now = Portion(0, 0, 0, 1)  # of the current pass
 
 
 class GlobalNetwork(Network):
-    """A network whose passes all processes compute together; each holds the whole `x` (B, C, H,
-    W)."""
+    """A network whose passes all processes compute together; each holds all `x` (B, C, H, W)."""
 
     inside = False
 

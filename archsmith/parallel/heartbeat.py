@@ -68,8 +68,8 @@ class Heartbeat:
             reason = None
             if silent[-1] >= SILENCE:
                 reason = "the store that joins them does not answer"
-                self.failure = self.failure or {"code": self.code, "rank": self.rank}  # the store
-                # cannot be asked
+                # set here, so that `failing` does not ask the store
+                self.failure = self.failure or {"code": self.code, "rank": self.rank}
             elif self._beats_since > PATIENCE:
                 reason = "it failed"
             elif max(silent) >= SILENCE:

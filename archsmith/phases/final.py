@@ -98,8 +98,7 @@ def _size(net: Network, architecture: Architecture) -> dict[str, Any]:
 
 
 def export(run: Run) -> None:
-    """Exports the network in formats that run without this project, each checked in a fresh
-    process."""
+    """Exports the network to run without this project; checks each file in a fresh process."""
     job = run.job
     net, architecture, preprocessing, data, path = run.final()
     identity = {"weights": digest_of(path), "formats": list(job.formats)}

@@ -108,8 +108,7 @@ class Run:
             write_atomically(self.job.folder / f"cell_{group}.svg", svg.encode())
 
     def architecture(self) -> Architecture:
-        """The given architecture, or the one that this run found. Raises ConfigError if there is
-        none."""
+        """The architecture, given or found by this run. Raises ConfigError if there is none."""
         if self.job.architecture is not None:
             return self.job.architecture
         need(self.job, "architecture")
@@ -130,8 +129,7 @@ class Run:
         return Final(net.to(job.device).eval(), architecture, preprocessing, data, path)
 
     def tested(self, net: nn.Module, preprocessing: Preprocessing) -> dict[str, Any]:
-        """Evaluates a network on the test split, preprocessed as given; counts as one read of the
-        split."""
+        """Evaluates a network on the test split, preprocessed as given; counts as one read."""
         data = self.job.data.to(self.job.device)
         measures = evaluate(net, data.test(self.job.recipe.batch_size, preprocessing))
         return outcome(measures, data.classes)

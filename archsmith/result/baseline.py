@@ -42,8 +42,7 @@ class Baseline:
                 )
 
     def beside(self, space: Space, architecture: Architecture) -> tuple["HandMade", dict[str, Any]]:
-        """The network matched to an architecture, and its record. space: that of the final
-        network."""
+        """The network matched to an architecture, and its record. space: the final one."""
         with torch.device("meta"):
             found = final_network(space, architecture)
         target = SIZES[self.match](found)

@@ -197,8 +197,7 @@ class Fit:
 
 
 def _known(structures: Mapping[str, Structure | None], space: Space) -> dict[str, Structure]:
-    """The structures; a rule that does not choose by gates is assumed to keep one candidate per
-    node."""
+    """The structures; one candidate per node for a rule that does not choose by gates."""
     one = {n: Structure(dict.fromkeys(cell.targets, 1), False) for n, cell in space.groups.items()}
     return {name: found or one[name] for name, found in structures.items()}
 

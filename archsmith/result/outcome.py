@@ -14,8 +14,7 @@ UNTESTED: dict[str, Any] = dict.fromkeys(
 
 
 def wilson(share: float, n: int) -> tuple[float, float]:
-    """95% confidence interval of a share of n independent images. Wilson 1927, J. Am. Stat. Assoc.
-    22."""
+    """95% interval of a share of n independent images. Wilson 1927, J. Am. Stat. Assoc. 22."""
     z2 = NORMAL**2 / n
     middle = share + z2 / 2
     half = NORMAL * math.sqrt(share * (1 - share) / n + z2 / (4 * n))

@@ -92,17 +92,15 @@ class Recipe:
         layers, channels, stem: size of the final network; `null` keeps the space's.
         lr, min_lr: learning rates at the start of the schedule and after the last epoch.
         schedule: a name in `SCHEDULES`.
-        warmup_epochs: in the first epochs, this many, the schedule is multiplied by (epoch + 1) /
-            warmup_epochs.
+        warmup_epochs: first epochs, whose rate is multiplied by (epoch + 1) / warmup_epochs.
         clip: largest norm of the gradient; `null` for no limit.
         auxiliary_weight: factor of the auxiliary head's loss; 0 leaves the head out.
-        drop_path: final probability, reached linearly from 0 as drop_path * epoch / epochs.
+        drop_path: probability, raised linearly from 0: drop_path * epoch / epochs.
         crop, flip, cutout: augmentation; `null` keeps the data's.
-        ema: decay per step of a moving average of the weights, which becomes the result; `null` for
-            none.
+        ema: decay per step of a moving average of weights, then the result; `null` for none.
         precision: `float32`, or `bfloat16` autocast of the forward pass.
         micro_batches: parts of a batch whose gradients are summed, to save memory; batch norms use
-            the statistics of each part.
+            each part's statistics.
 
     Raises:
         ValueError: a setting out of its range, named `retrain.<setting>`.

@@ -160,8 +160,7 @@ class _Retraining:
         return training.result()
 
     def save(self) -> None:
-        """Saves a checkpoint. Raises NumbersError, before anything is written, or
-        CheckpointError."""
+        """Saves. Raises NumbersError, before anything is written, or CheckpointError."""
         self.watch.check(self.training.finished + 1, self.training.net.state_dict())
         self.checkpoints.save(self.training.state_dict())
 

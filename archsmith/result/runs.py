@@ -13,8 +13,8 @@ from typing import Any
 from archsmith.differences import differing_keys, digest, renamed
 from archsmith.errors import ConfigError
 
-OWN = ("strategy", "seed", "architecture", "weights", "export")  # belongs to a group, or has no
-# effect on results
+# settings that distinguish the groups of a table, or do not affect results
+OWN = ("strategy", "seed", "architecture", "weights", "export")
 
 # column -> the value of a run, None if it has none; accuracies in %
 COLUMNS: dict[str, Callable[[Mapping[str, Any]], float | None]] = {
@@ -160,8 +160,7 @@ def groups(runs: Iterable[Run]) -> dict[str, list[Run]]:
 
 
 def _told(settings: Mapping[str, Any], keys: Sequence[str], *, short: bool = False) -> list[str]:
-    """`key=value` for each key, without parents if `short`; a different ingredient only by its
-    class."""
+    """`key=value` per key, without parents if `short`; another ingredient as its class."""
     classes = [key.removesuffix("._target_") for key in keys if key.endswith("._target_")]
     shown = [key for key in keys if not any(key.startswith(f"{parent}.") for parent in classes)]
     leaves = [key.rpartition(".")[2] for key in shown]

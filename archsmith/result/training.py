@@ -40,8 +40,7 @@ class Training:
         )
 
     def result(self) -> Network:
-        """The final network in eval mode; for a moving average, batch-norm statistics are
-        re-estimated first."""
+        """The final network in eval mode; a moving average gets re-estimated statistics."""
         if self.average is None:
             return self.net.eval()
         restore_statistics(self.average.net, self.loader)

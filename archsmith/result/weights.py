@@ -32,12 +32,10 @@ def save_weights(net: nn.Module, path: Path, metadata: Mapping[str, str]) -> Non
 
 
 def load_weights(net: nn.Module, path: Path) -> None:
-    """Loads a file into the network; it must have exactly the tensors and shapes of
-    `weights_of(net)`.
+    """Loads a file with exactly the tensors of `weights_of(net)` into the network.
 
     Raises:
-        ValueError: the file does not exist, is not a safetensors file, or a name or shape does not
-            match.
+        ValueError: no such file, not a safetensors file, or a name or shape does not match.
     """
     tensors = _read(path, load_file)
     found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
@@ -49,8 +47,7 @@ def load_weights(net: nn.Module, path: Path) -> None:
                 f"expected {wanted.get(name, 'no such tensor')}; "
                 "give the weights that were trained with this architecture at this size"
             )
-    net.load_state_dict(tensors, strict=False)  # only the auxiliary head is missing, as checked
-    # above
+    net.load_state_dict(tensors, strict=False)  # lacks the auxiliary head, as checked
 
 
 def read_metadata(path: Path) -> dict[str, str]:

@@ -1,5 +1,4 @@
-"""Exports a final network; every format is loaded back in a fresh process and its logits
-compared."""
+"""Exports a final network; loads each format in a fresh process and compares its logits."""
 
 import copy
 import hashlib
@@ -153,8 +152,7 @@ def _describe(path: Path) -> dict[str, Any]:
 def _write_all(
     job: Job, staging: Path, formats: Sequence[str], inputs: Sequence[Tensor]
 ) -> tuple[dict[str, dict[str, Any]], dict[str, list[Tensor] | str]]:
-    """The entries of all formats, and the logits of those that are loaded back, which runs in
-    parallel with writing."""
+    """The entries of all formats, and the logits of those that are loaded back meanwhile."""
     loaded = {name for name in formats if name in LOADERS}
     if not importable("onnxruntime"):
         loaded.discard("onnx")

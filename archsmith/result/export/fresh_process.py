@@ -1,5 +1,4 @@
-"""A process without access to this project that loads exported files as soon as they are
-written."""
+"""A process without this project, which loads exported files as soon as they are written."""
 
 import os
 import subprocess

@@ -95,8 +95,7 @@ class Sources:
             self.imports.add((module, attribute, alias))
 
     def filled(self, thing: Any) -> dict[str, Any]:
-        """The parameters of one of our definitions that have the same value in every call -> that
-        value."""
+        """Parameters of one of our definitions with a single value in all calls, and that value."""
         function = _function(thing)
         if function is None or not self._cut_down(thing):
             return {}

@@ -188,8 +188,7 @@ class Specialiser:
         return _value(node, self.filled) if _names(node) <= self.filled.keys() else ...
 
     def _truth(self, test: ast.expr) -> bool | None:
-        """The value of a condition in all calls; None if it varies or reads more than
-        parameters."""
+        """A condition's value in all calls; None if it varies or reads more than parameters."""
         if not self.calls or not all(_names(test) <= call.keys() for call in self.calls):
             return None
         values = {bool(_value(test, call)) for call in self.calls}
@@ -223,8 +222,7 @@ def _stored(name: ast.Name) -> bool:
 
 
 def _names(node: ast.expr) -> set[str]:
-    """The names an expression reads; includes "" if it has a call or attribute, or reads no
-    name."""
+    """The names an expression reads; {""} for a call, an attribute, or no name at all."""
     parts = list(ast.walk(node))
     if any(isinstance(part, ast.Call | ast.Attribute | ast.Lambda) for part in parts):
         return {""}

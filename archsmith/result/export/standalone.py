@@ -161,8 +161,7 @@ def _cell(space: Space, cells: Mapping[str, Nodes]) -> str:
 
 
 def _ends(space: Space) -> tuple[int, str]:
-    """Number of inputs of the cells, and their output rule. Raises UnportableError if cells
-    differ."""
+    """The cells' number of inputs and output rule. Raises UnportableError if they differ."""
     ends = {(cell.inputs, cell.output) for cell in space.cells.values()}
     if len(ends) > 1 or next(iter(ends)) not in text.ABOUT_CELL:
         raise UnportableError(f"no text for a space whose cells have the inputs and outputs {ends}")

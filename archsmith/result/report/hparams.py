@@ -67,8 +67,7 @@ def _measures(results: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _session(columns: Mapping[str, str | float]) -> list[Any]:
-    """Start and end of a session, without a description of the experiment, which would be
-    shared."""
+    """Start and end of a session, without the experiment's description, which is shared."""
     from torch.utils.tensorboard.summary import hparams
 
     _, start, end = hparams(dict(columns), {})

@@ -1,5 +1,4 @@
-"""A run's `report.html`: one file without scripts or external resources, made from the run's
-folder."""
+"""A run's `report.html`: one file without scripts or external links, from its folder only."""
 
 import json
 import re
