@@ -1,8 +1,8 @@
-"""How sharp the found minimum is: in the alphas, and in the weights. Costly, hence optional.
+"""Sharpness of the found minimum, in the alphas and in the weights. Costly, hence optional.
 
 Sources: Zela et al. 2020, arXiv:1909.09656, section 4.1 (the largest eigenvalue of the Hessian of
-the validation loss in alpha tells a collapse ahead); Foret et al. 2021, arXiv:2010.01412, eq. 2
-(the rise of the loss to a neighbour of the weights, here along the gradient).
+the validation loss in alpha predicts a collapse); Foret et al. 2021, arXiv:2010.01412, eq. 2
+(the increase of the loss at nearby weights, here along the gradient).
 """
 
 from collections.abc import Sequence
@@ -20,14 +20,14 @@ from supernets.frozen import without_gradients
 from supernets.network import Network
 
 ITERATIONS = 20
-TINY = 1e-6  # of the largest entry so far: what float32 products leave of a direction that is none
+TINY = 1e-6  # relative to the largest entry so far: rounding noise of float32 products
 
 
 def alpha_eigenvalue(net: Network, strategy: Strategy, batch: Batch) -> float:
     """The largest algebraic eigenvalue of the Hessian of the cross-entropy in alphas and betas.
 
-    Of the whole Hessian, all groups together, on one batch with its own batch-norm statistics and
-    without noise.
+    The Hessian covers all groups together, on one batch, with the batch's own batch-norm statistics
+    and without gate noise.
     """
     arch = strategy.arch_parameters()
     with lent(net), without_gradients(strategy.weights), twice_differentiable():
@@ -37,10 +37,10 @@ def alpha_eigenvalue(net: Network, strategy: Strategy, batch: Batch) -> float:
 
 
 def largest_eigenvalue(gradients: Sequence[Tensor], parameters: Sequence[Tensor]) -> float:
-    """The largest algebraic eigenvalue of d gradients / d parameters, by Lanczos's iteration.
+    """The largest algebraic eigenvalue of d gradients / d parameters, by the Lanczos iteration.
 
-    At most `ITERATIONS` products with the Hessian, each new direction made orthogonal to all before
-    it. Source: Golub & Van Loan 2013, Matrix Computations, section 10.1.
+    At most `ITERATIONS` Hessian-vector products, with full reorthogonalisation. Source: Golub & Van
+    Loan 2013, Matrix Computations, section 10.1.
     """
     source = torch.Generator().manual_seed(0)
     v = torch.cat([torch.randn(p.numel(), generator=source) for p in parameters]).double()
@@ -61,7 +61,7 @@ def largest_eigenvalue(gradients: Sequence[Tensor], parameters: Sequence[Tensor]
 
 
 def _product(gradients: Sequence[Tensor], parameters: Sequence[Tensor], v: Tensor) -> Tensor:
-    """H v (A,) in float64 on the CPU; v (A,) over all parameters, one after the other."""
+    """H v (A,) in float64 on the CPU; v (A,) is over all parameters, concatenated."""
     parts = v.split([p.numel() for p in parameters])
     pairs = [
         (g, part.view_as(g).to(g))
@@ -80,7 +80,7 @@ def _product(gradients: Sequence[Tensor], parameters: Sequence[Tensor], v: Tenso
 def weight_sharpness(
     net: Network, strategy: Strategy, batch: Batch, *, radius: float = 0.05
 ) -> float:
-    """L(w + radius g / ||g||) - L(w), g the gradient of the cross-entropy L in the weights w."""
+    """L(w + radius g / ||g||) - L(w), where g is the gradient of the cross-entropy L in w."""
     named = {name: w for name, w in net.named_parameters() if w.requires_grad}
     with lent(net):
         loss = _loss(net, strategy, batch)

@@ -1,4 +1,4 @@
-"""What tells early whether a search goes well: how decided the gates are, what would be kept.
+"""Early indicators of a search's health: how decided the gates are, which candidates are kept.
 
 Source: Zela et al. 2020, arXiv:1909.09656 (skip connections as a symptom of collapse).
 """
@@ -18,11 +18,12 @@ LONGER = "search longer, or lower strategy.alpha_optimizer.lr"
 def diagnose(
     space: Space, gates: Mapping[str, Tensor], alive: Mapping[str, Tensor], found: Architecture
 ) -> dict[str, float]:
-    """Means over edges with a choice left: `gate_entropy` (1 undecided, 0 decided), `gate_margin`.
+    """Means over undecided edges: `gate_entropy` (1 uniform, 0 one-hot) and `gate_margin`.
 
-    gates, alive (E, O) per group. Entropy is divided by the logarithm of the number of candidates
-    alive; a margin is the largest less the second largest share of an edge. `skips` and `pools`
-    count kept candidates of that kind, `nones` the edges on which `none` has the largest gate.
+    gates, alive (E, O) per group. An edge is undecided if several candidates are alive. Entropy is
+    divided by the log of their number; the margin is the largest minus the second largest share.
+    `skips` and `pools` count kept candidates of that kind, `nones` the edges on which `none` has
+    the largest gate.
     """
     entropies, margins, nones = [], [], 0
     for group, cell in space.groups.items():
@@ -46,7 +47,7 @@ def diagnose(
 
 
 def kept_candidates(found: Architecture, groups: Collection[str | None] = ()) -> list[str]:
-    """Every kept candidate of these groups, or of all, group by group."""
+    """All kept candidates of these groups (or of all groups), group by group."""
     return [
         name
         for group, edges in found.choices.items()
@@ -57,7 +58,7 @@ def kept_candidates(found: Architecture, groups: Collection[str | None] = ()) ->
 
 
 def degenerate(space: Space, found: Architecture) -> str | None:
-    """What is wrong with an architecture that cannot learn much, and what counters it, or None."""
+    """A warning with a remedy for an architecture that cannot learn much, or None."""
     said = [_cut_off(space, found), _reconnected(found), _parameter_free(space, found)]
     return "; ".join(line for line in said if line) or None
 

@@ -55,15 +55,15 @@ def search(
     """Runs (or continues) the search and returns the architecture of the last epoch.
 
     Writes `architectures/epoch_NNN.json`, metrics and pictures into `folder`. `net` and `strategy`
-    are set up on their device. `stop` is asked after every step. `epochs`, in the place of those of
-    `settings`, may end with a part of one, where there is a budget of seconds.
+    are set up on their device. `stop` is called after every step. `epochs` replaces the number in
+    `settings`; under a time budget it may be fractional.
 
     Raises:
         ConfigError: the alphas would never move.
         NumbersError: a loss, a weight or an alpha is no longer finite.
-        OutOfMemory: also with batches in twice as many parts; or it is sure to come.
-        CheckpointError: no checkpoint can be written, or what is there cannot be used.
-        Interrupted: `stop` said so; what was done is saved.
+        OutOfMemory: it occurred again with twice as many micro-batches, or is certain to occur.
+        CheckpointError: a checkpoint cannot be written, or an existing one cannot be used.
+        Interrupted: `stop` returned True; all progress is saved.
     """
     device, steps = next(net.parameters()).device, len(roles.train)
     pace = Pace(epochs or settings.epochs, steps, settings.seconds, clock_of(device))
@@ -85,17 +85,17 @@ def search(
                 "search", task.run, state.halve, device, drop=lambda: _drop_graphs(strategy)
             )
     finally:
-        _drop_graphs(strategy)  # retraining wants their memory
+        _drop_graphs(strategy)  # frees the graphs' memory for retraining
 
 
 def _drop_graphs(strategy: Strategy) -> bool:
-    """Passes are computed eagerly from now on; whether they were not before."""
+    """Makes passes eager from now on; returns whether graphs were in use."""
     before, strategy.gradients = strategy.gradients, eagerly
     return before is not eagerly
 
 
 def probe_memory(net: Network, strategy: Strategy, batch: int) -> None:
-    """Warns where a step will not fit into memory. Raises OutOfMemory where it cannot."""
+    """Warns if a step will not fit into memory. Raises OutOfMemory if no smaller parts can help."""
 
     def prepared(count: int) -> Callable[[], object]:
         ours, its = copy.deepcopy((net, strategy))
@@ -110,7 +110,7 @@ def probe_memory(net: Network, strategy: Strategy, batch: int) -> None:
 
 
 class _Search:
-    """A search on its way: what it writes, and when it saves."""
+    """A search in progress: writes its metrics and saves its checkpoints."""
 
     def __init__(
         self,
@@ -129,7 +129,7 @@ class _Search:
         self.watch = Watch("search", REMEDY, folder, loaders)
 
     def run(self) -> Found:
-        """From the last checkpoint to the end."""
+        """Searches from the last checkpoint to the end."""
         state, found = self.state, None
         saved = self.checkpoints.load()
         if saved is not None:
@@ -138,7 +138,7 @@ class _Search:
             log.info("search: continued in epoch %d of %d", state.epoch + 1, self.pace.number)
         else:
             self.record.resume("search", 0)
-            self.save()  # what cannot be written is found out now
+            self.save()  # fails now if checkpoints cannot be written
         pareto = Pareto(self.folder, state.strategy.space, state.epoch)
         steps = len(state.roles.train)
         done = state.epoch * steps + state.step
@@ -160,20 +160,20 @@ class _Search:
         return found or self.measure(state.epoch - 1)
 
     def save(self) -> None:
-        """Raises NumbersError, before anything is written, and CheckpointError."""
+        """Saves. Raises NumbersError, before anything is written, or CheckpointError."""
         state = self.state
         tensors = state.net.state_dict() | state.strategy.named_arch_parameters()
         self.watch.check(state.epoch + 1, tensors)
         self.checkpoints.save(state.state_dict())
 
     def pause(self) -> None:
-        """Raises Interrupted, all saved, if the run was asked to stop."""
+        """If the run was asked to stop, saves a checkpoint and raises Interrupted."""
         if distributed.any_process(self.stop()):
             self.save()
             raise Interrupted("search: stopped and saved; run the same command to continue")
 
     def end_epoch(self, pareto: Pareto, began: float) -> Found:
-        """Prunes, measures, writes; the state is then that of the next epoch."""
+        """Prunes, measures and writes; then moves the state to the next epoch."""
         state, epoch, epochs = self.state, self.state.epoch, self.pace.number
         self.pace.steps_end()
         metrics = state.averages.read()
@@ -192,13 +192,13 @@ class _Search:
         if epoch == judged_at(epochs, len(state.roles.train)):
             _warn_of_guessing(metrics, state.net.space.classes)
         if not last and state.strategy.alphas_move(epoch, self.pace.epochs):
-            self.warn_of_collapse(epoch, found.architecture)  # of the last, the run's end tells
+            self.warn_of_collapse(epoch, found.architecture)  # the last is reported at the end
         state.next_epoch(stopped=done)
         self.pace.epoch_end(state.epoch)
         return found
 
     def warn_of_collapse(self, epoch: int, found: Architecture) -> None:
-        """Says once what is wrong with the architecture read after an epoch, if anything is."""
+        """Warns once if the architecture after an epoch is degenerate."""
         warning = None if self.warned else degenerate(self.state.strategy.space, found)
         if warning:
             self.warned = True
@@ -211,7 +211,7 @@ class _Search:
 
 
 def _steps(state: SearchState, watch: Watch, progress: Progress) -> Iterator[None]:
-    """The rest of an epoch; hands over after every step, and once more when the data is through."""
+    """Runs the rest of an epoch; yields after every step, the last one included."""
     net, strategy, roles, epoch = state.net, state.strategy, state.roles, state.epoch
     pace = state.pace
     net.train()
@@ -220,7 +220,7 @@ def _steps(state: SearchState, watch: Watch, progress: Progress) -> Iterator[Non
     val = _forever(roles.val) if move_alphas and roles.val is not None else None
     steps = pace.steps_of(epoch)
     if state.step == steps:
-        return  # saved so, with the loader at the next epoch
+        return  # the checkpoint was saved after the epoch's last step
     for train in progress.batches(roles.train):
         metrics = strategy.step(
             net,
@@ -240,13 +240,13 @@ def _steps(state: SearchState, watch: Watch, progress: Progress) -> Iterator[Non
         if state.step < steps:
             yield
         elif steps < len(roles.train):
-            break  # a short epoch, the last
+            break  # the last epoch may be short
     watch.read()
     yield
 
 
 def measured_numbers(metrics: dict[str, Tensor], strategy: Strategy) -> dict[str, Tensor]:
-    """What a step says of its numbers, causes before effects; 0-dim."""
+    """The numbers of a step to check for NaN, causes before effects; 0-dim."""
     arch = strategy.arch_parameters()
     gradients = [p.grad for p in arch if p.grad is not None]
     alphas = {"gradient of the alphas": largest(gradients), "alphas": largest(arch)}

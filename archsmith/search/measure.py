@@ -1,4 +1,4 @@
-"""What a search has found after an epoch: the architecture, accuracies, the diagnosis."""
+"""Measures a search after an epoch: the architecture, accuracies, the diagnosis."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -20,15 +20,15 @@ class Found:
     architecture: Architecture
     supernet_accuracy: float
     discretised_accuracy: float
-    metrics: dict[str, float]  # these two and the rest of the diagnosis, of the last epoch
+    metrics: dict[str, float]  # both accuracies and the diagnosis, last epoch
 
 
 def measure(
     net: Network, strategy: Strategy, roles: Roles, meta: dict[str, Any], *, curvature: bool
 ) -> Found:
-    """The present architecture, and the diagnosis of it and of the supernet."""
+    """The current architecture, with a diagnosis of it and of the supernet."""
     mixture = strategy.mixture(noise=False)
-    # Running averages lag behind a net that learns fast; training never reads them.
+    # Running averages lag behind a fast-learning net; training never reads them.
     restore_statistics(net, roles.statistics, mixture)
     selected = evaluate(net, roles.select, mixture)
     architecture = strategy.architecture(**meta)
@@ -49,8 +49,8 @@ def measure(
 
 
 def discretised_accuracy(net: Network, architecture: Architecture, roles: Roles) -> float:
-    """Accuracy on `select` of the discrete network, weights inherited, statistics anew; the
-    supernet's own statistics are put back."""
+    """Accuracy on `select` of the discrete network with inherited weights and re-estimated
+    statistics; the supernet's own statistics are restored."""
     mixture = Mixture.of(architecture, net.space, next(net.parameters()).device)
     before = {name: buffer.clone() for name, buffer in net.named_buffers()}
     try:

@@ -1,4 +1,4 @@
-"""The architectures a search kept on its way: `pareto/NN.json`, `pareto.json` and `pareto.svg`."""
+"""The architectures kept during a search: `pareto/NN.json`, `pareto.json` and `pareto.svg`."""
 
 import io
 import json
@@ -23,10 +23,10 @@ log = logging.getLogger(__name__)
 
 
 class Pareto:
-    """A series of architectures with their sizes, in the order in which they were kept.
+    """A series of architectures with their sizes, in the order they were kept.
 
     Args:
-        start: the epoch a search starts or goes on with; what was kept from there on is forgotten.
+        start: the epoch at which the search starts or resumes; entries from it on are deleted.
     """
 
     def __init__(self, folder: Path, space: Space, start: int):
@@ -40,7 +40,7 @@ class Pareto:
             self._write()
 
     def _before(self) -> list[dict[str, Any]]:
-        """What an interrupted search kept. Raises CheckpointError for what we did not write."""
+        """An interrupted search's series. Raises CheckpointError for a file that is not ours."""
         if not self.path.is_file():
             return []
         points = read_object(self.path).get("points")
@@ -55,10 +55,10 @@ class Pareto:
         return points or []
 
     def add(self, kept: Architecture, *, epoch: int, accuracy: float, meta: dict[str, Any]) -> None:
-        """Saves an architecture of this epoch, ready to be retrained, and the series anew.
+        """Saves an architecture of this epoch, ready for retraining, and updates the series.
 
         Args:
-            accuracy: of the discrete network with the supernet's weights, on `select`.
+            accuracy: that of the discrete network with the supernet's weights, on `select`.
         """
         with torch.device("meta"):
             net = final_network(self.space, kept)
@@ -87,7 +87,7 @@ class Pareto:
 
 
 def best_first(folder: Path) -> list[Architecture]:
-    """The kept architectures of a run's folder by accuracy; none where it kept no series."""
+    """The kept architectures in a run's folder, most accurate first; empty if there are none."""
     path = folder / "pareto.json"
     points = read_object(path)["points"] if path.is_file() else []
     points = sorted(points, key=lambda point: -point["discretised_accuracy"])
@@ -95,7 +95,7 @@ def best_first(folder: Path) -> list[Architecture]:
 
 
 def pareto_svg(points: list[dict[str, Any]]) -> bytes:
-    """Accuracy against multiply-accumulates and parameters; a full point is one that none beats."""
+    """Accuracy against multiply-accumulates and parameters; filled points are not dominated."""
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -121,7 +121,7 @@ def pareto_svg(points: list[dict[str, Any]]) -> bytes:
 
 
 def undominated(points: list[dict[str, Any]]) -> list[bool]:
-    """For each point whether no other has fewer multiply-accumulates and is as accurate."""
+    """Per point, whether no other has fewer multiply-accumulates and is at least as accurate."""
     return [
         not any(
             other["macs"] < point["macs"]

@@ -1,4 +1,4 @@
-"""What a search leaves to look at after each epoch: gates as numbers and pictures, the cells."""
+"""The visual output of a search after each epoch: gates as numbers and pictures, and the cells."""
 
 import json
 from pathlib import Path
@@ -13,8 +13,8 @@ from strategies.strategy import Strategy
 def pictures(
     record: Record, folder: Path, strategy: Strategy, found: Architecture, epoch: int
 ) -> None:
-    """Gates as `gates/epoch_NNN.json`, as curves and as a heat map, and the cell of this epoch, per
-    group; the spread of the alphas.
+    """Writes per group the gates as `gates/epoch_NNN.json`, curves and a heat map, and this epoch's
+    cell; and a histogram of the alphas.
     """
     tables = {}
     for (name, cell), gates in zip(

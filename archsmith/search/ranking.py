@@ -1,4 +1,4 @@
-"""How well a supernet ranks architectures: its accuracies beside those of a tabular benchmark."""
+"""How well a supernet ranks architectures, compared with a tabular benchmark."""
 
 import math
 from collections.abc import Sequence
@@ -19,11 +19,11 @@ from supernets.network import Network
 def rank_correlation(
     net: Network, space: Space, roles: Roles, benchmark: Benchmark, seed: int
 ) -> dict[str, Any]:
-    """Kendall's tau between accuracies with the supernet's weights and the table's, over drawn
-    architectures.
+    """Kendall's tau between the accuracies with the supernet's weights and those of the table, over
+    randomly drawn architectures.
 
-    Each is evaluated on `select`, batch-norm statistics re-estimated for it; `net` is left as it
-    was.
+    Each is evaluated on `select` with re-estimated batch-norm statistics; `net` is restored
+    afterwards.
     """
     table = benchmark.read()
     torch.manual_seed(seed)
@@ -48,7 +48,7 @@ def _inherited(net: Network, space: Space, roles: Roles, architecture: Architect
 
 
 def _tau(ours: Sequence[float], theirs: Sequence[float]) -> float:
-    """Kendall's tau-b; 0 where one side is constant."""
+    """Kendall's tau-b; 0 if one side is constant."""
     from scipy.stats import kendalltau  # the import takes a second
 
     found = float(kendalltau(ours, theirs).statistic)

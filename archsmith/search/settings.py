@@ -1,4 +1,4 @@
-"""How long a search is, and in which portions."""
+"""The settings of the search loop: its length, batches and precision."""
 
 from dataclasses import dataclass
 
@@ -8,21 +8,21 @@ from archsmith.train.runtime import PRECISIONS
 
 @dataclass(frozen=True)
 class SearchSettings:
-    """How long and in which portions.
+    """Length, batches and precision of a search.
 
     Args:
-        micro_batches: parts in which a batch is computed, to save memory.
-        seconds: time for the search; where given, `epochs` is what fits, anew after each epoch
-            (`archsmith.search.time_budget`).
+        micro_batches: number of parts in which a batch is computed, to save memory.
+        seconds: time budget of the search; if set, `epochs` is estimated from it, again after each
+            epoch (`archsmith.search.time_budget`).
         curvature: each epoch also measures the largest eigenvalue in alpha and the sharpness in
-            the weights, on one batch of `select` that has the classes' proportions and is the same
-            in every epoch; it takes about 25 steps' time.
+            the weights, on one stratified batch of `select` that is the same in every epoch; takes
+            as long as about 25 steps.
         precision: `float32`, or `bfloat16` autocast of the supernet; alphas, gates, weights and
             statistics stay float32.
 
     Raises:
-        ValueError: a number that is not positive, or not whole where it must be; an unknown
-            precision.
+        ValueError: a number is not positive, or not whole although it must be, or the precision is
+            unknown.
     """
 
     epochs: int

@@ -1,4 +1,4 @@
-"""All that changes in a search, at any moment between two steps."""
+"""The complete state of a search, valid between any two steps."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,7 +13,7 @@ from supernets.network import Network
 
 
 class SearchState:
-    """Where a search stands: `epoch` (from 0), `step`s done in it, its averages so far.
+    """The progress of a search: `epoch` (from 0), `step`s done in it, its averages so far.
 
     The rest is in the supernet, the strategy, the loaders and the random generators.
     """
@@ -25,12 +25,12 @@ class SearchState:
         self.halved = False
 
     def next_epoch(self, *, stopped: bool) -> None:
-        """`stopped` says that the search ends here by itself."""
+        """Moves to the next epoch; `stopped` means that a stopping rule ends the search here."""
         self.epoch, self.step, self.stopped = self.epoch + 1, 0, stopped
         self.averages = Averages()
 
     def halve(self) -> int:
-        """Twice as many parts of a batch from now on; returns their number."""
+        """Doubles the number of micro-batches and returns it."""
         self.halved = True
         self.strategy.micro_batches *= 2
         return self.strategy.micro_batches
@@ -51,7 +51,7 @@ class SearchState:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """The inverse of `state_dict`. Raises CheckpointError for what does not fit."""
+        """The inverse of `state_dict`. Raises CheckpointError for a state that does not fit."""
         with fitting("search"):
             self._load(state)
 
@@ -65,7 +65,7 @@ class SearchState:
         self.averages.load_state_dict(state["averages"], device)
         self.epoch, self.step = int(state["epoch"]), int(state["step"])
         self.stopped = bool(state["stopped"])
-        if "pace" in state:  # an older search has its epochs from its settings
+        if "pace" in state:  # older checkpoints lack it: epochs come from the settings
             self.pace.load_state_dict(state["pace"])
         if not self.halved:
             self.strategy.micro_batches = int(state["micro_batches"])

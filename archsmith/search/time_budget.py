@@ -1,4 +1,4 @@
-"""A budget of time instead of a number of epochs: how many epochs, and parts of one, fit."""
+"""A time budget instead of a number of epochs: how many epochs fit, possibly with a fraction."""
 
 import copy
 import itertools
@@ -21,77 +21,77 @@ from strategies.gradients import Batch, eagerly
 from strategies.strategy import Strategy
 from supernets.network import Network
 
-STEPS = 6  # of each kind that are timed, after one that is not
-LONG = 20.0  # seconds after which no more steps are timed
-LEAST = 0.1  # of an epoch's steps; a shorter last epoch is left out
+STEPS = 6  # timed steps per kind, after untimed ones
+LONG = 20.0  # seconds; after this time no more steps are timed
+LEAST = 0.1  # share of an epoch's steps; a shorter last epoch is left out
 log = logging.getLogger(__name__)
 Clock = Callable[[], float]
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds: of steps with alphas moving and standing still, of what an epoch measures."""
+    """Seconds of steps with and without an alpha update, and of the measurements after an epoch."""
 
     moving: list[float]
     still: list[float]
     measuring: float
 
     def step(self, warmup: float, of: Callable[[list[float]], float] = statistics.median) -> float:
-        """A step's, over the whole search."""
+        """Seconds per step, averaged over the whole search."""
         return warmup * of(self.still) + (1 - warmup) * of(self.moving)
 
 
 class Pace:
-    """How many epochs a search has. With a budget of seconds so many as fit into what is left;
-    the last may have fewer steps.
+    """The number of epochs of a search. Under a time budget, as many as fit into the remaining
+    time; the last may have fewer steps.
 
-    An epoch that took less than foreseen, because pruning has made the supernet smaller, leaves
-    time for more of them, and one that took longer for fewer; the schedules follow.
+    If an epoch is faster than estimated, because pruning has shrunk the supernet, more epochs
+    follow; if it is slower, fewer. The schedules adapt.
 
     Args:
-        epochs: of the whole search, as first estimated.
-        steps: of a whole epoch.
-        seconds: the budget; None keeps `epochs`.
+        epochs: the initial estimate for the whole search.
+        steps: steps of a full epoch.
+        seconds: the time budget; None keeps `epochs`.
     """
 
     def __init__(self, epochs: float, steps: int, seconds: float | None, clock: Clock):
         self.epochs, self.steps, self.seconds, self.clock = epochs, steps, seconds, clock
-        self.spent, self.began = 0.0, 0.0  # seconds so far, and when this epoch began
-        self.trained = 0.0  # and when its last step ended
+        self.spent, self.began = 0.0, 0.0  # seconds so far, and at the start of this epoch
+        self.trained = 0.0  # seconds at the end of its last step
         self._since = clock()
 
     @property
     def number(self) -> int:
-        """Of epochs, a short one included."""
+        """Number of epochs, including a short last one."""
         return math.ceil(self.epochs)
 
     def steps_of(self, epoch: int) -> int:
-        """Of the epoch (from 0)."""
+        """Number of steps of an epoch (from 0)."""
         return min(self.steps, round((self.epochs - epoch) * self.steps))
 
     def progress(self, epoch: int, step: int) -> float:
-        """The share of the search that is over after so many epochs and steps, from 0 to 1."""
+        """The completed share of the search after `epoch` epochs and `step` steps, in [0, 1]."""
         return min(1.0, (epoch + step / self.steps) / self.epochs)
 
     def tick(self) -> None:
-        """Counts the time since the last call."""
+        """Adds the time since the last call."""
         now = self.clock()
         self.spent, self._since = self.spent + now - self._since, now
 
     def steps_end(self) -> None:
-        """The steps of an epoch are over; what it measures comes next."""
+        """Called after the last step of an epoch, before its measurements."""
         self.tick()
         self.trained = self.spent
 
     def epoch_end(self, done: int) -> None:
-        """Sets the epochs of the whole search where so many are done; progress never falls."""
+        """Updates the total number of epochs after `done` epochs; progress never decreases."""
         self.tick()
         last, measuring = self.spent - self.began, self.spent - self.trained
         self.began = self.spent
         if self.seconds is None or done >= self.epochs:
             return
         fit = done + fitting(self.seconds - self.spent, last, measuring)
-        most = self.epochs * (done + 1) / done  # at which the next would end where this one did
+        most = self.epochs * (done + 1) / done  # with this many, progress would stand still
         whole = math.ceil(most * self.steps) - 1
         self.epochs = from_first(min(round(fit * self.steps), whole) / self.steps)
 
@@ -100,7 +100,7 @@ class Pace:
         return {"epochs": self.epochs, "spent": self.spent, "began": self.began}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """The inverse; a search without a budget keeps the epochs that it is asked for."""
+        """The inverse of `state_dict`; without a budget, the configured epochs are kept."""
         if self.seconds is not None:
             self.epochs = float(state["epochs"])
         self.spent, self.began = float(state["spent"]), float(state["began"])
@@ -108,13 +108,13 @@ class Pace:
 
 
 def clock_of(device: torch.device) -> Clock:
-    """Seconds; on the CPU the processor time of this thread, which other programs do not move."""
+    """A clock in seconds; on the CPU it is this thread's processor time, whatever else runs."""
     return time.thread_time if device.type == "cpu" else time.perf_counter
 
 
 def fitting(seconds: float, epoch: float, measuring: float) -> float:
-    """The epochs that fit, where a whole one takes `epoch` seconds and any one `measuring` of them
-    for what it measures; the last is left out where fewer than `LEAST` of its steps fit."""
+    """The number of epochs that fit, if each takes `epoch` seconds, `measuring` of them for
+    measurements; a last epoch with less than a share of `LEAST` of the steps is left out."""
     if epoch <= 0:
         return 0.0
     whole, rest = divmod(max(0.0, seconds), epoch)
@@ -123,11 +123,10 @@ def fitting(seconds: float, epoch: float, measuring: float) -> float:
 
 
 def epochs_within(seconds: float, net: Network, strategy: Strategy, roles: Roles) -> float:
-    """The epochs of a search that take about so many seconds on this machine, at least 1.
+    """The number of epochs that take about this many seconds on this machine, at least 1.
 
-    What a pruning search saves as it shrinks is not foreseen; `Pace` gives it back. On the CPU it
-    is the processor time of this thread that is measured, which is the wall-clock time of a machine
-    that does nothing else, whatever this one does.
+    The estimate ignores the time that pruning saves; `Pace` adds it back later. On the CPU, the
+    processor time of this thread is measured, which equals wall-clock time on an idle machine.
     """
     device = next(net.parameters()).device
     timing = timed_epoch(net, strategy, roles, clock_of(device))
@@ -142,9 +141,9 @@ def epochs_within(seconds: float, net: Network, strategy: Strategy, roles: Roles
 
 
 def timed_epoch(net: Network, strategy: Strategy, roles: Roles, clock: Clock) -> Timing:
-    """Times steps and one evaluation on a copy; random state and training loaders are left alone.
+    """Times steps and one evaluation on a copy; random state and training loaders are not changed.
 
-    The copy's batches are random numbers: what reading and augmenting images takes is not in it.
+    The batches are random numbers, so the time to read and augment images is not included.
     """
     device = next(net.parameters()).device
     devices = [device] if device.type == "cuda" else []
@@ -158,25 +157,25 @@ def timed_epoch(net: Network, strategy: Strategy, roles: Roles, clock: Clock) ->
                 net, train, val if move_alphas else None, progress=1.0, move_alphas=move_alphas
             )
 
-        untimed = 1 if strategy.gradients is eagerly else 3  # passes are captured in the second
+        untimed = 1 if strategy.gradients is eagerly else 3  # the second one captures graphs
         moving = timed(lambda: step(True), device, clock, untimed)
         still = timed(lambda: step(False), device, clock, untimed) if strategy.warmup else moving
-        strategy.gradients = eagerly  # gives the memory of graphs back
+        strategy.gradients = eagerly  # frees the memory of graphs
         mixture = strategy.mixture(noise=False)
         measuring = 0.0
         for measure, loader in ((restore_statistics, roles.statistics), (evaluate, roles.select)):
             first = list(itertools.islice(loader, 1))
-            measure(net, first, mixture)  # a GPU chooses its kernels in the first pass
+            measure(net, first, mixture)  # the first pass on a GPU selects kernels
             synchronize(device)
             began = clock()
             measure(net, first, mixture)
             synchronize(device)
             measuring += (clock() - began) * len(loader)
-        return Timing(moving, still, 2 * measuring)  # the supernet, then the discrete one
+        return Timing(moving, still, 2 * measuring)  # supernet and discrete network
 
 
 def _batch(roles: Roles, net: Network) -> Batch:
-    """A batch of the shape of a training batch."""
+    """A random batch with the shape of a training batch."""
     device = next(net.parameters()).device
     images, labels = next(iter(roles.select))
     size = min(roles.train.batch_size, len(roles.train.index))
@@ -187,8 +186,8 @@ def _batch(roles: Roles, net: Network) -> Batch:
 def timed(
     step: Callable[[], object], device: torch.device, clock: Clock, untimed: int = 1
 ) -> list[float]:
-    """Seconds of `STEPS` steps, after some that are not timed; of fewer once they took `LONG`, but
-    of one at least."""
+    """Seconds of `STEPS` steps, after `untimed` warm-up steps; stops early once they have taken
+    `LONG`, but times at least one."""
     seconds: list[float] = []
     while len(seconds) <= untimed or (
         len(seconds) < STEPS + untimed and sum(seconds[untimed:]) < LONG

@@ -1,4 +1,4 @@
-"""A search whose gates have hardly moved: what is read from them is then close to a draw."""
+"""Detects a search whose gates have hardly moved, so that its architecture is almost random."""
 
 from collections.abc import Mapping
 
@@ -7,15 +7,15 @@ from torch import Tensor
 from search_spaces.architecture import Architecture
 from search_spaces.space import Space
 
-DECIDED = 0.98  # of the largest entropy: shares that differ by a standard deviation of a third
+DECIDED = 0.98  # share of the largest entropy: gates then deviate by about a third
 
 
 def undecided(
     space: Space, alive: Mapping[str, Tensor], found: Architecture, entropy: float
 ) -> str | None:
-    """What is said of gates at that share of the largest entropy, or None where they decide.
+    """A warning if the gates exceed that share of the largest entropy, else None.
 
-    alive (E, O) per group. Where all that is alive is kept, pruning has decided and not the gates.
+    alive (E, O) per group. If everything alive is kept, pruning has decided and not the gates.
     """
     kept = sum(len(names) for edges in found.choices.values() for names in edges.values())
     left = sum(

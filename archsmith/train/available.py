@@ -1,4 +1,4 @@
-"""Memory that is left for a step: on the device, or on the host within its control groups."""
+"""Memory that is available for a step: on the device, or on the host within its control groups."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,7 +8,7 @@ import psutil
 import torch
 
 GROUPS = Path("/proc/self/cgroup")
-# controller in that file: where its groups are, their limit, their use, and what of it can be freed
+# controller in that file -> folder of its groups, and names of limit, usage and reclaimable memory
 CONTROL = {
     "": ("/sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"),
     "memory": (
@@ -21,16 +21,17 @@ CONTROL = {
 
 
 class Memory(NamedTuple):
-    """Bytes: free for this process now, and all there is."""
+    """Bytes free for this process now, and the total."""
 
     free: int
     total: int
 
 
 def memory_of(device: torch.device) -> Memory:
-    """Of a device; on the CPU of the machine, or of the tightest control group the process is in.
+    """The memory of a device; for the CPU, of the machine or of the process's tightest control
+    group.
 
-    Swap counts as memory there is, never as free.
+    Swap counts towards the total, never as free.
     """
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)
@@ -43,7 +44,7 @@ def memory_of(device: torch.device) -> Memory:
 
 
 def control_groups(groups: Path = GROUPS, root: Path = Path("/")) -> Iterator[Memory]:
-    """Of each control group around this process that has a limit; none outside Linux."""
+    """The memory of each control group of this process that has a limit; none outside Linux."""
     if not groups.is_file():
         return
     for line in groups.read_text().splitlines():
@@ -63,6 +64,6 @@ def _limited(limit: Path, used: Path, freeable: str) -> Iterator[Memory]:
         stat = dict(
             line.split() for line in limit.with_name("memory.stat").read_text().splitlines()
         )
-    except (OSError, ValueError):  # "max", or a group of another namespace
+    except (OSError, ValueError):  # the limit is "max", or the group is in another namespace
         return
     yield Memory(max(0, most - taken + int(stat.get(freeable, 0))), most)

@@ -1,4 +1,4 @@
-"""Checkpoints that survive a kill at any moment: written beside, synced, renamed, checksummed."""
+"""Checkpoints that survive a kill at any time: temporary file, sync, rename, checksum."""
 
 import hashlib
 import io
@@ -23,14 +23,14 @@ log = logging.getLogger(__name__)
 
 FORMAT = "archsmith.checkpoint/2"
 KEPT = 2
-SHARE = 0.01  # of a run's time that goes into checkpoints at most
+SHARE = 0.01  # largest share of a run's time for checkpoints
 
 
 def other_configuration(where: Path, saved: Any, present: Any, *, force: bool) -> bool:
-    """Whether `saved` is of another configuration; names the keys in which it differs.
+    """Whether `saved` belongs to another configuration; logs the keys in which it differs.
 
     Raises:
-        CheckpointError: it is, and `force` is not set.
+        CheckpointError: it does, and `force` is not set.
     """
     differing = differing_keys(renamed(saved), present)
     if not differing:
@@ -50,7 +50,7 @@ def other_configuration(where: Path, saved: Any, present: Any, *, force: bool) -
 
 
 def checkpoint_seconds(every_seconds: float) -> float:
-    """The setting `checkpoint.every_seconds`, checked. Raises ValueError."""
+    """Returns the setting `checkpoint.every_seconds` if valid, else raises ValueError."""
     number = isinstance(every_seconds, int | float) and not isinstance(every_seconds, bool)
     if not number or not 0 <= every_seconds < math.inf:
         raise ValueError(
@@ -64,11 +64,11 @@ class Checkpoints:
     checksums.
 
     Args:
-        identity: what a checkpoint must agree with (configuration, fingerprint of the data), plain
+        identity: what a checkpoint must match (configuration, fingerprint of the data), as plain
             JSON values.
-        every_seconds: within an epoch, how often one is due; 0 is after every step. Unless it is
-            0, at most `SHARE` of the time goes into them.
-        force: takes a checkpoint of another configuration, after naming what differs.
+        every_seconds: interval between checkpoints within an epoch; 0 saves after every step.
+            Unless it is 0, checkpoints take at most a share of `SHARE` of the time.
+        force: accepts a checkpoint of another configuration, and logs what differs.
     """
 
     def __init__(
@@ -84,11 +84,11 @@ class Checkpoints:
         self.identity = json.loads(json.dumps(identity))
         self.every_seconds, self.force = every_seconds, force
         self.manifest = folder / f"{phase}_manifest.json"
-        self._last, self._cost = time.monotonic(), 0.0  # of the last save: its end, its seconds
+        self._last, self._cost = time.monotonic(), 0.0  # last save: end time, seconds
 
     def due(self, *, epoch_over: bool = False) -> bool:
-        """Whether it is time for one: at the end of an epoch as soon as it costs too little to
-        matter."""
+        """Whether a checkpoint is due; at the end of an epoch, as soon as its cost is
+        negligible."""
         if self.every_seconds == 0:
             return True
         wait = self._cost / SHARE if epoch_over else max(self.every_seconds, self._cost / SHARE)
@@ -98,7 +98,7 @@ class Checkpoints:
         """Writes a checkpoint, then the manifest that names it, then removes the oldest.
 
         Raises:
-            CheckpointError: it cannot be written, or reads back otherwise; those before are kept.
+            CheckpointError: it cannot be written, or reads back differently; earlier ones are kept.
         """
         began = time.monotonic()
         buffer = io.BytesIO()
@@ -126,13 +126,13 @@ class Checkpoints:
         self._cost = self._last - began
 
     def load(self) -> dict[str, Any] | None:
-        """The state of the newest intact checkpoint, on the CPU; None where there is none.
+        """The state of the newest intact checkpoint, on the CPU; None if there is none.
 
-        What a kill left half-written is removed.
+        Files that a kill left half-written are removed.
 
         Raises:
-            CheckpointError: every checkpoint is damaged, of another version, holds anything but
-                data, or the newest belongs to another configuration.
+            CheckpointError: every checkpoint is damaged, or the newest intact one has another
+                version, contains more than data, or belongs to another configuration.
         """
         entries = self._entries()
         listed = {entry["file"] for entry in entries}
@@ -156,7 +156,7 @@ class Checkpoints:
         return None
 
     def clear(self) -> None:
-        """Forgets every checkpoint of this phase."""
+        """Deletes every checkpoint of this phase."""
         for path in self._files():
             path.unlink(missing_ok=True)
         self.manifest.unlink(missing_ok=True)
@@ -168,7 +168,7 @@ class Checkpoints:
         return isinstance(name, str) and bool(re.fullmatch(rf"{self.phase}_\d{{6}}\.pt", name))
 
     def _entries(self) -> list[dict[str, str]]:
-        """What the manifest lists. A name that is not one of ours is never opened nor removed."""
+        """The manifest's entries. A file whose name is not ours is never opened or removed."""
         if not self.manifest.is_file():
             return []
         try:
@@ -181,10 +181,10 @@ class Checkpoints:
 
 
 def unpacked(path: Path, content: bytes) -> dict[str, Any]:
-    """What a checkpoint holds: tensors and plain values, nothing that could be executed.
+    """The content of a checkpoint: tensors and plain values, nothing executable.
 
     Raises:
-        CheckpointError: it is no checkpoint, of another version, or it would unpack to more than
+        CheckpointError: it is not a checkpoint, has another version, or would unpack to more than
             its size.
     """
     try:
@@ -194,7 +194,7 @@ def unpacked(path: Path, content: bytes) -> dict[str, Any]:
         saved = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except CheckpointError:
         raise
-    except Exception as error:  # whatever a crafted file can raise
+    except Exception as error:  # a crafted file may raise anything
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise CheckpointError(
             f"{path}: refused, not a checkpoint of tensors and plain values ({reason}); set "
@@ -213,7 +213,7 @@ def unpacked(path: Path, content: bytes) -> dict[str, Any]:
 
 @contextmanager
 def fitting(phase: str) -> Iterator[None]:
-    """While a state is put back: what does not fit the run is one line, a CheckpointError."""
+    """A context manager for loading a state; errors about its content become CheckpointError."""
     try:
         yield
     except (

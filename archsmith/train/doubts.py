@@ -1,4 +1,4 @@
-"""Why a run's result may mean nothing, in the run's own words."""
+"""Reasons to doubt a run's result, as recorded by the run."""
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from archsmith.train.record import Results
 
-FIELDS = ("degenerate", "undecided", "test_doubt")  # of results.json, each null or a sentence
+FIELDS = ("degenerate", "undecided", "test_doubt")  # in results.json, null or a sentence
 
 
 def doubts(results: Mapping[str, Any]) -> list[str]:
-    """What `results.json` says against its own numbers; a file of before it did so says nothing."""
+    """The doubts recorded in `results.json`; older files have none."""
     return [results[name] for name in FIELDS if results.get(name)]
 
 
 def interval(results: Mapping[str, Any]) -> str:
-    """`91.20% to 96.75%, 540 images`: of the test accuracy; empty where it is not known."""
+    """The interval of the test accuracy, `91.20% to 96.75%, 540 images`; empty if unknown."""
     if not results.get("test_interval"):
         return ""
     low, high = results["test_interval"]
@@ -25,7 +25,7 @@ def interval(results: Mapping[str, Any]) -> str:
 
 
 class Warnings(logging.Handler):
-    """What a run warns of, each line once: a console scrolls away."""
+    """A handler that collects a run's warnings, each line once."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
@@ -42,8 +42,8 @@ class Warnings(logging.Handler):
             self.results.update(warnings=self.lines)
 
     def keep_in(self, results: "Results") -> None:
-        """Writes them to `results.json` from now on, behind those that are there: a run that is
-        continued has not lost what was said before it was stopped."""
+        """Writes the warnings to `results.json` from now on, after those that are already there, so
+        that a resumed run keeps its earlier warnings."""
         lines, self.lines = self.lines, list(results.fields["warnings"] or [])
         self.results = results
         self.add(lines)
@@ -52,7 +52,7 @@ class Warnings(logging.Handler):
 
 @contextmanager
 def warnings_kept() -> Iterator[Warnings]:
-    """Within, our warnings are kept."""
+    """A context manager that collects our warnings."""
     handler, logger = Warnings(), logging.getLogger("archsmith")
     logger.addHandler(handler)
     try:

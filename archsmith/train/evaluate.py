@@ -1,4 +1,4 @@
-"""Accuracy and loss of a network on a loader, and batch-norm statistics estimated anew."""
+"""Accuracy and loss of a network on a loader, and re-estimation of batch-norm statistics."""
 
 import math
 from collections.abc import Iterable, Iterator
@@ -18,16 +18,17 @@ Batches = Iterable[tuple[Tensor, Tensor]]  # images (B, C, H, W), labels (B,)
 
 @torch.no_grad()
 def evaluate(net: nn.Module, loader: Batches, mixture: Mixture | None = None) -> dict[str, float]:
-    """`accuracy` as a fraction, mean cross-entropy `loss`; over 5 classes also `top5_accuracy`.
+    """`accuracy` as a fraction, mean cross-entropy `loss`; for more than 5 classes `top5_accuracy`.
 
-    `balanced_accuracy` is the mean of the accuracies of the classes that occur. Of the `images`,
-    `commonest_answer` (a class) is given for a share of `commonest_share`, and right for one of
-    `commonest_true`; `largest_class` is the share of the class that occurs most.
+    `balanced_accuracy` is the mean accuracy over the classes that occur. `images` is their number,
+    `commonest_answer` the most predicted class, `commonest_share` its share of the predictions and
+    `commonest_true` its share of the labels; `largest_class` is the share of the most frequent
+    class.
 
     Runs in eval mode and waits for the device only at the end.
 
     Raises:
-        NumbersError: the loss is not finite, so that an accuracy would mean nothing.
+        NumbersError: the loss is not finite, so an accuracy would be meaningless.
         Interrupted: the run was asked to stop.
     """
     sums: dict[str, Tensor] = {}
@@ -60,7 +61,7 @@ def evaluate(net: nn.Module, loader: Batches, mixture: Mixture | None = None) ->
 
 
 def _measures(logits: Tensor, y: Tensor) -> dict[str, Tensor]:
-    """Sums over the batch, 0-dim; `right`, `counts`, `answers` (classes,) of images."""
+    """Sums over the batch, 0-dim; `right`, `counts`, `answers` are image counts (classes,)."""
     answers = logits.argmax(1)
     hits, classes = answers == y, F.one_hot(y, logits.size(1))
     sums = {
@@ -77,7 +78,7 @@ def _measures(logits: Tensor, y: Tensor) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def restore_statistics(net: nn.Module, loader: Batches, mixture: Mixture | None = None) -> None:
-    """Sets every batch norm's mean and variance to plain averages over the batches of one pass.
+    """Sets every batch norm's mean and variance to the plain average over the batches of one pass.
 
     Nothing else changes; a batch norm that the pass does not reach keeps its statistics.
     """
@@ -88,7 +89,7 @@ def restore_statistics(net: nn.Module, loader: Batches, mixture: Mixture | None 
             for norm in norms:
                 norm.train()
                 norm.reset_running_stats()
-                norm.momentum = None  # torch then averages over all batches since the reset
+                norm.momentum = None  # makes torch average over all batches since the reset
             for x, _ in loader:
                 interrupt.check("evaluation")
                 net(x, mixture)
@@ -101,7 +102,7 @@ def restore_statistics(net: nn.Module, loader: Batches, mixture: Mixture | None 
 
 @contextmanager
 def _eval_mode(net: nn.Module) -> Iterator[None]:
-    """Eval mode, and afterwards every module in the mode it was in."""
+    """A context manager for eval mode; restores the mode of every module."""
     modes = [(module, module.training) for module in net.modules()]
     net.eval()
     try:

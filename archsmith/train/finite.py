@@ -1,4 +1,4 @@
-"""Numbers that go wrong: not finite, found in the step in which they arise, or not learning."""
+"""Detects numbers that are not finite, in the step where they arise, and runs that do not learn."""
 
 import json
 import math
@@ -14,8 +14,8 @@ from archsmith.data.loader import Loader
 from archsmith.errors import NumbersError
 from archsmith.files import write_atomically
 
-SETTLED = 50  # steps, before a loss is judged
-READ_EVERY = 10  # steps between two looks at a device that works by itself: each waits for it
+SETTLED = 50  # steps before a loss is judged
+READ_EVERY = 10  # steps between checks on an asynchronous device: each check waits for it
 
 
 def largest(tensors: Iterable[Tensor]) -> Tensor:
@@ -31,12 +31,12 @@ class Step(NamedTuple):
 
 
 class Watch:
-    """Looks at what each step measured: on the CPU at once, elsewhere every `READ_EVERY` steps.
+    """Checks the numbers of each step: immediately on the CPU, else every `READ_EVERY` steps.
 
     Args:
-        remedy: the settings to change.
-        loaders: role -> loader, to say which images the step read; `not_finite.json` in `folder`
-            lists them.
+        remedy: the settings to change, for the error message.
+        loaders: role -> loader, to identify the images of the failed step; `not_finite.json` in
+            `folder` lists them.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Watch:
         self._seen: list[Step] = []
 
     def see(self, epoch: int, step: int, measured: Mapping[str, Tensor]) -> None:
-        """Takes 0-dim tensors of a step (both counted from 1). Raises NumbersError."""
+        """Adds a step's 0-dim tensors (epoch and step count from 1). Raises NumbersError."""
         batches = {role: (one.epoch, one.batch) for role, one in self.loaders.items()}
         self._seen.append(Step(epoch, step, batches, measured))
         on_cpu = all(value.device.type == "cpu" for value in measured.values())
@@ -59,7 +59,7 @@ class Watch:
             self.read()
 
     def read(self) -> None:
-        """Looks at the steps not looked at yet. Raises NumbersError."""
+        """Checks the pending steps. Raises NumbersError."""
         seen, self._seen = self._seen, []
         if not seen:
             return
@@ -71,7 +71,7 @@ class Watch:
                 raise self._error(one.epoch, f", step {one.step}: the {name} is {value}")
 
     def check(self, epoch: int, state: Mapping[str, Tensor]) -> None:
-        """Reads, and looks at every tensor of a state before it is saved. Raises NumbersError."""
+        """Checks pending steps and all tensors of a state, before a save. Raises NumbersError."""
         self.read()
         floating = {name: t for name, t in state.items() if t.is_floating_point() and t.numel()}
         if floating and not math.isfinite(float(largest(floating.values()))):
@@ -93,20 +93,20 @@ class Watch:
         write_atomically(self.folder / "not_finite.json", text.encode())
 
 
-LEARNT = 0.2  # of the way from guessing to all right
+LEARNT = 0.2  # share of the way from guessing to perfect accuracy
 
 
 def judged_at(epochs: int, steps: int) -> int:
-    """The epoch (from 0) of so many steps whose loss says whether a run learns: not sooner than
-    after `SETTLED` steps, as the first few of any run are like guessing."""
+    """The epoch (from 0) whose loss tells whether a run learns: the first that ends after at least
+    `SETTLED` steps, as every run starts like guessing. `steps` is per epoch."""
     return min(epochs, math.ceil(SETTLED / steps)) - 1
 
 
 def not_learning(loss: float, accuracy: float, classes: int, rate: str) -> str | None:
-    """A warning where the mean loss of an epoch is that of guessing, ln(classes), or worse, and its
-    accuracy too: a loss may hold more than the cross-entropy, a price of gates for one.
+    """A warning if an epoch's mean loss is no better than guessing, ln(classes), and its accuracy
+    is low, too: a loss may have terms beside the cross-entropy, such as a gate cost.
 
-    `rate` names the learning rate's setting.
+    `rate` is the name of the learning rate's setting.
     """
     guessing = 1 / classes
     if loss < 0.99 * math.log(classes) or accuracy > guessing + LEARNT * (1 - guessing):

@@ -1,4 +1,4 @@
-"""When memory does not suffice: once more from the last checkpoint, with batches in more parts."""
+"""Recovery from out-of-memory: resume from the last checkpoint with more micro-batches."""
 
 import gc
 import logging
@@ -23,14 +23,14 @@ def sparing(
     *,
     drop: Callable[[], bool] = lambda: False,
 ) -> Result:
-    """What `run` returns; where memory does not suffice, it runs once more after `halve`.
+    """The result of `run`; if it runs out of memory, `halve` is called and it runs once more.
 
-    `run` goes on from its last checkpoint, so that no half of an update is ever kept. `halve`
-    doubles the parts of a batch and returns their number. `drop` is tried before: it gives up what
-    is only there for speed, and says whether there was any.
+    `run` resumes from its last checkpoint, so a half-done update is never kept. `halve` doubles the
+    number of micro-batches and returns it. Before that, `drop` is tried: it frees what only serves
+    speed, and returns whether there was anything to free.
 
     Raises:
-        OutOfMemory: it does not suffice then either.
+        OutOfMemory: memory does not suffice then either.
     """
     results = _attempted(phase, run, device)
     if not results and drop():
@@ -57,18 +57,18 @@ def sparing(
 
 
 def _attempted(phase: str, run: Callable[[], Result], device: torch.device) -> list[Result]:
-    """The result alone, or nothing where memory does not suffice; then all that can be is freed."""
+    """The result in a list; after out-of-memory an empty list, and unused memory is freed."""
     try:
         return [run()]
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        if size() > 1:  # the others have enough, and cannot know
+        if size() > 1:  # the others have not failed and would not retry
             raise OutOfMemory(
                 f"{phase}: out of memory on one of {size()} processes; set {phase}.micro_batches="
                 f"2, lower {phase}.batch_size, or take more processes"
             ) from error
-    gc.collect()  # out of the handler: its frames held tensors
+    gc.collect()  # after the handler, whose frames held tensors
     if device.type == "cuda":
         torch.cuda.empty_cache()
     return []

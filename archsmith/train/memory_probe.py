@@ -1,7 +1,8 @@
-"""Whether a step will fit into memory, found out before a long run.
+"""Checks before a long run whether a step fits into memory.
 
-One step on two images and one on three are followed operation by operation: what lives after each
-is a line in the number of images, and the highest of these lines at the batch's size is its peak.
+One step on two images and one on three are traced operation by operation: the live memory after
+each is linear in the number of images, and the maximum of these lines at the batch size is the
+peak.
 """
 
 import logging
@@ -21,14 +22,14 @@ from supernets.network import Network
 
 log = logging.getLogger(__name__)
 
-PROBED_STEPS = 500  # a run of so many is worth the probe, which takes about half a step
-Need = Callable[[float], int]  # images of a batch -> bytes at the peak of a step
+PROBED_STEPS = 500  # from this length on a run is probed, which takes about half a step
+Need = Callable[[float], int]  # batch size -> bytes at the peak of a step
 
 
 class Living(TorchDispatchMode):
-    """Bytes of the tensors made within that still live: `after` each operation, and `now`.
+    """Bytes of live tensors that were created in this mode: `after` each operation, and `now`.
 
-    What a single operation takes and gives back within itself is not seen.
+    Temporary memory inside a single operation is not counted.
     """
 
     def __init__(self) -> None:
@@ -61,20 +62,20 @@ class Living(TorchDispatchMode):
 
 
 def images_for(net: Network, count: int) -> tuple[Tensor, Tensor]:
-    """So many random images (B, C, H, W) and labels (B,), on the device of the network."""
+    """`count` random images (B, C, H, W) and labels (B,), on the network's device."""
     device = next(net.parameters()).device
     x = torch.randn(count, *net.space.input_shape, device=device)
     return x, torch.randint(net.space.classes, (count,), device=device)
 
 
 def step_memory(prepared: Callable[[int], Callable[[], object]], parts: int) -> Need:
-    """Bytes that a step takes at its peak beside what the process holds, by the size of its batch.
+    """Peak bytes of a step, in addition to what the process holds, as a function of the batch size.
 
-    The random generators are left as they were.
+    The random generators are restored.
 
     Args:
-        prepared: a step on so many images, of copies of all that it changes.
-        parts: in which it computes its batch.
+        prepared: batch size -> a step that works on copies of everything it changes.
+        parts: the number of micro-batches of a step.
     """
     sizes, seen = (2 * parts, 3 * parts), []
     before = random_state()
@@ -84,7 +85,7 @@ def step_memory(prepared: Callable[[int], Callable[[], object]], parts: int) -> 
             step = prepared(size)
             with Living() as living:
                 step()
-            # what a first step leaves (gradients, moments) is there throughout the next
+            # what the first step leaves (gradients, moments) stays allocated in the next
             seen.append(torch.tensor(living.after, dtype=torch.double) + living.now)
     finally:
         set_random_state(before)
@@ -99,13 +100,13 @@ def step_memory(prepared: Callable[[int], Callable[[], object]], parts: int) -> 
 def check_memory(
     phase: str, need: Need, batch: int, parts: int, device: torch.device, *, otherwise: str
 ) -> None:
-    """Warns where a step will not fit into the memory that is free, with settings that would.
+    """Warns if a step will not fit into free memory, and suggests settings that would.
 
     Args:
-        otherwise: what else takes less memory, in words.
+        otherwise: other ways to save memory, in words.
 
     Raises:
-        OutOfMemory: two images in each part take more than there is.
+        OutOfMemory: even two images per micro-batch exceed the total memory.
     """
     peak, memory = need(batch), memory_of(device)
     log.info("%s: a step takes about %s, %s", phase, _gb(peak), _said(memory))

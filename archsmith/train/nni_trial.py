@@ -1,4 +1,4 @@
-"""A run that an NNI experiment started: takes its proposal, reports its accuracies. Else nothing.
+"""For runs started by an NNI experiment: reads its proposal and reports accuracies. Else a no-op.
 
 NNI is imported only inside such a run, and a broken NNI never breaks a search.
 """
@@ -17,7 +17,7 @@ def inside() -> bool:
 
 
 def overrides() -> list[str]:
-    """The experiment's proposal as overrides, and a run folder where NNI collects a trial's files.
+    """The experiment's proposal as overrides, with a run folder where NNI collects a trial's files.
 
     Keys of the experiment's search space are settings (`strategy.alpha_optimizer.lr`) or groups
     (`strategy`).
@@ -32,13 +32,13 @@ def overrides() -> list[str]:
 
 
 def intermediate(accuracy: float) -> None:
-    """Reports an accuracy on the way."""
+    """Reports an intermediate accuracy."""
     if inside():
         _asked(lambda nni: nni.report_intermediate_result(accuracy))
 
 
 def final(accuracy: float | None) -> None:
-    """Reports what the experiment optimises."""
+    """Reports the value that the experiment optimises."""
     if inside() and accuracy is not None:
         _asked(lambda nni: nni.report_final_result(accuracy))
 
@@ -48,6 +48,6 @@ def _asked(question: Callable[[Any], Any]) -> Any:
         import nni
 
         return question(nni)
-    except Exception as error:  # whatever is wrong there, the search goes on
+    except Exception as error:  # an error in NNI must not stop the search
         log.warning("nni: %s: %s; the search goes on without it", type(error).__name__, error)
         return None

@@ -1,4 +1,4 @@
-"""The states of all random generators a run draws from, as tensors and plain values."""
+"""The states of all random generators of a run, as tensors and plain values."""
 
 import random
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ import torch
 
 
 def random_state() -> dict[str, Any]:
-    """Of torch on the CPU and the present CUDA device, of numpy and of Python."""
+    """The states of torch (CPU and current CUDA device), numpy and Python."""
     version, words, gauss = random.getstate()
     numpy: Any = np.random.get_state(legacy=False)
     return {
@@ -21,7 +21,7 @@ def random_state() -> dict[str, Any]:
 
 
 def set_random_state(state: Mapping[str, Any]) -> None:
-    """The inverse of `random_state`, on whichever CUDA device is the present one."""
+    """The inverse of `random_state`, on the current CUDA device."""
     torch.set_rng_state(state["torch"])
     if torch.cuda.is_available() and state["cuda"]:
         torch.cuda.set_rng_state(state["cuda"][0])

@@ -1,4 +1,4 @@
-"""What a run leaves to read: metrics.jsonl, TensorBoard, results.json, a line of progress."""
+"""The records of a run: metrics.jsonl, TensorBoard, results.json, and a progress bar."""
 
 import json
 import logging
@@ -21,7 +21,7 @@ from archsmith.train.runtime import peak_memory
 
 log = logging.getLogger(__name__)
 
-SLOW = 0.3  # share of an epoch spent waiting for data that is worth a warning
+SLOW = 0.3  # share of an epoch spent waiting for data that triggers a warning
 
 RESULTS = (
     "strategy",
@@ -59,10 +59,10 @@ RESULTS = (
 
 
 class Record:
-    """Writes one run's metrics; `resume` forgets what was logged after a checkpoint.
+    """Writes a run's metrics; `resume` removes what was logged after a checkpoint.
 
-    Epochs count from 0 in the file, and from 1 in TensorBoard, as on the console.
-    Training is worth more than its log: where nothing can be written, that is said once.
+    Epochs count from 0 in the file, and from 1 in TensorBoard and on the console. If nothing can be
+    written, training goes on with a single warning.
     """
 
     def __init__(self, folder: Path):
@@ -73,7 +73,7 @@ class Record:
         self._told = False
 
     def _tensorboard(self, phase: str) -> Any:
-        """The phase's TensorBoard writer, made on first use: its import is slow."""
+        """The phase's TensorBoard writer, created on first use, as its import is slow."""
         if phase not in self._writers:
             from torch.utils.tensorboard import SummaryWriter
 
@@ -83,7 +83,7 @@ class Record:
         return self._writers[phase]
 
     def resume(self, phase: str, step: int) -> None:
-        """Drops lines of `phase` from `step` on: they are about to be written again."""
+        """Drops lines of `phase` from `step` on, as they will be written again."""
         if self.path.is_file():
             kept = [
                 line
@@ -95,7 +95,7 @@ class Record:
         self._purge_steps[phase] = step + 1
 
     def log(self, phase: str, step: int, metrics: Mapping[str, float | None]) -> None:
-        """A line of metrics.jsonl, and a point per metric in TensorBoard as `<phase>/<name>`."""
+        """Writes a line to metrics.jsonl, and each metric to TensorBoard as `<phase>/<name>`."""
         entry = {"phase": phase, "step": step, **metrics}
         watched = metrics.get("supernet_accuracy")
         if watched is not None:
@@ -106,26 +106,26 @@ class Record:
         self.curves(phase, step, {f"{phase}/{name}": value for name, value in present.items()})
 
     def cost(self, phase: str, step: int, step_seconds: float | None, device: torch.device) -> None:
-        """What the last epoch took, in TensorBoard: milliseconds a step, the peak of memory."""
+        """Writes the cost of an epoch to TensorBoard: milliseconds per step and peak memory."""
         found = {f"cost/{phase}_peak_memory_mib": peak_memory(device) / 2**20}
         if step_seconds is not None:
             found[f"cost/{phase}_step_ms"] = 1000 * step_seconds
         self.curves(phase, step, found)
 
     def curves(self, phase: str, step: int, values: Mapping[str, float]) -> None:
-        """A point per name, in TensorBoard alone."""
+        """Writes a point per name, only to TensorBoard."""
         with self._surviving():
             writer = self._tensorboard(phase)
             for name, value in values.items():
                 writer.add_scalar(name, value, step + 1)
 
     def histogram(self, phase: str, name: str, values: torch.Tensor, step: int) -> None:
-        """How values are spread, in TensorBoard."""
+        """Writes a histogram of values to TensorBoard."""
         with self._surviving():
             self._tensorboard(phase).add_histogram(name, values.detach().cpu(), step + 1)
 
     def image(self, phase: str, name: str, image: np.ndarray, step: int) -> None:
-        """A picture (H, W, 3) uint8 in TensorBoard."""
+        """Writes a picture (H, W, 3) uint8 to TensorBoard."""
         with self._surviving():
             self._tensorboard(phase).add_image(name, image, step + 1, dataformats="HWC")
 
@@ -146,7 +146,7 @@ class Record:
 
 
 def _before(line: str, phase: str, step: int) -> bool:
-    """Whether a line of metrics.jsonl is whole and not of `phase` from `step` on."""
+    """Whether a line of metrics.jsonl is complete and does not belong to `phase` from `step` on."""
     try:
         entry = json.loads(line)
         return entry["phase"] != phase or entry["step"] < step
@@ -155,7 +155,7 @@ def _before(line: str, phase: str, step: int) -> bool:
 
 
 class Results:
-    """results.json: every documented field from the start, null until its phase has run."""
+    """results.json: has every documented field from the start, null until its phase has run."""
 
     def __init__(self, folder: Path):
         self.path = folder / "results.json"
@@ -165,7 +165,7 @@ class Results:
             self.fields |= read_object(self.path)
 
     def update(self, **fields: Any) -> None:
-        """Merges and saves; a mapping is merged into the mapping that is there."""
+        """Updates fields and saves; a mapping is merged into an existing mapping."""
         for name, value in fields.items():
             old = self.fields.get(name)
             self.fields[name] = (
@@ -175,11 +175,11 @@ class Results:
 
 
 class Progress:
-    """A bar with loss, accuracy and time left on a terminal; elsewhere nothing."""
+    """A progress bar with loss, accuracy and time left; does nothing without a terminal."""
 
     def __init__(self, phase: str, steps: int, done: int = 0):
         self.phase, self.told = phase, False
-        self.step_seconds: float | None = None  # the mean of the epoch just ended
+        self.step_seconds: float | None = None  # mean over the last epoch
         self.bar = tqdm(
             total=steps,
             initial=done,
@@ -192,7 +192,7 @@ class Progress:
 
     def __enter__(self) -> "Progress":
         self.lines = ExitStack()
-        if not self.bar.disable:  # a line of the log moves the bar down instead of into it
+        if not self.bar.disable:  # log lines must not break the bar
             self.lines.enter_context(logging_redirect_tqdm(tqdm_class=type(self.bar)))
         return self
 
@@ -201,7 +201,7 @@ class Progress:
         self.bar.close()
 
     def batches(self, loader: Iterable[Any]) -> Iterator[Any]:
-        """Passes batches through, advancing the bar; says once where the data is what holds up."""
+        """Yields the batches and advances the bar; warns once if data loading is the bottleneck."""
         began, waited, asked = time.perf_counter(), 0.0, time.perf_counter()
         steps = 0
         for steps, batch in enumerate(loader, start=1):  # noqa: B007 - counted for the mean
@@ -220,7 +220,7 @@ class Progress:
             )  # fmt: skip
 
     def note(self, **values: float | str) -> None:
-        """What stands behind the bar."""
+        """Sets the text behind the bar."""
         self.bar.set_postfix(
             {k: f"{v:.3f}" if isinstance(v, float) else v for k, v in values.items()}, refresh=False
         )

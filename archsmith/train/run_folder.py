@@ -1,4 +1,4 @@
-"""The run directory: one process at a time, which phases are finished, under which settings."""
+"""The run directory: its lock, and which phases are finished under which settings."""
 
 import fcntl
 import json
@@ -19,10 +19,10 @@ RESUME = ("auto", "never", "force")
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keeps every other process out of a run directory; the lock of a dead process is no lock.
+    """A context manager that locks a run directory; the lock of a dead process does not count.
 
     Raises:
-        ConfigError: another process runs there, or nothing can be written there.
+        ConfigError: another process uses it, or it is not writable.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -49,15 +49,15 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 class RunFolder:
-    """Remembers finished phases in `phases.json`, each with the settings it depended on.
+    """Records finished phases in `phases.json`, each with the settings it depended on.
 
     Args:
-        resume: `auto`, `never` (forgets what an earlier run finished), or `force` (goes on from
-            what was done under other settings).
+        resume: `auto`, `never` (discards phases of an earlier run), or `force` (also continues from
+            phases with other settings).
 
     Raises:
-        CheckpointError: `resume` found a phase that was done under other settings, or a file of
-            its own that cannot be read.
+        CheckpointError: a phase was finished under other settings, or one of its files cannot be
+            read.
     """
 
     def __init__(self, path: Path, *, resume: str):
@@ -75,7 +75,7 @@ class RunFolder:
             (self.path / name).unlink(missing_ok=True)
 
     def done(self, phase: str, identity: Mapping[str, Any]) -> bool:
-        """Whether the phase is finished under just these settings."""
+        """Whether the phase is finished under exactly these settings."""
         if phase not in self.phases:
             return False
         return not other_configuration(
@@ -86,13 +86,13 @@ class RunFolder:
         )
 
     def finish(self, phase: str, identity: Mapping[str, Any]) -> None:
-        """Notes that the phase is finished."""
+        """Records that the phase is finished."""
         self.phases[phase] = json.loads(json.dumps(identity))
         write_atomically(self.file, json.dumps(self.phases, indent=2).encode())
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """The JSON object in a file of a run. Raises CheckpointError where there is none."""
+    """The JSON object in a file of a run. Raises CheckpointError if there is none."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""The machine under a run: device, seeds, determinism, time and peak memory of each phase."""
+"""Device, seeds and determinism of a run, and time and peak memory of its phases."""
 
 import logging
 import os
@@ -20,28 +20,28 @@ from supernets.forms import check_form, check_layout
 
 log = logging.getLogger(__name__)
 
-MENDED_CAPTURE = "2.15"  # the first torch whose CUDA allocator survives a failed capture
-PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}  # autocast of a network, if any
+MENDED_CAPTURE = "2.15"  # first torch version whose CUDA allocator survives a failed capture
+PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}  # autocast type of a network
 
 
 @dataclass(frozen=True)
 class Runtime:
-    """How a run uses the machine.
+    """The settings of a run that concern the machine.
 
     Args:
         deterministic: `auto` is on for the CPU, where it costs nothing, and off for CUDA.
         threads: CPU threads of torch; None leaves torch's choice.
-        checkpoint_cells: cells of a supernet compute their activations again in the backward pass,
-            which takes less memory and more time.
+        checkpoint_cells: recompute the activations of supernet cells in the backward pass, which
+            saves memory and costs time.
         form: how a network computes, `auto` or one of `supernets.forms.FORMS`.
-        channels_last: maps lie in memory with their channels together; on CUDA only
+        channels_last: store feature maps in channels-last memory format; only on CUDA
             (`supernets.layout`).
-        graphs: passes of a search are captured as CUDA graphs and replayed, where they are the same
-            operations every time (`strategies.replay`); `auto` is on for CUDA from torch 2.15 on:
-            before, a capture that fails leaves the allocator of CUDA memory unusable.
+        graphs: capture passes of a search as CUDA graphs and replay them, if they consist of the
+            same operations every time (`strategies.replay`); `auto` is on for CUDA from torch 2.15
+            on: before, a failed capture leaves the CUDA memory allocator unusable.
 
     Raises:
-        ValueError: an unknown value of one of them.
+        ValueError: a setting has an unknown value.
     """
 
     deterministic: bool | str
@@ -76,7 +76,7 @@ class Runtime:
         return self.graphs is True or torch.__version__ >= MENDED_CAPTURE
 
     def start(self, device: str, seed: int) -> torch.device:
-        """Sets device, threads and determinism, seeds, returns the device. Raises ValueError."""
+        """Sets threads and determinism, seeds, and returns the device. Raises ValueError."""
         chosen = choose_device(device)
         if self.graphs is True and chosen.type != "cuda":
             raise ValueError(
@@ -104,7 +104,7 @@ def seed_everything(seed: int) -> None:
 
 
 def choose_device(name: str) -> torch.device:
-    """`auto` takes CUDA where there is one. Raises ValueError for a device that is not here."""
+    """`auto` takes CUDA if available. Raises ValueError for an unavailable device."""
     available = torch.cuda.is_available()
     if name == "auto":
         return torch.device("cuda" if available else "cpu")
@@ -125,10 +125,10 @@ def synchronize(device: torch.device) -> None:
 
 @contextmanager
 def measured(device: torch.device) -> Iterator[dict[str, Any]]:
-    """Fills `seconds`, `cpu_seconds` of this thread, and `peak_memory_bytes` of the block.
+    """Measures `seconds`, `cpu_seconds` of this thread, and `peak_memory_bytes` of the block.
 
     On CUDA the peak of allocated device memory; on the CPU the process's largest resident set so
-    far, which includes torch itself and never falls again.
+    far, which includes torch itself and never decreases.
     """
     found: dict[str, Any] = {}
     if device.type == "cuda":
@@ -152,7 +152,7 @@ def peak_memory(device: torch.device) -> int:
 
 
 def versions() -> dict[str, str]:
-    """What a result depends on."""
+    """The versions that a result depends on."""
     packages = ("torch", "torchvision", "numpy", "hydra-core", "archsmith")
     found = {"python": platform.python_version()}
     for package in packages:
@@ -171,7 +171,7 @@ def describe_device(device: torch.device) -> str:
 
 
 def _tf32() -> str:
-    """What of float32 is computed with TF32's ten bits of mantissa, as an addition to a name."""
+    """A suffix for the device name: the float32 operations in TF32 (ten bits of mantissa)."""
     kinds = {
         "convolutions": torch.backends.cudnn.allow_tf32,
         "matrix products": torch.backends.cuda.matmul.allow_tf32,

@@ -1,4 +1,4 @@
-"""Checkpoints of a run of several processes: one reads and writes, all have the same state."""
+"""Checkpoints with several processes: rank 0 reads and writes, all have the same state."""
 
 import hashlib
 import io
@@ -13,16 +13,16 @@ from archsmith.train.checkpoint import Checkpoints
 
 
 class SharedCheckpoints(Checkpoints):
-    """Read and written by the first process, for all.
+    """Checkpoints that rank 0 reads and writes for all processes.
 
-    Nothing in a state depends on the number of processes: any number continues it.
+    The state does not depend on the number of processes, so any number can resume it.
     """
 
     def due(self, *, epoch_over: bool = False) -> bool:
         return from_first(super().due(epoch_over=epoch_over))
 
     def save(self, state: Mapping[str, Any]) -> None:
-        """Returns when it is written. Raises RuntimeError where the processes are out of step."""
+        """Returns once the file is written. Raises RuntimeError if the states differ."""
         if len(set(from_all(_digest(state)))) > 1:
             raise RuntimeError("the processes are out of step: their states differ; not saved")
         if first():
@@ -38,7 +38,7 @@ class SharedCheckpoints(Checkpoints):
 
 
 def _digest(state: Any) -> str:
-    """sha256 of every tensor."""
+    """sha256 over all tensors."""
     digest = hashlib.sha256()
     for tensor in _tensors(state):
         digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
@@ -46,7 +46,7 @@ def _digest(state: Any) -> str:
 
 
 def _tensors(state: Any) -> Iterator[Tensor]:
-    """Every tensor of nested mappings and lists, in order."""
+    """All tensors in nested mappings and lists, in order."""
     if isinstance(state, Tensor):
         yield state
     elif isinstance(state, Mapping):
