@@ -1,7 +1,7 @@
-"""What the ingredients of a strategy are: one base class, and a contract for each kind.
+"""The ingredients of a strategy: one base class, and a contract for each kind.
 
-`Ingredient` has every hook of the life cycle, and each does nothing: an ingredient overrides those
-it needs. `Strategy` calls the hooks of all ingredients, in the order of `Strategy.ingredients`.
+`Ingredient` defines every hook of the life cycle as a no-op; an ingredient overrides those it
+needs. `Strategy` calls the hooks of all ingredients, in the order of `Strategy.ingredients`.
 """
 
 from abc import ABC, abstractmethod
@@ -21,19 +21,20 @@ if TYPE_CHECKING:
 
 
 class Ingredient:
-    """The base of every ingredient: hooks that do nothing, no state, and unknown constants.
+    """The base class of every ingredient: no-op hooks, no state, and unknown constants.
 
-    `constants` is not inherited: a subclass that does not define the method itself has that of this
-    class, which answers None, because a parent cannot know what its subclass reads.
+    `constants` is not inherited: a subclass that does not define it gets the method of this class,
+    which returns None, because a parent cannot know what its subclass reads.
 
-    An ingredient that is a module names `nn.Module` first, `class Mine(nn.Module, LossTerm)`, so
-    that `state_dict` is the module's; `Relaxation` and `EdgeNormalisation` are modules already.
+    An ingredient that is a module lists `nn.Module` first, `class Mine(nn.Module, LossTerm)`, so
+    that it gets the module's `state_dict`; `Relaxation` and `EdgeNormalisation` are modules
+    already.
 
     A ValueError of `__init__`, `setup` or `epoch_end` starts with the name of its parameter,
-    "weight: expected ..."; the path of the setting is put before it (`strategies.settings`).
+    "weight: expected ..."; the setting's path is prepended (`strategies.settings`).
 
     Raises:
-        TypeError: a class that names `nn.Module` after an ingredient, when it is defined.
+        TypeError: at class definition, if a class lists `nn.Module` after an ingredient.
     """
 
     def __init_subclass__(cls, **kwargs: Any):
@@ -46,21 +47,21 @@ class Ingredient:
 
     def setup(self, net: "Network", strategy: "Strategy") -> None:
         """Called once, before a search or before its state is loaded; optimisers exist, and
-        supernet and alphas are on their device. Raises ValueError where the ingredient does not
-        fit the strategy or the space."""
+        supernet and alphas are on their device. Raises ValueError if the ingredient does not fit
+        strategy or space."""
         return
 
     def epoch_start(self, epoch: int, epochs: float) -> None:
-        """Called before the steps of an epoch (from 0) of so many, and again where a run resumes
-        inside it."""
+        """Called before the first step of an epoch (from 0, of `epochs`), and again if a run
+        resumes inside it."""
         return
 
     def before_step(self, progress: float) -> None:
-        """Called before each step; progress is the share of the search that is done, in [0, 1)."""
+        """Called before each step; progress is the completed share of the search, in [0, 1)."""
         return
 
     def after_step(self, net: "Network", strategy: "Strategy") -> None:
-        """Called after each step of the update."""
+        """Called after each update step."""
         return
 
     def epoch_end(
@@ -68,27 +69,27 @@ class Ingredient:
     ) -> bool | None:
         """Called after each epoch; True ends the search here.
 
-        loaders: has the batches of both roles, `train` and `val`. progress: in (0, 1].
+        loaders: the loaders of both roles, `train` and `val`. progress: in (0, 1].
         """
         return None
 
     def keep(self, found: Architecture, *, last: bool) -> list[Architecture]:
-        """Architectures to keep on the way, after an epoch that ended with `found`; `last` says
-        that the search is over."""
+        """Architectures to keep after an epoch that ended with `found`; `last` means that the
+        search is over."""
         return []
 
     def constants(self) -> Hashable | None:
-        """The Python values that its part of a pass reads and that may change: `()` where there are
-        none, None where they are not known.
+        """The changeable Python values that this ingredient reads in a pass: `()` if there are
+        none, None if they are unknown.
 
-        Settings, and tensors that are changed in place, do not count. A pass is captured as a graph
-        only where all values are known, and captured anew when one changes.
+        Settings, and tensors that are changed in place, do not count. A pass is captured as a CUDA
+        graph only if all values are known, and captured again when one changes.
         """
         return None
 
     def state_dict(self) -> dict[str, Any] | None:
-        """What a resumed search needs, tensors and plain values; None (always) for an ingredient
-        without state, which then has no entry in a checkpoint."""
+        """What a resumed search needs, as tensors and plain values; always None for an ingredient
+        without state, which has no entry in a checkpoint."""
         return None
 
     def load_state_dict(self, state: Mapping[str, Any], /) -> object:
@@ -97,18 +98,19 @@ class Ingredient:
 
 
 class Relaxation(nn.Module, Ingredient, ABC):
-    """Turns alphas into gates. Where it draws them it draws nothing in `eval` mode, by which the
+    """Turns alphas into gates. If it samples, it must not sample in `eval` mode, in which the
     search measures the supernet."""
 
-    samples: bool = False  # whether gates of two passes differ
+    samples: bool = False  # whether the gates of two passes differ
 
     @abstractmethod
     def forward(self, alphas: Tensor, alive: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Alphas (E, O) and alive (E, O) bool -> gates (E, O), exactly 0 where a candidate is not
-        alive, and the index (E,) of the only candidate that runs on each edge; None: all run."""
+        """Alphas (E, O) and alive (E, O) bool -> gates (E, O), exactly 0 for a candidate that is
+        not alive, and the index (E,) of the only candidate that runs on each edge; None if all
+        run."""
 
     def expected(self, alphas: Tensor, alive: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The gates by which the architecture is read, shapes as in `forward`: without noise."""
+        """The noise-free gates that the architecture is read from; shapes as in `forward`."""
         return self(alphas, alive)
 
 
@@ -123,7 +125,7 @@ class EdgeNormalisation(nn.Module, Ingredient, ABC):
 class Update(Ingredient, ABC):
     """One step of weights and alphas."""
 
-    two_level: bool = True  # whether alphas descend on images of their own, the val images
+    two_level: bool = True  # whether alphas are trained on separate images, the val images
 
     @abstractmethod
     def step(
@@ -135,28 +137,28 @@ class Update(Ingredient, ABC):
         *,
         move_alphas: bool,
     ) -> "Metrics":
-        """Updates in place, by the strategy's optimisers; returns 0-dim tensors to log.
+        """Updates in place with the strategy's optimisers; returns 0-dim tensors to log.
 
-        val: a batch where `two_level`, else None. move_alphas: False during the warm-up.
+        val: a batch if `two_level`, else None. move_alphas: False during the warm-up.
         """
 
 
 class LossTerm(Ingredient, ABC):
-    """A term of the loss, beside the cross-entropy."""
+    """A loss term that is added to the cross-entropy."""
 
-    roles: tuple[str, ...] = ("train", "val")  # beside the loss of which batches
+    roles: tuple[str, ...] = ("train", "val")  # batches to whose loss it is added
 
     @abstractmethod
     def __call__(self, net: "Logits", batch: "Batch", logits: Tensor, mixture: "Mixture") -> Tensor:
-        """The term, 0-dim, for the logits (B, classes) that a supernet of this mixture gave."""
+        """The term, 0-dim, for the logits (B, classes) of a supernet with this mixture."""
 
 
 class Pruning(Ingredient):
-    """Switches candidates off for good, by `Strategy.prune`, in `setup` or `epoch_end`."""
+    """Switches candidates off permanently, by `Strategy.prune`, in `setup` or `epoch_end`."""
 
 
 class Stopping(Ingredient):
-    """Ends the search before its last epoch, by True from `epoch_end`."""
+    """Ends the search early by returning True from `epoch_end`."""
 
 
 class DiscretisationRule(Protocol):
@@ -165,13 +167,13 @@ class DiscretisationRule(Protocol):
     def __call__(
         self, cell: Cell, gates: Tensor, alive: Tensor, /
     ) -> Mapping[str, tuple[str, ...]]:
-        """gates (E, O) and alive (E, O) bool -> the candidates kept on each edge, by its name; an
-        edge that is left out is dropped. Raises ValueError where nothing alive can be read."""
+        """gates (E, O) and alive (E, O) bool -> edge name -> candidates kept; missing edges are
+        dropped. Raises ValueError if no alive candidate can be kept."""
         ...
 
 
 def check_kind(name: str, part: object, kind: type[Ingredient]) -> None:
-    """Raises ValueError, which names the setting, for an object that is no ingredient of a kind."""
+    """Raises ValueError, which names the setting, if an object is not an ingredient of a kind."""
     if not isinstance(part, kind):
         found = type(part)
         raise ValueError(

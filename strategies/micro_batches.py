@@ -1,8 +1,8 @@
-"""A batch computed in parts, so that only one part's activations are in memory at a time.
+"""Micro-batches: only one part's activations are in memory at a time.
 
-Each part is computed again for its gradient (Chen et al. 2016, arXiv:1604.06174), so the loss is
-that of the whole batch, whatever its terms, and a step takes a third longer. Batch norms see the
-parts: their statistics are those of smaller batches, and that is the one difference.
+Each part is recomputed for its gradient (Chen et al. 2016, arXiv:1604.06174), so the loss is that
+of the whole batch, whatever its terms, and a step takes a third longer. The only difference is that
+batch norms use the statistics of each part.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from supernets.checkpointing import UnmovedStatistics
 
 
 def in_parts(net: Callable[[Tensor], Tensor], x: Tensor, parts: int, module: nn.Module) -> Tensor:
-    """`net(x)` in at most so many parts of 2 images or more; `module` holds its batch norms."""
+    """`net(x)` in at most `parts` parts of at least 2 images; `module` contains its batch norms."""
     parts = min(parts, len(x) // 2)
     if parts <= 1:
         return net(x)

@@ -1,4 +1,4 @@
-"""Optimiser state keyed by parameter name, so that moments return to their own parameter."""
+"""Optimiser state keyed by parameter name, so that moments are restored to the right parameter."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -19,9 +19,9 @@ def named_state(optimizer: Optimizer, names: Mapping[int, str]) -> dict[str, Any
 def load_named_state(
     optimizer: Optimizer, names: Mapping[int, str], saved: Mapping[str, Any]
 ) -> None:
-    """Puts a `named_state` back.
+    """Restores a `named_state`.
 
-    Raises KeyError for a name the optimiser does not know, ValueError for what is no moment of it.
+    Raises KeyError for an unknown parameter name, ValueError for an invalid moment.
     """
     parameters = {names[id(p)]: p for group in optimizer.param_groups for p in group["params"]}
     optimizer.state.clear()

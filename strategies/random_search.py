@@ -1,4 +1,4 @@
-"""The baseline every comparison needs: an architecture drawn from the space, no search at all.
+"""The baseline of every comparison: an architecture drawn at random, without a search.
 
 Source: Li & Talwalkar 2019, arXiv:1902.07638, section 3; Yang et al. 2020, arXiv:1912.12522,
 section 3.
@@ -20,10 +20,10 @@ DRAWS = 5000
 
 
 def random_cell(cell: Cell, generator: torch.Generator) -> dict[str, tuple[str, ...]]:
-    """One legal cell, uniformly: `keep` distinct inputs a node, candidates by equal chance.
+    """A random legal cell: `keep` distinct inputs per node, candidates with equal probability.
 
-    A cell whose output does not depend on its input is drawn again (possible where `none` may
-    stand on edges).
+    A cell whose output does not depend on its input is drawn again (possible if edges may hold
+    `none`).
     """
 
     def pick(count: int) -> int:
@@ -47,11 +47,11 @@ def random_cell(cell: Cell, generator: torch.Generator) -> dict[str, tuple[str, 
 def pruned_at_random(
     space: Space, costs: Mapping[str, Tensor], target: int, generator: torch.Generator
 ) -> Architecture:
-    """What is left when candidates are cut in random order until their cost falls to `target`.
+    """Cuts candidates in random order until their cost falls to `target`.
 
-    The control of a pruning search. costs: group -> (E, O) of each candidate, as `candidate_macs`
-    counts them. A cut that would fall below the target, or leave a node without an input, is not
-    made, so that the cost comes to lie just above the target or at it.
+    The control for pruning searches. costs: group -> (E, O), as counted by `candidate_macs`. Cuts
+    that would go below the target, or leave a node without an input, are skipped, so the final cost
+    is at or just above the target.
     """
     left = {name: real_candidates(cell) for name, cell in space.groups.items()}
     total = sum(int(costs[name][table].sum()) for name, table in left.items())
@@ -75,10 +75,11 @@ def pruned_at_random(
 
 
 class RandomSearch:
-    """Draws an architecture; the supernet is never trained. There are no alphas to scale a rate of.
+    """Draws an architecture; no supernet is trained. `alpha_lr_scale` is unused: there are no
+    alphas.
 
-    The draw depends on the seed of torch's global generator at construction, as every strategy's
-    start does.
+    Like any strategy's initialisation, the draw depends on torch's global generator at
+    construction.
     """
 
     searches = False
@@ -88,13 +89,13 @@ class RandomSearch:
         self.generator = torch.Generator().manual_seed(int(torch.randint(2**62, ())))
 
     def structures(self) -> dict[str, Structure]:
-        """Per group what is drawn."""
+        """The structure drawn for each group."""
         return {name: Structure.of_space(cell) for name, cell in self.space.groups.items()}
 
     def within(
         self, costs: Sequence[Mapping[str, Tensor]], limits: Sequence[float], **meta: Any
     ) -> Architecture | None:
-        """The first of at most `DRAWS` architectures whose costs keep to their limits, or None.
+        """The first of at most `DRAWS` drawn architectures within the limits, or None.
 
         costs: group -> (E, O) each. All architectures within the limits are equally likely.
         """

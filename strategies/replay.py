@@ -1,7 +1,7 @@
-"""A pass and its gradients as a graph that is captured once and replayed: a CUDA graph, on a GPU.
+"""Captures a pass and its gradients once as a CUDA graph and replays it.
 
-A search step is thousands of small operations, and to launch them one by one takes longer than to
-compute them. A replay launches all of a pass at once, from the addresses it was captured with.
+A search step consists of thousands of small operations, and launching them one by one takes longer
+than computing them. A replay launches a whole pass at once, on the captured addresses.
 """
 
 import logging
@@ -19,24 +19,24 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Runs a function; returns what that returned, and what computes it again into the same tensors.
+# Runs a function; returns its result, and a function that recomputes it into the same tensors.
 Capture = Callable[[Callable[[], Metrics]], tuple[Metrics, Callable[[], object]]]
 
-AGREES = {torch.float32: 1e-3, torch.bfloat16: 5e-2}  # relative distance of two runs of one pass
+AGREES = {torch.float32: 1e-3, torch.bfloat16: 5e-2}  # relative tolerance, graph to eager
 
 
 class Graph(NamedTuple):
-    """What a graph reads and writes; what it writes holds until another of its pool is replayed."""
+    """The tensors of a graph; its outputs are valid until another graph of its pool is replayed."""
 
     batches: list[Batch]
     metrics: Metrics
     gradients: list[Tensor]
-    parameters: list[Tensor]  # of which these are the gradients
-    copies: list[Tensor]  # of the gradients, for `.grad`: memory of their own
+    parameters: list[Tensor]  # the parameters of `gradients`
+    copies: list[Tensor]  # of the gradients, for `.grad`, in separate memory
     replay: Callable[[], object]
 
     def hand_over(self) -> Metrics:
-        """Puts the gradients into `.grad`, and returns the metrics."""
+        """Copies the gradients into `.grad` and returns the metrics."""
         torch._foreach_copy_(self.copies, self.gradients)
         for parameter, gradient in zip(self.parameters, self.copies, strict=True):
             parameter.grad = gradient
@@ -44,34 +44,33 @@ class Graph(NamedTuple):
 
 
 class Replay:
-    """A strategy's `gradients`: the first pass of a kind is eager, the second captured, the others
-    replayed.
+    """A strategy's `gradients`: the first pass of a kind runs eagerly, the second is captured,
+    later ones are replayed.
 
-    A kind is a name and the shapes of its batches. All graphs are dropped when a constant changes
-    on which a pass depends (`Strategy.constants`: what was pruned, say), and nothing is captured
-    where those are not known. The first graph of a name is compared with the same pass computed
-    eagerly; where the gradients differ, or the capture fails, that is said once and all passes are
-    eager from then on.
+    A kind is a name and the shapes of its batches. All graphs are dropped when a constant of a pass
+    changes (`Strategy.constants`, by pruning for example), and nothing is captured if the constants
+    are unknown. The first graph of each name is compared with the same pass run eagerly; if the
+    gradients differ, or the capture fails, a warning is logged and all later passes are eager.
 
-    Optimisers are no part of a graph: their few launches update all tensors at once, so learning
-    rates, moments and checkpoints are what they are without graphs.
+    Optimisers are not part of a graph, as they need few launches (foreach), so learning rates,
+    moments and checkpoints work as without graphs.
 
     Args:
-        capturing: makes a `Capture`; graphs that are dropped together come from one.
+        capturing: creates a `Capture`; graphs that are dropped together share one.
     """
 
     def __init__(self, strategy: "Strategy", net: nn.Module, capturing: Callable[[], Capture]):
         self.strategy, self.net, self.capturing = strategy, net, capturing
         self.capture: Capture | None = None
         self.constants: Hashable = None
-        self.graphs: dict[Hashable, Graph | None] = {}  # None: seen once
+        self.graphs: dict[Hashable, Graph | None] = {}  # None: ran eagerly once
         self.trusted: set[str] = set()
         self.off = False
 
     def __call__(
         self, name: str, compute: Compute, batches: Sequence[Batch], wanted: Sequence[Tensor]
     ) -> Metrics:
-        """The pass's metrics, and `.grad` of `wanted` filled; it was None before."""
+        """Returns the pass's metrics and fills `.grad` of `wanted`, which must be None before."""
         constants = None if self.off else self.strategy.constants()
         if constants != self.constants:
             self._drop()
@@ -98,7 +97,7 @@ class Replay:
     def _captured(
         self, name: str, compute: Compute, batches: Sequence[Batch], wanted: Sequence[Tensor]
     ) -> Graph | None:
-        """The graph, computed once for these batches; None where it cannot be captured."""
+        """The graph, which has run once on these batches; None if it cannot be captured."""
         held = [(x.clone(), y.clone()) for x, y in batches]
         self.capture = self.capture or self.capturing()
         try:
@@ -114,7 +113,7 @@ class Replay:
         return Graph(held, metrics, gradients, parameters, copies, replay)
 
     def _checked(self, name: str, compute: Compute, graph: Graph, found: Metrics) -> Metrics:
-        """What a graph found, compared with the pass itself; that is taken where they differ."""
+        """Compares a graph's result with the eager pass; returns the latter if they differ."""
         for parameter in graph.parameters:
             parameter.grad = None
         try:
@@ -147,14 +146,14 @@ class Replay:
 
 
 def cuda_capture() -> Capture:
-    """Captures into CUDA graphs that share one pool of memory; on the present device."""
+    """A `Capture` into CUDA graphs that share one memory pool, on the current device."""
     pool, stream = torch.cuda.graph_pool_handle(), torch.cuda.Stream()
 
     def capture(compute: Callable[[], Metrics]) -> tuple[Metrics, Callable[[], Any]]:
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
             metrics = compute()
-        graph.replay()  # a capture computes nothing
+        graph.replay()  # capturing alone computes nothing
         return metrics, graph.replay
 
     return capture

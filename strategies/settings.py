@@ -1,5 +1,5 @@
-"""Which setting an error is about: an ingredient names its parameter, and who builds or calls it
-puts the path before."""
+"""Names the setting in an error: an ingredient names its parameter, and the code that builds or
+calls it prepends the path."""
 
 import re
 from collections.abc import Iterator
@@ -9,10 +9,10 @@ PARAMETER = re.compile(r"[a-z]\w*(, [a-z]\w*)*: ")  # "weight: ", or "r, mu: "
 
 
 def located(path: str, message: str) -> str:
-    """The message with the path of the setting before it.
+    """The message with the path of the setting prepended.
 
-    At `losses.mine`, "weight: expected ..." is "losses.mine.weight: expected ..."; a message that
-    names no parameter follows a colon, and one that starts with the path stays as it is.
+    At `losses.mine`, "weight: expected ..." becomes "losses.mine.weight: expected ..."; a message
+    without a parameter follows a colon, and one that already starts with the path is unchanged.
     """
     if re.match(rf"{re.escape(path)}\b", message):
         return message
@@ -21,7 +21,7 @@ def located(path: str, message: str) -> str:
 
 @contextmanager
 def setting(path: str) -> Iterator[None]:
-    """Puts the path of a setting before what a ValueError says."""
+    """A context manager that prepends the path of a setting to the message of a ValueError."""
     try:
         yield
     except ValueError as error:

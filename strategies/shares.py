@@ -1,4 +1,4 @@
-"""A candidate's share of all that enters its node. GOLD-NAS, Bi et al. 2020, arXiv:2007.03331."""
+"""A candidate's share of its node's gates. GOLD-NAS, Bi et al. 2020, arXiv:2007.03331."""
 
 import torch
 from torch import Tensor
@@ -7,7 +7,7 @@ from search_spaces.space import Cell
 
 
 def real_candidates(cell: Cell) -> Tensor:
-    """(E, O) bool: where a candidate other than `none` stands."""
+    """(E, O) bool: whether there is a candidate other than `none`."""
     return torch.tensor(
         [
             [o < len(edge.candidates) and edge.candidates[o] != "none" for o in range(cell.width)]
@@ -17,7 +17,7 @@ def real_candidates(cell: Cell) -> Tensor:
 
 
 def same_target(cell: Cell) -> Tensor:
-    """(E, E): 1 where two edges lead into the same node, else 0."""
+    """(E, E): 1 if two edges lead into the same node, else 0."""
     targets = torch.tensor([edge.target for edge in cell.edges])
     return (targets[:, None] == targets).float()
 
@@ -28,5 +28,5 @@ def node_sums(values: Tensor, same: Tensor) -> Tensor:
 
 
 def shares(gates: Tensor, same: Tensor) -> Tensor:
-    """w_o / S (E, O) of gates (E, O), S their sum over the node; 0 where that is 0."""
+    """w_o / S (E, O) for gates (E, O), with S their sum over the node; 0 if S is 0."""
     return gates / node_sums(gates, same).clamp_min(torch.finfo(gates.dtype).tiny)

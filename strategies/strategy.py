@@ -1,4 +1,4 @@
-"""A strategy: alphas, betas, both optimisers, and the ingredients a YAML puts together."""
+"""A strategy: alphas, betas, both optimisers, and the ingredients that a YAML combines."""
 
 import math
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
@@ -31,40 +31,39 @@ from supernets import plain_layers
 from supernets.mixture import Active, GroupMixture, Mixture, everything_active
 from supernets.network import Network
 
-Logits = Callable[[Tensor, Mixture], Tensor]  # a supernet, or one with other weights
+Logits = Callable[[Tensor, Mixture], Tensor]  # a supernet, possibly with other weights
 MakeOptimizer = Callable[..., torch.optim.Optimizer]
 
 
 class Strategy:
-    """Drives one supernet: relaxes alphas to gates, updates weights and alphas, reads the
+    """Drives one supernet: relaxes alphas to gates, updates weights and alphas, discretises the
     architecture.
 
-    The arguments are the ingredients (`strategies.contracts`), or None where a method has none of a
-    kind.
+    The arguments are ingredients (`strategies.contracts`), or None if a method has none of a kind.
 
     Args:
-        mixed_op: constructor of what stands on an edge of the supernet; `supernet(space,
+        mixed_op: constructor of the module on an edge of the supernet; `supernet(space,
             strategy.mixed_op)`.
         alpha_optimizer, weight_optimizer: `parameters -> torch optimiser`.
-        min_lr: where the cosine schedule of the weights' learning rate ends.
-        lr_batch: the batch size that the weights' learning rate and `min_lr` are meant for: with
-            others they change in proportion. None: they are meant for any.
-        alpha_lr_scale: multiplies the learning rate of the alphas' optimiser, whichever it is. The
-            papers' rates are made for some 20,000 alpha steps; in a search of a few hundred alphas
+        min_lr: final value of the cosine schedule of the weights' learning rate.
+        lr_batch: the batch size for which the weights' learning rate and `min_lr` are tuned; for
+            other sizes they are scaled linearly. None: no scaling.
+        alpha_lr_scale: factor on the learning rate of the alpha optimiser, of any class. The
+            papers' rates suit some 20,000 alpha steps; in a search of a few hundred steps, alphas
             would hardly move.
-        clip: largest norm of the weights' gradient; None for no limit.
+        clip: largest norm of the weight gradient; None for no limit.
         alpha_init: standard deviation of the initial alphas and betas.
-        warmup: share of the epochs in which alphas and betas stand still.
+        warmup: share of the epochs in which alphas and betas are not updated.
 
     Raises:
         ValueError: a warm-up outside [0, 1), a negative learning rate or clip, a scale or a batch
-            size that is not positive, an ingredient that is not of its kind.
+            size that is not positive, or an ingredient of the wrong kind.
     """
 
-    searches = True  # whether epochs are spent on a supernet at all
+    searches = True  # whether a supernet is trained at all
     micro_batches = 1  # parts in which a batch is computed
     gradients: Gradients = staticmethod(eagerly)  # how a pass and its gradients are computed
-    structure = 0  # counts the changes of what is alive
+    structure = 0  # counts the changes of `alive`
 
     def __init__(
         self,
@@ -104,7 +103,7 @@ class Strategy:
     # -------------------------------------------------------------------------------------
 
     def _check_kinds(self) -> None:
-        """Raises ValueError for an ingredient that is not of its kind."""
+        """Raises ValueError for an ingredient of the wrong kind."""
         check_kind("relaxation", self.relaxation, Relaxation)
         check_kind("update", self.update, Update)
         for name, part, kind in (
@@ -122,7 +121,7 @@ class Strategy:
             )
 
     def _make_logits(self, alpha_init: float) -> None:
-        """Draws alphas (E, O) and betas (E,) of each group; padding of a row is not alive."""
+        """Draws the alphas (E, O) and betas (E,) of each group; padding of a row is not alive."""
 
         def logits(*shape: int) -> nn.Parameter:
             return nn.Parameter(alpha_init * torch.randn(shape))
@@ -142,7 +141,8 @@ class Strategy:
         }
 
     def setup(self, net: Network, device: torch.device) -> None:
-        """Moves to the supernet's device, makes optimisers. Raises ValueError for a bad pair."""
+        """Moves to the supernet's device, creates optimisers. Raises ValueError if net does not
+        fit."""
         for tensors in (self.alphas, self.betas):
             for name, tensor in tensors.items():
                 tensors[name] = nn.Parameter(tensor.detach().to(device))
@@ -166,11 +166,11 @@ class Strategy:
                 part.setup(net, self)
 
     def ingredients(self) -> Iterator[Ingredient]:
-        """Everything that takes part in the life cycle, in a fixed order."""
+        """All ingredients with life-cycle hooks, in a fixed order."""
         yield from self._named_ingredients().values()
 
     def _named_ingredients(self) -> dict[str, Ingredient]:
-        """The same, by their settings: `update`, `losses.mine`."""
+        """The same, keyed by setting: `update`, `losses.mine`."""
         parts = {
             "relaxation": self.relaxation,
             "edge_normalisation": self.edge_normalisation,
@@ -191,7 +191,7 @@ class Strategy:
     # -----------------------------------------------------------------------------------------
 
     def mixture(self, *, noise: bool = True) -> Mixture:
-        """Relaxes every group: gates, factors per edge, and what runs. Measured without noise."""
+        """Relaxes every group: gates, edge factors, active candidates. Measure without noise."""
         self.relaxation.train(noise)
         groups = {}
         for name, cell in self.space.groups.items():
@@ -208,7 +208,7 @@ class Strategy:
     def loss(self, net: Logits, batch: Batch, role: str = "train") -> tuple[Tensor, Tensor]:
         """Cross-entropy plus the terms of `losses`, and the logits (B, classes).
 
-        `role` is that of the batch, train or val; a term takes part in its `roles` only.
+        `role` is that of the batch, train or val; a term is added only for its `roles`.
         """
         x, y = batch
         mixture = self.mixture()
@@ -220,12 +220,11 @@ class Strategy:
         return loss, logits
 
     def constants(self) -> Hashable | None:
-        """All that a pass reads but tensors that are changed in place: while it stays equal, a pass
-        is the same operations on the same tensors.
+        """All that a pass reads except tensors that are changed in place: while this value is
+        equal, a pass consists of the same operations on the same tensors.
 
-        None where that is not known: gates that are drawn, batches computed in parts or cells
-        twice, and an ingredient or an operation from outside of a class that does not say by a
-        method of this name.
+        None if that is unknown: for sampled gates, micro-batches or recomputed cells, and for an
+        ingredient or a user-defined operation whose class has no method of this name.
         """
         twice = getattr(self.net, "checkpoint_cells", False)
         if self.relaxation.samples or self.micro_batches > 1 or twice:
@@ -239,11 +238,11 @@ class Strategy:
     # ---------------------------------------------------------------------------------------
 
     def alphas_move(self, epoch: int, epochs: float) -> bool:
-        """Whether alphas move in this epoch (from 0) of so many."""
+        """Whether alphas are updated in this epoch (from 0, of `epochs`)."""
         return epoch >= round(self.warmup * epochs)
 
     def for_batches(self, size: int) -> None:
-        """Sets the weights' learning rates for batches of this size, once, before a search."""
+        """Scales the weights' learning rates for this batch size; called once before a search."""
         scale = 1.0 if self.lr_batch is None else size / self.lr_batch
         self.min_lr *= scale
         self.weight_lr = [lr * scale for lr in self.weight_lr]
@@ -251,8 +250,8 @@ class Strategy:
             group["lr"] = lr
 
     def epoch_start(self, epoch: int, epochs: float) -> None:
-        """Sets the cosine learning rate of this epoch (from 0) of so many, and tells it the
-        ingredients."""
+        """Sets the cosine learning rate of this epoch (from 0, of `epochs`) and calls the
+        ingredients' hooks."""
         cosine = (1 + math.cos(math.pi * epoch / epochs)) / 2
         for group, lr in zip(self.weight_optimizer.param_groups, self.weight_lr, strict=True):
             group["lr"] = self.min_lr + (lr - self.min_lr) * cosine
@@ -262,7 +261,7 @@ class Strategy:
     def step(
         self, net: Network, train: Batch, val: Batch | None, *, progress: float, move_alphas: bool
     ) -> dict[str, Tensor]:
-        """One update of alphas (unless still) and weights; returns 0-dim tensors to log."""
+        """One update of alphas (if they move) and weights; returns 0-dim tensors to log."""
         for ingredient in self.ingredients():
             ingredient.before_step(progress)
         metrics = self.update.step(self, net, train, val, move_alphas=move_alphas)
@@ -271,7 +270,7 @@ class Strategy:
         return metrics
 
     def epoch_end(self, net: Network, loaders: Any, progress: float) -> bool:
-        """Lets ingredients act on a finished epoch; True asks the search to stop here."""
+        """Calls the ingredients' hooks after an epoch; returns True if the search should stop."""
         verdicts = []
         for name, part in self._named_ingredients().items():
             with setting(f"strategy.{name}"):
@@ -279,11 +278,11 @@ class Strategy:
         return any(verdict is True for verdict in verdicts)
 
     def keep(self, found: Architecture, *, last: bool) -> list[Architecture]:
-        """Architectures worth keeping on the way, after an epoch that ended with `found`."""
+        """Architectures worth keeping after an epoch that ended with `found`."""
         return [kept for part in self.ingredients() for kept in part.keep(found, last=last)]
 
     def prune(self, alive: Mapping[str, Tensor]) -> None:
-        """Switches candidates off for good: the only place where structure changes."""
+        """Switches candidates off permanently: the only place where structure changes."""
         self.alive = {name: self.alive[name] & alive[name] for name in self.alive}
         self._refresh_active()
 
@@ -298,7 +297,7 @@ class Strategy:
 
     @torch.no_grad()
     def gates(self) -> dict[str, Tensor]:
-        """Group -> gates (E, O) as the discretisation reads them: no noise, times the factors."""
+        """Group -> gates (E, O) for discretisation: without noise, times the edge factors."""
         found = {}
         for name, cell in self.space.groups.items():
             gates, _ = self.relaxation.expected(self.alphas[name], self.alive[name])
@@ -309,9 +308,9 @@ class Strategy:
         return found
 
     def architecture(self, **meta: Any) -> Architecture:
-        """Discretises the present gates. Raises ValueError where pruning left nothing to read.
+        """Discretises the current gates. Raises ValueError if pruning left nothing to keep.
 
-        Where the rule lets `none` cut a cell off, the best connected one is read in its place, and
+        If `none` disconnects a cell, the best connected cell is taken instead, and
         `meta["reconnected"]` names its group.
         """
         choices, again = {}, []
@@ -319,7 +318,7 @@ class Strategy:
             self.space.groups.items(), self.gates().values(), strict=True
         ):
             alive = self.alive[name].cpu()
-            with setting("strategy.pruning"):  # which left too little
+            with setting("strategy.pruning"):  # pruning left too few candidates
                 choices[name] = self.discretisation(cell, gates, alive)
                 if not reachable(cell, choices[name]):
                     choices[name] = connected(cell, gates, alive)
@@ -329,7 +328,7 @@ class Strategy:
         )
 
     def structures(self) -> dict[str, Structure | None]:
-        """Per group what the discretisation decides; None where it does not choose by gates."""
+        """The structure of each group under the discretisation rule; None if it ignores gates."""
         cells = self.space.groups
         with setting("strategy.pruning"):
             return {n: Structure.of_rule(self.discretisation, cell) for n, cell in cells.items()}
@@ -337,9 +336,9 @@ class Strategy:
     def within(
         self, costs: Sequence[Tables], limits: Sequence[float], **meta: Any
     ) -> Architecture | None:
-        """The architecture of the largest sum of log gates whose costs keep to their limits.
+        """The architecture with the largest sum of log gates whose costs are within the limits.
 
-        costs: group -> (E, O) each. None where there is none, or the rule does not choose by gates.
+        costs: group -> (E, O) each. None if there is none, or if the rule ignores gates.
         """
         known = {name: found for name, found in self.structures().items() if found is not None}
         if len(known) < len(self.alive):
@@ -365,7 +364,7 @@ class Strategy:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """The inverse of `state_dict`, after `setup`. Raises ValueError for what does not fit."""
+        """The inverse of `state_dict`, after `setup`. Raises ValueError if it does not fit."""
         named = self.named_arch_parameters()
         for name, value in state["alive"].items():
             if value.dtype != torch.bool or value.shape != self.alive[name].shape:
@@ -386,7 +385,7 @@ class Strategy:
             part.load_state_dict(saved)
 
     def _states(self) -> list[tuple[Ingredient, dict[str, Any]]]:
-        """The ingredients that have a state, each with it; `{}` of a module without buffers too."""
+        """The ingredients with a state, and their states; `{}` for a module without buffers."""
         states = [(part, part.state_dict()) for part in self.ingredients()]
         return [(part, state) for part, state in states if state is not None]
 
@@ -394,7 +393,7 @@ class Strategy:
 def _check_numbers(
     warmup: float, min_lr: float, clip: float | None, alpha_lr_scale: float, lr_batch: int | None
 ) -> None:
-    """Raises ValueError, which names the setting, for a number out of its range."""
+    """Raises ValueError, which names the setting, for a number out of range."""
     if not 0 <= warmup < 1:
         raise ValueError(
             f"strategy.warmup: expected a share of the epochs in [0, 1), found {warmup}; "
@@ -415,7 +414,7 @@ def _check_numbers(
 
 
 def _check_optimizers(**makers: MakeOptimizer) -> None:
-    """Raises ValueError, which names the setting, where an optimiser refuses its own settings."""
+    """Raises ValueError, which names the setting, if an optimiser rejects its settings."""
     for name, make in makers.items():
         try:
             make([nn.Parameter(torch.zeros(1))])

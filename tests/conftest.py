@@ -24,8 +24,8 @@ from search_spaces.nasbench201 import CANDIDATES as NASBENCH201
 from search_spaces.nasbench201 import nasbench201
 from search_spaces.space import Space
 
-# The same examples every time, so that a result can be repeated; others, and more of them, with
-# --hypothesis-profile=explore.
+# The same examples on every run, for reproducibility; --hypothesis-profile=explore draws others,
+# and more of them.
 settings.register_profile("repeatable", derandomize=True, max_examples=100)
 settings.register_profile("explore", max_examples=1000)
 settings.load_profile("repeatable")
@@ -42,7 +42,7 @@ def parsed(text: str) -> Any:
 
 
 def load(file: str | Path | IO[Any]) -> Any:
-    """`OmegaConf.load`, which parses a text once: a quarter of what it takes to compose."""
+    """`OmegaConf.load` with a cache of parsed texts, as parsing takes a quarter of composing."""
     if not isinstance(file, str | Path):
         found = parsed(file.read())
         if isinstance(found, dict):
@@ -55,7 +55,7 @@ OmegaConf.load = staticmethod(load)
 
 
 def pytest_collection_finish() -> None:
-    """What was imported is left out of garbage collections: half of a quick test's time."""
+    """Excludes imported objects from garbage collection, which took half of a quick test's time."""
     gc.collect()
     gc.freeze()
     gc.enable()
@@ -103,13 +103,13 @@ class Said(NamedTuple):
 
 @pytest.fixture
 def archsmith(monkeypatch, capfd, tmp_path: Path) -> Callable[..., Said]:
-    """`archsmith(*overrides)` runs `python run.py ...` here, in an empty folder."""
+    """`archsmith(*overrides)` runs `python run.py ...` in this process, in an empty folder."""
     monkeypatch.chdir(tmp_path)
 
     def call(*overrides: str) -> Said:
         GlobalHydra.instance().clear()
         run.composed.clear()
-        if "-m" not in overrides:  # no run has a mode: Hydra composes a configuration to see it
+        if "-m" not in overrides:  # saves a composition: no run sets a mode
             monkeypatch.setattr(Hydra, "get_mode", lambda *_, **__: None)
         monkeypatch.setattr(sys, "argv", [RUN, *overrides])
         code = 0
@@ -123,7 +123,7 @@ def archsmith(monkeypatch, capfd, tmp_path: Path) -> Callable[..., Said]:
 
 
 def pytest_terminal_summary(terminalreporter) -> None:
-    """Counts the cases of docs/reliability.md that were tried, by the numbers in tests' names."""
+    """Counts the tested cases of docs/reliability.md, by the numbers in test names."""
     outcomes = [
         (number, report.passed)
         for report in (

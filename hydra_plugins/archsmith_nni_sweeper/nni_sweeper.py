@@ -1,6 +1,6 @@
-"""`hydra/sweeper=nni`: a sweep whose next runs one of NNI's tuners proposes.
+"""`hydra/sweeper=nni`: a sweep whose runs are proposed by one of NNI's tuners.
 
-Hydra imports this file for every command of the environment: it must stay light, and must not fail.
+Hydra imports this file for every command in the environment: it must import fast and never fail.
 """
 
 from dataclasses import dataclass, field
@@ -18,15 +18,15 @@ class NNISweeperConf:
 
     _target_: str = "hydra_plugins.archsmith_nni_sweeper.nni_sweeper.NNISweeper"
     tuner: str = "tpe"  # tpe, evolution, random, grid
-    direction: str = "maximize"  # maximize, minimize: what `run.py` returns, an accuracy
+    direction: str = "maximize"  # maximize, minimize: the accuracy that `run.py` returns
     n_trials: int = 20
-    n_jobs: int = 1  # proposed at once, and run by the launcher
-    seed: int | None = 0  # of tpe and random; the others cannot be seeded
+    n_jobs: int = 1  # proposed at once, then run by the launcher
+    seed: int | None = 0  # for tpe and random; the others cannot be seeded
     tuner_args: dict[str, Any] = field(default_factory=dict)
 
 
 class NNISweeper(Sweeper):
-    """Proposes, runs in batches, tells the tuner what came out; see `tuning.optimise`."""
+    """Proposes runs, launches them in batches and reports to the tuner; see `tuning.optimise`."""
 
     def __init__(
         self,

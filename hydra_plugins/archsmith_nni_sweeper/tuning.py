@@ -1,4 +1,4 @@
-"""What the sweeper does: the search space from overrides, and the loop around an NNI tuner."""
+"""The sweeper's work: the search space from overrides, and the loop around an NNI tuner."""
 
 import logging
 import math
@@ -21,12 +21,12 @@ RESULTS = "optimization_results.yaml"
 def optimise(sweeper: Any, arguments: Sequence[str]) -> None:
     """Runs `n_trials` jobs and writes `optimization_results.yaml` into the sweep's folder.
 
-    A job that fails, or returns no finite number, is told to the tuner as failed and listed.
+    A job that fails, or returns no finite number, is reported to the tuner as failed and logged.
 
     Raises:
-        ValueError: an unknown setting, a sweep that the tuner cannot draw from.
-        Interrupted: the sweep was asked to stop; the same command proposes the same again.
-        Exception: that of the first job, if all fail.
+        ValueError: an unknown setting, or a sweep that the tuner cannot sample.
+        Interrupted: the sweep was asked to stop; the same command makes the same proposals again.
+        Exception: the first job's, if all jobs fail.
     """
     parser = OverridesParser.create(config_loader=sweeper.hydra_context.config_loader)
     fixed, space = search_space(parser.parse_overrides(list(arguments)))
@@ -69,10 +69,10 @@ def optimise(sweeper: Any, arguments: Sequence[str]) -> None:
 
 
 def search_space(overrides: Sequence[Override]) -> tuple[list[str], dict[str, Any]]:
-    """Fixed overrides, and NNI's description of the others.
+    """The fixed overrides, and NNI's description of the swept ones.
 
     `a,b`, `choice(...)` and `range(...)` are choices, `interval(a, b)` is uniform, and
-    `tag(log, interval(a, b))` uniform in the logarithm.
+    `tag(log, interval(a, b))` is log-uniform.
     """
     fixed, space = [], {}
     for override in overrides:
@@ -97,13 +97,13 @@ def search_space(overrides: Sequence[Override]) -> tuple[list[str], dict[str, An
 
 
 def overrides_of(parameters: dict[str, Any]) -> list[str]:
-    """A proposal as command-line overrides; NNI's numpy numbers become plain ones."""
+    """A proposal as command-line overrides; numpy numbers are converted to Python's."""
     plain = {k: v.item() if hasattr(v, "item") else v for k, v in parameters.items()}
     return [f"{key}={value}" for key, value in plain.items()]
 
 
 def value_of(result: JobReturn) -> float | None:
-    """What a job returned, None if it failed or is no finite number."""
+    """The value that a job returned; None if it failed or the value is not a finite number."""
     if result.status != JobStatus.COMPLETED or result.return_value is None:
         return None
     value = float(result.return_value)
@@ -120,12 +120,12 @@ def make_tuner(name: str, direction: str, seed: int | None, more: dict[str, Any]
         raise ValueError(f"hydra.sweeper.tuner: unknown '{name}'; known: {', '.join(TUNERS)}")
     try:
         import nni.runtime.log
-    except Exception as error:  # whatever is broken there is not the search's
+    except Exception as error:  # a broken NNI is not an error of the search
         raise ValueError(
             f"hydra/sweeper=nni: NNI cannot be imported ({type(error).__name__}: {error}); "
             "pip install nni==3.0, or leave the sweeper out"
         ) from error
-    nni.runtime.log.silence_stdout()  # otherwise every line comes twice
+    nni.runtime.log.silence_stdout()  # otherwise every line is printed twice
     if name == "tpe":
         from nni.algorithms.hpo.tpe_tuner import TpeTuner
 

@@ -1,7 +1,7 @@
-"""The best architecture whose costs stay within limits: an integer linear programme, exact.
+"""The best architecture within cost limits, found exactly by an integer linear programme.
 
-The score of an architecture is the sum of the log gates of what it keeps, so that without limits
-it is what the discretisation rule reads. The solver is HiGHS (Huangfu & Hall 2018,
+The score of an architecture is the sum of the log gates of its candidates, so without limits the
+result equals that of the discretisation rule. The solver is HiGHS (Huangfu & Hall 2018,
 doi:10.1007/s12532-017-0130-5), by `scipy.optimize.milp`.
 """
 
@@ -17,12 +17,12 @@ from strategies.discretisation.decisions import Structure, every_candidate
 Tables = Mapping[str, Tensor]  # group -> (E, O)
 Choices = dict[str, dict[str, tuple[str, ...]]]
 Column = tuple[str, int, int]  # group, edge, candidate
-Row = tuple[Mapping[int, float], float, float]  # column -> coefficient; the least and the most
-SLACK = 1e-9  # of a cost, relative to its limit
-TIE = 1e-7  # between scores, relative to the largest log gate: HiGHS tells no closer ones apart
-# HiGHS's tolerance is 1e-6 of any number in a programme.
-LIMIT, SCORE = 1e5, 1e3  # what a limit and the largest log gate are in it
-ROUNDING = 1e-5  # how far a rounded choice may be beyond a row
+Row = tuple[Mapping[int, float], float, float]  # column -> coefficient; lower and upper bound
+SLACK = 1e-9  # tolerance of a cost, relative to its limit
+TIE = 1e-7  # of scores, relative to the largest log gate: the resolution of HiGHS
+# HiGHS has an absolute tolerance of 1e-6, hence the scaling.
+LIMIT, SCORE = 1e5, 1e3  # scaled value of a limit and of the largest log gate
+ROUNDING = 1e-5  # allowed violation of a row after rounding
 
 
 def within(
@@ -33,11 +33,12 @@ def within(
     costs: Sequence[Tables],
     limits: Sequence[float],
 ) -> Choices | None:
-    """The choices of largest score, each sum of `costs` at most its limit; None where none is.
+    """The choices of largest score with each sum of `costs` within its limit; None if there are
+    none.
 
     gates, alive and each of costs: group -> (E, O); costs are not negative. The output of every
-    cell depends on its input. Of equal scores (closer than TIE) the lower edges and candidates
-    are taken, the same on every run.
+    cell depends on its input. Ties (closer than TIE) go to lower edges and candidates,
+    deterministically.
     """
     scores = {name: _log(table) for name, table in gates.items()}
     return _best(space.groups, structures, scores, alive, costs, limits)
@@ -53,13 +54,13 @@ def cheapest(space: Space, structures: Mapping[str, Structure], costs: Tables) -
 
 
 def connected(cell: Cell, gates: Tensor, alive: Tensor) -> dict[str, tuple[str, ...]]:
-    """The best cell whose output depends on its input: of largest sum of log gates, `none` counted.
+    """The best cell whose output depends on its input: the largest sum of log gates, with `none`.
 
-    gates (E, O), alive (E, O). For a rule that lets `none` win so many edges that nothing gets
-    through; an edge keeps one candidate, or none.
+    gates (E, O), alive (E, O). For rules under which `none` may win on so many edges that input and
+    output are disconnected; an edge keeps one candidate, or none.
 
     Raises:
-        ValueError: nothing alive leads from the input to the output.
+        ValueError: no path of alive candidates leads from the input to the output.
     """
     one = {"cell": Structure({}, drops=True)}
     found = _best({"cell": cell}, one, {"cell": _log(gates)}, {"cell": alive}, [], [])
@@ -83,10 +84,10 @@ def _best(
     costs: Sequence[Tables],
     limits: Sequence[float],
 ) -> Choices | None:
-    """The choices of largest score within the limits; None where there are none.
+    """The choices of largest score within the limits; None if there are none.
 
-    A column of the programme is 1 where its candidate is chosen. Of equal scores a second solve
-    takes the smallest sum of weights that are fixed and grow with the column.
+    A column of the programme is 1 if its candidate is chosen. A second solve breaks ties by the
+    smallest sum of fixed weights that grow with the column.
     """
     columns = [
         (name, e, o)
@@ -107,7 +108,7 @@ def _best(
         if 0 < most < np.inf:
             unit, whole = most / LIMIT, spent.astype(np.int64)
             if (spent == whole).all() and np.gcd.reduce(whole) > unit:
-                unit = float(np.gcd.reduce(whole))  # no sum lies between two multiples
+                unit = float(np.gcd.reduce(whole))  # all sums are multiples of it
                 most = unit * (most // unit + 0.5)
             rows.append((dict(enumerate(np.minimum(spent, most) / unit)), -np.inf, most / unit))
     score = values(scores)
@@ -129,9 +130,9 @@ def _best(
 def _structure(
     cells: Mapping[str, Cell], structures: Mapping[str, Structure], columns: Sequence[Column]
 ) -> list[Row]:
-    """What makes columns an architecture: candidates an edge, inputs a node, a connected output.
+    """Constraints for an architecture: candidates per edge, inputs per node, a connected output.
 
-    Connected: a flow of 1 gets from the inputs to the output over kept edges. The flows, one an
+    Connected: a flow of 1 reaches the output from the inputs over kept edges. The flows, one per
     edge, are the columns after `columns`.
     """
     rows: list[Row] = []
@@ -165,16 +166,16 @@ def _structure(
 
 
 def _solve(cost: np.ndarray, upper: np.ndarray, rows: Sequence[Row]) -> np.ndarray | None:
-    """The 0s and 1s of smallest cost, each at most its `upper`; None where no rows admit any.
+    """The binary vector of smallest cost, at most `upper`; None if the rows are infeasible.
 
-    cost (n,), upper (n,); columns of `rows` from n on are real numbers from 0 to 1, at no cost.
-    HiGHS takes 0.999999 for a whole number; a choice that breaks a row once it is rounded is
-    forbidden, and the programme solved again.
+    cost (n,), upper (n,); columns of `rows` from n on are real numbers from 0 to 1 without cost.
+    HiGHS accepts 0.999999 as an integer; a choice that violates a row after rounding is forbidden,
+    and the programme is solved again.
 
     Raises:
-        RuntimeError: HiGHS gave up.
+        RuntimeError: HiGHS found no solution.
     """
-    from scipy.optimize import Bounds, LinearConstraint, milp  # imports for a second
+    from scipy.optimize import Bounds, LinearConstraint, milp  # the import takes a second
     from scipy.sparse import csr_array
 
     n = len(cost)

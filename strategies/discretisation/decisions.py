@@ -1,7 +1,7 @@
 """What a discretisation rule decides.
 
-A rule is asked, not known: it says by its answers whether it keeps so many edges into a node, or
-one candidate on every edge.
+Rules are opaque functions: calling one with test gates shows whether it keeps a number of edges per
+node, or one candidate on every edge.
 """
 
 from collections.abc import Mapping
@@ -17,23 +17,24 @@ from strategies.shares import real_candidates
 
 @dataclass(frozen=True)
 class Structure:
-    """How many edges each node of a cell keeps; `drops` says that `none` may be chosen instead."""
+    """How many edges each node of a cell keeps; `drops` means that `none` may be chosen instead."""
 
     keep: Mapping[int, int]
     drops: bool
 
     @classmethod
     def of_space(cls, cell: Cell) -> "Structure":
-        """That of the cell's own definition."""
+        """The structure given by the cell's definition."""
         into = {node: len(cell.incoming(node)) for node in cell.targets}
         most = cell.keep or max(into.values())
         return cls({node: min(most, count) for node, count in into.items()}, cell.keep is None)
 
     @classmethod
     def of_rule(cls, rule: DiscretisationRule, cell: Cell) -> "Structure | None":
-        """That of a rule; None for one that keeps several candidates an edge, whatever gates say.
+        """The structure of a rule; None if it keeps several candidates per edge, regardless of
+        gates.
 
-        The rule is asked twice: without `none`, and with `none` ahead of all others.
+        The rule is called twice: without `none`, and with `none` as the largest gate.
         """
         real = real_candidates(cell)
         gates = torch.where(real, 0.5, 1.0)
@@ -47,7 +48,7 @@ class Structure:
 
 
 def every_candidate(cell: Cell) -> Tensor:
-    """(E, O) bool: where a candidate stands, `none` included."""
+    """(E, O) bool: whether there is a candidate, `none` included."""
     return torch.tensor(
         [[o < len(edge.candidates) for o in range(cell.width)] for edge in cell.edges]
     )

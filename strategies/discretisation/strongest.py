@@ -6,24 +6,25 @@ from search_spaces.space import Cell
 
 
 def strongest(cell: Cell, gates: Tensor, alive: Tensor) -> dict[str, tuple[str, ...]]:
-    """The rule of the space: `top_edges` where `keep` is a number, else `best_candidates`."""
+    """The rule of the space: `top_edges` if the cell has a `keep`, else `best_candidates`."""
     if cell.keep is None:
         return best_candidates(cell, gates, alive)
     return top_edges(cell, gates, alive)
 
 
 def top_edges(cell: Cell, gates: Tensor, alive: Tensor) -> dict[str, tuple[str, ...]]:
-    """Per node the `cell.keep` edges of largest strength; an edge's strength is its largest gate
-    but `none`.
+    """Per node the `cell.keep` strongest edges; the strength of an edge is its largest gate except
+    `none`.
 
-    gates (E, O), not renormalised without `none`, times the edge factors where there are any;
-    alive (E, O).
-    Ties go to the lower source, then the lower candidate. Edges come node by node, strongest first.
+    gates (E, O), not renormalised without `none`, times the edge factors if there are any; alive
+    (E, O).
+    Ties go to the lower source, then the lower candidate. Edges are returned node by node,
+    strongest first.
     Source: Liu et al. 2019, arXiv:1806.09055, section 2.4; with factors Xu et al. 2020,
         arXiv:1907.05737.
 
     Raises:
-        ValueError: nothing alive leads into a node.
+        ValueError: no alive candidate leads into a node.
     """
     assert cell.keep is not None
     kept: dict[str, tuple[str, ...]] = {}
@@ -39,13 +40,13 @@ def top_edges(cell: Cell, gates: Tensor, alive: Tensor) -> dict[str, tuple[str, 
             raise ValueError(
                 f"no candidate into node {node} is left; prune less, or widen space.candidates"
             )
-        best.sort(key=lambda item: -item[0])  # stable: ties stay in the order of sources
+        best.sort(key=lambda item: -item[0])  # stable: ties keep the order of sources
         kept |= {cell.edges[e].name: (name,) for _, e, name in best[: cell.keep]}
     return kept
 
 
 def best_candidates(cell: Cell, gates: Tensor, alive: Tensor) -> dict[str, tuple[str, ...]]:
-    """On every edge the candidate of the largest gate; where that is `none` the edge is dropped.
+    """The candidate with the largest gate on every edge; if that is `none`, the edge is dropped.
 
     Source: Dong & Yang 2020, arXiv:2001.00326, public code.
     """

@@ -7,14 +7,15 @@ from strategies.discretisation.strongest import best_candidates
 
 
 def survivors(cell: Cell, gates: Tensor, alive: Tensor) -> dict[str, tuple[str, ...]]:
-    """Per edge the alive candidates but `none`, in the order of the space; gates do not matter.
+    """The alive candidates of each edge except `none`, in the order of the space; gates are
+    ignored.
 
     gates (E, O), alive (E, O). A node may have any number of inputs, an edge several candidates.
-    A space with one candidate on every edge (`cell.keep` is None) gets the survivor of the largest
-    gate; there an edge, or a node, on which nothing survives is dropped.
+    In a space with one candidate on every edge (`cell.keep` is None) the survivor with the largest
+    gate is kept, and edges or nodes without a survivor are dropped.
 
     Raises:
-        ValueError: nothing alive leads into a node.
+        ValueError: no alive candidate leads into a node.
     """
     if cell.keep is None:
         return best_candidates(cell, gates, alive)

@@ -19,7 +19,7 @@ class EdgeSoftmax(EdgeNormalisation):
     def forward(self, beta: Tensor, cell: Cell, alive: Tensor) -> Tensor:
         """beta (E,), alive edges (E,) -> factors (E,); a dead edge gets exactly 0."""
         place = cell, beta.device
-        if place not in self._into:  # a copy from the host would stop the device in every pass
+        if place not in self._into:  # cached: a copy from the host would synchronise in every pass
             into = torch.tensor([[edge.target == i for edge in cell.edges] for i in cell.targets])
             self._into[place] = into.to(beta.device)
         into = self._into[place] & alive  # (nodes, E)

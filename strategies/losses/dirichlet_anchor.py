@@ -1,6 +1,7 @@
 """Keeps Dirichlet concentrations near their anchor, the uniform Dirichlet(1, ..., 1). DrNAS.
 
-Source: Chen et al. 2021, arXiv:2006.10355, section 2.2: lambda d(c, 1) beside the validation loss.
+Source: Chen et al. 2021, arXiv:2006.10355, section 2.2: lambda d(c, 1) is added to the validation
+loss.
 """
 
 from typing import TYPE_CHECKING
@@ -20,16 +21,16 @@ if TYPE_CHECKING:
 class DirichletAnchor(LossTerm):
     """weight * sum over all edges of a distance between Dirichlet(c) and Dirichlet(1).
 
-    It holds the sample variance: concentrations that grow without limit would switch exploration
-    off, small ones would make it a coin toss.
+    It keeps the sample variance in range: unbounded concentrations would stop exploration, and very
+    small ones would make it arbitrary.
 
     Args:
         weight: lambda.
-        distance: `l2` is sum_o alphas_o^2 / 2, the same as the Adam weight decay by which the
-            public code has it (alphas 0 are concentrations 1); `kl` is KL(Dir(c) || Dir(1)).
+        distance: `l2` is sum_o alphas_o^2 / 2, equal to the Adam weight decay of the public code
+            (alphas of 0 are concentrations of 1); `kl` is KL(Dir(c) || Dir(1)).
 
     Raises:
-        ValueError: an unknown distance, a negative weight, or a relaxation that is no Dirichlet.
+        ValueError: an unknown distance, a negative weight, or a relaxation other than Dirichlet.
     """
 
     def __init__(self, weight: float, distance: str):
@@ -58,7 +59,7 @@ class DirichletAnchor(LossTerm):
 
 
 def l2(alphas: Tensor, alive: Tensor) -> Tensor:
-    """Half the squared length of each edge's alive logits, (E,)."""
+    """Half the squared norm of each edge's alive logits, (E,)."""
     return torch.where(alive, alphas, 0.0).square().sum(1) / 2
 
 

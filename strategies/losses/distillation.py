@@ -1,4 +1,4 @@
-"""What teachers say together, and how far a student is from it."""
+"""The vote of several teachers, and the distillation loss of a student."""
 
 from collections.abc import Callable
 
@@ -8,12 +8,12 @@ from torch import Tensor
 
 
 def soft_vote(probabilities: Tensor) -> Tensor:
-    """The teachers' (K, B, classes) mean: (B, classes)."""
+    """The mean of the teachers' probabilities: (K, B, classes) -> (B, classes)."""
     return probabilities.mean(0)
 
 
 def hard_vote(probabilities: Tensor) -> Tensor:
-    """The class that most of the (K, B, classes) name, one-hot (B, classes); the mean in a tie."""
+    """The majority class of (K, B, classes) as one-hot (B, classes); the mean in a tie."""
     votes = F.one_hot(probabilities.argmax(2), probabilities.size(2)).sum(0)  # (B, classes)
     winners = votes == votes.amax(1, keepdim=True)
     tied = winners.sum(1, keepdim=True) > 1
@@ -24,7 +24,7 @@ VOTES: dict[str, Callable[[Tensor], Tensor]] = {"soft": soft_vote, "hard": hard_
 
 
 def softened(logits: Tensor, temperature: float) -> Tensor:
-    """softmax(logits / T) over the last dimension, in single precision at least."""
+    """softmax(logits / T) over the last dimension, at least in single precision."""
     return _log_softened(logits, temperature).exp()
 
 

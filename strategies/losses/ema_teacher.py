@@ -17,11 +17,12 @@ if TYPE_CHECKING:
 
 
 class EMATeacher(LossTerm):
-    """weight * T^2 KL(q || softmax(z / T)) on training images, q the average supernet's answer.
+    """weight * T^2 KL(q || softmax(z / T)) on training images, where q is the prediction of the
+    averaged supernet.
 
-    The average w' <- decay w' + (1 - decay) w is taken after every step; it answers with the
-    student's gates. Source: Tarvainen & Valpola 2017, arXiv:1703.01780; as a term beside the
-    cross-entropy (MESA): Du et al. 2022, arXiv:2205.14083.
+    The average w' <- decay w' + (1 - decay) w is updated after every step; it uses the student's
+    gates. Source: Tarvainen & Valpola 2017, arXiv:1703.01780; as a term added to the cross-entropy
+    (MESA): Du et al. 2022, arXiv:2205.14083.
 
     Raises:
         ValueError: a setting out of its range.

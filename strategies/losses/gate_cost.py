@@ -1,4 +1,4 @@
-"""What the gates cost, under a pressure that grows until pruning keeps pace. GOLD-NAS.
+"""The cost of the gates, weighted by a pressure that grows until pruning keeps pace. GOLD-NAS.
 
 Source: Bi et al. 2020, arXiv:2007.03331; formulas and numbers of the public code.
 """
@@ -23,14 +23,15 @@ if TYPE_CHECKING:
     from supernets.network import Network
 
 SMALLEST = torch.finfo(torch.float32).tiny
-LEAST = 0.1  # of the cross-entropy of guessing: below, the price no longer falls with the loss
+LEAST = 0.1  # relative to the cross-entropy of guessing: lower bound of CE in the term
 
 
 def resource(gates: Tensor, alive: Tensor, prices: Tensor, same: Tensor) -> Tensor:
-    """R = sum_o ln(1 + n w_o / S) price_o over alive candidates, 0-dim; all arguments (E, O).
+    """R = sum_o ln(1 + n w_o / S) price_o over alive candidates, 0-dim; arguments (E, O).
 
     S is the sum of the gates and n the number of alive candidates into a node (`same` (E, E) says
-    which edges share one). R depends on ratios alone; its descent makes weak candidates weaker.
+    which edges share one). R depends only on ratios of gates; descending it makes weak candidates
+    weaker.
     """
     n = node_sums(alive.to(gates.dtype), same)
     return torch.where(alive, torch.log1p(n * shares(gates, same)) * prices, 0.0).sum()
@@ -39,16 +40,17 @@ def resource(gates: Tensor, alive: Tensor, prices: Tensor, same: Tensor) -> Tens
 class GateCost(LossTerm):
     """lambda * CE * R / |R|; a candidate costs r + mu * F on each of its layers.
 
-    F is its multiply-accumulates. CE / |R| is a number, not differentiated, so that the term is
-    lambda times the cross-entropy (at least a tenth of that of guessing, so that what a solved
-    task does not need still goes), and its descent that of lambda * CE * log R. Not in the paper,
-    whose lambda R has no relation to the loss: what is right for one size of the space and one
-    loss is a hundred times too much for another.
+    F is its multiply-accumulates. CE / |R| is treated as a constant, so the term equals lambda
+    times the cross-entropy, and its gradient is that of lambda * CE * log R. CE is at least a tenth
+    of that of guessing, so that pruning continues on a solved task. Not in the paper, whose lambda
+    R is independent of the loss: a value that suits one space and loss is 100 times too large
+    elsewhere.
 
     Args:
-        start, factor, period, pace, ceiling: of lambda, see `Pressure`.
-        r, mu: price of a candidate, and of so many multiply-accumulates as `unit` says.
-        unit: of F; None is the mean candidate, so that sizes of the space do not matter.
+        start, factor, period, pace, ceiling: settings of lambda, see `Pressure`.
+        r, mu: price of a candidate, and of each `unit` of multiply-accumulates.
+        unit: unit of F; None takes the mean over candidates, so that the space's size does not
+            matter.
 
     Raises:
         ValueError: a setting out of its range.
@@ -94,7 +96,7 @@ class GateCost(LossTerm):
         return self.pressure.strength * unit * cost
 
     def cost(self, mixture: "Mixture") -> Tensor:
-        """R of these gates, 0-dim."""
+        """R for these gates, 0-dim."""
         total = torch.zeros_like(self.pressure.strength)
         for name, (gates, factors, _) in mixture.groups.items():
             alive = self.strategy.alive[name] & self.real[name]
@@ -118,7 +120,7 @@ class GateCost(LossTerm):
         return max(1, sum(int(table.sum()) for table in macs.values())) / candidates
 
     def _left(self) -> int:
-        """How many candidates are left, `none` and padding not counted."""
+        """The number of alive candidates, without `none` and padding."""
         alive = self.strategy.alive
         return sum(int((alive[name] & real).sum()) for name, real in self.real.items())
 

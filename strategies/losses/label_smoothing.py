@@ -1,4 +1,4 @@
-"""Label smoothing as a term of the loss: a control for every teacher that smooths labels."""
+"""Label smoothing as a loss term: a control for teachers, which also smooth labels."""
 
 from collections.abc import Hashable
 from typing import TYPE_CHECKING
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 class LabelSmoothing(LossTerm):
     """weight * CE(uniform, p), mean over the batch, on training images.
 
-    Beside the cross-entropy it has the same gradient as labels smoothed by weight / (1 + weight),
-    times 1 + weight. Source: Szegedy et al. 2016, arXiv:1512.00567, section 7.
+    Together with the cross-entropy, the gradient is 1 + weight times that of labels smoothed by
+    weight / (1 + weight). Source: Szegedy et al. 2016, arXiv:1512.00567, section 7.
 
     Raises:
         ValueError: a negative weight.

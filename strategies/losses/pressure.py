@@ -7,18 +7,18 @@ import torch
 
 
 class Pressure:
-    """lambda, as a 0-dim tensor `strength` that is filled in place.
+    """lambda, held in the 0-dim tensor `strength`, which is changed in place.
 
-    After an epoch that cut a fair number of candidates: delta <- lambda0, lambda <- lambda / c;
-    after any other: delta <- delta * c, lambda <- lambda + delta. It starts at lambda = 0 and delta
-    = lambda0. For an epoch that is a share s of the search, c = factor ** (s / period).
+    After an epoch that cut enough candidates: delta <- lambda0, lambda <- lambda / c; after any
+    other: delta <- delta * c, lambda <- lambda + delta. Initially lambda = 0 and delta = lambda0.
+    For an epoch that is a share s of the search, c = factor ** (s / period).
 
     Args:
         start: lambda0.
-        factor, period: delta grows by `factor` in each such share of the search.
-        pace: a fair number is this share of all candidates, in a whole search; at least 1 an epoch.
-        ceiling: lambda is never above it; None: no such bound. Not in the paper: without it lambda
-            grows past all measure in a search of few and therefore long epochs.
+        factor, period: delta grows by `factor` in each share `period` of the search.
+        pace: enough is this share of all candidates over a whole search; at least 1 per epoch.
+        ceiling: upper bound of lambda; None for no bound. Not in the paper: without it lambda
+            explodes in a search of few, long epochs.
 
     Raises:
         ValueError: a setting out of its range.
@@ -36,13 +36,13 @@ class Pressure:
         self.setup(0, torch.device("cpu"))
 
     def setup(self, candidates: int, device: torch.device) -> None:
-        """Starts a search over so many candidates."""
+        """Resets for a search over this many candidates."""
         self.candidates = self.left = candidates
         self.strength = torch.zeros((), device=device)
         self.delta, self.progress = self.start, 0.0
 
     def epoch_end(self, left: int, progress: float, *, rises: bool = True) -> None:
-        """Sets the new lambda where so many candidates are left; it stays if it never `rises`."""
+        """Updates lambda, given the number of candidates left; unchanged without `rises`."""
         cut, epoch = self.left - left, progress - self.progress
         self.left, self.progress = left, progress
         if not rises:
@@ -71,6 +71,6 @@ class Pressure:
 
 
 def require(holds: bool, name: str, expected: str, found: Any) -> None:
-    """Raises ValueError for a setting that is not as expected."""
+    """Raises ValueError unless `holds`, naming the setting, the expected and the found value."""
     if not holds:
         raise ValueError(f"{name}: expected {expected}, found {found!r}")

@@ -1,9 +1,9 @@
-"""Self-distillation: past supernets vote on what the present one should answer. SD-DARTS.
+"""Self-distillation: past supernets vote on the target of the current one. SD-DARTS.
 
 Source: Zhu et al. 2023, arXiv:2302.05629, abstract: the loss difference of two consecutive
-iterations falls, and with it the sharpness, when supernets of previous steps teach the present one,
-several of them by a vote on output probabilities. No public text or code at hand says more, so all
-formulas and settings are our choice; numbers are those of the nearest public relative, SAF (Du et
+iterations decreases, and with it the sharpness, when supernets of previous steps teach the current
+one, several of them by a vote on output probabilities. We found no other public text or code, so
+all formulas and settings are our choice; numbers are those of the closest public method, SAF (Du et
 al. 2022, arXiv:2205.14083, and its code).
 """
 
@@ -24,24 +24,25 @@ if TYPE_CHECKING:
 
 
 class SelfDistillation(LossTerm):
-    """weight(t) T^2 KL(q || p), where q is the vote of K past supernets, weights and gates alike.
+    """weight(t) T^2 KL(q || p), where q is the vote of K past supernets with their weights and
+    gates.
 
-    Teachers see the student's batch, with its batch-norm statistics; no gradient reaches them. The
-    term is zero until there are K of them. Memory: K * lag + 1 copies of the weights. Cost: K
-    forward passes a step, which makes it (6 + K) / 6 of a step of first-order DARTS.
+    Teachers see the student's batch, with its batch-norm statistics, and get no gradient. The term
+    is zero until there are K of them. Memory: K * lag + 1 copies of the weights. Cost: K forward
+    passes per step, which takes (6 + K) / 6 of a first-order DARTS step.
 
     Args:
-        weight: of the term, at the end of the ramp; 0 is plain DARTS, bit for bit.
+        weight: weight at the end of the ramp; 0 is plain DARTS, bit for bit.
         temperature: T, of student and teachers.
-        ramp: shares of the epochs at which the weight starts to rise from 0, and is full.
+        ramp: shares of the epochs at which the weight starts to rise from 0 and is full.
         teachers: K.
         lag, unit: teachers are `lag`, 2 `lag`, ..., K `lag` steps or epochs old; with `epoch` they
             are the supernets as those epochs started.
-        vote: `soft` is the mean of probabilities, `hard` the class that most teachers name.
-        on_alphas: whether the val loss that alphas descend carries the term, too.
+        vote: `soft` is the mean of probabilities, `hard` the teachers' majority class.
+        on_alphas: whether the val loss of the alphas includes the term, too.
 
     Raises:
-        ValueError: a setting out of its range; a search too short for teachers of such an age.
+        ValueError: a setting is out of range, or the search is too short for teachers of this age.
     """
 
     def __init__(
@@ -70,7 +71,7 @@ class SelfDistillation(LossTerm):
         self.teachers = Teachers(teachers, lag, unit)
         self.strength = torch.tensor(0.0)  # weight(t)
         self.teaching = False
-        self._answers: list[tuple[Tensor, Tensor]] = []  # batches of this step, each with its q
+        self._answers: list[tuple[Tensor, Tensor]] = []  # this step's batches with their q
 
     def setup(self, net: nn.Module, strategy: "Strategy") -> None:
         self.net, self.device = net, next(net.parameters()).device
@@ -84,7 +85,7 @@ class SelfDistillation(LossTerm):
         return self.strength * distillation(logits, self.answer(batch[0]), self.temperature)
 
     def answer(self, x: Tensor) -> Tensor:
-        """q (B, classes), asked once a step: a virtual step and the real one have the same q."""
+        """q (B, classes), computed once per step: a virtual step and the real one share it."""
         for known, q in self._answers:
             if known is x:
                 return q

@@ -1,4 +1,4 @@
-"""A supernet as it was: copies of weights and mixture, asked again without a second module."""
+"""A past supernet: copies of weights and mixture, evaluated without a second module."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,9 +16,9 @@ Weights = Mapping[str, Tensor]
 
 
 class Snapshot(NamedTuple):
-    """Weights by name, and the gates they ran with: to ask again draws nothing, relaxes nothing.
+    """Weights by name, and the gates they ran with, so that evaluating it samples nothing.
 
-    Batch-norm buffers are not copied: a pass that uses the batch's statistics does not read them.
+    Batch-norm buffers are not copied: passes that use the batch's statistics do not read them.
     """
 
     weights: Weights
@@ -26,7 +26,7 @@ class Snapshot(NamedTuple):
 
     @torch.no_grad()
     def logits(self, net: nn.Module, x: Tensor) -> Tensor:
-        """What it answers to x (B, C, H, W): (B, classes). To be called within `lent(net)`."""
+        """x (B, C, H, W) -> logits (B, classes). To be called inside `lent(net)`."""
         return functional_call(net, dict(self.weights), (x, self.mixture))
 
     def state_dict(self) -> dict[str, Any]:
@@ -50,7 +50,7 @@ def copy_weights(net: nn.Module) -> Weights:
 
 
 def copy_mixture(mixture: Mixture) -> Mixture:
-    """Without its graph, on storage of its own: gates may be a view of what an optimiser moves."""
+    """A detached copy with its own storage, as gates may be a view of an optimised tensor."""
     groups = {}
     for name, (gates, factors, active) in mixture.groups.items():
         copied = None if factors is None else factors.detach().clone()
@@ -60,9 +60,10 @@ def copy_mixture(mixture: Mixture) -> Mixture:
 
 @contextmanager
 def lent(net: nn.Module) -> Iterator[None]:
-    """Batch norms use the batch, as in training, and record nothing; all else is in eval mode.
+    """A context manager: batch norms use batch statistics and record nothing; all else is in eval
+    mode.
 
-    So what is random in training, such as drop-path, is off, and the random stream stands still.
+    Randomness of training, such as drop-path, is off, and the random generators do not advance.
     """
     modes = [(module, module.training) for module in net.modules()]
     for module, training in modes:

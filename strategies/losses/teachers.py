@@ -1,4 +1,4 @@
-"""Which past supernets teach: a memory of the last ones, by steps or by epochs."""
+"""The past supernets that teach, stored by steps or by epochs."""
 
 from collections import deque
 from collections.abc import Mapping
@@ -12,35 +12,35 @@ from supernets.mixture import Mixture
 
 
 class Teachers:
-    """The `count` supernets as they were `lag`, 2 `lag`, ..., `count` `lag` periods ago.
+    """The supernets of `lag`, 2 `lag`, ..., `count` `lag` periods ago.
 
-    A period is a step or an epoch (`unit`). The supernet at its start is copied before its first
-    weight step, and joins the past only when the period is over: the present never teaches itself,
-    for a teacher of lag zero says what the student says, and the loss would be zero.
+    A period is a step or an epoch (`unit`). The supernet is copied before the first weight step of
+    a period and becomes a teacher only after the period: a teacher of lag zero would equal the
+    student, and the loss would be zero.
 
-    Memory: `count` * `lag` + 1 copies of the weights on their device, 7.7 MB each for the DARTS
+    Memory: `count` * `lag` + 1 copies of the weights on the device, 7.7 MB each for the DARTS
     supernet on CIFAR-10.
     """
 
     def __init__(self, count: int, lag: int, unit: str):
         self.count, self.lag, self.unit = count, lag, unit
-        self.past: deque[Snapshot] = deque(maxlen=count * lag)  # the oldest first
-        self.present: Snapshot | None = None  # the start of a period that is not over
+        self.past: deque[Snapshot] = deque(maxlen=count * lag)  # oldest first
+        self.present: Snapshot | None = None  # the copy of the unfinished period
         self._weights: Weights | None = None
         self._mixture: Mixture | None = None
 
     @property
     def complete(self) -> bool:
-        """Whether the oldest teacher's lag has passed."""
+        """Whether all teachers exist."""
         return len(self.past) == self.count * self.lag
 
     def before_step(self, net: nn.Module) -> None:
-        """Copies the weights that a period starts with."""
+        """Copies the weights at the start of a period."""
         if self.present is None:
             self._weights = copy_weights(net)
 
     def see(self, mixture: Mixture) -> None:
-        """Copies the mixture of a pass; the last one of the step, that of the weights, stays."""
+        """Copies the mixture of a pass; a step's last one, that of the weight step, is kept."""
         if self._weights is not None:
             self._mixture = copy_mixture(mixture)
 
@@ -53,7 +53,7 @@ class Teachers:
             self._end_period()
 
     def epoch_end(self, progress: float) -> None:
-        """Raises ValueError, after the first epoch, where the search ends before they teach."""
+        """Raises ValueError after the first epoch if the search is too short for the teachers."""
         if self.unit == "epoch":
             oldest, epochs = self.count * self.lag, round(1 / progress)
             if not self.past and oldest >= epochs:
@@ -70,9 +70,9 @@ class Teachers:
             self.present = None
 
     def logits(self, net: nn.Module, x: Tensor) -> Tensor:
-        """What they answer to x (B, C, H, W): (count, B, classes), the youngest first, no gradient.
+        """x (B, C, H, W) -> logits (count, B, classes) without gradient, youngest teacher first.
 
-        `net` lends its modules and stays as it is, buffers and modes included.
+        The modules of `net` are used and left unchanged, including buffers and modes.
         """
         chosen = [self.past[-self.lag * (j + 1)] for j in range(self.count)]
         with lent(net):

@@ -1,4 +1,4 @@
-"""Weights of dead candidates leave the weight optimiser, and so do their moments."""
+"""Removes the weights of dead candidates, and their moments, from the weight optimiser."""
 
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def release(net: "Network", strategy: "Strategy") -> None:
-    """Takes out what `strategy.alive` has switched off. The supernet keeps the weights."""
+    """Removes what is dead in `strategy.alive`. The supernet keeps the weights."""
     dead = {id(weight) for weight in dead_weights(net, strategy.alive)}
     optimizer = strategy.weight_optimizer
     for group in optimizer.param_groups:
@@ -26,7 +26,7 @@ def release(net: "Network", strategy: "Strategy") -> None:
 
 
 def dead_weights(net: "Network", alive: dict[str, Tensor]) -> list[Tensor]:
-    """The parameters of candidates that are not alive, of mixed ops that keep them apart."""
+    """The parameters of dead candidates, in mixed ops that hold candidates separately."""
     found: list[Tensor] = []
     for layer, group in zip(net.layers, net.groups, strict=True):
         if group is None or not isinstance(layer, CellModule):

@@ -1,6 +1,6 @@
-"""Cutting candidates of small share. GOLD-NAS, Bi et al. 2020, arXiv:2007.03331.
+"""Prunes candidates with a small share. GOLD-NAS, Bi et al. 2020, arXiv:2007.03331.
 
-The rule as intended: the public code only ever cuts edges from a cell's first input.
+This is the intended rule: the public code only ever cuts edges from a cell's first input.
 """
 
 from collections.abc import Mapping
@@ -32,12 +32,12 @@ def survive(
     most: int,
     at_once: int,
 ) -> dict[str, Tensor]:
-    """What is left alive: group -> (E, O) bool.
+    """The candidates that stay alive: group -> (E, O) bool.
 
-    The smallest share of all goes, again and again, at most `at_once` times: as long as it is <=
-    `minimum`, then up to `most` times while it is <= `maximum`. A share is a gate over the mean
-    alive gate into its node, taken anew after each cut; of equal ones the first goes. A node's last
-    candidate stays.
+    The smallest share is cut repeatedly, at most `at_once` times: as long as it is <= `minimum`,
+    then up to `most` times while it is <= `maximum`. A share is a gate divided by the mean alive
+    gate into its node, recomputed after each cut; in a tie the first is cut. A node's last
+    candidate is never cut.
     """
     left = {name: table.clone() for name, table in alive.items()}
     nodes = _nodes(cells, gates, alive)
@@ -61,7 +61,7 @@ def survive(
 
 
 def _nodes(cells: Cells, gates: Tables, alive: Tables) -> list[dict[Place, float]]:
-    """For each node of each group the gates of what is alive into it."""
+    """For each node of each group, the gates of the alive candidates into it."""
     return [
         {
             (name, e, o): float(gates[name][e, o])
@@ -74,23 +74,23 @@ def _nodes(cells: Cells, gates: Tables, alive: Tables) -> list[dict[Place, float
 
 
 class ShareThreshold(Pruning):
-    """Cuts candidates whose share of what enters their node is small, at the end of each epoch.
+    """At the end of each epoch, cuts candidates with a small share of their node's gates.
 
-    A share is a gate relative to the mean one into its node: 1 where all are equal, however many
-    they are. The public code's shares are of the sum, and its limits made for the ten candidates of
-    its largest node; relative to the mean they mean the same in every space.
+    A share is a gate relative to the node's mean gate: 1 if all are equal, whatever their number.
+    The public code divides by the sum, and its limits suit the ten candidates of its largest node;
+    relative to the mean they apply to every space.
 
-    `none` is dead from the start: under gates that do not compete it does nothing, and no node
-    shall be left with it alone. Weights of what is cut leave their optimiser. The search stops
-    where every node has one candidate left, or, if the space wants one on every edge, no edge more.
+    `none` is dead from the start: with gates that do not compete it has no effect, and no node may
+    be left with only `none`. Weights of cut candidates leave their optimiser. The search stops when
+    every node has one candidate left, or every edge at most one if the space keeps all edges.
 
     Args:
-        minimum: shares up to this go at once (eta_min, times 10).
-        maximum: above it none goes (eta_max, times 10).
-        most: of shares between, the smallest; in a whole search so many as this share of all
-            candidates, evenly over the epochs, at least 1 an epoch (n0).
-        gradual: of what is alive at most this share goes in one epoch, at least 1. Not in the
-            paper, whose epochs are many; a short search would cut all it has in one of them.
+        minimum: shares up to this are cut immediately (eta_min, times 10).
+        maximum: shares above this are never cut (eta_max, times 10).
+        most: of the shares between, the smallest are cut: in a whole search this share of all
+            candidates, evenly over the epochs, at least 1 per epoch (n0).
+        gradual: largest share of the alive candidates that is cut in one epoch, at least 1. Not in
+            the paper, which has many epochs; a short search could cut everything in one.
 
     Raises:
         ValueError: anything but 0 <= minimum <= maximum < 1, 0 <= most and 0 < gradual <= 1.
@@ -144,7 +144,7 @@ class ShareThreshold(Pruning):
 
 
 def _decided(cell: Cell, left: Tensor) -> bool:
-    """Whether nothing is left to choose between in a cell; left (E, O) bool."""
+    """Whether a cell has no choice left; left (E, O) bool."""
     if cell.keep is None:
         return int(left.sum(1).max()) <= 1
     return int(left.sum()) == cell.nodes

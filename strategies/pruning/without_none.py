@@ -1,4 +1,4 @@
-"""No `none` in the search, where an architecture cannot keep it. DrNAS's DARTS space.
+"""Removes `none` from the search if an architecture cannot keep it. DrNAS's DARTS space.
 
 Source: public code of Chen et al. 2021, arXiv:2006.10355, whose candidates on the DARTS space are
 the seven operations.
@@ -15,10 +15,11 @@ if TYPE_CHECKING:
 
 
 class WithoutNone(Pruning):
-    """Switches `none` off at the start, in cells whose nodes keep a number of edges.
+    """Switches `none` off at the start, in cells whose nodes keep a fixed number of edges.
 
-    There it stands for an edge that the reading drops anyway. Where every edge is kept (NAS-Bench-
-    201) `none` is a choice, and stays.
+    There `none` means an edge that discretisation drops anyway. If every edge is kept
+    (NAS-Bench-201),
+    `none` is a choice and stays.
     """
 
     def setup(self, net: "Network", strategy: "Strategy") -> None:

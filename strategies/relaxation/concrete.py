@@ -1,4 +1,4 @@
-"""The concrete relaxation: a softmax over noisy logits that becomes a sample as it cools. SNAS.
+"""The concrete relaxation: a softmax over noisy logits, annealed towards a discrete sample. SNAS.
 
 Source: Xie et al. 2019, arXiv:1812.09926, section 2.3 and its public code; Maddison et al. 2017,
 arXiv:1611.00712.
@@ -16,17 +16,17 @@ SMALLEST = torch.finfo(torch.float32).tiny
 def gumbel_like(logits: Tensor) -> Tensor:
     """Independent Gumbel(0, 1) noise of this shape: minus the logarithm of an exponential draw.
 
-    From the global generator of the device; at most 87.3, so it is finite without a second draw.
+    From the device's global generator; at most 87.3, so it is always finite.
     """
     return -torch.empty_like(logits).exponential_().clamp_min(SMALLEST).log()
 
 
 class Concrete(Softmax):
-    """Z = softmax((log a + G) / temperature) per edge, G Gumbel noise, one draw a group and pass.
+    """Z = softmax((log a + G) / temperature) per edge, G Gumbel noise, one draw per group and pass.
 
     (E, O) -> (E, O), soft: every alive candidate runs. alphas are log a, up to a constant that
-    cancels. At any temperature Z is largest at o with probability softmax(alphas)_o. The noise is
-    off in `eval` mode, as dropout is.
+    cancels. At any temperature, P(argmax Z = o) is softmax(alphas)_o. Like dropout, the noise is
+    off in `eval` mode.
 
     Args:
         start, end: temperature at progress 0 and 1, linear between them (public code).
@@ -35,7 +35,7 @@ class Concrete(Softmax):
         ValueError: a temperature that is not positive.
     """
 
-    samples = True  # gates of two passes differ: see SecondOrder
+    samples = True  # two passes have different gates: see SecondOrder
 
     def forward(self, alphas: Tensor, alive: Tensor) -> tuple[Tensor, None]:
         if not self.training:
@@ -43,7 +43,7 @@ class Concrete(Softmax):
         return masked_softmax((alphas + gumbel_like(alphas)) / self.temperature, alive), None
 
     def expected(self, alphas: Tensor, alive: Tensor) -> tuple[Tensor, None]:
-        """softmax(alphas): how often each candidate wins, and the mean of Z once it is one-hot."""
+        """softmax(alphas): the probability that a candidate wins, and the mean of a one-hot Z."""
         return masked_softmax(alphas, alive), None
 
     def before_step(self, progress: float) -> None:

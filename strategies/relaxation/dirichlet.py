@@ -9,7 +9,7 @@ from torch import Tensor
 
 from strategies.contracts import Relaxation
 
-LEAST = 1e-3  # far below, a row of such concentrations has no finite gradient in float32
+LEAST = 1e-3  # much smaller concentrations have no finite gradient in float32
 
 
 def concentrations(alphas: Tensor) -> Tensor:
@@ -20,12 +20,12 @@ def concentrations(alphas: Tensor) -> Tensor:
 class Dirichlet(Relaxation):
     """theta ~ Dirichlet(c) per edge, c = ELU(alphas) + 1; the gradient goes through the sample.
 
-    (E, O) -> (E, O), soft: every alive candidate runs. One draw a group and pass. Where candidates
-    are pruned the others follow the Dirichlet of their own concentrations. There is no noise in
+    (E, O) -> (E, O), soft: every alive candidate runs. One draw per group and pass. After pruning,
+    the remaining candidates follow the Dirichlet of their concentrations. There is no noise in
     `eval` mode.
     """
 
-    samples = True  # gates of two passes differ: see SecondOrder
+    samples = True  # two passes have different gates: see SecondOrder
 
     def forward(self, alphas: Tensor, alive: Tensor) -> tuple[Tensor, None]:
         if not self.training:
@@ -35,12 +35,12 @@ class Dirichlet(Relaxation):
         return _shares(theta, alive), None
 
     def expected(self, alphas: Tensor, alive: Tensor) -> tuple[Tensor, None]:
-        """The mean c / sum(c), by which the architecture is read."""
+        """The mean c / sum(c), from which the architecture is read."""
         return _shares(concentrations(alphas), alive), None
 
 
 def _shares(amounts: Tensor, alive: Tensor) -> Tensor:
-    """Each row's alive amounts over their sum; 0 elsewhere, and in a dead row."""
+    """Each row's alive amounts divided by their sum; 0 elsewhere, and in a dead row."""
     amounts = torch.where(alive, amounts, 0.0)
     total = amounts.sum(1, keepdim=True)
     return amounts / torch.where(total > 0, total, 1.0)

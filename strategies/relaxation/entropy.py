@@ -1,4 +1,4 @@
-"""How undecided a softmax is, and the temperature at which it is as undecided as one wants."""
+"""The normalised entropy of a softmax, and the temperature at which it has a given value."""
 
 import math
 from collections.abc import Sequence
@@ -9,15 +9,15 @@ from torch import Tensor
 from strategies.relaxation.masked import masked_softmax
 
 COLDEST, HOTTEST = 1e-3, 10.0
-HALVINGS = 40  # of the logarithm's range, 9.2: an error of 1e-11
+HALVINGS = 40  # of the range of log temperature, 9.2: an error of 1e-11
 Table = tuple[Tensor, Tensor]  # alphas (E, O), alive (E, O)
 
 
 def mean_entropy(tables: Sequence[Table], temperature: Tensor | float) -> Tensor:
-    """h: entropy of softmax(a / temperature) over ln n, in the mean over all edges; 0-dim float64.
+    """h: entropy of softmax(a / temperature) divided by ln n, averaged over edges; 0-dim float64.
 
-    1 is uniform, 0 is one-hot. An edge with n < 2 alive candidates has nothing to decide and does
-    not count; NaN where that leaves no edge.
+    1 is uniform, 0 is one-hot. Edges with n < 2 alive candidates have no choice and are ignored;
+    NaN if no edge is left.
     """
     shares = []
     for alphas, alive in tables:
@@ -29,11 +29,11 @@ def mean_entropy(tables: Sequence[Table], temperature: Tensor | float) -> Tensor
 
 
 def temperature_at(tables: Sequence[Table], target: float) -> Tensor:
-    """The temperature at which `mean_entropy` is `target`, by bisection of its logarithm; 0-dim.
+    """The temperature at which `mean_entropy` is `target`, by bisection on its logarithm; 0-dim.
 
     The mean entropy rises with temperature (dH/dT = Var(a) / T^3 >= 0), so there is one solution.
-    Outside [0.001, 10] the answer is 10 above, and infinity below: there logits are (nearly) equal,
-    and no temperature that a float32 can use would tell them apart.
+    A solution above 10 returns 10, one below 0.001 returns infinity: then logits are (nearly)
+    equal, and no temperature usable in float32 separates them.
     """
     device = tables[0][0].device
     low = torch.tensor(math.log(COLDEST), dtype=torch.float64, device=device)

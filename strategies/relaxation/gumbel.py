@@ -1,4 +1,4 @@
-"""Gumbel-max: one candidate an edge is drawn and runs, with a softmax's gradient. GDAS.
+"""Gumbel-max: one candidate per edge is drawn and runs, with the gradient of a softmax. GDAS.
 
 Source: Dong & Yang 2019, arXiv:1910.04465, section 3.2, eq. 3 to 5, and its public code.
 """
@@ -14,8 +14,8 @@ class Gumbel(Concrete):
 
     (E, O) -> gates (E, O) of exact zeros and ones, and index (E,), the candidates that run. All
     logits of an edge get a gradient, through the softmax. P(index = o) is softmax(alphas)_o at any
-    temperature, which only scales the gradient. Without noise (`eval` mode) it is the path of the
-    largest alphas that runs, alone, with the gradient of softmax(alphas).
+    temperature, which only scales the gradient. Without noise (`eval` mode) only the candidates
+    with the largest alphas run, with the gradient of softmax(alphas).
 
     Args:
         start, end: temperature at progress 0 and 1, linear between them.
@@ -28,6 +28,6 @@ class Gumbel(Concrete):
         self, alphas: Tensor, alive: Tensor
     ) -> tuple[Tensor, Tensor]:
         soft, _ = super().forward(alphas, alive)
-        index = soft.argmax(-1)  # the strategy reads it once a group: the only wait for the device
+        index = soft.argmax(-1)  # the strategy reads it once per group: the only device sync
         hard = torch.zeros_like(soft).scatter(1, index[:, None], 1.0)
         return torch.where(alive, hard + (soft - soft.detach()), 0.0), index

@@ -1,4 +1,4 @@
-"""Softmax over the candidates that are not pruned: the piece that several relaxations share."""
+"""Softmax over the candidates that are not pruned, shared by several relaxations."""
 
 import torch
 from torch import Tensor
@@ -7,8 +7,8 @@ from torch import Tensor
 def masked_softmax(logits: Tensor, alive: Tensor) -> Tensor:
     """Softmax over the alive candidates: logits (E, O), alive (E, O) -> gates (E, O).
 
-    What is pruned, and all of a dead edge, gets exactly 0 and sends back a gradient of exactly 0.
+    Pruned candidates, and all candidates of a dead edge, get exactly 0 and a gradient of exactly 0.
     """
     dead = ~alive.any(1, keepdim=True)
-    finite = logits.masked_fill(~(alive | dead), -torch.inf)  # a dead row: no NaN gradient
+    finite = logits.masked_fill(~(alive | dead), -torch.inf)  # avoids a NaN gradient in dead rows
     return torch.where(alive, finite.softmax(-1), 0.0)

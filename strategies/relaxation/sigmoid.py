@@ -9,7 +9,7 @@ from strategies.contracts import Relaxation
 
 
 class Sigmoid(Relaxation):
-    """Every candidate by itself: w_o = sigmoid(a_o). A loss and a pruning see to what is weak."""
+    """Independent gates: w_o = sigmoid(a_o). A loss term and pruning remove weak candidates."""
 
     def forward(self, alphas: Tensor, alive: Tensor) -> tuple[Tensor, None]:
         """(E, O) logits -> (E, O) gates, no index; a pruned candidate gets exactly 0."""

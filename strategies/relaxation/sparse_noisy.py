@@ -1,9 +1,9 @@
 """Sparse-noisy softmax: a cold softmax whose noise keeps gradients alive, with adaptive cooling.
 
 Source: Zhang & Ding 2023, arXiv:2306.06855, abstract: train the supernet at a small temperature;
-get around the saturated gradient by a "sparse-noisy softmax"; an exponential schedule; an adaptive
-scheme based on entropy. No formula, number or code of it is public, so everything below that is our
-own choice and no replication.
+avoid the saturated gradient by a "sparse-noisy softmax"; an exponential schedule; an adaptive
+scheme based on entropy. No formula, number or code is public, so all details are our own choice and
+not a replication.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -20,29 +20,30 @@ if TYPE_CHECKING:
     from strategies.strategy import Strategy
     from supernets.network import Network
 
-FASTEST = 2.0  # the adaptive temperature changes by at most this factor an epoch
+FASTEST = 2.0  # largest factor of change per epoch of the adaptive temperature
 
 
 class SparseNoisy(Softmax):
     """p = softmax((a + m s g) / T) per edge: g Gumbel noise, s its scale, m in {0, 1} its mask.
 
-    (E, O) -> (E, O), one draw a group and pass. T = start (end / start)^t is set before every step,
+    (E, O) -> (E, O), one draw per group and pass. T = start (end / start)^t is set before every
+    step,
     t from 0 at the end of the warm-up to 1. s = max(T, least_noise). As T falls, p tends to one-hot
     and the mean gradient to that of softmax(a / s), which does not saturate. No noise in `eval`
     mode. With `noisy_edges=0` and `start=end=1` it is plain DARTS, bit for bit.
 
     Adaptive: after each epoch T is also bounded by the T at which the mean entropy of
     softmax(a / T), over ln n, is final_entropy^t; the bound is within a factor 2 of the T in use.
-    One T for all groups, so edges stay comparable.
+    All groups share one T, so edges stay comparable.
 
     Args:
         start, end: T at t = 0 and 1.
-        noisy_edges: P(m = 1), drawn per edge. Below 1 noise is sparse: most edges show the sharp
-            network, a few explore. At 1 every edge is noisy, and only p is sparse.
-        least_noise: s stays at least so large; 1 (with start <= 1) is a Gumbel-softmax.
-        final_entropy: h at t = 1, as a share of a uniform distribution's; None for the schedule.
-        read_at: temperature at which the architecture is read. At `end` decided edges would all
-            have a gate of exactly 1, and the choice among them would fall to their order.
+        noisy_edges: P(m = 1), drawn per edge. Below 1 noise is sparse: most edges are sharp, a few
+            explore. At 1 every edge is noisy, and only p is sparse.
+        least_noise: lower bound of s; 1 (with start <= 1) is Gumbel-softmax.
+        final_entropy: h at t = 1, relative to a uniform one; None for the schedule alone.
+        read_at: temperature at which the architecture is read. At `end`, all decided edges would
+            have a gate of exactly 1 and be chosen by their order.
 
     Raises:
         ValueError: a setting out of its range.
@@ -84,7 +85,7 @@ class SparseNoisy(Softmax):
         return masked_softmax(alphas / self.temperature, alive), None
 
     def expected(self, alphas: Tensor, alive: Tensor) -> tuple[Tensor, None]:
-        """Noise-free gates at the temperature `read_at`, whatever the present one."""
+        """Noise-free gates at the temperature `read_at`, whatever the current one."""
         return masked_softmax(alphas / self.read_at, alive), None
 
     def before_step(self, progress: float) -> None:

@@ -1,4 +1,4 @@
-"""A floor of multiply-accumulates, and the architectures that held on the way down to it. GOLD-NAS.
+"""Stops at a floor of multiply-accumulates and keeps stable architectures on the way. GOLD-NAS.
 
 Source: Bi et al. 2020, arXiv:2007.03331, abstract (a Pareto series from one search); rules and
 numbers of the public code, whose own count of multiply-accumulates never reaches its floor.
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
 
 
 class MacsFloor(Stopping):
-    """Stops the search at a floor; a plateau is an architecture that stood for some time.
+    """Stops the search at a floor; a plateau is an architecture that is unchanged for some time.
 
-    Kept are the architecture of every plateau when it ends (what stood, not what replaces it), and
-    the search's last.
+    Keeps the architecture of every plateau when it ends (the old one, not its successor), and the
+    search's last.
 
     Args:
-        floor: stops where what is left of the candidates' multiply-accumulates is at most this
-            share of them all. Stem, preprocessing and head do not count.
-        stable: share of the search for which a plateau stands, from one cut to the next.
+        floor: stops when the alive candidates have at most this share of all candidates'
+            multiply-accumulates. Stem, preprocessing and head do not count.
+        stable: shortest length of a plateau, as a share of the search.
 
     Raises:
         ValueError: a share outside [0, 1); a floor that no architecture of the space can reach.
@@ -45,7 +45,7 @@ class MacsFloor(Stopping):
     def setup(self, net: "Network", strategy: "Strategy") -> None:
         self.space, self.macs = strategy.space, candidate_macs(net)
         self.standing = strategy.architecture()
-        self.since, self.progress = 0.0, 0.0  # when that came to stand; the end of an epoch
+        self.since, self.progress = 0.0, 0.0  # progress at its last change; at the last epoch's end
         least = least_macs(self.space, self.macs) / self._total()
         if least > self.floor:
             raise ValueError(
@@ -61,7 +61,7 @@ class MacsFloor(Stopping):
         return alive / self._total() <= self.floor
 
     def keep(self, found: Architecture, *, last: bool) -> list[Architecture]:
-        """What is worth keeping after an epoch that ended with `found`, the largest first."""
+        """The architectures to keep after an epoch that ended with `found`, largest first."""
         kept = []
         if found != self.standing:
             if self.progress - self.since > 0.999 * self.stable:
@@ -94,10 +94,10 @@ class MacsFloor(Stopping):
 
 
 def least_macs(space: Space, macs: Mapping[str, Tensor]) -> int:
-    """What is left where every node keeps its cheapest candidate other than `none`."""
+    """The multiply-accumulates if every node keeps only its cheapest candidate except `none`."""
     least = 0
     for name, cell in space.groups.items():
-        if cell.keep is None:  # nodes may stay without inputs
+        if cell.keep is None:  # nodes may have no inputs
             continue
         priced = macs[name].masked_fill(~real_candidates(cell), macs[name].max() + 1)
         least += sum(int(priced[cell.incoming(node)].min()) for node in cell.targets)

@@ -1,6 +1,6 @@
 """First-order bilevel update. Liu et al. 2019, arXiv:1806.09055, section 2.3 with xi = 0.
 
-Order: alphas descend on a validation batch, then weights on a training batch.
+Order: first the alphas descend on a validation batch, then the weights on a training batch.
 """
 
 from collections.abc import Hashable, Sequence
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def loss_gradients(
     strategy: "Strategy", net: nn.Module, wanted: Sequence[Tensor], batch: "Batch"
 ) -> dict[str, Tensor]:
-    """Fills `.grad` of `wanted` by the training loss; returns 0-dim loss and accuracy."""
+    """Fills `.grad` of `wanted` from the training loss; returns 0-dim loss and accuracy."""
     loss, logits = strategy.loss(net, batch)
     loss.backward(inputs=list(wanted))
     with torch.no_grad():
@@ -30,7 +30,7 @@ def loss_gradients(
 
 
 class FirstOrder(Update):
-    """An alpha step that leaves weights and batch-norm statistics alone, then a weight step."""
+    """An alpha step that does not change weights or batch-norm statistics, then a weight step."""
 
     two_level = True
 
@@ -43,7 +43,7 @@ class FirstOrder(Update):
         *,
         move_alphas: bool,
     ) -> dict[str, Tensor]:
-        """Returns 0-dim `train_loss`, `train_accuracy` and, where alphas moved, `val_loss`."""
+        """Returns 0-dim `train_loss`, `train_accuracy` and, if alphas moved, `val_loss`."""
         metrics: dict[str, Tensor] = {}
         if move_alphas:
             assert val is not None
@@ -73,7 +73,7 @@ class FirstOrder(Update):
     def weight_step(
         self, strategy: "Strategy", net: nn.Module, train: "Batch"
     ) -> dict[str, Tensor]:
-        """One descent of the weights on the training loss, gradient clipped."""
+        """One weight step on the training loss, with gradient clipping."""
         strategy.weight_optimizer.zero_grad()
         compute = partial(loss_gradients, strategy, net, strategy.weights)
         metrics = strategy.gradients("weights", compute, [train], strategy.weights)

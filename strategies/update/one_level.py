@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class OneLevel(Update):
-    """One backward pass for both; each optimiser then makes its step. There are no val images."""
+    """One backward pass for both, then a step of each optimiser. There are no val images."""
 
     two_level = False
 
@@ -35,7 +35,7 @@ class OneLevel(Update):
         optimizers = strategy.weight_optimizer, strategy.alpha_optimizer
         for optimizer in optimizers:
             optimizer.zero_grad()
-        arch = strategy.arch_parameters() if move_alphas else []  # without a gradient: no step
+        arch = strategy.arch_parameters() if move_alphas else []  # no gradient, no step
         wanted = [*strategy.weights, *arch]
         name = "weights and alphas" if arch else "weights"
         compute = partial(loss_gradients, strategy, net, wanted)

@@ -23,17 +23,17 @@ LossOfWeights = Callable[[Sequence[Tensor]], Tensor]
 
 
 class SecondOrder(FirstOrder):
-    """First order's weight step; alphas descend through one virtual step of the weights.
+    """The first-order weight step; alphas descend through one virtual step of the weights.
 
     Args:
         hessian: `exact` differentiates twice; `finite_difference` is the paper's eq. 8.
-        radius: of the finite difference; 0.01 in the paper. At 0.01 a net of ReLUs and max pools is
-            crossed at many kinks, and the result can be far from the gradient; at 1e-6 in float64
-            both forms agree to 1e-8 (tests/archsmith/search/test_search.py).
+        radius: of the finite difference; 0.01 in the paper. At 0.01, a net with ReLUs and max pools
+            has many kinks within the radius, and the result can be far from the gradient; at 1e-6
+            in float64 both forms agree to 1e-8 (tests/archsmith/search/test_search.py).
 
     Raises:
         ValueError: an unknown `hessian`, a radius that is not positive, weights not updated by SGD,
-            or finite differences with a relaxation that draws its gates.
+            or finite differences with a relaxation that samples its gates.
     """
 
     def __init__(self, hessian: str, radius: float):
@@ -59,7 +59,7 @@ class SecondOrder(FirstOrder):
             )
 
     def constants(self) -> Hashable:
-        """The virtual step's settings; the learning rate changes with every epoch."""
+        """The virtual step's settings; its learning rate changes with every epoch."""
         assert self.optimizer is not None
         group = self.optimizer.param_groups[0]
         moving = any("momentum_buffer" in state for state in self.optimizer.state.values())
@@ -68,7 +68,7 @@ class SecondOrder(FirstOrder):
     def alpha_gradients(
         self, strategy: "Strategy", net: nn.Module, train: "Batch", val: "Batch"
     ) -> Tensor:
-        weights = {id(weight) for weight in strategy.weights}  # pruning takes some out
+        weights = {id(weight) for weight in strategy.weights}  # pruning removes some
         names = [name for name, weight in net.named_parameters() if id(weight) in weights]
 
         def loss_on(batch: "Batch", role: str) -> LossOfWeights:
@@ -105,8 +105,8 @@ def unrolled_gradient(
     hessian: str,
     radius: float,
 ) -> tuple[Tensor, list[Tensor]]:
-    """The validation loss after the virtual step, and its total gradient in `arch`; nothing is
-    changed.
+    """The validation loss after the virtual step, and its total gradient in `arch`; changes
+    nothing.
 
     Both losses are functions of the weights of `optimizer` (SGD, one group), whose current
     learning rate is xi. Momentum buffer and weight decay move w' but do not depend on the alphas,
