@@ -141,8 +141,7 @@ class Strategy:
         }
 
     def setup(self, net: Network, device: torch.device) -> None:
-        """Moves to the supernet's device, creates optimisers. Raises ValueError if net does not
-        fit."""
+        """Moves to the supernet's device, creates optimisers. Raises ValueError for a bad fit."""
         for tensors in (self.alphas, self.betas):
             for name, tensor in tensors.items():
                 tensors[name] = nn.Parameter(tensor.detach().to(device))

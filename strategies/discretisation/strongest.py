@@ -17,8 +17,7 @@ def top_edges(cell: Cell, gates: Tensor, alive: Tensor) -> dict[str, tuple[str, 
     `none`.
 
     gates (E, O), not renormalised without `none`, times the edge factors if there are any; alive
-    (E, O).
-    Ties go to the lower source, then the lower candidate. Edges are returned node by node,
+    (E, O). Ties go to the lower source, then the lower candidate. Edges are returned node by node,
     strongest first.
     Source: Liu et al. 2019, arXiv:1806.09055, section 2.4; with factors Xu et al. 2020,
         arXiv:1907.05737.

@@ -10,8 +10,8 @@ def survivors(cell: Cell, gates: Tensor, alive: Tensor) -> dict[str, tuple[str, 
     """The alive candidates of each edge except `none`, in the order of the space; gates are
     ignored.
 
-    gates (E, O), alive (E, O). A node may have any number of inputs, an edge several candidates.
-    In a space with one candidate on every edge (`cell.keep` is None) the survivor with the largest
+    gates (E, O), alive (E, O). A node may have any number of inputs, an edge several candidates. In
+    a space with one candidate on every edge (`cell.keep` is None) the survivor with the largest
     gate is kept, and edges or nodes without a survivor are dropped.
 
     Raises:

@@ -18,8 +18,7 @@ class WithoutNone(Pruning):
     """Switches `none` off at the start, in cells whose nodes keep a fixed number of edges.
 
     There `none` means an edge that discretisation drops anyway. If every edge is kept
-    (NAS-Bench-201),
-    `none` is a choice and stays.
+    (NAS-Bench-201), `none` is a choice and stays.
     """
 
     def setup(self, net: "Network", strategy: "Strategy") -> None:

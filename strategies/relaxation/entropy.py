@@ -31,9 +31,9 @@ def mean_entropy(tables: Sequence[Table], temperature: Tensor | float) -> Tensor
 def temperature_at(tables: Sequence[Table], target: float) -> Tensor:
     """The temperature at which `mean_entropy` is `target`, by bisection on its logarithm; 0-dim.
 
-    The mean entropy rises with temperature (dH/dT = Var(a) / T^3 >= 0), so there is one solution.
-    A solution above 10 returns 10, one below 0.001 returns infinity: then logits are (nearly)
-    equal, and no temperature usable in float32 separates them.
+    The mean entropy rises with temperature (dH/dT = Var(a) / T^3 >= 0), so there is one solution. A
+    solution above 10 returns 10, one below 0.001 returns infinity: then logits are (nearly) equal,
+    and no temperature usable in float32 separates them.
     """
     device = tables[0][0].device
     low = torch.tensor(math.log(COLDEST), dtype=torch.float64, device=device)
