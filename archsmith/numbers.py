@@ -1,4 +1,4 @@
-"""What counts as a number in a setting."""
+"""The test for a number in a setting."""
 
 import math
 from typing import Any

@@ -1,4 +1,4 @@
-"""What the command line prints: errors as one line with an exit code, and the choices there are."""
+"""What the command line prints: errors as one line with an exit code, and the available choices."""
 
 import difflib
 import errno

@@ -48,8 +48,7 @@ def preflight(job: Job, phases: tuple[str, ...]) -> None:
 
 
 def check_budget(job: Job, trained: Set[str | None]) -> None:
-    """Raises ConfigError if no architecture that can be found, or not the given one, fits the
-    budget.
+    """Raises ConfigError if the given architecture, or all that can be found, exceed the budget.
 
     `trained`: the networks that the phases train, named as in `Phase.trains`.
     """

@@ -90,7 +90,7 @@ def train(
 
 
 def _probe(training: Training, device: torch.device) -> None:
-    """Warns if a step will not fit into memory. Raises OutOfMemory if no smaller parts can help."""
+    """Warns if a step exceeds free memory. Raises OutOfMemory if even the smallest batch does."""
     recipe, loader = training.recipe, training.loader
 
     def prepared(count: int) -> Callable[[], object]:

@@ -95,7 +95,7 @@ def _drop_graphs(strategy: Strategy) -> bool:
 
 
 def probe_memory(net: Network, strategy: Strategy, batch: int) -> None:
-    """Warns if a step will not fit into memory. Raises OutOfMemory if no smaller parts can help."""
+    """Warns if a step exceeds free memory. Raises OutOfMemory if even the smallest batch does."""
 
     def prepared(count: int) -> Callable[[], object]:
         ours, its = copy.deepcopy((net, strategy))

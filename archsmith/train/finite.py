@@ -104,7 +104,7 @@ def judged_at(epochs: int, steps: int) -> int:
 
 def not_learning(loss: float, accuracy: float, classes: int, rate: str) -> str | None:
     """A warning if an epoch's mean loss is no better than guessing, ln(classes), and its accuracy
-    is low, too: a loss may have terms beside the cross-entropy, such as a gate cost.
+    is low, too: a loss may have terms besides the cross-entropy, such as a gate cost.
 
     `rate` is the name of the learning rate's setting.
     """

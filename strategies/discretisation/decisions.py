@@ -1,4 +1,4 @@
-"""What a discretisation rule decides.
+"""The structure of an architecture that a discretisation rule decides on.
 
 Rules are opaque functions: calling one with test gates shows whether it keeps a number of edges per
 node, or one candidate on every edge.

@@ -15,7 +15,7 @@ class Pressure:
 
     Args:
         start: lambda0.
-        factor, period: delta grows by `factor` in each share `period` of the search.
+        factor, period: delta grows by `factor` per share `period` of the search.
         pace: enough is this share of all candidates over a whole search; at least 1 per epoch.
         ceiling: upper bound of lambda; None for no bound. Not in the paper: without it lambda
             explodes in a search of few, long epochs.
