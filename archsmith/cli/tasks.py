@@ -171,7 +171,7 @@ def leave_no_folder() -> None:
     """Removes the folder that Hydra makes for every job, where nothing else is in it."""
     folder = Path(HydraConfig.get().runtime.output_dir)
     names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    if names <= {".hydra", "run.log", ".lock"}:
+    if names <= {".hydra", "run.log", ".lock", ".holder"}:
         shutil.rmtree(folder, ignore_errors=True)
 
 
