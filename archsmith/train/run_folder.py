@@ -15,6 +15,7 @@ from archsmith.errors import CheckpointError, ConfigError
 from archsmith.files import write_atomically
 from archsmith.train.checkpoint import other_configuration
 
+UNKNOWN = "another process (or its file system has no locks)"
 HOLDER = ".holder"  # its file: which process has the folder
 RESUME = ("auto", "never", "force")
 
@@ -35,9 +36,10 @@ def locked(folder: Path) -> Iterator[None]:
             f"hydra.run.dir: {folder} is in use by {_holder(folder)}; wait for it, stop it, or set "
             "another"
         ) from None
-    except OSError as error:
+    except (OSError, NotImplementedError) as error:
+        reason = getattr(error, "strerror", None) or "its file system has no locks"
         raise ConfigError(
-            f"hydra.run.dir: nothing can be written in {folder} ({error.strerror}); set another"
+            f"hydra.run.dir: nothing can be written in {folder} ({reason}); set another"
         ) from error
     try:
         since = datetime.now().astimezone().isoformat(" ", "seconds")
@@ -53,9 +55,9 @@ def _holder(folder: Path) -> str:
     """Who holds the lock, in its own words."""
     try:
         with open(folder / HOLDER, encoding="utf-8") as file:
-            return " ".join(file.read(200).split()) or "another process"
+            return " ".join(file.read(200).split()) or UNKNOWN
     except OSError:
-        return "another process"
+        return UNKNOWN
 
 
 class RunFolder:
