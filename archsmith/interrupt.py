@@ -15,7 +15,8 @@ from pathlib import Path
 
 from archsmith.errors import Interrupted
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
+NAMES = ("SIGTERM", "SIGINT", "SIGUSR1", "SIGUSR2")  # the last two are not on Windows
+SIGNALS = tuple(getattr(signal, name) for name in NAMES if hasattr(signal, name))
 STOP_FILE = "ARCHSMITH_STOP_FILE"  # by this file a sweep stops the processes of its jobs
 _asked = threading.Event()
 _listening = False

@@ -82,3 +82,11 @@ def test_retraining_and_export_know_no_strategy():
         if path.name == "fit.py":  # asks the strategy for the best architecture within limits
             continue
         assert "strategies" not in imported(path), path
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_nothing_that_windows_lacks_is_imported_with_a_module(path: Path):
+    """`import fcntl` within a function that does without it there may stand."""
+    body = ast.parse(path.read_text(encoding="utf-8")).body
+    names = {a.name for node in body if isinstance(node, ast.Import) for a in node.names}
+    assert not names & {"fcntl", "resource", "pwd", "grp", "termios"}

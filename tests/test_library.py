@@ -70,6 +70,16 @@ def test_a_wrong_setting_is_refused_with_the_line_of_the_command_line(
     assert not (tmp_path / "outputs" / "notebook").exists()
 
 
+def test_an_error_of_the_users_data_set_comes_through_as_it_is(tmp_path: Path, monkeypatch):
+    class Broken(TensorDataset):
+        def __getitem__(self, index: int) -> tuple[torch.Tensor, ...]:
+            raise ValueError("a fault of mine")
+
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="a fault of mine"):
+        library.find(Broken(torch.zeros(4, 3, 8, 8), torch.tensor([0, 1, 0, 1])))
+
+
 def test_a_run_of_find_holds_its_settings_and_the_names_of_its_operations(
     tmp_path: Path, monkeypatch
 ):

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from test_command_line import image_tree
 
+from archsmith.cli import command_line
 from archsmith.cli.command_line import CommandLine, next_commands, options_first, program
 from archsmith.cli.tasks import TASKS
 
@@ -156,3 +157,11 @@ def test_c10_what_is_refused_leaves_no_folder(archsmith, tmp_path: Path):
 
 def test_c10_launchers_are_listed(archsmith):
     assert {"basic", "processes", "slurm"} <= set(archsmith("task=list").out.split())
+
+
+def test_an_installed_package_without_run_py_is_started_as_a_module(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(command_line, "OWN", tmp_path)
+    monkeypatch.setattr("sys.argv", [str(tmp_path / "archsmith" / "__main__.py")])
+    assert program().endswith(" -m archsmith")
+    (tmp_path / "run.py").touch()
+    assert program().endswith("run.py")

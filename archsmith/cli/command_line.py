@@ -31,6 +31,8 @@ def program() -> str:
         same = found is not None and Path(found).resolve() == started.resolve()
         return shlex.quote(started.name if same else str(started))
     script = started if started.name == "run.py" else OWN / "run.py"
+    if not script.is_file():  # an installed package has none
+        return f"{python()} -m archsmith"
     return f"{python()} {shlex.quote(shown(script))}"
 
 

@@ -155,7 +155,9 @@ def make_job(config: DictConfig, own: Own | None = None) -> Job:
         budget = settings(Budget, "budget", config.budget)
         baseline = None if config.baseline is None else build(config.baseline)
         seconds = settings(checkpoint_seconds, "checkpoint", config.checkpoint)
-        data = own.data() if own else build(_placeholder() if unread else config.data)
+        built: Any = None if own else build(_placeholder() if unread else config.data)
+    data: Data = own.data() if own else built  # errors of a user's data set are not about settings
+    with configuring():
         shapes = dict(input_shape=tuple(data.input_shape), classes=len(data.classes))
         said = list(hydra_config.overrides.task)
         space = build_space(config, shapes, architecture, said, own.operations if own else {})

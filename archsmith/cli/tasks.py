@@ -172,7 +172,7 @@ def leave_no_folder() -> None:
     """Removes the folder that Hydra creates for every job if it holds nothing else."""
     folder = Path(HydraConfig.get().runtime.output_dir)
     names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    if names <= {".hydra", "run.log", ".lock"}:
+    if names <= {".hydra", "run.log", ".lock", ".holder"}:
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -104,8 +104,8 @@ class Loader:
 
     Args:
         index: (N,) int64 positions in `images`.
-        drop_last: in training, drop an incomplete last batch if there is a full one. A last batch
-            of one image is always dropped, as batch normalisation needs two.
+        training: shuffles and augments, and drops a last batch of one image, as batch normalisation
+            needs two.
 
     Raises:
         ValueError: a batch size below 1, or below 2 in training.
@@ -119,7 +119,6 @@ class Loader:
     training: bool = False
     seed: int = 0
     augment: Augment | None = None
-    drop_last: bool = False
 
     def __post_init__(self) -> None:
         least = 2 if self.training else 1
@@ -132,8 +131,7 @@ class Loader:
     def __len__(self) -> int:
         """Number of batches in an epoch."""
         full, rest = divmod(len(self.index), self.batch_size)
-        dropped = self.training and (rest < 2 or (self.drop_last and full > 0))
-        return full + (rest > 0 and not dropped)
+        return full + (rest > (1 if self.training else 0))
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         if not self.training:

@@ -100,9 +100,7 @@ class Data:
                 images.to(torch.device(device))
         return self
 
-    def loaders(
-        self, batch_size: int, *, one_level: bool, seed: int, drop_last: bool = False
-    ) -> Roles:
+    def loaders(self, batch_size: int, *, one_level: bool, seed: int) -> Roles:
         """The loaders of a search; `select` is the same for every strategy.
 
         Raises:
@@ -117,7 +115,7 @@ class Data:
                 _warn_of_copies(role, self.images, train, self.images, index[role])
 
         def augmented(role: str, index: Tensor) -> Loader:
-            return self._training(role, index, batch_size, seed, self.settings.augment, drop_last)
+            return self._training(role, index, batch_size, seed, self.settings.augment)
 
         mixed = train[torch.randperm(len(train), generator=generator(seed, "statistics"))]
         whole = max(1, min(len(mixed), STATISTICS) // batch_size) * batch_size
@@ -134,7 +132,6 @@ class Data:
         batch_size: int,
         seed: int,
         augment: Mapping[str, Any] | None = None,
-        drop_last: bool = False,
     ) -> Loader:
         """All training images, augmented: for retraining. `augment` overrides single settings.
 
@@ -142,7 +139,7 @@ class Data:
         """
         settings = {**self.settings.augment, **(augment or {})}
         index = torch.arange(len(self.images.labels))
-        return self._training("training", index, batch_size, seed, settings, drop_last)
+        return self._training("training", index, batch_size, seed, settings)
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -233,21 +230,6 @@ class Data:
             self._fingerprint = digest.hexdigest()
         return self._fingerprint
 
-    def describe(self, *, one_level: bool) -> dict[str, Any]:
-        """For the run log: name, shape, images per role and class; `test` only after a read."""
-        index = self.split(one_level=one_level)
-        labels = {role: self.images.labels[found] for role, found in index.items()}
-        if self._test is not None:
-            labels["test"] = self._test.labels
-        counts = {role: self._counts(found).tolist() for role, found in labels.items()}
-        return {
-            "name": self.name,
-            "input_shape": list(self.input_shape),
-            "images": {r: dict(zip(self.classes, n, strict=True)) for r, n in counts.items()},
-            "skipped": self.skipped,
-            "test_reads": self.test_reads,
-        }
-
     def _warn_of_imbalance(self) -> None:
         counts = self._counts(self.images.labels)
         most, least = int(counts.argmax()), int(counts.argmin())
@@ -271,7 +253,6 @@ class Data:
         batch_size: int,
         seed: int,
         augment: Mapping[str, Any],
-        drop_last: bool,
     ) -> Loader:
         chosen = Augment.of(augment)
         chosen.check(self.input_shape)
@@ -284,7 +265,6 @@ class Data:
             training=True,
             seed=seed,
             augment=chosen,
-            drop_last=drop_last,
         )
 
     def _counts(self, labels: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """The search loop, the only one: alpha and weight steps, an architecture file after each epoch."""
 
 import copy
+import itertools
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -59,7 +60,7 @@ def search(
     `settings`; under a time budget it may be fractional.
 
     Raises:
-        ConfigError: the alphas would never move.
+        ConfigError: the alphas would never move, or an ingredient rejects the epoch's end.
         NumbersError: a loss, a weight or an alpha is no longer finite.
         OutOfMemory: it occurred again with twice as many micro-batches, or is certain to occur.
         CheckpointError: a checkpoint cannot be written, or an existing one cannot be used.
@@ -174,16 +175,21 @@ class _Search:
 
     def end_epoch(self, pareto: Pareto, began: float) -> Found:
         """Prunes, measures and writes; then moves the state to the next epoch."""
-        state, epoch, epochs = self.state, self.state.epoch, self.pace.number
+        state, epoch = self.state, self.state.epoch
         self.pace.steps_end()
         metrics = state.averages.read()
         progress = self.pace.progress(epoch + 1, 0)
-        done = state.strategy.epoch_end(state.net, state.roles, progress)
+        try:
+            done = state.strategy.epoch_end(state.net, state.roles, progress)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
         found = self.measure(epoch)
         found.architecture.save(self.folder / "architectures" / f"epoch_{epoch:03d}.json")
         metrics |= found.metrics | {"seconds": round(time.perf_counter() - began, 3)}
         self.record.log("search", epoch, metrics)
         pictures(self.record, self.folder, state.strategy, found.architecture, epoch)
+        self.pace.epoch_end(epoch + 1)
+        epochs = self.pace.number
         last = done or epoch + 1 == epochs
         for kept in state.strategy.keep(found.architecture, last=last):
             accuracy = discretised_accuracy(state.net, kept, state.roles)
@@ -194,7 +200,6 @@ class _Search:
         if not last and state.strategy.alphas_move(epoch, self.pace.epochs):
             self.warn_of_collapse(epoch, found.architecture)  # the last is reported at the end
         state.next_epoch(stopped=done)
-        self.pace.epoch_end(state.epoch)
         return found
 
     def warn_of_collapse(self, epoch: int, found: Architecture) -> None:
@@ -221,7 +226,10 @@ def _steps(state: SearchState, watch: Watch, progress: Progress) -> Iterator[Non
     steps = pace.steps_of(epoch)
     if state.step == steps:
         return  # the checkpoint was saved after the epoch's last step
-    for train in progress.batches(roles.train):
+    short = steps < len(roles.train)  # a full epoch exhausts the loader, which then moves on
+    for train in progress.batches(
+        itertools.islice(roles.train, steps - state.step if short else None)
+    ):
         metrics = strategy.step(
             net,
             train,
@@ -239,8 +247,6 @@ def _steps(state: SearchState, watch: Watch, progress: Progress) -> Iterator[Non
             )
         if state.step < steps:
             yield
-        elif steps < len(roles.train):
-            break  # the last epoch may be short
     watch.read()
     yield
 

@@ -1,6 +1,5 @@
 """The run directory: its lock, and which phases are finished under which settings."""
 
-import fcntl
 import json
 import os
 import socket
@@ -10,10 +9,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from archsmith.errors import CheckpointError, ConfigError
 from archsmith.files import write_atomically
 from archsmith.train.checkpoint import other_configuration
 
+UNKNOWN = "another process (or its file system has no locks)"
+HOLDER = ".holder"  # file that names the process that holds the lock
 RESUME = ("auto", "never", "force")
 
 
@@ -26,26 +29,35 @@ def locked(folder: Path) -> Iterator[None]:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = open(folder / ".lock", "a+", encoding="utf-8")  # noqa: SIM115 - held, then closed
-    except OSError as error:
+        lock = FileLock(folder / ".lock")
+        lock.acquire(timeout=0)
+    except Timeout:
         raise ConfigError(
-            f"hydra.run.dir: nothing can be written in {folder} ({error.strerror}); set another"
+            f"hydra.run.dir: {folder} is in use by {_holder(folder)}; wait for it, stop it, or set "
+            "another"
+        ) from None
+    except (OSError, NotImplementedError) as error:
+        reason = getattr(error, "strerror", None) or "its file system has no locks"
+        raise ConfigError(
+            f"hydra.run.dir: nothing can be written in {folder} ({reason}); set another"
         ) from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            who = " ".join(file.read(200).split()) or "another process"
-            raise ConfigError(
-                f"hydra.run.dir: {folder} is in use by {who}; wait for it, stop it, or set another"
-            ) from None
-        file.truncate(0)
+    try:
         since = datetime.now().astimezone().isoformat(" ", "seconds")
-        file.write(f"process {os.getpid()} on {socket.gethostname()} since {since}\n")
-        file.flush()
+        said = f"process {os.getpid()} on {socket.gethostname()} since {since}\n"
+        write_atomically(folder / HOLDER, said.encode())
         yield
-        file.truncate(0)
+    finally:
+        (folder / HOLDER).unlink(missing_ok=True)
+        lock.release()
+
+
+def _holder(folder: Path) -> str:
+    """The process that holds the lock, as it describes itself."""
+    try:
+        with open(folder / HOLDER, encoding="utf-8") as file:
+            return " ".join(file.read(200).split()) or UNKNOWN
+    except OSError:
+        return UNKNOWN
 
 
 class RunFolder:

@@ -4,7 +4,6 @@ import logging
 import os
 import platform
 import random
-import resource
 import sys
 import time
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from importlib import metadata
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
 
 from supernets.forms import check_form, check_layout
@@ -147,6 +147,10 @@ def peak_memory(device: torch.device) -> int:
     """Bytes: device memory on CUDA, the resident set of the process on the CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
+    if sys.platform == "win32":
+        return int(psutil.Process().memory_info().peak_wset)
+    import resource  # not on Windows
+
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 

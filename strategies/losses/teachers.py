@@ -1,5 +1,6 @@
 """The past supernets that teach, stored by steps or by epochs."""
 
+import math
 from collections import deque
 from collections.abc import Mapping
 from typing import Any
@@ -55,7 +56,7 @@ class Teachers:
     def epoch_end(self, progress: float) -> None:
         """Raises ValueError after the first epoch if the search is too short for the teachers."""
         if self.unit == "epoch":
-            oldest, epochs = self.count * self.lag, round(1 / progress)
+            oldest, epochs = self.count * self.lag, math.ceil(1 / progress - 1e-9)
             if not self.past and oldest >= epochs:
                 raise ValueError(
                     f"teachers are up to {oldest} epochs old, "

@@ -73,7 +73,7 @@ def test_f33_skipping_is_capped_at_one_in_a_hundred_and_counted(tmp_path: Path, 
     image_tree(tmp_path / "i", images=60)
     (tmp_path / "i" / "train" / "class_1" / "7.png").write_bytes(b"")
     data = opened(tmp_path / "i", on_error="skip")
-    assert data.describe(one_level=False)["skipped"] == 1
+    assert data.skipped == 1
     assert caplog.text.count("data: skipped") == 1
     (tmp_path / "i" / "train" / "class_1" / "8.png").write_bytes(b"")
     with pytest.raises(DataError, match=r"2 of 120 images cannot be read.*skip allows 1%"):

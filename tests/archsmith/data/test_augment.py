@@ -136,18 +136,16 @@ def test_a_constant_channel_never_gets_a_tiny_deviation(value):
 
 
 @pytest.mark.parametrize(
-    ("count", "batch_size", "drop_last", "sizes"),
+    ("count", "batch_size", "sizes"),
     [
-        (10, 4, False, [4, 4, 2]),
-        (10, 4, True, [4, 4]),
-        (9, 4, False, [4, 4]),  # one image alone is left out
-        (8, 4, True, [4, 4]),
-        (3, 4, False, [3]),
-        (3, 4, True, [3]),  # smaller than a batch: one smaller batch
+        (10, 4, [4, 4, 2]),
+        (9, 4, [4, 4]),  # one image alone is left out
+        (8, 4, [4, 4]),
+        (3, 4, [3]),  # smaller than a batch: one smaller batch
     ],
 )
-def test_sizes_of_training_batches(count, batch_size, drop_last, sizes):
-    loader = training(count, batch_size, drop_last=drop_last)
+def test_sizes_of_training_batches(count, batch_size, sizes):
+    loader = training(count, batch_size)
     assert len(loader) == len(sizes)
     assert [len(y) for _, y in loader] == sizes
 
@@ -185,7 +183,7 @@ def test_same_seed_same_batches_other_seed_or_role_others():
 
 @pytest.mark.parametrize("stop", [0, 1, 3, 6])
 def test_an_interrupted_epoch_continues_with_the_same_images_and_pixels(stop):
-    whole = training(50, 8, seed=1, augment=AUGMENT, drop_last=False)
+    whole = training(50, 8, seed=1, augment=AUGMENT)
     expected = batches(whole) + batches(whole)
 
     first = training(50, 8, seed=1, augment=AUGMENT)

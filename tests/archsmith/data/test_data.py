@@ -139,6 +139,15 @@ def test_wrong_settings_are_refused(setting, message):
         Settings(**COMMON | setting)
 
 
+def counts(data: Data, *, one_level: bool) -> dict[str, dict[str, int]]:
+    """Role -> class -> images; of `test` once it was read."""
+    labels = {r: data.images.labels[index] for r, index in data.split(one_level=one_level).items()}
+    if data._test is not None:
+        labels["test"] = data._test.labels
+    numbers = {r: torch.bincount(y, minlength=len(data.classes)) for r, y in labels.items()}
+    return {r: dict(zip(data.classes, n.tolist(), strict=True)) for r, n in numbers.items()}
+
+
 def test_roles_of_a_two_level_search():
     """A fifth is `select`; of the 24 others, 16 and 8 of the classes, 3/4 are `train`."""
     data = made([20, 10], select=0.2, split=0.75)
@@ -146,7 +155,7 @@ def test_roles_of_a_two_level_search():
     train, val, select = map(images_of, (roles.train, roles.val, roles.select))
     assert sorted(train + val + select) == list(range(30))
     assert [len(y) for _, y in roles.select] == [6]
-    assert data.describe(one_level=False)["images"] == {
+    assert counts(data, one_level=False) == {
         "train": {"class0": 12, "class1": 6},
         "val": {"class0": 4, "class1": 2},
         "select": {"class0": 4, "class1": 2},
@@ -158,7 +167,7 @@ def test_roles_of_a_one_level_search():
     roles = data.loaders(6, one_level=True, seed=0)
     assert roles.val is None
     assert sorted(images_of(roles.train) + images_of(roles.select)) == list(range(30))
-    assert data.describe(one_level=True)["images"] == {
+    assert counts(data, one_level=True) == {
         "train": {"class0": 16, "class1": 8},
         "select": {"class0": 4, "class1": 2},
     }
@@ -223,7 +232,7 @@ def test_a5_the_sample_is_one_batch_of_select_with_every_class_in_proportion():
 def test_training_has_all_images_and_its_own_order():
     data = made([20, 10])
     assert images_of(data.training(6, 0)) == list(range(30))
-    assert [len(y) for _, y in data.training(8, 0, drop_last=True)] == [8, 8, 8]
+    assert [len(y) for _, y in data.training(8, 0)] == [8, 8, 8, 6]
 
 
 def test_the_seed_of_the_run_orders_and_the_seed_of_the_data_splits():
@@ -252,7 +261,7 @@ def test_nothing_of_a_search_or_of_retraining_reads_the_test_images():
         roles = data.loaders(4, one_level=one_level, seed=0)
         for loader in (roles.train, roles.val, roles.select, roles.statistics):
             images_of(loader) if loader else None
-        data.describe(one_level=one_level)
+        counts(data, one_level=one_level)
     images_of(data.training(4, 0))
     data.to("cpu").fingerprint()
     assert data.test_reads == 0
@@ -278,7 +287,7 @@ def test_test_images_come_in_order_are_loaded_once_and_every_request_counts():
             100, 101, 102, 103, 104,
         ]  # fmt: skip
     assert len(loads) == 1
-    assert data.describe(one_level=False)["images"]["test"] == {"class0": 2, "class1": 3}
+    assert counts(data, one_level=False)["test"] == {"class0": 2, "class1": 3}
 
 
 def test_copies_of_training_images_in_the_test_set_are_told(caplog):
@@ -365,17 +374,17 @@ def test_digits_by_their_known_numbers():
     data = digits(None, 0.3, **COMMON)
     assert data.input_shape == (1, 8, 8)
     assert data.classes == tuple("0123456789")
-    counts = data.describe(one_level=False)["images"]
-    assert sum(counts["train"].values()) == sum(counts["val"].values()) == 566  # of 1132
-    assert sum(counts["select"].values()) == 126  # of 1258
-    assert sum(data.describe(one_level=True)["images"]["train"].values()) == 1132  # 1132.2
+    found = counts(data, one_level=False)
+    assert sum(found["train"].values()) == sum(found["val"].values()) == 566  # of 1132
+    assert sum(found["select"].values()) == 126  # of 1258
+    assert sum(counts(data, one_level=True)["train"].values()) == 1132  # 1132.2
     loader = data.training(32, 0)
     values = torch.cat([raw(data, x).round().flatten() for x, _ in loader]).unique().tolist()
     assert values == [round(v * 255 / 16) for v in range(17)]
     test = data.test(100)
     assert len(test.index) == 539  # round(0.3 * 1797)
     # scikit-learn's classes have 178 182 177 183 181 182 181 179 174 180 images
-    assert data.describe(one_level=False)["images"]["test"]["3"] == 55
+    assert counts(data, one_level=False)["test"]["3"] == 55
     assert torch.equal(
         digits(None, 0.3, **COMMON | {"seed": 9}).test(539).images.labels, test.images.labels
     )
@@ -416,13 +425,13 @@ def test_folder_by_hand(tmp_path):
     root = tree(tmp_path, {"train": {"cat": 4, "dog": 6}, "test": {"cat": 1, "dog": 2}})
     data = folder(str(root), **FOLDER)
     assert (data.name, data.classes, data.input_shape) == ("folder", ("cat", "dog"), (1, 4, 4))
-    counts = data.describe(one_level=False)["images"]
-    assert counts["select"] == {"cat": 1, "dog": 1}
-    assert counts["train"] == {"cat": 2, "dog": 2}  # of 3 and 5, half: 1.5 and 2.5
-    assert counts["val"] == {"cat": 1, "dog": 3}
+    found = counts(data, one_level=False)
+    assert found["select"] == {"cat": 1, "dog": 1}
+    assert found["train"] == {"cat": 2, "dog": 2}  # of 3 and 5, half: 1.5 and 2.5
+    assert found["val"] == {"cat": 1, "dog": 3}
     assert images_of(data.training(5, 0)) == list(range(10))
     assert images_of(data.test(2)) == [10, 11, 12]
-    assert data.describe(one_level=False)["skipped"] == 0
+    assert data.skipped == 0
 
 
 def test_folder_with_val_holds_it_out_in_both_kinds_of_search(tmp_path, caplog):
@@ -435,7 +444,7 @@ def test_folder_with_val_holds_it_out_in_both_kinds_of_search(tmp_path, caplog):
     assert images_of(one.train) == images_of(two.train) == [0, 1, 2, 3, 4]
     assert images_of(one.select) == images_of(two.select)
     assert sorted(images_of(two.select) + images_of(two.val)) == list(range(6, 13))
-    assert data.describe(one_level=True)["images"]["select"] == {"cat": 1, "dog": 2}
+    assert counts(data, one_level=True)["select"] == {"cat": 1, "dog": 2}
     assert one.val is None
     assert images_of(data.training(8, 0)) == [0, 1, 2, 3, 4, *range(6, 13)]
     assert "copies" not in caplog.text
@@ -450,9 +459,9 @@ def test_folder_limit_counts_train_and_val_together(tmp_path):
         {"train": {"cat": 8, "dog": 8}, "test": {"cat": 1}, "val": {"cat": 4, "dog": 4}},
     )
     data = folder(str(root), **FOLDER | {"limit": 12})
-    counts = data.describe(one_level=False)["images"]
-    assert counts["train"] == {"cat": 4, "dog": 4}
-    assert counts["val"] == counts["select"] == {"cat": 1, "dog": 1}
+    found = counts(data, one_level=False)
+    assert found["train"] == {"cat": 4, "dog": 4}
+    assert found["val"] == found["select"] == {"cat": 1, "dog": 1}
 
 
 def test_folder_does_not_read_test_and_its_fingerprint_sees_it_by_size(tmp_path):

@@ -16,6 +16,7 @@ from archsmith.errors import ConfigError, DataError, Interrupted, NumbersError
 from archsmith.search import loop
 from archsmith.search.loop import SearchSettings, search
 from archsmith.search.measure import Found
+from archsmith.search.time_budget import Pace
 from archsmith.train.checkpoint import Checkpoints
 from archsmith.train.record import Progress, Record
 from search_spaces.space import Space
@@ -425,3 +426,53 @@ def test_the_bar_counts_all_steps_and_goes_on_where_a_search_was_stopped(
         run(*start(toy_darts, "darts"), tmp_path, epochs=2, stop=lambda: next(asked) == 6)
     run(*start(toy_darts, "darts"), tmp_path, epochs=2)
     assert begun == [(6, 0), (6, 5)]
+
+
+@pytest.mark.parametrize(
+    "stop", [4, 5, 6]
+)  # before the short epoch, in it, and after its last step
+def test_b5_a_search_stopped_around_its_short_last_epoch_goes_on_bit_for_bit(
+    stop: int, toy_darts: Space, tmp_path: Path
+):
+    """An epoch of three steps, then one of two: asked after each step, and between the epochs."""
+    whole = start(toy_darts, "pcdarts")
+    expected = run(*whole, tmp_path / "whole", epochs=5 / 3)
+    asked = itertools.count(1)
+    parts = start(toy_darts, "pcdarts")
+    with pytest.raises(Interrupted):
+        run(*parts, tmp_path / "parts", epochs=5 / 3, stop=lambda: next(asked) == stop)
+    torch.manual_seed(99)
+    resumed = start(toy_darts, "pcdarts")
+    assert run(*resumed, tmp_path / "parts", epochs=5 / 3) == expected
+    for ours, theirs in zip(everything(*resumed), everything(*whole), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_b5_the_epoch_after_which_no_other_fits_is_the_last_for_all(
+    toy_darts: Space, tmp_path: Path, monkeypatch
+):
+    """Three epochs were planned, and after the second there is no time for another."""
+    seen = []
+
+    def epoch_end(self: Pace, done: int) -> None:
+        self.epochs = min(self.epochs, 2.0 if done == 2 else 3.0)
+
+    def keep(self: Strategy, found: Any, *, last: bool) -> list:
+        seen.append(last)
+        return []
+
+    monkeypatch.setattr(Pace, "epoch_end", epoch_end)
+    monkeypatch.setattr(Strategy, "keep", keep)
+    run(*start(toy_darts, "darts"), tmp_path, epochs=3)
+    assert seen == [False, True]
+
+
+def test_what_an_ingredient_refuses_after_an_epoch_is_a_wrong_setting(
+    toy_darts: Space, tmp_path: Path, monkeypatch
+):
+    def epoch_end(self: Strategy, *_: Any) -> bool:
+        raise ValueError("strategy.losses.mine.lag: too long")
+
+    monkeypatch.setattr(Strategy, "epoch_end", epoch_end)
+    with pytest.raises(ConfigError, match=r"strategy\.losses\.mine\.lag: too long"):
+        run(*start(toy_darts, "darts"), tmp_path, epochs=1)
