@@ -167,7 +167,7 @@ def test_missing_images_are_exit_code_3(archsmith):
     assert "nowhere" in line_of(said)
 
 
-def test_all_phases_then_again_then_one_by_one(archsmith, tmp_path: Path, monkeypatch):
+def test_all_phases_then_again_then_one_alone(archsmith, tmp_path: Path, monkeypatch):
     forms: list[str] = []
 
     def noted(net, form, device):
@@ -208,6 +208,11 @@ def test_all_phases_then_again_then_one_by_one(archsmith, tmp_path: Path, monkey
     assert evaluated["test_accuracy"] == results["test_accuracy"]
     assert evaluated["seconds"].keys() == {"evaluate"}
 
+
+@pytest.mark.slow
+def test_what_follows_a_search_takes_an_architecture_file_or_a_run(archsmith, tmp_path: Path):
+    assert archsmith(*TINY, "export.formats=[]").code == 0
+    (folder,) = (tmp_path / "outputs").iterdir()
     said = archsmith(
         *TINY, "task=export", "hydra.run.dir=exported", "export.formats=[genotype]",
         f"architecture={folder / 'architecture.json'}", f"weights={folder / 'weights.safetensors'}",
@@ -225,6 +230,7 @@ def test_all_phases_then_again_then_one_by_one(archsmith, tmp_path: Path, monkey
         assert (tmp_path / place / "weights.safetensors").is_file()
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_architecture_byte_for_byte(archsmith):
     for name in ("one", "two", "other"):
         seed = "seed=1" if name == "other" else "seed=0"

@@ -4,9 +4,8 @@ Within archsmith/ they do, too, in the order of ARCHSMITH; search and result do 
 """
 
 import ast
+from collections.abc import Callable, Iterable
 from pathlib import Path
-
-import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 ORDER = ["search_spaces", "supernets", "strategies", "archsmith", "run"]
@@ -47,29 +46,36 @@ def part(name: str) -> str:
     return name.split(".")[1]
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
-def test_nothing_imports_what_stands_above_it(path: Path):
-    place = ORDER.index(path.relative_to(ROOT).parts[0])
-    assert not imported(path) & set(ORDER[place + 1 :])
+def offenders(wrong: Callable[[Path], set[str]], files: Iterable[Path] = FILES) -> dict:
+    """File -> what it imports and may not."""
+    found = {str(path.relative_to(ROOT)): wrong(path) for path in files}
+    return {name: names for name, names in found.items() if names}
 
 
-@pytest.mark.parametrize(
-    "path", sorted((ROOT / "archsmith").rglob("*.py")), ids=lambda p: str(p.relative_to(ROOT))
-)
-def test_within_archsmith_nothing_imports_what_stands_above_it(path: Path):
-    own = path.relative_to(ROOT / "archsmith").parts[0].removesuffix(".py")
-    (place,) = (i for i, names in enumerate(ARCHSMITH) if own in names)
-    above = set().union(*ARCHSMITH[place + 1 :])
-    if own in ("search", "result"):  # neither knows of the other
-        above |= ARCHSMITH[place] - {own}
-    imports = {name for name in dotted(path) if name.startswith("archsmith.")}
-    assert not {name for name in imports if part(name) in above}
+def test_nothing_imports_what_stands_above_it():
+    def above(path: Path) -> set[str]:
+        place = ORDER.index(path.relative_to(ROOT).parts[0])
+        return imported(path) & set(ORDER[place + 1 :])
+
+    assert offenders(above) == {}
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
-def test_only_six_modules_know_hydra(path: Path):
-    if path not in HYDRA_MAY:
-        assert not imported(path) & {"hydra", "omegaconf"}
+def test_within_archsmith_nothing_imports_what_stands_above_it():
+    def above(path: Path) -> set[str]:
+        own = path.relative_to(ROOT / "archsmith").parts[0].removesuffix(".py")
+        (place,) = (i for i, names in enumerate(ARCHSMITH) if own in names)
+        higher = set().union(*ARCHSMITH[place + 1 :])
+        if own in ("search", "result"):  # neither knows of the other
+            higher |= ARCHSMITH[place] - {own}
+        imports = {name for name in dotted(path) if name.startswith("archsmith.")}
+        return {name for name in imports if part(name) in higher}
+
+    assert offenders(above, sorted((ROOT / "archsmith").rglob("*.py"))) == {}
+
+
+def test_only_six_modules_know_hydra():
+    known = offenders(lambda path: imported(path) & {"hydra", "omegaconf"})
+    assert {ROOT / name for name in known} == HYDRA_MAY
 
 
 def test_space_knows_no_torch():
@@ -84,9 +90,12 @@ def test_retraining_and_export_know_no_strategy():
         assert "strategies" not in imported(path), path
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
-def test_nothing_that_windows_lacks_is_imported_with_a_module(path: Path):
+def test_nothing_that_windows_lacks_is_imported_with_a_module():
     """`import fcntl` within a function that does without it there may stand."""
-    body = ast.parse(path.read_text(encoding="utf-8")).body
-    names = {a.name for node in body if isinstance(node, ast.Import) for a in node.names}
-    assert not names & {"fcntl", "resource", "pwd", "grp", "termios"}
+
+    def posix(path: Path) -> set[str]:
+        body = ast.parse(path.read_text(encoding="utf-8")).body
+        names = {a.name for node in body if isinstance(node, ast.Import) for a in node.names}
+        return names & {"fcntl", "resource", "pwd", "grp", "termios"}
+
+    assert offenders(posix) == {}

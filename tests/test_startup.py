@@ -52,16 +52,12 @@ def imported_by(folder: Path, *lines: list[str]) -> list[tuple[int, set[str]]]:
     return [(int(code), HEAVY & set(modules)) for _, code, *modules in said]
 
 
-@pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, set[str]]]:
-    """The lines that train nothing, one after another in a process."""
-    folder = tmp_path_factory.mktemp("lines")
-    return dict(zip(LINES, imported_by(folder, *([line] for line in LINES)), strict=True))
-
-
-@pytest.mark.parametrize(("line", "code"), LINES.items(), ids=str)
-def test_what_trains_nothing_imports_nothing_heavy(line: str, code: int, found: dict):
-    assert found[line] == (code, set())
+def test_what_trains_nothing_imports_nothing_heavy(tmp_path: Path):
+    """The lines one after another in a process."""
+    found = imported_by(tmp_path, *([line] for line in LINES))
+    assert dict(zip(LINES, found, strict=True)) == {
+        line: (code, set()) for line, code in LINES.items()
+    }
 
 
 def test_compare_imports_no_torch(tmp_path: Path):
