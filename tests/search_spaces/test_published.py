@@ -103,6 +103,7 @@ def test_macs_of_the_cifar_network_of_a_search_log(name):
     assert macs(network(name, layers=20, channels=36)) == SIZES[name][1]
 
 
+@pytest.mark.slow
 def test_pc_darts_image_has_the_size_of_its_imagenet_network():
     imagenet = {"input_shape": (3, 224, 224), "classes": 1000, "stem": "imagenet"}
     net = network("PC_DARTS_image", layers=14, channels=48, **imagenet)

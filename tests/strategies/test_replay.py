@@ -95,7 +95,7 @@ def assert_equal(one: Run, other: Run) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(n, marks=[] if n != "darts_second_order" else pytest.mark.slow)
+        pytest.param(n, marks=pytest.mark.slow if n in ("darts", "darts_second_order") else [])
         for n in CAPTURED
     ],
 )

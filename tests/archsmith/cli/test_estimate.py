@@ -47,6 +47,7 @@ def test_c4_a_step_is_measured_where_it_is_short_and_small(bytes_, high, plausib
     assert Estimate(bytes_, 1.0, high).plausible(Memory(free=100, total=1000)) == plausible
 
 
+@pytest.mark.slow
 def test_the_estimate_of_memory_is_near_what_a_step_at_full_size_takes(monkeypatch):
     """One convolution's map and its batch norm's: in proportion to the pixels."""
     monkeypatch.setattr(estimating, "timed", lambda *_: [1.0])

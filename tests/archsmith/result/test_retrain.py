@@ -339,6 +339,7 @@ def test_stopped_after_every_step_equals_uninterrupted(run, tmp_path):
     assert metrics(tmp_path / "whole") == metrics(tmp_path / "parts")
 
 
+@pytest.mark.slow
 def test_out_of_memory_once_goes_on_in_parts_as_if_from_the_start(run, monkeypatch):
     expected = run(replace(TOY, epochs=1, micro_batches=2), "parts")
     real, made = Training.step, []

@@ -186,6 +186,7 @@ def test_an_alpha_step_leaves_weights_and_statistics_and_a_weight_step_leaves_al
     assert all(torch.equal(a, b) for a, b in zip(alphas, strategy.arch_parameters(), strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "space", ["toy_darts", pytest.param("toy_nasbench201", marks=pytest.mark.slow)]
 )

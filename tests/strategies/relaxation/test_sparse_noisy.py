@@ -352,6 +352,7 @@ def search_among_equals(seeds: int, *, shuffled: bool) -> Tensor:
     return alphas.detach()
 
 
+@pytest.mark.slow
 def test_temperature_10_shuffled_labels_leave_no_preference():
     """60 searches, chance 1/3: wins have mean 20 and deviate by 3.65; 4 times that is 14.6."""
     found = search_among_equals(60, shuffled=True)
