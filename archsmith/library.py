@@ -55,7 +55,8 @@ def find(
             one shape; labels count from 0. `test` is read once, at the very end.
         operations: candidates in addition to the space's, as `op(c_in, c_out, stride, *, affine,
             search)`; all are used unless `space.candidates` names some.
-        overrides: as on the command line: `strategy=pcdarts`, `search.epochs=10`.
+        overrides: as on the command line: `strategy=pcdarts`, `search.epochs=10`. `task` has no
+            effect, and `baseline` none without `test`.
 
     Raises:
         ConfigError: a setting is impossible, or the images are not as described above.

@@ -22,7 +22,7 @@ from strategies.contracts import (
     check_kind,
 )
 from strategies.discretisation.constrained import Tables, connected, within
-from strategies.discretisation.decisions import Structure
+from strategies.discretisation.decisions import Structure, every_candidate
 from strategies.gradients import Batch, Gradients, eagerly
 from strategies.micro_batches import in_parts
 from strategies.optimizer_state import load_named_state, named_state
@@ -133,12 +133,7 @@ class Strategy:
             if self.edge_normalisation is None
             else {name: logits(len(cell.edges)) for name, cell in cells.items()}
         )
-        self.alive = {
-            name: torch.tensor(
-                [[o < len(e.candidates) for o in range(cell.width)] for e in cell.edges]
-            )
-            for name, cell in cells.items()
-        }
+        self.alive = {name: every_candidate(cell) for name, cell in cells.items()}
 
     def setup(self, net: Network, device: torch.device) -> None:
         """Moves to the supernet's device, creates optimisers. Raises ValueError for a bad fit."""

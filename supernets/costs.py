@@ -66,7 +66,7 @@ def candidate_macs(net: Network) -> dict[str, Tensor]:
 
     They are counted by running a mixed op with one candidate, and added up over the layers of the
     group; edges of equal candidates, stride and input are counted once, and so is a network.
-    Padding costs 0.
+    Padding costs 0. The tables are kept and shared: callers must not change them.
     """
     if net not in _counted:
         _counted[net] = _count_candidates(net)

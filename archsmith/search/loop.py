@@ -71,8 +71,7 @@ def search(
     if not strategy.alphas_move(pace.number - 1, pace.epochs):
         raise ConfigError(
             f"strategy.warmup: {strategy.warmup} of search.epochs={pace.number} leaves no epoch in "
-            "which alphas move; "
-            "lower strategy.warmup or raise search.epochs"
+            "which alphas move; lower strategy.warmup, or raise search.epochs or search.seconds"
         )
     strategy.for_batches(settings.batch_size)
     strategy.micro_batches = settings.micro_batches

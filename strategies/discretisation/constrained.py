@@ -66,7 +66,7 @@ def connected(cell: Cell, gates: Tensor, alive: Tensor) -> dict[str, tuple[str, 
     found = _best({"cell": cell}, one, {"cell": _log(gates)}, {"cell": alive}, [], [])
     if found is None:
         raise ValueError(
-            "strategy.pruning: no way from a cell's input to its output is left; prune less, or "
+            "no way from a cell's input to its output is left; prune less, or "
             "widen space.candidates"
         )
     return found["cell"]
