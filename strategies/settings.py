@@ -4,6 +4,7 @@ calls it prepends the path."""
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 PARAMETER = re.compile(r"[a-z]\w*(, [a-z]\w*)*: ")  # "weight: ", or "r, mu: "
 
@@ -26,3 +27,9 @@ def setting(path: str) -> Iterator[None]:
         yield
     except ValueError as error:
         raise ValueError(located(path, str(error))) from error
+
+
+def require(holds: bool, name: str, expected: str, found: Any) -> None:
+    """Raises ValueError unless `holds`, naming the setting, the expected and the found value."""
+    if not holds:
+        raise ValueError(f"{name}: expected {expected}, found {found!r}")

@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from strategies.contracts import LossTerm
-from strategies.losses.pressure import Pressure, require
+from strategies.losses.pressure import Pressure
+from strategies.settings import require
 from strategies.shares import node_sums, real_candidates, same_target, shares
 from supernets.costs import candidate_macs
 

@@ -5,6 +5,8 @@ from typing import Any
 
 import torch
 
+from strategies.settings import require
+
 
 class Pressure:
     """lambda, held in the 0-dim tensor `strength`, which is changed in place.
@@ -68,9 +70,3 @@ class Pressure:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.strength.fill_(state["strength"])
         self.delta, self.progress, self.left = state["delta"], state["progress"], state["left"]
-
-
-def require(holds: bool, name: str, expected: str, found: Any) -> None:
-    """Raises ValueError unless `holds`, naming the setting, the expected and the found value."""
-    if not holds:
-        raise ValueError(f"{name}: expected {expected}, found {found!r}")

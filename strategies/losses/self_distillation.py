@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from strategies.contracts import LossTerm
 from strategies.losses.distillation import VOTES, distillation, softened
 from strategies.losses.teachers import Teachers
+from strategies.settings import require
 
 if TYPE_CHECKING:
     from strategies.gradients import Batch
@@ -57,15 +58,15 @@ class SelfDistillation(LossTerm):
         vote: str,
         on_alphas: bool,
     ):
-        _require(weight >= 0, "weight", "at least 0", weight)
-        _require(temperature > 0, "temperature", "a positive number", temperature)
+        require(weight >= 0, "weight", "at least 0", weight)
+        require(temperature > 0, "temperature", "a positive number", temperature)
         rises = len(ramp) == 2 and 0 <= ramp[0] <= ramp[1] <= 1 and ramp[0] < 1
-        _require(rises, "ramp", "[start, full] with 0 <= start <= full <= 1 and start < 1", ramp)
+        require(rises, "ramp", "[start, full] with 0 <= start <= full <= 1 and start < 1", ramp)
         for name, value in (("teachers", teachers), ("lag", lag)):
             whole = isinstance(value, int) and not isinstance(value, bool) and value >= 1
-            _require(whole, name, "a whole number of at least 1", value)
-        _require(unit in ("step", "epoch"), "unit", "step or epoch", unit)
-        _require(vote in VOTES, "vote", " or ".join(VOTES), vote)
+            require(whole, name, "a whole number of at least 1", value)
+        require(unit in ("step", "epoch"), "unit", "step or epoch", unit)
+        require(vote in VOTES, "vote", " or ".join(VOTES), vote)
         self.weight, self.temperature, self.ramp = weight, temperature, tuple(ramp)
         self.vote, self.roles = VOTES[vote], ("train", "val") if on_alphas else ("train",)
         self.teachers = Teachers(teachers, lag, unit)
@@ -116,8 +117,3 @@ class SelfDistillation(LossTerm):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.teachers.load_state_dict(state, self.device)
-
-
-def _require(holds: bool, name: str, expected: str, found: Any) -> None:
-    if not holds:
-        raise ValueError(f"{name}: expected {expected}, found {found!r}")

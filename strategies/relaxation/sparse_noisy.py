@@ -15,6 +15,7 @@ from strategies.relaxation.concrete import gumbel_like
 from strategies.relaxation.entropy import COLDEST, HOTTEST, temperature_at
 from strategies.relaxation.masked import masked_softmax
 from strategies.relaxation.softmax import Softmax
+from strategies.settings import require
 
 if TYPE_CHECKING:
     from strategies.strategy import Strategy
@@ -60,12 +61,12 @@ class SparseNoisy(Softmax):
     ):
         super().__init__(start, end)
         for name, value in (("start", start), ("end", end), ("read_at", read_at)):
-            _require(COLDEST <= value <= HOTTEST, name, f"between {COLDEST} and {HOTTEST}", value)
-        _require(0 <= noisy_edges <= 1, "noisy_edges", "a share between 0 and 1", noisy_edges)
-        _require(least_noise > 0, "least_noise", "a positive number", least_noise)
+            require(COLDEST <= value <= HOTTEST, name, f"between {COLDEST} and {HOTTEST}", value)
+        require(0 <= noisy_edges <= 1, "noisy_edges", "a share between 0 and 1", noisy_edges)
+        require(least_noise > 0, "least_noise", "a positive number", least_noise)
         if final_entropy is not None:
             expected = "a share between 0 and 1, both excluded, or null"
-            _require(0 < final_entropy < 1, "final_entropy", expected, final_entropy)
+            require(0 < final_entropy < 1, "final_entropy", expected, final_entropy)
         self.noisy_edges, self.least_noise = noisy_edges, least_noise
         self.samples = noisy_edges > 0  # see SecondOrder
         self.final_entropy, self.read_at = final_entropy, read_at
@@ -104,8 +105,3 @@ class SparseNoisy(Softmax):
     def _since_warmup(self, progress: float) -> float:
         """t: progress counted from the end of the warm-up, 0 before it."""
         return max(0.0, progress - self.warmup) / (1 - self.warmup)
-
-
-def _require(holds: bool, name: str, expected: str, found: Any) -> None:
-    if not holds:
-        raise ValueError(f"{name}: expected {expected}, found {found!r}")
