@@ -1,27 +1,29 @@
-"""The found result: which candidates each edge of each group keeps. A small, canonical, validated
+"""The found result: which options each row of each choice keeps. A small, canonical, validated
 JSON file.
 
-Nothing in a file is ever evaluated or imported: a space and its candidates are looked up by name.
+Nothing in a file is ever evaluated or imported: a space and its options are looked up by name.
 """
 
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from search_spaces.space import Cell, Space
+from search_spaces.space import Space
 
-FORMAT = "archsmith.architecture/1"
+FORMAT = "archsmith.architecture/2"
+FIRST = "archsmith.architecture/1"  # still read
+DROPPED = ["none"]  # a row may be left out, or keep this
 LARGEST = 10_000_000  # bytes of a file
 Choices = Mapping[str, Mapping[str, tuple[str, ...]]]
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """`choices`: group -> edge `"source-target"` -> kept candidates; an absent edge is dropped.
+    """`choices`: choice -> row, such as `"0-2"` -> kept options; an absent row is dropped.
 
     `space` holds the name and settings of the space it was found in. Two architectures are equal
     when format, space and choices are; `meta` (strategy, epoch, seed, macs, version) does not
@@ -34,54 +36,70 @@ class Architecture:
 
     @classmethod
     def of(
-        cls, space: Space, choices: Mapping[str, Mapping[str, Any]], **meta: Any
+        cls, space: Space, choices: Mapping[str, Mapping[str, Collection[str]]], **meta: Any
     ) -> "Architecture":
-        """An architecture of this space. Raises ValueError where `choices` do not fit it."""
-        canonical = {
-            group: {
-                edge: tuple(sorted(set(names)))
-                for edge, names in edges.items()
-                if set(names) - {"none"}
-            }
-            for group, edges in choices.items()
+        """An architecture of this space; rows that keep a zero, or nothing, are left out.
+
+        Raises ValueError where `choices` do not fit the space.
+        """
+        zeros = {
+            name: {row.name: {o.name for o in row.options if o.kind == "zero"} for row in c.rows}
+            for name, c in space.choices.items()
         }
-        found = cls(json.loads(json.dumps({"name": space.name, **space.settings})), canonical, meta)
+        kept = {
+            name: {
+                row: tuple(sorted(left))
+                for row, options in rows.items()
+                if (left := set(options) - zeros.get(name, {}).get(row, set()))
+            }
+            for name, rows in choices.items()
+        }
+        found = cls(json.loads(json.dumps({"name": space.name, **space.settings})), kept, meta)
         found.check(space)
         return found
 
     def check(self, space: Space, where: str = "architecture") -> None:
-        """Raises ValueError unless every group, edge and candidate is one of the space's."""
+        """Raises ValueError unless every choice, row and option is one of the space's."""
         if self.space.get("name") != space.name:
             raise ValueError(
                 f"{where}: found in space '{self.space.get('name')}', but space={space.name} "
-                "was asked for; "
-                f"set space={self.space.get('name')}"
+                f"was asked for; set space={self.space.get('name')}"
             )
-        if set(self.choices) != set(space.groups):
+        if set(self.choices) != set(space.choices):
             raise ValueError(
-                f"{where}: groups {sorted(self.choices)} do not fit the space's "
-                f"{sorted(space.groups)}; "
-                "use the space it was found in"
+                f"{where}: choices {sorted(self.choices)} do not fit the space's "
+                f"{sorted(space.choices)}; use the space it was found in"
             )
-        for group, cell in space.groups.items():
-            edges = {edge.name: edge for edge in cell.edges}
-            for name, kept in self.choices[group].items():
-                if name not in edges:
+        for name, choice in space.choices.items():
+            rows = {row.name: row for row in choice.rows}
+            for row, kept in self.choices[name].items():
+                if row not in rows:
                     raise ValueError(
-                        f"{where}: '{group}' has no edge '{name}'; known: {', '.join(edges)}"
+                        f"{where}: '{name}' has no row '{row}'; known: {', '.join(rows)}"
                     )
-                for candidate in kept:
-                    if candidate not in edges[name].candidates:
+                for option in kept:
+                    if option not in rows[row].names:
                         raise ValueError(
-                            f"{where}: unknown candidate '{candidate}' on edge {name} of "
-                            f"'{group}'; "
-                            f"known: {', '.join(edges[name].candidates)}"
+                            f"{where}: unknown option '{option}' in row {row} of '{name}'; "
+                            f"known: {', '.join(rows[row].names)}"
                         )
+
+    def kept(self, space: Space) -> dict[str, list[list[int]]]:
+        """Choice -> the positions of the options that each of its rows keeps."""
+        found = {}
+        for name, choice in space.choices.items():
+            kept = self.choices[name]
+            found[name] = [
+                [o for o, option in enumerate(row.names) if option in kept.get(row.name, ())]
+                for row in choice.rows
+            ]
+        return found
 
     @property
     def identity(self) -> str:
-        """Eight hexadecimal digits over format, space and choices."""
-        return hashlib.sha256(self.to_json(meta=False).encode()).hexdigest()[:8]
+        """Eight hexadecimal digits over space and choices, whatever the format of the file."""
+        content = {"format": FIRST, "space": self.space, "choices": self.choices}
+        return hashlib.sha256(_canonical(content).encode()).hexdigest()[:8]
 
     def save(self, path: Path) -> None:
         """Writes the canonical JSON: sorted keys, so equal architectures give equal bytes.
@@ -111,12 +129,13 @@ class Architecture:
 
     @classmethod
     def parse(cls, content: Any, where: str) -> "Architecture":
-        """An architecture from decoded JSON. Raises ValueError, naming `where`."""
+        """An architecture from decoded JSON, of this or the first format; raises ValueError, naming
+        `where`."""
         if not isinstance(content, dict) or "format" not in content:
             raise ValueError(f'{where}: expected an architecture file with "format": "{FORMAT}"')
-        if content["format"] != FORMAT:
+        if content["format"] not in (FORMAT, FIRST):
             raise ValueError(
-                f"{where}: expected format '{FORMAT}', found {content['format']!r}; "
+                f"{where}: expected format '{FORMAT}' or '{FIRST}', found {content['format']!r}; "
                 "it was written by another version, convert it or search again"
             )
         unknown = sorted(set(content) - {"format", "space", "choices", "meta"})
@@ -124,46 +143,47 @@ class Architecture:
             raise ValueError(
                 f"{where}: unknown key '{unknown[0]}'; known: format, space, choices, meta"
             )
-        space, choices, meta = content.get("space"), content.get("choices"), content.get("meta", {})
-        if not isinstance(space, dict) or not isinstance(space.get("name"), str):
-            raise ValueError(f'{where}: "space" must be an object with a "name"')
         if "_target_" in json.dumps(content):
             raise ValueError(
                 f"{where}: '_target_' may not stand in an architecture file; nothing was loaded"
             )
+        space = _space(content.get("space"), first=content["format"] == FIRST, where=where)
+        choices, meta = content.get("choices"), content.get("meta", {})
         if not isinstance(choices, dict) or not isinstance(meta, dict):
             raise ValueError(f'{where}: "choices" and "meta" must be objects')
-        for group, edges in choices.items():
-            if not isinstance(edges, dict) or not all(
-                isinstance(kept, list) and kept and all(isinstance(name, str) for name in kept)
-                for kept in edges.values()
+        for name, rows in choices.items():
+            if not isinstance(rows, dict) or not all(
+                isinstance(kept, list) and kept and all(isinstance(option, str) for option in kept)
+                for kept in rows.values()
             ):
                 raise ValueError(
-                    f"{where}: choices of '{group}' must map an edge to a list of candidate names, "
+                    f"{where}: choices of '{name}' must map a row to a list of option names, "
                     'such as {"0-2": ["sep_conv_3x3"]}'
                 )
-        canonical = {
-            group: {
-                edge: tuple(sorted(set(kept)))
-                for edge, kept in edges.items()
-                if set(kept) - {"none"}
-            }
-            for group, edges in choices.items()
+        kept = {
+            name: {row: tuple(sorted(set(o))) for row, o in rows.items() if o != DROPPED}
+            for name, rows in choices.items()
         }
-        return cls(space, canonical, meta)
+        return cls(space, kept, meta)
 
     def to_json(self, *, meta: bool = True) -> str:
-        content: dict[str, Any] = {"format": FORMAT, "space": self.space, "choices": self.choices}
-        if meta:
-            content["meta"] = self.meta
-        return json.dumps(content, sort_keys=True, indent=2) + "\n"
+        settings = {key: value for key, value in self.space.items() if key != "name"}
+        space = {"name": self.space["name"], "settings": settings}
+        content: dict[str, Any] = {"format": FORMAT, "space": space, "choices": self.choices}
+        return _canonical(content | ({"meta": self.meta} if meta else {}))
 
 
-def reachable(cell: Cell, kept: Mapping[str, tuple[str, ...]]) -> bool:
-    """Whether the cell's output depends on its inputs through the kept edges."""
-    alive = set(range(cell.inputs))
-    for edge in cell.edges:  # node-major: sources come before targets
-        if edge.source in alive and edge.name in kept:
-            alive.add(edge.target)
-    outputs = cell.targets if cell.output == "concat" else [cell.targets[-1]]
-    return any(node in alive for node in outputs)
+def _canonical(content: Mapping[str, Any]) -> str:
+    return json.dumps(content, sort_keys=True, indent=2) + "\n"
+
+
+def _space(content: Any, *, first: bool, where: str) -> dict[str, Any]:
+    """Name and settings of a space. The first format held them side by side."""
+    if not isinstance(content, dict) or not isinstance(content.get("name"), str):
+        raise ValueError(f'{where}: "space" must be an object with a "name"')
+    if first:
+        return content
+    settings = content.get("settings")
+    if not isinstance(settings, dict) or set(content) != {"name", "settings"}:
+        raise ValueError(f'{where}: "space" must hold "name" and "settings", an object')
+    return {"name": content["name"], **settings}

@@ -10,8 +10,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from search_spaces.cells import Cell, CellSpace, Layer, complete_edges
 from search_spaces.ops import FactorizedReduce, Zero, depthwise_separable
-from search_spaces.space import Cell, Layer, Space, check_at_least, complete_edges, known_operations
+from search_spaces.space import check_at_least, known_operations
 
 
 def zero(c_in: int, c_out: int, stride: int, *, affine: bool, search: bool) -> nn.Module:
@@ -88,7 +89,7 @@ def darts(
     stem_multiplier: int | None = None,
     share_alphas: bool = True,
     operations: Mapping[str, Callable[..., nn.Module]] | None = None,
-) -> Space:
+) -> CellSpace:
     """The DARTS space: normal cells, and reduction cells at layers//3 and 2*layers//3 that double
     the channels.
 
@@ -133,7 +134,7 @@ def darts(
     if stem_multiplier is not None:
         check_at_least(1, stem_multiplier=stem_multiplier)
     multiplier = STEM_MULTIPLIERS[stem] if stem_multiplier is None else stem_multiplier
-    return Space(
+    return CellSpace(
         name="darts",
         family=darts,
         settings=dict(

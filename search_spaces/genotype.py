@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from search_spaces.architecture import Architecture, Choices
-from search_spaces.space import Cell, Space
+from search_spaces.cells import Cell, CellSpace
 
 Inputs = list[tuple[str, int]]  # (candidate, state it comes from)
 
@@ -53,7 +53,7 @@ def to_genotype(architecture: Architecture) -> str:
     return f"Genotype({', '.join(parts)})"
 
 
-def from_genotype(text: str, space: Space) -> Architecture:
+def from_genotype(text: str, space: CellSpace) -> Architecture:
     """The architecture of this space that the text of a DARTS genotype names; a `none` is dropped.
 
     Raises ValueError for anything but that form, an unknown candidate, an input that does not come
@@ -123,7 +123,7 @@ def to_nni(architecture: Architecture) -> dict[str, Any]:
     return found
 
 
-def from_nasbench201(text: str, space: Space) -> Architecture:
+def from_nasbench201(text: str, space: CellSpace) -> Architecture:
     """The architecture of this space that a NAS-Bench-201 string names; `none` drops its edge.
 
     Raises ValueError for anything but that form, a wrong number of nodes, or an unknown candidate.

@@ -11,8 +11,9 @@ from functools import partial
 from torch import Tensor, nn
 
 from search_spaces import darts
+from search_spaces.cells import CellSpace, complete_edges
 from search_spaces.ops import FactorizedReduce
-from search_spaces.space import Space, check_at_least, complete_edges, known_operations
+from search_spaces.space import check_at_least, known_operations
 
 
 class Skip(nn.Identity):
@@ -58,7 +59,7 @@ def goldnas(
     stem: str = "small",
     stem_multiplier: int | None = None,
     operations: Mapping[str, Callable[..., nn.Module]] | None = None,
-) -> Space:
+) -> CellSpace:
     """The GOLD-NAS space; every layer is a group, with alphas of its own.
 
     What keeps one candidate an edge (`strongest`) keeps two inputs a node here, as in `darts`.

@@ -9,8 +9,9 @@ from functools import partial
 
 from torch import Tensor, nn
 
+from search_spaces.cells import Cell, CellSpace, Layer, complete_edges
 from search_spaces.ops import FactorizedReduce, ReLUConvBN, Zero
-from search_spaces.space import Cell, Layer, Space, check_at_least, complete_edges, known_operations
+from search_spaces.space import check_at_least, known_operations
 
 
 def zero(c_in: int, c_out: int, stride: int, *, affine: bool, search: bool) -> nn.Module:
@@ -70,7 +71,7 @@ def nasbench201(
     input_shape: Sequence[int],
     classes: int,
     operations: Mapping[str, Callable[..., nn.Module]] | None = None,
-) -> Space:
+) -> CellSpace:
     """The NAS-Bench-201 space: three stages of N equal cells, a residual block of stride 2 between
     them.
 
@@ -97,7 +98,7 @@ def nasbench201(
         if stage:
             places.append(Layer(None, None, width, reduction=True))
         places += [Layer("cell", "cell", width, reduction=False)] * cells_per_stage
-    return Space(
+    return CellSpace(
         name="nasbench201",
         family=nasbench201,
         settings=dict(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from torch import Tensor, nn
 
 from search_spaces.architecture import Architecture
-from search_spaces.space import Cell
+from search_spaces.choice import Choice
 
 if TYPE_CHECKING:
     from strategies.gradients import Batch, Metrics
@@ -105,9 +105,8 @@ class Relaxation(nn.Module, Ingredient, ABC):
 
     @abstractmethod
     def forward(self, alphas: Tensor, alive: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Alphas (E, O) and alive (E, O) bool -> gates (E, O), exactly 0 for a candidate that is
-        not alive, and the index (E,) of the only candidate that runs on each edge; None if all
-        run."""
+        """Alphas (R, O) and alive (R, O) bool -> gates (R, O), exactly 0 for an option that is not
+        alive, and the index (R,) of the only option that runs in each row; None if all run."""
 
     def expected(self, alphas: Tensor, alive: Tensor) -> tuple[Tensor, Tensor | None]:
         """The noise-free gates that the architecture is read from; shapes as in `forward`."""
@@ -115,11 +114,11 @@ class Relaxation(nn.Module, Ingredient, ABC):
 
 
 class EdgeNormalisation(nn.Module, Ingredient, ABC):
-    """Weighs the edges into a node against each other."""
+    """Weighs the rows into a target against each other: the edges into a node."""
 
     @abstractmethod
-    def forward(self, beta: Tensor, cell: Cell, alive: Tensor) -> Tensor:
-        """Betas (E,) and alive edges (E,) bool -> factors (E,), exactly 0 for a dead edge."""
+    def forward(self, beta: Tensor, choice: Choice, alive: Tensor) -> Tensor:
+        """Betas (R,) and alive rows (R,) bool -> factors (R,), exactly 0 for a dead row."""
 
 
 class Update(Ingredient, ABC):
@@ -162,13 +161,13 @@ class Stopping(Ingredient):
 
 
 class DiscretisationRule(Protocol):
-    """Reads a discrete cell from gates. A function; it has no state and no hooks."""
+    """Reads a discrete network from gates. A function; it has no state and no hooks."""
 
     def __call__(
-        self, cell: Cell, gates: Tensor, alive: Tensor, /
+        self, choice: Choice, gates: Tensor, factors: Tensor | None, alive: Tensor, /
     ) -> Mapping[str, tuple[str, ...]]:
-        """gates (E, O) and alive (E, O) bool -> edge name -> candidates kept; missing edges are
-        dropped. Raises ValueError if no alive candidate can be kept."""
+        """gates (R, O), factors of rows (R,) or None, alive (R, O) bool -> row name -> options
+        kept; missing rows are dropped. Raises ValueError if no alive option can be kept."""
         ...
 
 

@@ -10,20 +10,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from search_spaces.architecture import Architecture, reachable
-from search_spaces.space import Cell, Space
+from search_spaces.architecture import Architecture
+from search_spaces.choice import Choice
+from search_spaces.space import Space
 from strategies.discretisation.decisions import Structure
-from strategies.shares import real_candidates
+from strategies.shares import real_options
 from supernets.final_costs import total
 
 DRAWS = 5000
 
 
-def random_cell(cell: Cell, generator: torch.Generator) -> dict[str, tuple[str, ...]]:
-    """A random legal cell: `keep` distinct inputs per node, candidates with equal probability.
+def drawn(choice: Choice, generator: torch.Generator) -> dict[str, tuple[str, ...]]:
+    """Legal rows at random: `keep` distinct ones per target, options with equal probability.
 
-    A cell whose output does not depend on its input is drawn again (possible if edges may hold
-    `none`).
+    What cuts the output off from the input is drawn again (possible if rows may hold a zero).
     """
 
     def pick(count: int) -> int:
@@ -31,16 +31,16 @@ def random_cell(cell: Cell, generator: torch.Generator) -> dict[str, tuple[str, 
 
     while True:
         kept: dict[str, tuple[str, ...]] = {}
-        for node in cell.targets:
-            incoming = cell.incoming(node)
-            order = torch.randperm(len(incoming), generator=generator).tolist()
-            for position in sorted(order[: cell.keep]):
-                edge = cell.edges[incoming[position]]
-                names = [n for n in edge.candidates if n != "none" or cell.keep is None]
-                name = names[pick(len(names))]
-                if name != "none":
-                    kept[edge.name] = (name,)
-        if reachable(cell, kept):
+        for target in choice.targets:
+            into = choice.into(target)
+            order = torch.randperm(len(into), generator=generator).tolist()
+            for position in sorted(order[: choice.keep]):
+                row = choice.rows[into[position]]
+                options = [o for o in row.options if o.kind != "zero" or choice.keep is None]
+                option = options[pick(len(options))]
+                if option.kind != "zero":
+                    kept[row.name] = (option.name,)
+        if choice.connects(kept):
             return kept
 
 
@@ -49,27 +49,26 @@ def pruned_at_random(
 ) -> Architecture:
     """Cuts candidates in random order until their cost falls to `target`.
 
-    The control for pruning searches. costs: group -> (E, O), as counted by `candidate_macs`. Cuts
+    The control for pruning searches. costs: choice -> (R, O), as counted by `candidate_macs`. Cuts
     that would go below the target, or leave a node without an input, are skipped, so the final cost
     is at or just above the target.
     """
-    left = {name: real_candidates(cell) for name, cell in space.groups.items()}
+    left = {name: real_options(choice) for name, choice in space.choices.items()}
     total = sum(int(costs[name][table].sum()) for name, table in left.items())
-    places = [(n, e, o) for n, table in left.items() for e, o in table.nonzero().tolist()]
+    places = [(n, r, o) for n, table in left.items() for r, o in table.nonzero().tolist()]
     for i in torch.randperm(len(places), generator=generator).tolist():
-        name, e, o = places[i]
-        cell, cost = space.groups[name], int(costs[name][e, o])
-        into = cell.incoming(cell.edges[e].target)
+        name, r, o = places[i]
+        choice, cost = space.choices[name], int(costs[name][r, o])
+        into = choice.into(choice.rows[r].target)
         if total > target and total - cost >= target and int(left[name][into].sum()) > 1:
-            left[name][e, o] = False
+            left[name][r, o] = False
             total -= cost
     choices = {
         name: {
-            edge.name: tuple(edge.candidates[o] for o in on.nonzero().flatten().tolist())
-            for edge, on in zip(cell.edges, left[name], strict=True)
-            if on.any()
+            row.name: tuple(row.names[o] for o in on.nonzero().flatten().tolist())
+            for row, on in zip(choice.rows, left[name], strict=True)
         }
-        for name, cell in space.groups.items()
+        for name, choice in space.choices.items()
     }
     return Architecture.of(space, choices)
 
@@ -89,26 +88,26 @@ class RandomSearch:
         self.generator = torch.Generator().manual_seed(int(torch.randint(2**62, ())))
 
     def structures(self) -> dict[str, Structure]:
-        """The structure drawn for each group."""
-        return {name: Structure.of_space(cell) for name, cell in self.space.groups.items()}
+        """The structure drawn for each choice."""
+        return {name: Structure.of_space(choice) for name, choice in self.space.choices.items()}
 
     def within(
         self, costs: Sequence[Mapping[str, Tensor]], limits: Sequence[float], **meta: Any
     ) -> Architecture | None:
         """The first of at most `DRAWS` drawn architectures within the limits, or None.
 
-        costs: group -> (E, O) each. All architectures within the limits are equally likely.
+        costs: choice -> (R, O) each. All architectures within the limits are equally likely.
         """
         for _ in range(DRAWS):
-            drawn = self.architecture(**meta)
-            spent = (total(drawn, self.space, tables) for tables in costs)
+            found = self.architecture(**meta)
+            spent = (total(found, self.space, tables) for tables in costs)
             if all(cost <= limit for cost, limit in zip(spent, limits, strict=True)):
-                return drawn
+                return found
         return None
 
     def architecture(self, **meta: Any) -> Architecture:
         """A newly drawn architecture."""
         choices = {
-            name: random_cell(cell, self.generator) for name, cell in self.space.groups.items()
+            name: drawn(choice, self.generator) for name, choice in self.space.choices.items()
         }
         return Architecture.of(self.space, choices, **meta)

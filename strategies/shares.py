@@ -1,32 +1,35 @@
-"""A candidate's share of its node's gates. GOLD-NAS, Bi et al. 2020, arXiv:2007.03331."""
+"""Masks over the options of a choice, and an option's share of its target's gates.
+
+Shares: GOLD-NAS, Bi et al. 2020, arXiv:2007.03331.
+"""
 
 import torch
 from torch import Tensor
 
-from search_spaces.space import Cell
+from search_spaces.choice import Choice
 
 
-def real_candidates(cell: Cell) -> Tensor:
-    """(E, O) bool: whether there is a candidate other than `none`."""
-    return torch.tensor(
-        [
-            [o < len(edge.candidates) and edge.candidates[o] != "none" for o in range(cell.width)]
-            for edge in cell.edges
-        ]
-    )
+def every_option(choice: Choice) -> Tensor:
+    """(R, O) bool: whether there is an option; padding is not one."""
+    return torch.tensor(choice.offers(zero=True))
 
 
-def same_target(cell: Cell) -> Tensor:
-    """(E, E): 1 if two edges lead into the same node, else 0."""
-    targets = torch.tensor([edge.target for edge in cell.edges])
+def real_options(choice: Choice) -> Tensor:
+    """(R, O) bool: whether there is an option other than a zero."""
+    return torch.tensor(choice.offers(zero=False))
+
+
+def same_target(choice: Choice) -> Tensor:
+    """(R, R): 1 if two rows lead into the same state, else 0."""
+    targets = torch.tensor([row.target for row in choice.rows])
     return (targets[:, None] == targets).float()
 
 
 def node_sums(values: Tensor, same: Tensor) -> Tensor:
-    """(E, 1): for each edge the sum of `values` (E, O) over all edges into its node."""
+    """(R, 1): for each row the sum of `values` (R, O) over all rows into its target."""
     return (same.to(values.dtype) @ values.sum(1))[:, None]
 
 
 def shares(gates: Tensor, same: Tensor) -> Tensor:
-    """w_o / S (E, O) for gates (E, O), with S their sum over the node; 0 if S is 0."""
+    """w_o / S (R, O) for gates (R, O), with S their sum over the target; 0 if S is 0."""
     return gates / node_sums(gates, same).clamp_min(torch.finfo(gates.dtype).tiny)

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from search_spaces.architecture import Architecture, reachable
+from search_spaces.architecture import Architecture
 from search_spaces.space import Space
 from strategies.contracts import (
     DiscretisationRule,
@@ -22,11 +22,12 @@ from strategies.contracts import (
     check_kind,
 )
 from strategies.discretisation.constrained import Tables, connected, within
-from strategies.discretisation.decisions import Structure, every_candidate
+from strategies.discretisation.decisions import Structure
 from strategies.gradients import Batch, Gradients, eagerly
 from strategies.micro_batches import in_parts
 from strategies.optimizer_state import load_named_state, named_state
 from strategies.settings import setting
+from strategies.shares import every_option
 from supernets import plain_layers
 from supernets.mixture import Active, GroupMixture, Mixture, everything_active
 from supernets.network import Network
@@ -121,19 +122,19 @@ class Strategy:
             )
 
     def _make_logits(self, alpha_init: float) -> None:
-        """Draws the alphas (E, O) and betas (E,) of each group; padding of a row is not alive."""
+        """Draws the alphas (R, O) and betas (R,) of each choice; padding of a row is not alive."""
 
         def logits(*shape: int) -> nn.Parameter:
             return nn.Parameter(alpha_init * torch.randn(shape))
 
-        cells = self.space.groups
-        self.alphas = {name: logits(len(cell.edges), cell.width) for name, cell in cells.items()}
+        choices = self.space.choices
+        self.alphas = {name: logits(len(c.rows), c.width) for name, c in choices.items()}
         self.betas = (
             {}
             if self.edge_normalisation is None
-            else {name: logits(len(cell.edges)) for name, cell in cells.items()}
+            else {name: logits(len(choice.rows)) for name, choice in choices.items()}
         )
-        self.alive = {name: every_candidate(cell) for name, cell in cells.items()}
+        self.alive = {name: every_option(choice) for name, choice in choices.items()}
 
     def setup(self, net: Network, device: torch.device) -> None:
         """Moves to the supernet's device, creates optimisers. Raises ValueError for a bad fit."""
@@ -185,19 +186,23 @@ class Strategy:
     # -----------------------------------------------------------------------------------------
 
     def mixture(self, *, noise: bool = True) -> Mixture:
-        """Relaxes every group: gates, edge factors, active candidates. Measure without noise."""
+        """Relaxes every choice: gates, factors, active options. Measure without noise."""
         self.relaxation.train(noise)
         groups = {}
-        for name, cell in self.space.groups.items():
+        for name in self.alphas:
             gates, index = self.relaxation(self.alphas[name], self.alive[name])
             active = self._active[name]
             if index is not None:
                 active = [[i] if row else [] for i, row in zip(index.tolist(), active, strict=True)]
-            factors = None
-            if self.edge_normalisation is not None:
-                factors = self.edge_normalisation(self.betas[name], cell, self.alive[name].any(1))
-            groups[name] = GroupMixture(gates, factors, active)
+            groups[name] = GroupMixture(gates, self._factors(name), active)
         return Mixture(groups)
+
+    def _factors(self, name: str) -> Tensor | None:
+        """The factors (R,) of a choice's rows, None if rows are not weighed against each other."""
+        if self.edge_normalisation is None:
+            return None
+        alive = self.alive[name].any(1)
+        return self.edge_normalisation(self.betas[name], self.space.choices[name], alive)
 
     def loss(self, net: Logits, batch: Batch, role: str = "train") -> tuple[Tensor, Tensor]:
         """Cross-entropy plus the terms of `losses`, and the logits (B, classes).
@@ -291,54 +296,58 @@ class Strategy:
 
     @torch.no_grad()
     def gates(self) -> dict[str, Tensor]:
-        """Group -> gates (E, O) for discretisation: without noise, times the edge factors."""
+        """Choice -> gates (R, O) without noise, times the factors of the rows."""
+        return {
+            name: gates if factors is None else factors[:, None] * gates
+            for name, (gates, factors) in self._expected().items()
+        }
+
+    @torch.no_grad()
+    def _expected(self) -> dict[str, tuple[Tensor, Tensor | None]]:
+        """Choice -> gates (R, O) without noise and factors (R,), on the CPU."""
         found = {}
-        for name, cell in self.space.groups.items():
+        for name in self.alphas:
             gates, _ = self.relaxation.expected(self.alphas[name], self.alive[name])
-            if self.edge_normalisation is not None:
-                factors = self.edge_normalisation(self.betas[name], cell, self.alive[name].any(1))
-                gates = factors[:, None] * gates
-            found[name] = gates.cpu()
+            factors = self._factors(name)
+            found[name] = gates.cpu(), None if factors is None else factors.cpu()
         return found
 
     def architecture(self, **meta: Any) -> Architecture:
         """Discretises the current gates. Raises ValueError if pruning left nothing to keep.
 
-        If `none` disconnects a cell, the best connected cell is taken instead, and
-        `meta["reconnected"]` names its group.
+        If zeros cut a choice's output off from its input, the best connected one is taken instead,
+        and `meta["reconnected"]` names the choice.
         """
-        choices, again = {}, []
-        for (name, cell), gates in zip(
-            self.space.groups.items(), self.gates().values(), strict=True
-        ):
-            alive = self.alive[name].cpu()
+        choices, again, gates = {}, [], self.gates()
+        for name, (values, factors) in self._expected().items():
+            choice, alive = self.space.choices[name], self.alive[name].cpu()
             with setting("strategy.pruning"):  # pruning left too few candidates
-                choices[name] = self.discretisation(cell, gates, alive)
-                if not reachable(cell, choices[name]):
-                    choices[name] = connected(cell, gates, alive)
+                choices[name] = self.discretisation(choice, values, factors, alive)
+                if not choice.connects(choices[name]):
+                    choices[name] = connected(choice, gates[name], alive)
                     again.append(name)
         return Architecture.of(
             self.space, choices, **meta, **({"reconnected": again} if again else {})
         )
 
     def structures(self) -> dict[str, Structure | None]:
-        """The structure of each group under the discretisation rule; None if it ignores gates."""
-        cells = self.space.groups
+        """The structure of each choice under the discretisation rule; None if it ignores gates."""
+        rule = self.discretisation
         with setting("strategy.pruning"):
-            return {n: Structure.of_rule(self.discretisation, cell) for n, cell in cells.items()}
+            return {n: Structure.of_rule(rule, choice) for n, choice in self.space.choices.items()}
 
     def within(
         self, costs: Sequence[Tables], limits: Sequence[float], **meta: Any
     ) -> Architecture | None:
         """The architecture with the largest sum of log gates whose costs are within the limits.
 
-        costs: group -> (E, O) each. None if there is none, or if the rule ignores gates.
+        costs: choice -> (R, O) each. None if there is none, or if the rule ignores gates.
         """
         known = {name: found for name, found in self.structures().items() if found is not None}
         if len(known) < len(self.alive):
             return None
         alive = {name: table.cpu() for name, table in self.alive.items()}
-        choices = within(self.space, known, self.gates(), alive, costs, limits)
+        choices = within(self.space.choices, known, self.gates(), alive, costs, limits)
         return None if choices is None else Architecture.of(self.space, choices, **meta)
 
     # -- state
@@ -362,7 +371,7 @@ class Strategy:
         named = self.named_arch_parameters()
         for name, value in state["alive"].items():
             if value.dtype != torch.bool or value.shape != self.alive[name].shape:
-                raise ValueError(f"'alive' of '{name}' is not bool (E, O)")
+                raise ValueError(f"'alive' of '{name}' is not bool (R, O)")
         with torch.no_grad():
             for name, value in state["arch"].items():
                 named[name].copy_(value)

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
 
-from search_spaces.space import Cell
+from search_spaces.choice import Choice
 from supernets.mixture import GroupMixture, Mixture
-from supernets.network import CellModule, Network
+from supernets.network import Filled, Network
 
 # What `candidate_macs` found: a loss and a stopping rule ask for the same network.
 _counted: WeakKeyDictionary[Network, dict[str, Tensor]] = WeakKeyDictionary()
@@ -62,51 +62,54 @@ def _ghost(mixture: Mixture) -> Mixture:
 
 
 def candidate_macs(net: Network) -> dict[str, Tensor]:
-    """Multiply-accumulates of each candidate for one image: group -> (E, O) int64.
+    """Multiply-accumulates of each option for one image: choice -> (R, O) int64.
 
-    They are counted by running a mixed op with one candidate, and added up over the layers of the
-    group; edges of equal candidates, stride and input are counted once, and so is a network.
-    Padding costs 0. The tables are kept and shared: callers must not change them.
+    They are counted by running a mixed op with one option, and added up over the layers that share
+    the choice; equal mixed ops with equal inputs are counted once, and so is a network. Padding
+    costs 0. The tables are kept and shared: callers must not change them.
     """
     if net not in _counted:
-        _counted[net] = _count_candidates(net)
+        _counted[net] = _count_options(net)
     return _counted[net]
 
 
-def _count_candidates(net: Network) -> dict[str, Tensor]:
-    cells = net.space.groups
-    found = {n: torch.zeros(len(c.edges), c.width, dtype=torch.long) for n, c in cells.items()}
-    inputs: dict[nn.Module, Tensor] = {}
-
-    def note(edge: nn.Module, given: tuple[Tensor, ...]) -> None:
-        inputs[edge] = given[0]
-
-    edges = [
-        (group, e, edge, layer.edges[edge.name])
-        for layer, group in zip(net.layers, net.groups, strict=True)
-        if group is not None and isinstance(layer, CellModule)
-        for e, edge in enumerate(layer.cell.edges)
-    ]
-    hooks = [mixed.register_forward_pre_hook(note) for _, _, _, mixed in edges]
-    try:
-        image = torch.empty(1, *net.space.input_shape, device="meta")
-        _run(net, (image, Mixture({name: _nothing(cell) for name, cell in cells.items()})))
-    finally:
-        for hook in hooks:
-            hook.remove()
+def _count_options(net: Network) -> dict[str, Tensor]:
+    choices = net.space.choices
+    found = {n: torch.zeros(len(c.rows), c.width, dtype=torch.long) for n, c in choices.items()}
     known: dict[tuple[Any, ...], Tensor] = {}
-    for group, e, edge, mixed in edges:
-        x, gates = inputs[mixed], torch.empty(cells[group].width, device="meta")
-        key = (edge.candidates, edge.strided, x.shape)
+    nothing = Mixture({name: _nothing(choice) for name, choice in choices.items()})
+    for place, x in inputs(net, nothing):
+        names = choices[place.choice].rows[place.row].names
+        key = (names, place.c_out, place.stride, x)
         if key not in known:
-            known[key] = torch.tensor(
-                [macs_of(mixed, (x, gates, [o])) for o in range(len(edge.candidates))]
-            )
-        found[group][e, : len(edge.candidates)] += known[key]
+            image, gates = torch.empty(x, device="meta"), torch.empty(len(names), device="meta")
+            counts = [macs_of(place.module, (image, gates, [o])) for o in range(len(names))]
+            known[key] = torch.tensor(counts)
+        found[place.choice][place.row, : len(names)] += known[key]
     return found
 
 
-def _nothing(cell: Cell) -> GroupMixture:
-    """A mixture, with shapes only, in which no candidate runs: every edge still gets its input."""
-    gates = torch.empty(len(cell.edges), cell.width, device="meta")
-    return GroupMixture(gates, None, [()] * len(cell.edges))
+def inputs(net: Network, mixture: Mixture | None) -> list[tuple[Filled, torch.Size]]:
+    """Every place of every row, and the shape (1, C, H, W) of its input, in a pass of shapes alone.
+
+    mixture: on `meta`; None for a final network.
+    """
+    shapes: dict[nn.Module, torch.Size] = {}
+
+    def note(module: nn.Module, given: tuple[Tensor, ...]) -> None:
+        shapes[module] = given[0].shape
+
+    places = list(net.rows())
+    hooks = [place.module.register_forward_pre_hook(note) for place in places]
+    try:
+        _run(net, (torch.empty(1, *net.space.input_shape, device="meta"), mixture))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return [(place, shapes[place.module]) for place in places]
+
+
+def _nothing(choice: Choice) -> GroupMixture:
+    """A mixture, with shapes only, in which no option runs: every row still gets its input."""
+    gates = torch.empty(len(choice.rows), choice.width, device="meta")
+    return GroupMixture(gates, None, [()] * len(choice.rows))

@@ -101,7 +101,7 @@ class FusedCell:
     def plan(self, source: int, mixture: GroupMixture) -> tuple[list[Bundle], list[int]]:
         """The bundles of a source, and the edges that must run alone; kept while they stay."""
         cell = self.module.cell
-        outgoing = [e for e in cell.outgoing(source) if cell.edges[e].name in self.module.edges]
+        outgoing = [e for e in cell.out_of(source) if cell.edges[e].name in self.module.edges]
         active = tuple(tuple(mixture.active[e]) for e in outgoing)
         if source not in self.plans or self.plans[source][0] != active:
             self.plans[source] = (active, *self._bundles(outgoing, active))

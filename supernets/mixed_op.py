@@ -16,11 +16,17 @@ class MixedOp(nn.Module):
     """
 
     def __init__(
-        self, candidates: Sequence[Candidate], channels: int, stride: int, *, affine: bool = False
+        self,
+        candidates: Sequence[Candidate],
+        c_in: int,
+        c_out: int,
+        stride: int,
+        *,
+        affine: bool = False,
     ):
         super().__init__()
         self.ops = nn.ModuleList(
-            op(channels, channels, stride, affine=affine, search=True) for op in candidates
+            op(c_in, c_out, stride, affine=affine, search=True) for op in candidates
         )
 
     def forward(self, x: Tensor, gates: Tensor, active: Sequence[int]) -> Tensor | None:
@@ -40,13 +46,14 @@ class PartialMixedOp(nn.Module):
         code.
 
     Raises:
-        ValueError: `channels` is not a multiple of `k`.
+        ValueError: `c_in` is not a multiple of `k`, or not `c_out`.
     """
 
     def __init__(
         self,
         candidates: Sequence[Candidate],
-        channels: int,
+        c_in: int,
+        c_out: int,
         stride: int,
         *,
         k: int,
@@ -57,14 +64,19 @@ class PartialMixedOp(nn.Module):
             raise ValueError(
                 f"strategy.mixed_op.k: expected a whole number of at least 1, found {k!r}"
             )
-        if channels % k:
+        if c_in % k:
             raise ValueError(
-                f"strategy.mixed_op: {channels} channels cannot be split into k={k} equal parts; "
-                f"set strategy.mixed_op.k to a divisor of {channels}, or space.channels to a "
+                f"strategy.mixed_op: {c_in} channels cannot be split into k={k} equal parts; "
+                f"set strategy.mixed_op.k to a divisor of {c_in}, or space.channels to a "
                 f"multiple of {k}"
             )
+        if k > 1 and c_in != c_out:
+            raise ValueError(
+                f"strategy.mixed_op: partial channels keep their number, but {c_in} become {c_out} "
+                "here; set strategy/mixed_op=full"
+            )
         self.k = k
-        self.mixed = MixedOp(candidates, channels // k, stride, affine=affine)
+        self.mixed = MixedOp(candidates, c_in // k, c_out // k, stride, affine=affine)
         self.bypass = nn.MaxPool2d(stride, ceil_mode=True) if stride > 1 else nn.Identity()
 
     def forward(self, x: Tensor, gates: Tensor, active: Sequence[int]) -> Tensor | None:
@@ -83,10 +95,10 @@ class ChosenOps(nn.Module):
     arXiv:1605.07648.
     """
 
-    def __init__(self, candidates: Sequence[Candidate], channels: int, stride: int):
+    def __init__(self, candidates: Sequence[Candidate], c_in: int, c_out: int, stride: int):
         super().__init__()
         self.ops = nn.ModuleList(
-            op(channels, channels, stride, affine=True, search=False) for op in candidates
+            op(c_in, c_out, stride, affine=True, search=False) for op in candidates
         )
         self.drop = 0.0
 

@@ -1,4 +1,4 @@
-"""What one pass of a supernet mixes: per group of layers, gates and the candidates that run."""
+"""What one pass of a supernet mixes: gates, and the options that run, of each choice."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,8 @@ Active = Sequence[Sequence[int]]
 
 
 class GroupMixture(NamedTuple):
-    """One group: gates (E, O), factors (E,) or None for ones, candidates to run per edge."""
+    """One choice: gates (R, O), factors (R,) or None for ones, and the options that run per row;
+    a row in which none runs is off."""
 
     gates: Tensor
     factors: Tensor | None
@@ -23,7 +24,7 @@ class GroupMixture(NamedTuple):
 
 @dataclass(frozen=True)
 class Mixture:
-    """Group name -> its part of the mixture."""
+    """Choice -> its part of the mixture."""
 
     groups: Mapping[str, GroupMixture]
 
@@ -31,23 +32,14 @@ class Mixture:
     def of(cls, architecture: Architecture, space: Space, device: torch.device) -> "Mixture":
         """The discrete network's mixture: the kept candidates run, each with gate 1."""
         groups = {}
-        for name, cell in space.groups.items():
-            kept = architecture.choices[name]
-            active = [
-                [
-                    o
-                    for o, candidate in enumerate(edge.candidates)
-                    if candidate in kept.get(edge.name, ())
-                ]
-                for edge in cell.edges
-            ]
-            gates = torch.zeros(len(cell.edges), cell.width, device=device)
-            for e, row in enumerate(active):
-                gates[e, row] = 1.0
+        for name, active in architecture.kept(space).items():
+            gates = torch.zeros(len(active), space.choices[name].width, device=device)
+            for r, row in enumerate(active):
+                gates[r, row] = 1.0
             groups[name] = GroupMixture(gates, None, active)
         return cls(groups)
 
 
 def everything_active(alive: Tensor) -> Active:
-    """The positions of alive (E, O) as Python ints, per edge. Reads the device once."""
+    """The positions of alive (R, O) as Python ints, per row. Reads the device once."""
     return [[o for o, on in enumerate(row) if on] for row in alive.tolist()]

@@ -1,22 +1,34 @@
 """One skeleton (stem, cells, head), two fillings: mixed ops (supernet) or chosen ops (final)."""
 
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from search_spaces.architecture import Architecture
+from search_spaces.cells import Cell, CellSpace, Layer
 from search_spaces.ops import FactorizedReduce, ReLUConvBN
-from search_spaces.space import Cell, Layer, Space
+from search_spaces.space import Space
 from supernets.checkpointing import checkpointed
 from supernets.layout import channels_first, channels_last, laid_as
 from supernets.mixed_op import Candidate, ChosenOps
 from supernets.mixture import GroupMixture, Mixture
 from supernets.skeleton import HEADS, STEMS, AuxiliaryHead, ResidualBlock
 
-# (group, edge position, channels, stride) -> what stands on the edge, None where nothing does
-FillEdge = Callable[[str, int, int, int], nn.Module | None]
+# (choice, row, c_in, c_out, stride) -> what stands there, None where nothing does
+Fill = Callable[[str, int, int, int, int], nn.Module | None]
+
+
+class Filled(NamedTuple):
+    """What stands at one place of a row of a choice; layers that share the choice are places."""
+
+    choice: str
+    row: int
+    c_in: int
+    c_out: int
+    stride: int
+    module: nn.Module
 
 
 # (source, its state, mixture) -> what its edges add to their targets: (target, (B, C, H/s, W/s))
@@ -40,14 +52,14 @@ class CellModule(nn.Module):
 
     form: "Form | None" = None
 
-    def __init__(self, cell: Cell, layer: Layer, preprocess: Sequence[nn.Module], fill: FillEdge):
+    def __init__(self, cell: Cell, layer: Layer, preprocess: Sequence[nn.Module], fill: Fill):
         super().__init__()
         assert layer.group is not None
         self.cell, self.channels, self.stride = cell, layer.channels, 2 if layer.reduction else 1
         self.preprocess = nn.ModuleList(preprocess)
         self.edges = nn.ModuleDict()
         for e, edge in enumerate(cell.edges):
-            filled = fill(layer.group, e, layer.channels, 2 if edge.strided else 1)
+            filled = fill(layer.group, e, layer.channels, layer.channels, edge.stride)
             if filled is not None:
                 self.edges[edge.name] = filled
 
@@ -61,8 +73,7 @@ class CellModule(nn.Module):
     @property
     def outputs(self) -> range:
         """The states that make up the cell's output, in order."""
-        last = self.cell.inputs + self.cell.nodes
-        return range(self.cell.inputs if self.cell.output == "concat" else last - 1, last)
+        return self.cell.outputs
 
     def states(self, inputs: Sequence[Tensor], mixture: GroupMixture | None) -> Sequence[Tensor]:
         """The states named by `outputs`, (B, C, H/s, W/s) each."""
@@ -94,7 +105,7 @@ class CellModule(nn.Module):
         """What the edges out of `source` add to their targets: (target, (B, C, H/s, W/s)) each."""
         found = [
             (self.cell.edges[e].target, self.from_edge(e, x, mixture))
-            for e in self.cell.outgoing(source)
+            for e in self.cell.out_of(source)
             if self.cell.edges[e].name in self.edges
         ]
         return [(target, y) for target, y in found if y is not None]
@@ -121,7 +132,7 @@ class Network(nn.Module):
     `(logits, auxiliary logits)`.
     """
 
-    def __init__(self, space: Space, fill: FillEdge, *, affine: bool, auxiliary: bool = False):
+    def __init__(self, space: CellSpace, fill: Fill, *, affine: bool, auxiliary: bool = False):
         super().__init__()
         self.space = space
         self.channels_last = False  # lays the images out so on CUDA; layers keep what they get
@@ -145,7 +156,7 @@ class Network(nn.Module):
             inputs = [(c_before, scale), (c_last, 1)][-cell.inputs :]
             pre = [self._preprocess(c, layer.channels, s, affine) for c, s in inputs]
             self.layers.append(CellModule(cell, layer, pre, fill))
-            c_before, c_last = c_last, cell.out_nodes * layer.channels
+            c_before, c_last = c_last, len(cell.outputs) * layer.channels
             scale = 2 if layer.reduction else 1
             if auxiliary and i == self.auxiliary_after:
                 second_norm = space.stem != "imagenet"
@@ -188,6 +199,19 @@ class Network(nn.Module):
         logits = self.head(last)
         return logits if auxiliary is None else (logits, auxiliary)
 
+    def rows(self) -> Iterator[Filled]:
+        """What stands at every place of every row, in the order of the layers."""
+        for layer, group in zip(self.layers, self.groups, strict=True):
+            if isinstance(layer, CellModule) and group is not None:
+                c = layer.channels
+                for e, edge in enumerate(layer.cell.edges):
+                    if edge.name in layer.edges:
+                        yield Filled(group, e, c, c, edge.stride, layer.edges[edge.name])
+
+    def layers_of(self, choice: str) -> int:
+        """How many layers share a choice."""
+        return self.groups.count(choice)
+
     def set_drop_path(self, probability: float) -> None:
         """The chance that an op's output is dropped for an image, from now on (final networks)."""
         for module in self.modules():
@@ -195,27 +219,36 @@ class Network(nn.Module):
                 module.drop = probability
 
 
+def build(space: Space, fill: Fill, *, affine: bool, auxiliary: bool = False) -> Network:
+    """The network of a space, its rows filled by `fill`."""
+    assert isinstance(space, CellSpace)
+    return Network(space, fill, affine=affine, auxiliary=auxiliary)
+
+
 def supernet(space: Space, mixed_op: Callable[..., nn.Module], *, affine: bool = False) -> Network:
-    """The network with a mixed op on every edge; `mixed_op(candidates, channels, stride,
+    """The network with a mixed op in every row; `mixed_op(candidates, c_in, c_out, stride,
     affine=...)`.
 
     Raises ValueError where the mixed op does not fit the space (channels not divisible by k).
     """
+    choices = space.choices
 
-    def fill(group: str, e: int, channels: int, stride: int) -> nn.Module:
-        names = space.groups[group].edges[e].candidates
-        return mixed_op([space.operations[name] for name in names], channels, stride, affine=affine)
+    def fill(choice: str, r: int, c_in: int, c_out: int, stride: int) -> nn.Module:
+        candidates = [space.operations[name] for name in choices[choice].rows[r].names]
+        return mixed_op(candidates, c_in, c_out, stride, affine=affine)
 
-    return Network(space, fill, affine=affine)
+    return build(space, fill, affine=affine)
 
 
 def final_network(space: Space, architecture: Architecture, *, auxiliary: bool = False) -> Network:
     """An architecture's network, untrained. Raises ValueError where it does not fit the space."""
     architecture.check(space)
 
-    def fill(group: str, e: int, channels: int, stride: int) -> nn.Module | None:
-        names = architecture.choices[group].get(space.groups[group].edges[e].name, ())
-        chosen: list[Candidate] = [space.operations[name] for name in names if name != "none"]
-        return ChosenOps(chosen, channels, stride) if chosen else None
+    kept = architecture.kept(space)
 
-    return Network(space, fill, affine=space.affine, auxiliary=auxiliary)
+    def fill(choice: str, r: int, c_in: int, c_out: int, stride: int) -> nn.Module | None:
+        names = space.choices[choice].rows[r].names
+        chosen: list[Candidate] = [space.operations[names[o]] for o in kept[choice][r]]
+        return ChosenOps(chosen, c_in, c_out, stride) if chosen else None
+
+    return build(space, fill, affine=space.affine, auxiliary=auxiliary)

@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from search_spaces.space import Cell, Space
+from search_spaces.cells import Cell
+from search_spaces.space import Space
 from supernets.forms import use_form
 from supernets.mixture import GroupMixture, Mixture
 from supernets.network import Network, supernet

@@ -67,12 +67,12 @@ def check_budget(job: Job, trained: Set[str | None]) -> None:
 
 
 def some_architecture(space: Space) -> Architecture:
-    """An arbitrary architecture of a space: every edge keeps its last candidate."""
+    """An arbitrary architecture of a space: every row keeps its last option."""
     return Architecture.of(
         space,
         {
-            name: {edge.name: (edge.candidates[-1],) for edge in cell.edges}
-            for name, cell in space.groups.items()
+            name: {row.name: (row.names[-1],) for row in choice.rows}
+            for name, choice in space.choices.items()
         },
     )
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from search_spaces.space import Cell
+from search_spaces.choice import Choice
 
 Kept = Mapping[str, tuple[str, ...]]
 
@@ -84,9 +84,9 @@ class Layout:
         return found
 
 
-def cell_layout(cell: Cell, kept: Kept, title: str = "") -> Layout:
+def cell_layout(cell: Choice, kept: Kept, title: str = "") -> Layout:
     """The layout of a cell. Raises ValueError if `kept` names an edge that does not exist."""
-    known = [edge.name for edge in cell.edges]
+    known = [row.name for row in cell.rows]
     for name in kept:
         if name not in known:
             raise ValueError(
@@ -101,24 +101,18 @@ def cell_layout(cell: Cell, kept: Kept, title: str = "") -> Layout:
     return layout
 
 
-def kind_of(operation: str) -> str:
-    """The kind of an operation, judged by its name: `conv`, `pool`, `skip` or `other`."""
-    return next((kind for kind in ("conv", "pool", "skip") if kind in operation), "other")
-
-
-def _connect(cell: Cell, kept: Kept) -> Layout:
+def _connect(cell: Choice, kept: Kept) -> Layout:
     """Boxes and links of a cell, without positions."""
     wires = [
-        (edge.source, edge.target, name)
-        for edge in cell.edges
-        for name in kept.get(edge.name, ())
-        if name != "none"
+        (row.source, row.target, option)
+        for row in cell.rows
+        for option in row.options
+        if option.name in kept.get(row.name, ()) and option.kind != "zero"
     ]
     column = [0] * cell.inputs
     for node in cell.targets:
         column.append(1 + max((column[j] for j, target, _ in wires if target == node), default=0))
     entered = {*range(cell.inputs), *(target for _, target, _ in wires)}
-    outputs = cell.targets if cell.output == "concat" else [cell.targets[-1]]
     last = 2 * max(column) + 1
     layout = Layout()
     at: dict[tuple[int, int], int] = {}  # (state, layer) -> the state, or its lane in that layer
@@ -128,17 +122,18 @@ def _connect(cell: Cell, kept: Kept) -> Layout:
         caption = f"cell k\u2212{cell.inputs - state}" if role == "input" else ""
         at[state, first] = layout.add(Box(role, first, str(state), caption, kind))
         leaves = [2 * column[target] - 2 for j, target, _ in wires if j == state]
-        leaves += [last - 1] if state in outputs else []
+        leaves += [last - 1] if state in cell.outputs else []
         for layer in range(first + 1, max(leaves, default=0) + 1):
             at[state, layer] = layout.add(Box("lane", layer, kind=kind))
             layout.links.append((at[state, layer - 1], at[state, layer], kind))
-    for source, target, name in wires:
+    for source, target, option in wires:
         layer = 2 * column[target] - 1
-        label = layout.add(Box("label", layer, name, kind=kind_of(name)))
-        layout.links.append((at[source, layer - 1], label, kind_of(name)))
-        layout.links.append((label, at[target, layer + 1], kind_of(name)))
-    end = layout.add(Box("output", last, "concat" if cell.output == "concat" else "output"))
-    layout.links += [(at[j, last - 1], end, layout.boxes[at[j, last - 1]].kind) for j in outputs]
+        label = layout.add(Box("label", layer, option.name, kind=option.kind))
+        layout.links.append((at[source, layer - 1], label, option.kind))
+        layout.links.append((label, at[target, layer + 1], option.kind))
+    end = layout.add(Box("output", last, "concat" if len(cell.outputs) > 1 else "output"))
+    ends = [at[j, last - 1] for j in cell.outputs]
+    layout.links += [(j, end, layout.boxes[j].kind) for j in ends]
     _grow(layout.boxes, layout.links)
     return layout
 

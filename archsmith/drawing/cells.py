@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from archsmith.drawing.canvas import PLAIN, Canvas
 from archsmith.drawing.cell_layout import LETTER, MARGIN, TIP, Box, Kept, cell_layout
-from search_spaces.space import Cell
+from search_spaces.choice import Choice
 
 Candidates = Sequence[str] | Sequence[Sequence[str]]  # for all edges, or one list per edge
 
@@ -26,8 +26,8 @@ LIGHT = {
     "faded": ("#b6bec7", "#fbfcfd"),
     "conv": ("#1f5fbf", "#e3eefc"),
     "pool": ("#a85a00", "#fdf0dc"),
-    "skip": ("#1b7a3d", "#e2f5e8"),
-    "other": ("#7a3fb5", "#f2e8fc"),
+    "identity": ("#1b7a3d", "#e2f5e8"),
+    "op": ("#7a3fb5", "#f2e8fc"),
 }
 DARK = {
     "card": ("#30363d", "#0d1117"),
@@ -35,12 +35,12 @@ DARK = {
     "faded": ("#485059", "#12171e"),
     "conv": ("#7ab4ff", "#12294a"),
     "pool": ("#f0b35a", "#3a2708"),
-    "skip": ("#6fd394", "#0f3220"),
-    "other": ("#cfa2ff", "#301b4a"),
+    "identity": ("#6fd394", "#0f3220"),
+    "op": ("#cfa2ff", "#301b4a"),
 }
 
 
-def cell_svg(cell: Cell, kept: Kept, title: str) -> str:
+def cell_svg(cell: Choice, kept: Kept, title: str) -> str:
     """A self-contained SVG of a cell, on a card that follows the reader's light or dark scheme.
 
     Raises ValueError if `kept` names an edge that the cell does not have.
@@ -108,7 +108,7 @@ def _text(text: str) -> str:
     return escape(re.sub("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", "\ufffd", text))
 
 
-def cell_image(cell: Cell, kept: Kept, title: str) -> np.ndarray:
+def cell_image(cell: Choice, kept: Kept, title: str) -> np.ndarray:
     """The drawing of `cell_svg` on a light card, as pixels (H, W, 3) uint8.
 
     Raises ValueError if `kept` names an edge that the cell does not have.

@@ -103,7 +103,7 @@ class Run:
     def keep(self, architecture: Architecture) -> None:
         """Writes `architecture.json` and a drawing of each cell."""
         architecture.save(self.job.folder / "architecture.json")
-        for group, cell in self.job.space.groups.items():
+        for group, cell in self.job.space.choices.items():
             svg = cell_svg(cell, architecture.choices[group], f"{group} cell")
             write_atomically(self.job.folder / f"cell_{group}.svg", svg.encode())
 

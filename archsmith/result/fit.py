@@ -88,7 +88,7 @@ class Fit:
     def cheapest(self, kind: str, structures: Mapping[str, Structure]) -> Architecture:
         """The cheapest architecture; latency is estimated by the sum over its candidates."""
         table = self.guide if kind == "latency_ms" else self.costs[kind]
-        return Architecture.of(self.space, cheapest(self.space, structures, table.tables))
+        return Architecture.of(self.space, cheapest(self.space.choices, structures, table.tables))
 
     def check(self, architecture: Architecture, what: str) -> None:
         """Raises ConfigError if this architecture does not fit."""
@@ -116,7 +116,7 @@ class Fit:
     def _is_possible(self, recipe: Recipe) -> bool:
         """Whether the space exists at this size, with the same groups."""
         try:
-            return set(final_space(self.space, recipe).groups) == set(self.space.groups)
+            return set(final_space(self.space, recipe).choices) == set(self.space.choices)
         except ConfigError:
             return False
 
@@ -198,7 +198,7 @@ class Fit:
 
 def _known(structures: Mapping[str, Structure | None], space: Space) -> dict[str, Structure]:
     """The structures; one candidate per node for a rule that does not choose by gates."""
-    one = {n: Structure(dict.fromkeys(cell.targets, 1), False) for n, cell in space.groups.items()}
+    one = {n: Structure(dict.fromkeys(c.targets, 1), False) for n, c in space.choices.items()}
     return {name: found or one[name] for name, found in structures.items()}
 
 
@@ -214,17 +214,17 @@ def _refusal(kind: str, what: str, cost: float, limit: float, remedy: str) -> st
 def given_up(
     space: Space, found: Architecture, chosen: Architecture, gates: Mapping[str, Tensor]
 ) -> list[dict[str, Any]]:
-    """The edges on which two architectures differ, with the kept candidates and their gates."""
+    """The rows in which two architectures differ, with the kept candidates and their gates."""
 
-    def kept(architecture: Architecture, group: str, e: int) -> dict[str, float]:
-        edge = space.groups[group].edges[e]
-        names = architecture.choices[group].get(edge.name, ())
-        table = gates[group][e].tolist()
-        return {name: round(table[edge.candidates.index(name)], 6) for name in names}
+    def kept(architecture: Architecture, name: str, r: int) -> dict[str, float]:
+        row = space.choices[name].rows[r]
+        table = gates[name][r].tolist()
+        options = architecture.choices[name].get(row.name, ())
+        return {option: round(table[row.names.index(option)], 6) for option in options}
 
     return [
-        {"group": group, "edge": edge.name, "was": was, "is": now}
-        for group, cell in space.groups.items()
-        for e, edge in enumerate(cell.edges)
-        if (was := kept(found, group, e)).keys() != (now := kept(chosen, group, e)).keys()
+        {"group": name, "edge": row.name, "was": was, "is": now}
+        for name, choice in space.choices.items()
+        for r, row in enumerate(choice.rows)
+        if (was := kept(found, name, r)).keys() != (now := kept(chosen, name, r)).keys()
     ]

@@ -11,7 +11,7 @@ import torch
 from archsmith import interrupt
 from archsmith.train.runtime import synchronize
 from search_spaces.space import Space
-from supernets.final_costs import Cost, Place, op_at, places, summed
+from supernets.final_costs import Cost, Place, op_at, summed
 from supernets.network import Network
 
 WARM_UP = 5
@@ -54,7 +54,7 @@ def measure(net: Network, device: torch.device, batch: int) -> Latency:
 
 
 def candidate_latencies(space: Space, device: torch.device, batch: int) -> Cost:
-    """Milliseconds of each single candidate: group -> (E, O), summed over the group's layers.
+    """Milliseconds of each single option: choice -> (R, O), summed over the layers that share it.
 
     A guide for choosing an architecture, which is then measured as a whole; fixed parts are not
     included.
@@ -63,12 +63,12 @@ def candidate_latencies(space: Space, device: torch.device, batch: int) -> Cost:
     def milliseconds(place: Place) -> float:
         interrupt.check("latency")
         op = op_at(space, place).to(device).eval()
-        x = torch.zeros(batch, place.channels, place.height, place.width, device=device)
+        x = torch.zeros(batch, place.c_in, place.height, place.width, device=device)
         with torch.inference_mode():
             op(x)
             return 1000 * statistics.median(_timed(lambda: op(x), device) for _ in range(PASSES))
 
-    return Cost(0.0, summed(space, places(space), milliseconds))
+    return Cost(0.0, summed(space, milliseconds))
 
 
 def _timed(step: Callable[[], object], device: torch.device) -> float:

@@ -9,7 +9,8 @@ from collections.abc import Collection, Mapping
 import torch
 from torch import Tensor
 
-from search_spaces.architecture import Architecture, reachable
+from search_spaces.architecture import Architecture
+from search_spaces.choice import FREE, Option
 from search_spaces.space import Space
 
 LONGER = "search longer, or lower strategy.alpha_optimizer.lr"
@@ -18,42 +19,42 @@ LONGER = "search longer, or lower strategy.alpha_optimizer.lr"
 def diagnose(
     space: Space, gates: Mapping[str, Tensor], alive: Mapping[str, Tensor], found: Architecture
 ) -> dict[str, float]:
-    """Means over undecided edges: `gate_entropy` (1 uniform, 0 one-hot) and `gate_margin`.
+    """Means over undecided rows: `gate_entropy` (1 uniform, 0 one-hot) and `gate_margin`.
 
-    gates, alive (E, O) per group. An edge is undecided if several candidates are alive. Entropy is
+    gates, alive (R, O) per choice. A row is undecided if several options are alive. Entropy is
     divided by the log of their number; the margin is the largest minus the second largest share.
-    `skips` and `pools` count kept candidates of that kind, `nones` the edges on which `none` has
-    the largest gate.
+    `skips` and `pools` count kept options of that kind, `nones` the rows in which a zero has the
+    largest gate.
     """
     entropies, margins, nones = [], [], 0
-    for group, cell in space.groups.items():
-        for row, on, edge in zip(gates[group], alive[group].cpu(), cell.edges, strict=True):
-            shares = row[on] / row[on].sum().clamp_min(1e-12)
-            names = [name for name, living in zip(edge.candidates, on, strict=False) if living]
-            if len(names) > 1:
-                entropy = float(torch.special.entr(shares).sum()) / math.log(len(names))
+    for name, choice in space.choices.items():
+        for values, on, row in zip(gates[name], alive[name].cpu(), choice.rows, strict=True):
+            shares = values[on] / values[on].sum().clamp_min(1e-12)
+            options = [option for option, living in zip(row.options, on, strict=False) if living]
+            if len(options) > 1:
+                entropy = float(torch.special.entr(shares).sum()) / math.log(len(options))
                 first, second = shares.topk(2).values.tolist()
                 entropies.append(entropy)
                 margins.append(first - second)
-            nones += bool(names) and names[int(shares.argmax())] == "none"
-    kept = kept_candidates(found)
+            nones += bool(options) and options[int(shares.argmax())].kind == "zero"
+    kinds = [option.kind for option in kept_options(space, found, space.choices)]
     return {
         "gate_entropy": sum(entropies) / max(1, len(entropies)),
         "gate_margin": sum(margins) / max(1, len(margins)),
-        "skips": sum("skip" in name for name in kept),
-        "pools": sum("pool" in name for name in kept),
+        "skips": kinds.count("identity"),
+        "pools": kinds.count("pool"),
         "nones": nones,
     }
 
 
-def kept_candidates(found: Architecture, groups: Collection[str | None] = ()) -> list[str]:
-    """All kept candidates of these groups (or of all groups), group by group."""
+def kept_options(space: Space, found: Architecture, names: Collection[str]) -> list[Option]:
+    """The options that the choices of these names keep, choice by choice."""
     return [
-        name
-        for group, edges in found.choices.items()
-        if not groups or group in groups
-        for kept in edges.values()
-        for name in kept
+        space.choices[name].rows[r].options[o]
+        for name, rows in found.kept(space).items()
+        if name in names
+        for r, kept in enumerate(rows)
+        for o in kept
     ]
 
 
@@ -64,9 +65,9 @@ def degenerate(space: Space, found: Architecture) -> str | None:
 
 
 def _cut_off(space: Space, found: Architecture) -> str | None:
-    for group, cell in space.groups.items():
-        if not reachable(cell, found.choices[group]):
-            return f"'{group}' is cut off: its output does not depend on its input; {LONGER}"
+    for name, choice in space.choices.items():
+        if not choice.connects(found.choices[name]):
+            return f"'{name}' is cut off: its output does not depend on its input; {LONGER}"
     return None
 
 
@@ -82,10 +83,9 @@ def _reconnected(found: Architecture) -> str | None:
 
 
 def _parameter_free(space: Space, found: Architecture) -> str | None:
-    normal = {layer.group for layer in space.layers if not layer.reduction} & set(space.groups)
-    kept = kept_candidates(found, normal or set(space.groups))
-    if kept and all("skip" in name or "pool" in name for name in kept):
-        what = "skip connections" if all("skip" in name for name in kept) else "skips and pools"
+    kinds = {option.kind for option in kept_options(space, found, space.body)}
+    if kinds and kinds <= set(FREE):
+        what = "skip connections" if kinds == {"identity"} else "skips and pools"
         return (
             f"collapse: every kept candidate is parameter-free ({what}), but for what a reduction "
             "cell may hold. Plain DARTS often ends "

@@ -17,14 +17,13 @@ def pictures(
     cell; and a histogram of the alphas.
     """
     tables = {}
-    for (name, cell), gates in zip(
-        strategy.space.groups.items(), strategy.gates().values(), strict=True
-    ):
-        names = [edge.name for edge in cell.edges]
-        candidates = [edge.candidates for edge in cell.edges]
+    for name, gates in strategy.gates().items():
+        choice = strategy.space.choices[name]
+        names = [row.name for row in choice.rows]
+        candidates = [row.names for row in choice.rows]
         tables[name] = {
-            edge.name: dict(zip(edge.candidates, map(_rounded, row), strict=False))
-            for edge, row in zip(cell.edges, gates.tolist(), strict=True)
+            row.name: dict(zip(row.names, map(_rounded, values), strict=False))
+            for row, values in zip(choice.rows, gates.tolist(), strict=True)
         }
         curves = {
             f"gates_{name}/{edge}/{candidate}": gate
@@ -35,7 +34,7 @@ def pictures(
         record.image(
             "search", f"gates/{name}", alpha_image(gates.numpy(), names, candidates), epoch
         )
-        record.image("search", f"cell/{name}", cell_image(cell, found.choices[name], name), epoch)
+        record.image("search", f"cell/{name}", cell_image(choice, found.choices[name], name), epoch)
     for name, values in strategy.named_arch_parameters().items():
         record.histogram("search", f"alphas/{name}", values, epoch)
     path = folder / "gates" / f"epoch_{epoch:03d}.json"

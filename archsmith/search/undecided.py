@@ -6,6 +6,7 @@ from torch import Tensor
 
 from search_spaces.architecture import Architecture
 from search_spaces.space import Space
+from strategies.shares import real_options
 
 DECIDED = 0.98  # share of the largest entropy: gates then deviate by about a third
 
@@ -15,15 +16,12 @@ def undecided(
 ) -> str | None:
     """A warning if the gates exceed that share of the largest entropy, else None.
 
-    alive (E, O) per group. If everything alive is kept, pruning has decided and not the gates.
+    alive (R, O) per choice. If everything alive is kept, pruning has decided and not the gates.
     """
     kept = sum(len(names) for edges in found.choices.values() for names in edges.values())
     left = sum(
-        int(on[o])
-        for group, cell in space.groups.items()
-        for on, edge in zip(alive[group].cpu(), cell.edges, strict=True)
-        for o, name in enumerate(edge.candidates)
-        if name != "none"
+        int((alive[name].cpu() & real_options(choice)).sum())
+        for name, choice in space.choices.items()
     )
     if entropy <= DECIDED or kept == left:
         return None

@@ -5,71 +5,74 @@ result equals that of the discretisation rule. The solver is HiGHS (Huangfu & Ha
 doi:10.1007/s12532-017-0130-5), by `scipy.optimize.milp`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from search_spaces.space import Cell, Space
-from strategies.discretisation.decisions import Structure, every_candidate
+from search_spaces.choice import Choice
+from strategies.discretisation.decisions import Structure
+from strategies.shares import every_option
 
-Tables = Mapping[str, Tensor]  # group -> (E, O)
-Choices = dict[str, dict[str, tuple[str, ...]]]
-Column = tuple[str, int, int]  # group, edge, candidate
-Row = tuple[Mapping[int, float], float, float]  # column -> coefficient; lower and upper bound
+Tables = Mapping[str, Tensor]  # choice -> (R, O)
+Kept = dict[str, dict[str, tuple[str, ...]]]
+Column = tuple[str, int, int]  # choice, row, option
+Line = tuple[Mapping[int, float], float, float]  # column -> coefficient; lower and upper bound
 SLACK = 1e-9  # tolerance of a cost, relative to its limit
 TIE = 1e-7  # of scores, relative to the largest log gate: the resolution of HiGHS
 # HiGHS has an absolute tolerance of 1e-6, hence the scaling.
 LIMIT, SCORE = 1e5, 1e3  # scaled value of a limit and of the largest log gate
-ROUNDING = 1e-5  # allowed violation of a row after rounding
+ROUNDING = 1e-5  # allowed violation of a line after rounding
 
 
 def within(
-    space: Space,
+    choices: Mapping[str, Choice],
     structures: Mapping[str, Structure],
     gates: Tables,
     alive: Tables,
     costs: Sequence[Tables],
     limits: Sequence[float],
-) -> Choices | None:
-    """The choices of largest score with each sum of `costs` within its limit; None if there are
+) -> Kept | None:
+    """The options of largest score with each sum of `costs` within its limit; None if there are
     none.
 
-    gates, alive and each of costs: group -> (E, O); costs are not negative. The output of every
-    cell depends on its input. Ties (closer than TIE) go to lower edges and candidates,
+    gates, alive and each of costs: choice -> (R, O); costs are not negative. The output of every
+    choice depends on its input. Ties (closer than TIE) go to lower rows and options,
     deterministically.
     """
     scores = {name: _log(table) for name, table in gates.items()}
-    return _best(space.groups, structures, scores, alive, costs, limits)
+    return _best(choices, structures, scores, alive, costs, limits)
 
 
-def cheapest(space: Space, structures: Mapping[str, Structure], costs: Tables) -> Choices:
-    """The choices of smallest cost. costs: group -> (E, O)."""
+def cheapest(
+    choices: Mapping[str, Choice], structures: Mapping[str, Structure], costs: Tables
+) -> Kept:
+    """The options of smallest cost. costs: choice -> (R, O)."""
     scores = {name: -table for name, table in costs.items()}
-    alive = {name: every_candidate(cell) for name, cell in space.groups.items()}
-    found = _best(space.groups, structures, scores, alive, [], [])
+    alive = {name: every_option(choice) for name, choice in choices.items()}
+    found = _best(choices, structures, scores, alive, [], [])
     assert found is not None
     return found
 
 
-def connected(cell: Cell, gates: Tensor, alive: Tensor) -> dict[str, tuple[str, ...]]:
-    """The best cell whose output depends on its input: the largest sum of log gates, with `none`.
+def connected(choice: Choice, gates: Tensor, alive: Tensor) -> dict[str, tuple[str, ...]]:
+    """The best network whose output depends on its input: the largest sum of log gates, zeros too.
 
-    gates (E, O), alive (E, O). For rules under which `none` may win on so many edges that input and
-    output are disconnected; an edge keeps one candidate, or none.
+    gates (R, O), alive (R, O). For rules under which zeros may win so many rows that input and
+    output are disconnected; a row keeps one option, or none.
 
     Raises:
-        ValueError: no path of alive candidates leads from the input to the output.
+        ValueError: no path of alive options leads from the input to the output.
     """
-    one = {"cell": Structure({}, drops=True)}
-    found = _best({"cell": cell}, one, {"cell": _log(gates)}, {"cell": alive}, [], [])
+    one = {"": Structure({}, drops=True)}
+    found = _best({"": choice}, one, {"": _log(gates)}, {"": alive}, [], [])
     if found is None:
         raise ValueError(
             "no way from a cell's input to its output is left; prune less, or "
             "widen space.candidates"
         )
-    return found["cell"]
+    return found[""]
 
 
 def _log(gates: Tensor) -> Tensor:
@@ -77,99 +80,110 @@ def _log(gates: Tensor) -> Tensor:
 
 
 def _best(
-    cells: Mapping[str, Cell],
+    choices: Mapping[str, Choice],
     structures: Mapping[str, Structure],
     scores: Tables,
     alive: Tables,
     costs: Sequence[Tables],
     limits: Sequence[float],
-) -> Choices | None:
-    """The choices of largest score within the limits; None if there are none.
+) -> Kept | None:
+    """The options of largest score within the limits; None if there are none.
 
-    A column of the programme is 1 if its candidate is chosen. A second solve breaks ties by the
+    A column of the programme is 1 if its option is chosen. A second solve breaks ties by the
     smallest sum of fixed weights that grow with the column.
     """
     columns = [
-        (name, e, o)
-        for name, cell in cells.items()
-        for e, edge in enumerate(cell.edges)
-        for o, candidate in enumerate(edge.candidates)
-        if alive[name][e, o] and (structures[name].drops or candidate != "none")
+        (name, r, o)
+        for name, choice in choices.items()
+        for r, offered in enumerate(choice.offers(zero=structures[name].drops))
+        for o, there in enumerate(offered)
+        if there and alive[name][r, o]
     ]
-    rows = _structure(cells, structures, columns)
+    lines = [
+        line
+        for name, choice, first in _with_flows(choices, len(columns))
+        for line in _structure(name, choice, structures[name], columns, first)
+    ]
     upper = np.ones(len(columns))
 
     def values(tables: Tables) -> np.ndarray:
-        return np.array([float(tables[name][e, o]) for name, e, o in columns])
+        return np.array([float(tables[name][r, o]) for name, r, o in columns])
 
     for tables, limit in zip(costs, limits, strict=True):
-        spent, most = values(tables), limit + SLACK * abs(limit)
-        upper[spent > most] = 0
-        if 0 < most < np.inf:
-            unit, whole = most / LIMIT, spent.astype(np.int64)
-            if (spent == whole).all() and np.gcd.reduce(whole) > unit:
-                unit = float(np.gcd.reduce(whole))  # all sums are multiples of it
-                most = unit * (most // unit + 0.5)
-            rows.append((dict(enumerate(np.minimum(spent, most) / unit)), -np.inf, most / unit))
+        _limit(values(tables), limit, upper, lines)
     score = values(scores)
     score *= SCORE / (np.abs(score).max(initial=0) or 1)
-    chosen = _solve(-score, upper, rows)
+    chosen = _solve(-score, upper, lines)
     if chosen is None:
         return None
-    rows.append((dict(enumerate(score)), score @ chosen - TIE * SCORE, np.inf))
+    lines.append((dict(enumerate(score)), score @ chosen - TIE * SCORE, np.inf))
     weights = np.random.default_rng(0).uniform(1, 2, len(columns)).cumsum()
-    again = _solve(weights, upper, rows)
-    choices: Choices = {name: {} for name in cells}
-    for (name, e, o), on in zip(columns, chosen if again is None else again, strict=True):
-        edge = cells[name].edges[e]
-        if on and edge.candidates[o] != "none":
-            choices[name][edge.name] = (edge.candidates[o],)
-    return choices
+    again = _solve(weights, upper, lines)
+    kept: Kept = {name: {} for name in choices}
+    for (name, r, o), on in zip(columns, chosen if again is None else again, strict=True):
+        row = choices[name].rows[r]
+        if on and row.options[o].kind != "zero":
+            kept[name][row.name] = (row.options[o].name,)
+    return kept
+
+
+def _limit(spent: np.ndarray, limit: float, upper: np.ndarray, lines: list[Line]) -> None:
+    """Adds the line that bounds a cost, spent (n,); sets `upper` (n,) to 0 for what is too dear."""
+    most = limit + SLACK * abs(limit)
+    upper[spent > most] = 0
+    if 0 < most < np.inf:
+        unit, whole = most / LIMIT, spent.astype(np.int64)
+        if (spent == whole).all() and np.gcd.reduce(whole) > unit:
+            unit = float(np.gcd.reduce(whole))  # all sums are multiples of it
+            most = unit * (most // unit + 0.5)
+        lines.append((dict(enumerate(np.minimum(spent, most) / unit)), -np.inf, most / unit))
+
+
+def _with_flows(choices: Mapping[str, Choice], first: int) -> Iterator[tuple[str, Choice, int]]:
+    """Each choice with the column of its first flow, one flow per row, from column `first` on."""
+    for name, choice in choices.items():
+        yield name, choice, first
+        first += len(choice.rows)
 
 
 def _structure(
-    cells: Mapping[str, Cell], structures: Mapping[str, Structure], columns: Sequence[Column]
-) -> list[Row]:
-    """Constraints for an architecture: candidates per edge, inputs per node, a connected output.
+    name: str, choice: Choice, structure: Structure, columns: Sequence[Column], flow: int
+) -> list[Line]:
+    """Constraints on a choice: options per row, rows per target, a connected output.
 
-    Connected: a flow of 1 reaches the output from the inputs over kept edges. The flows, one per
-    edge, are the columns after `columns`.
+    Connected: a flow of 1 reaches the output from the inputs over kept rows. The flow of row r is
+    the column `flow + r`.
     """
-    rows: list[Row] = []
-    flow = len(columns)
-    for name, cell in cells.items():
-        drops, keep = structures[name].drops, structures[name].keep
-        on: list[list[int]] = [[] for _ in cell.edges]
-        real: list[list[int]] = [[] for _ in cell.edges]
-        for column, (group, e, o) in enumerate(columns):
-            if group == name:
-                on[e].append(column)
-                if cell.edges[e].candidates[o] != "none":
-                    real[e].append(column)
-        for e in range(len(cell.edges)):
-            rows.append((dict.fromkeys(on[e], 1.0), float(drops and bool(on[e])), 1.0))
-            rows.append((dict.fromkeys(real[e], 1.0) | {flow + e: -1.0}, 0.0, np.inf))
-        arriving: dict[int, float] = {}
-        for node in cell.targets:
-            into = cell.incoming(node)
-            if not drops:
-                count = min(keep[node], max(1, sum(bool(real[e]) for e in into)))
-                rows.append(({column: 1.0 for e in into for column in real[e]}, count, count))
-            net = {flow + e: 1.0 for e in into} | {flow + e: -1.0 for e in cell.outgoing(node)}
-            rows.append((net, 0.0, np.inf))
-            if cell.output == "concat" or node == cell.targets[-1]:
-                for column, sign in net.items():
-                    arriving[column] = arriving.get(column, 0.0) + sign
-        rows.append((arriving, 1.0, np.inf))
-        flow += len(cell.edges)
-    return rows
+    on: list[list[int]] = [[] for _ in choice.rows]
+    real: list[list[int]] = [[] for _ in choice.rows]
+    for column, (owner, r, o) in enumerate(columns):
+        if owner == name:
+            on[r].append(column)
+            if choice.rows[r].options[o].kind != "zero":
+                real[r].append(column)
+    lines: list[Line] = []
+    for r in range(len(choice.rows)):
+        lines.append((dict.fromkeys(on[r], 1.0), float(structure.drops and bool(on[r])), 1.0))
+        lines.append((dict.fromkeys(real[r], 1.0) | {flow + r: -1.0}, 0.0, np.inf))
+    arriving: dict[int, float] = {}
+    for target in choice.targets:
+        into = choice.into(target)
+        if not structure.drops:
+            count = min(structure.keep[target], max(1, sum(bool(real[r]) for r in into)))
+            lines.append(({column: 1.0 for r in into for column in real[r]}, count, count))
+        net = {flow + r: 1.0 for r in into} | {flow + r: -1.0 for r in choice.out_of(target)}
+        lines.append((net, 0.0, np.inf))
+        if target in choice.outputs:
+            for column, sign in net.items():
+                arriving[column] = arriving.get(column, 0.0) + sign
+    return [*lines, (arriving, 1.0, np.inf)]
 
 
-def _solve(cost: np.ndarray, upper: np.ndarray, rows: Sequence[Row]) -> np.ndarray | None:
-    """The binary vector of smallest cost, at most `upper`; None if the rows are infeasible.
+def _solve(cost: np.ndarray, upper: np.ndarray, lines: Sequence[Line]) -> np.ndarray | None:
+    """The binary vector of smallest cost, at most `upper`; None if the lines are infeasible.
 
-    cost (n,), upper (n,); columns of `rows` from n on are real numbers from 0 to 1 without cost.
-    HiGHS accepts 0.999999 as an integer; a choice that violates a row after rounding is forbidden,
+    cost (n,), upper (n,); columns of `lines` from n on are real numbers from 0 to 1 without cost.
+    HiGHS accepts 0.999999 as an integer; a vector that violates a line after rounding is forbidden,
     and the programme is solved again.
 
     Raises:
@@ -179,11 +193,11 @@ def _solve(cost: np.ndarray, upper: np.ndarray, rows: Sequence[Row]) -> np.ndarr
     from scipy.sparse import csr_array
 
     n = len(cost)
-    entries = [(r, c, value) for r, (row, _, _) in enumerate(rows) for c, value in row.items()]
+    entries = [(r, c, value) for r, (line, _, _) in enumerate(lines) for c, value in line.items()]
     r, c, value = zip(*entries, strict=True)
     free = np.zeros(max(c) + 1 - n)
-    matrix = csr_array((value, (r, c)), shape=(len(rows), n + len(free)))
-    low, high = (np.array([row[side] for row in rows]) for side in (1, 2))
+    matrix = csr_array((value, (r, c)), shape=(len(lines), n + len(free)))
+    low, high = (np.array([line[side] for line in lines]) for side in (1, 2))
     result = milp(
         np.concatenate([cost, free]),
         integrality=np.concatenate([np.ones(n), free]),
@@ -199,5 +213,5 @@ def _solve(cost: np.ndarray, upper: np.ndarray, rows: Sequence[Row]) -> np.ndarr
     sums = matrix @ np.concatenate([chosen, result.x[n:]])
     if (sums < low - ROUNDING).any() or (sums > high + ROUNDING).any():
         forbidden = dict.fromkeys(np.flatnonzero(chosen).tolist(), 1.0)
-        return _solve(cost, upper, [*rows, (forbidden, 0.0, len(forbidden) - 1.0)])
+        return _solve(cost, upper, [*lines, (forbidden, 0.0, len(forbidden) - 1.0)])
     return chosen

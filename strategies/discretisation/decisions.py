@@ -1,54 +1,45 @@
 """The structure of an architecture that a discretisation rule decides on.
 
-Rules are opaque functions: calling one with test gates shows whether it keeps a number of edges per
-node, or one candidate on every edge.
+Rules are opaque functions: calling one with test gates shows whether it keeps a number of rows per
+target, or one option in every row.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
-from search_spaces.space import Cell
+from search_spaces.choice import Choice
 from strategies.contracts import DiscretisationRule
-from strategies.shares import real_candidates
+from strategies.shares import every_option, real_options
 
 
 @dataclass(frozen=True)
 class Structure:
-    """How many edges each node of a cell keeps; `drops` means that `none` may be chosen instead."""
+    """How many rows each target of a choice keeps; `drops`: rows may choose a zero instead."""
 
     keep: Mapping[int, int]
     drops: bool
 
     @classmethod
-    def of_space(cls, cell: Cell) -> "Structure":
-        """The structure given by the cell's definition."""
-        into = {node: len(cell.incoming(node)) for node in cell.targets}
-        most = cell.keep or max(into.values())
-        return cls({node: min(most, count) for node, count in into.items()}, cell.keep is None)
+    def of_space(cls, choice: Choice) -> "Structure":
+        """The structure given by the choice's definition."""
+        into = {target: len(choice.into(target)) for target in choice.targets}
+        most = choice.keep or max(into.values())
+        return cls({t: min(most, count) for t, count in into.items()}, choice.keep is None)
 
     @classmethod
-    def of_rule(cls, rule: DiscretisationRule, cell: Cell) -> "Structure | None":
-        """The structure of a rule; None if it keeps several candidates per edge, regardless of
-        gates.
+    def of_rule(cls, rule: DiscretisationRule, choice: Choice) -> "Structure | None":
+        """The structure of a rule; None if it keeps several options per row, regardless of gates.
 
-        The rule is called twice: without `none`, and with `none` as the largest gate.
+        The rule is called twice: without zeros, and with zeros as the largest gates.
         """
-        real = real_candidates(cell)
+        real = real_options(choice)
         gates = torch.where(real, 0.5, 1.0)
-        kept = rule(cell, gates, real)
+        kept = rule(choice, gates, None, real)
         if any(len(names) > 1 for names in kept.values()):
             return None
-        left = dict.fromkeys(cell.targets, 0)
-        for edge in cell.edges:
-            left[edge.target] += edge.name in kept
-        return cls(left, len(rule(cell, gates, every_candidate(cell))) < len(kept))
-
-
-def every_candidate(cell: Cell) -> Tensor:
-    """(E, O) bool: whether there is a candidate, `none` included."""
-    return torch.tensor(
-        [[o < len(edge.candidates) for o in range(cell.width)] for edge in cell.edges]
-    )
+        left = dict.fromkeys(choice.targets, 0)
+        for row in choice.rows:
+            left[row.target] += row.name in kept
+        return cls(left, len(rule(choice, gates, None, every_option(choice))) < len(kept))

@@ -1,59 +1,70 @@
-"""A discrete cell read from gates: each node's strongest edges, each with its best candidate."""
+"""A discrete network read from gates: the strongest rows of each target, each with its best option.
+
+All rules take a choice, gates (R, O), the rows' factors (R,) or None, and which options are alive,
+(R, O) bool. They return the options kept of each row, by name; other rows are dropped.
+"""
 
 from torch import Tensor
 
-from search_spaces.space import Cell
+from search_spaces.choice import Choice
 
 
-def strongest(cell: Cell, gates: Tensor, alive: Tensor) -> dict[str, tuple[str, ...]]:
-    """The rule of the space: `top_edges` if the cell has a `keep`, else `best_candidates`."""
-    if cell.keep is None:
-        return best_candidates(cell, gates, alive)
-    return top_edges(cell, gates, alive)
+def strongest(
+    choice: Choice, gates: Tensor, factors: Tensor | None, alive: Tensor
+) -> dict[str, tuple[str, ...]]:
+    """The rule of the space: `top_rows` if the choice has a `keep`, else `best_options`."""
+    if choice.keep is None:
+        return best_options(choice, gates, factors, alive)
+    return top_rows(choice, gates, factors, alive)
 
 
-def top_edges(cell: Cell, gates: Tensor, alive: Tensor) -> dict[str, tuple[str, ...]]:
-    """Per node the `cell.keep` strongest edges; the strength of an edge is its largest gate except
-    `none`.
+def top_rows(
+    choice: Choice, gates: Tensor, factors: Tensor | None, alive: Tensor
+) -> dict[str, tuple[str, ...]]:
+    """Per target the `choice.keep` strongest rows; the strength of a row is its largest gate that
+    is not of a zero, times the row's factor.
 
-    gates (E, O), not renormalised without `none`, times the edge factors if there are any; alive
-    (E, O). Ties go to the lower source, then the lower candidate. Edges are returned node by node,
-    strongest first.
+    Gates are not renormalised without the zero. Ties go to the first row, then the first option.
+    Rows are returned target by target, strongest first.
     Source: Liu et al. 2019, arXiv:1806.09055, section 2.4; with factors Xu et al. 2020,
         arXiv:1907.05737.
 
     Raises:
-        ValueError: no alive candidate leads into a node.
+        ValueError: no alive option leads into a target.
     """
-    assert cell.keep is not None
+    assert choice.keep is not None
+    strength = (gates if factors is None else factors[:, None] * gates).tolist()
+    real, on = choice.offers(zero=False), alive.tolist()
     kept: dict[str, tuple[str, ...]] = {}
-    for node in cell.targets:
+    for target in choice.targets:
         best = []
-        for e in cell.incoming(node):
-            names = cell.edges[e].candidates
-            real = [o for o, name in enumerate(names) if name != "none" and alive[e, o]]
-            if real:
-                o = max(real, key=lambda o, e=e: (float(gates[e, o]), -o))  # type: ignore[misc]
-                best.append((float(gates[e, o]), e, names[o]))
+        for r in choice.into(target):
+            left = [o for o, there in enumerate(real[r]) if there and on[r][o]]
+            if left:
+                o = max(left, key=strength[r].__getitem__)  # the first of equals
+                best.append((strength[r][o], r, choice.rows[r].names[o]))
         if not best:
-            raise ValueError(
-                f"no candidate into node {node} is left; prune less, or widen space.candidates"
-            )
-        best.sort(key=lambda item: -item[0])  # stable: ties keep the order of sources
-        kept |= {cell.edges[e].name: (name,) for _, e, name in best[: cell.keep]}
+            raise ValueError(NOTHING_LEFT.format(target))
+        best.sort(key=lambda item: -item[0])  # stable: ties keep the order of rows
+        kept |= {choice.rows[r].name: (name,) for _, r, name in best[: choice.keep]}
     return kept
 
 
-def best_candidates(cell: Cell, gates: Tensor, alive: Tensor) -> dict[str, tuple[str, ...]]:
-    """The candidate with the largest gate on every edge; if that is `none`, the edge is dropped.
+def best_options(
+    choice: Choice, gates: Tensor, factors: Tensor | None, alive: Tensor
+) -> dict[str, tuple[str, ...]]:
+    """The option with the largest gate in every row; a row whose best is a zero is dropped.
 
-    Source: Dong & Yang 2020, arXiv:2001.00326, public code.
+    Factors of rows make no difference. Source: Dong & Yang 2020, arXiv:2001.00326, public code.
     """
     kept: dict[str, tuple[str, ...]] = {}
-    for e, edge in enumerate(cell.edges):
-        living = [o for o in range(len(edge.candidates)) if alive[e, o]]
-        if living:
-            best = edge.candidates[max(living, key=lambda o, e=e: (float(gates[e, o]), -o))]  # type: ignore[misc]
-            if best != "none":
-                kept[edge.name] = (best,)
+    for row, values, on in zip(choice.rows, gates.tolist(), alive.tolist(), strict=True):
+        left = [o for o in range(len(row.options)) if on[o]]
+        if left:
+            best = row.options[max(left, key=values.__getitem__)]
+            if best.kind != "zero":
+                kept[row.name] = (best.name,)
     return kept
+
+
+NOTHING_LEFT = "no candidate into node {} is left; prune less, or widen space.candidates"

@@ -1,33 +1,34 @@
-"""Reading a discrete cell: every candidate that pruning has left. GOLD-NAS, arXiv:2007.03331."""
+"""A discrete network read from what pruning has left. GOLD-NAS, arXiv:2007.03331."""
 
 from torch import Tensor
 
-from search_spaces.space import Cell
-from strategies.discretisation.strongest import best_candidates
+from search_spaces.choice import Choice
+from strategies.discretisation.strongest import NOTHING_LEFT, best_options
 
 
-def survivors(cell: Cell, gates: Tensor, alive: Tensor) -> dict[str, tuple[str, ...]]:
-    """The alive candidates of each edge except `none`, in the order of the space; gates are
-    ignored.
+def survivors(
+    choice: Choice, gates: Tensor, factors: Tensor | None, alive: Tensor
+) -> dict[str, tuple[str, ...]]:
+    """The alive options of each row except zeros, in the order of the space; gates are ignored.
 
-    gates (E, O), alive (E, O). A node may have any number of inputs, an edge several candidates. In
-    a space with one candidate on every edge (`cell.keep` is None) the survivor with the largest
-    gate is kept, and edges or nodes without a survivor are dropped.
+    A target may have any number of rows, a row several options. In a space with one option in every
+    row (`choice.keep` is None) the survivor with the largest gate is kept, and rows without a
+    survivor are dropped.
 
     Raises:
-        ValueError: no alive candidate leads into a node.
+        ValueError: no alive option leads into a target.
     """
-    if cell.keep is None:
-        return best_candidates(cell, gates, alive)
-    kept = {}
-    for edge, on in zip(cell.edges, alive.tolist(), strict=True):
-        names = tuple(name for o, name in enumerate(edge.candidates) if on[o] and name != "none")
+    if choice.keep is None:
+        return best_options(choice, gates, factors, alive)
+    kept, entered = {}, set()
+    for row, on in zip(choice.rows, alive.tolist(), strict=True):
+        names = tuple(
+            option.name for o, option in enumerate(row.options) if on[o] and option.kind != "zero"
+        )
         if names:
-            kept[edge.name] = names
-    entered = {edge.target for edge in cell.edges if edge.name in kept}
-    for node in cell.targets:
-        if node not in entered:
-            raise ValueError(
-                f"no candidate into node {node} is left; prune less, or widen space.candidates"
-            )
+            kept[row.name] = names
+            entered.add(row.target)
+    for target in choice.targets:
+        if target not in entered:
+            raise ValueError(NOTHING_LEFT.format(target))
     return kept

@@ -14,7 +14,7 @@ from torch import Tensor
 from strategies.contracts import LossTerm
 from strategies.losses.pressure import Pressure
 from strategies.settings import require
-from strategies.shares import node_sums, real_candidates, same_target, shares
+from strategies.shares import node_sums, real_options, same_target, shares
 from supernets.costs import candidate_macs
 
 if TYPE_CHECKING:
@@ -28,10 +28,10 @@ LEAST = 0.1  # relative to the cross-entropy of guessing: lower bound of CE in t
 
 
 def resource(gates: Tensor, alive: Tensor, prices: Tensor, same: Tensor) -> Tensor:
-    """R = sum_o ln(1 + n w_o / S) price_o over alive candidates, 0-dim; arguments (E, O).
+    """R = sum_o ln(1 + n w_o / S) price_o over alive candidates, 0-dim; arguments (R, O).
 
-    S is the sum of the gates and n the number of alive candidates into a node (`same` (E, E) says
-    which edges share one). R depends only on ratios of gates; descending it makes weak candidates
+    S is the sum of the gates and n the number of alive candidates into a node (`same` (R, R) says
+    which rows share one). R depends only on ratios of gates; descending it makes weak candidates
     weaker.
     """
     n = node_sums(alive.to(gates.dtype), same)
@@ -76,12 +76,12 @@ class GateCost(LossTerm):
 
     def setup(self, net: "Network", strategy: "Strategy") -> None:
         device = next(net.parameters()).device
-        cells, macs = strategy.space.groups, candidate_macs(net)
+        choices, macs = strategy.space.choices, candidate_macs(net)
         self.strategy = strategy
-        self.real = {name: real_candidates(cell).to(device) for name, cell in cells.items()}
-        self.same = {name: same_target(cell).to(device) for name, cell in cells.items()}
-        layers = {name: net.groups.count(name) for name in cells}
-        self.prices = {  # (E, O)
+        self.real = {name: real_options(choice).to(device) for name, choice in choices.items()}
+        self.same = {name: same_target(choice).to(device) for name, choice in choices.items()}
+        layers = {name: net.layers_of(name) for name in choices}
+        self.prices = {  # (R, O)
             name: (layers[name] * self.r + self.mu * table / self._unit(macs, layers)).to(device)
             for name, table in macs.items()
         }

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from supernets.mixed_op import MixedOp
-from supernets.network import CellModule
 
 if TYPE_CHECKING:
     from strategies.strategy import Strategy
@@ -28,12 +27,10 @@ def release(net: "Network", strategy: "Strategy") -> None:
 def dead_weights(net: "Network", alive: dict[str, Tensor]) -> list[Tensor]:
     """The parameters of dead candidates, in mixed ops that hold candidates separately."""
     found: list[Tensor] = []
-    for layer, group in zip(net.layers, net.groups, strict=True):
-        if group is None or not isinstance(layer, CellModule):
-            continue
-        for edge, row in zip(layer.cell.edges, alive[group].tolist(), strict=True):
-            for mixed in layer.edges[edge.name].modules():
-                if isinstance(mixed, MixedOp):
-                    dead = [op for op, on in zip(mixed.ops, row, strict=False) if not on]
-                    found += [weight for op in dead for weight in op.parameters()]
+    for place in net.rows():
+        on = alive[place.choice][place.row].tolist()
+        for mixed in place.module.modules():
+            if isinstance(mixed, MixedOp):
+                dead = [op for op, lives in zip(mixed.ops, on, strict=False) if not lives]
+                found += [weight for op in dead for weight in op.parameters()]
     return found

@@ -8,22 +8,22 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from search_spaces.space import Cell
+from search_spaces.choice import Choice
 from strategies.contracts import Pruning
 from strategies.pruning.release import release
-from strategies.shares import real_candidates
+from strategies.shares import real_options
 
 if TYPE_CHECKING:
     from strategies.strategy import Strategy
     from supernets.network import Network
 
-Cells = Mapping[str, Cell]
-Tables = Mapping[str, Tensor]  # group -> (E, O)
-Place = tuple[str, int, int]  # group, edge, candidate
+Choices = Mapping[str, Choice]
+Tables = Mapping[str, Tensor]  # choice -> (R, O)
+Place = tuple[str, int, int]  # choice, row, option
 
 
 def survive(
-    cells: Cells,
+    choices: Choices,
     gates: Tables,
     alive: Tables,
     *,
@@ -32,7 +32,7 @@ def survive(
     most: int,
     at_once: int,
 ) -> dict[str, Tensor]:
-    """The candidates that stay alive: group -> (E, O) bool.
+    """The candidates that stay alive: choice -> (R, O) bool.
 
     The smallest share is cut repeatedly, at most `at_once` times: as long as it is <= `minimum`,
     then up to `most` times while it is <= `maximum`. A share is a gate divided by the mean alive
@@ -40,7 +40,7 @@ def survive(
     candidate is never cut.
     """
     left = {name: table.clone() for name, table in alive.items()}
-    nodes = _nodes(cells, gates, alive)
+    nodes = _nodes(choices, gates, alive)
     for _ in range(at_once):
         table = [
             (gate * len(node) / (sum(node.values()) or 1.0), node, place)
@@ -50,26 +50,26 @@ def survive(
         ]
         if not table:
             return left
-        share, node, (name, e, o) = min(table, key=lambda row: row[0])
+        share, node, (name, r, o) = min(table, key=lambda row: row[0])
         if share > minimum:
             most -= 1
         if share > maximum or most < 0:
             return left
-        del node[name, e, o]
-        left[name][e, o] = False
+        del node[name, r, o]
+        left[name][r, o] = False
     return left
 
 
-def _nodes(cells: Cells, gates: Tables, alive: Tables) -> list[dict[Place, float]]:
-    """For each node of each group, the gates of the alive candidates into it."""
+def _nodes(choices: Choices, gates: Tables, alive: Tables) -> list[dict[Place, float]]:
+    """For each target of each choice, the gates of the alive candidates into it."""
     return [
         {
-            (name, e, o): float(gates[name][e, o])
-            for e in into
-            for o in alive[name][e].nonzero().flatten().tolist()
+            (name, r, o): float(gates[name][r, o])
+            for r in into
+            for o in alive[name][r].nonzero().flatten().tolist()
         }
-        for name, cell in cells.items()
-        for into in map(cell.incoming, cell.targets)
+        for name, choice in choices.items()
+        for into in map(choice.into, choice.targets)
     ]
 
 
@@ -108,7 +108,7 @@ class ShareThreshold(Pruning):
 
     def setup(self, net: "Network", strategy: "Strategy") -> None:
         self.progress = 0.0
-        real = {name: real_candidates(cell) for name, cell in strategy.space.groups.items()}
+        real = {name: real_options(choice) for name, choice in strategy.space.choices.items()}
         self.candidates = sum(int(table.sum()) for table in real.values())
         self._prune(net, strategy, real)
 
@@ -118,10 +118,10 @@ class ShareThreshold(Pruning):
         epoch, self.progress = progress - self.progress, progress
         if progress <= strategy.warmup:
             return False
-        cells = strategy.space.groups
+        choices = strategy.space.choices
         alive = {name: table.cpu() for name, table in strategy.alive.items()}
         left = survive(
-            cells,
+            choices,
             strategy.gates(),
             alive,
             minimum=self.minimum,
@@ -130,7 +130,7 @@ class ShareThreshold(Pruning):
             at_once=max(1, int(self.gradual * sum(int(table.sum()) for table in alive.values()))),
         )
         self._prune(net, strategy, left)
-        return all(_decided(cell, left[name]) for name, cell in cells.items())
+        return all(_decided(choice, left[name]) for name, choice in choices.items())
 
     def _prune(self, net: "Network", strategy: "Strategy", left: Tables) -> None:
         strategy.prune({n: table.to(strategy.alive[n].device) for n, table in left.items()})
@@ -143,8 +143,8 @@ class ShareThreshold(Pruning):
         self.progress = state["progress"]
 
 
-def _decided(cell: Cell, left: Tensor) -> bool:
-    """Whether a cell has no choice left; left (E, O) bool."""
-    if cell.keep is None:
+def _decided(choice: Choice, left: Tensor) -> bool:
+    """Whether nothing is left to choose; left (R, O) bool."""
+    if choice.keep is None:
         return int(left.sum(1).max()) <= 1
-    return int(left.sum()) == cell.nodes
+    return int(left.sum()) == len(choice.targets)

@@ -7,7 +7,7 @@ the seven operations.
 from typing import TYPE_CHECKING
 
 from strategies.contracts import Pruning
-from strategies.shares import real_candidates
+from strategies.shares import real_options
 
 if TYPE_CHECKING:
     from strategies.strategy import Strategy
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class WithoutNone(Pruning):
-    """Switches `none` off at the start, in cells whose nodes keep a fixed number of edges.
+    """Switches zeros (`none`) off at the start, in cells whose nodes keep a fixed number of edges.
 
     There `none` means an edge that discretisation drops anyway. If every edge is kept
     (NAS-Bench-201), `none` is a choice and stays.
@@ -25,8 +25,8 @@ class WithoutNone(Pruning):
         strategy.prune(
             {
                 name: strategy.alive[name]
-                if cell.keep is None
-                else real_candidates(cell).to(strategy.alive[name].device)
-                for name, cell in strategy.space.groups.items()
+                if choice.keep is None
+                else real_options(choice).to(strategy.alive[name].device)
+                for name, choice in strategy.space.choices.items()
             }
         )

@@ -13,7 +13,7 @@ from torch import Tensor
 from search_spaces.architecture import Architecture
 from search_spaces.space import Space
 from strategies.contracts import Stopping
-from strategies.shares import real_candidates
+from strategies.shares import real_options
 from supernets.costs import candidate_macs
 
 if TYPE_CHECKING:
@@ -69,15 +69,6 @@ class MacsFloor(Stopping):
             self.standing, self.since = found, self.progress
         return [*kept, found] if last else kept
 
-    def left(self, architecture: Architecture) -> float:
-        """The architecture's share of all candidates' multiply-accumulates."""
-        total = 0
-        for name, cell in self.space.groups.items():
-            for e, edge in enumerate(cell.edges):
-                for candidate in architecture.choices[name].get(edge.name, ()):
-                    total += int(self.macs[name][e, edge.candidates.index(candidate)])
-        return total / self._total()
-
     def _total(self) -> int:
         return max(1, sum(int(table.sum()) for table in self.macs.values()))
 
@@ -96,9 +87,9 @@ class MacsFloor(Stopping):
 def least_macs(space: Space, macs: Mapping[str, Tensor]) -> int:
     """The multiply-accumulates if every node keeps only its cheapest candidate except `none`."""
     least = 0
-    for name, cell in space.groups.items():
-        if cell.keep is None:  # nodes may have no inputs
+    for name, choice in space.choices.items():
+        if choice.keep is None:  # nodes may have no inputs
             continue
-        priced = macs[name].masked_fill(~real_candidates(cell), macs[name].max() + 1)
-        least += sum(int(priced[cell.incoming(node)].min()) for node in cell.targets)
+        priced = macs[name].masked_fill(~real_options(choice), macs[name].max() + 1)
+        least += sum(int(priced[choice.into(target)].min()) for target in choice.targets)
     return least

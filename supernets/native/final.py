@@ -140,7 +140,7 @@ def drop_path(source: Outgoing, x: Tensor) -> dict[Place, Tensor | None]:
 def of_source(cell: CellModule, source: int) -> Outgoing:
     """Operations whose layers have the same settings form a bundle, if the kernels know them. The
     edges of a bundle lead to different targets."""
-    names = [(e, cell.cell.edges[e].name) for e in cell.cell.outgoing(source)]
+    names = [(e, cell.cell.edges[e].name) for e in cell.cell.out_of(source)]
     found = Outgoing([(e, cell.edges[name]) for e, name in names if name in cell.edges])
     groups: dict[tuple[Any, ...], dict[int, tuple[Place, Chain]]] = {}
     for e, edge in found.edges:

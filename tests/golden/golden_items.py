@@ -100,7 +100,8 @@ def nasbench201_op(data: Data, name: str, shape: str, affine: str) -> Item:
 
 def mixed_edge(data: Data, stride: str, *, mixed_op: Callable, x: str, alpha: str) -> Item:
     leaves = {"x": data.leaf(x), "alpha": data.leaf(alpha)}
-    module = mixed_op(list(DARTS.values()), leaves["x"].size(1), int(stride[-1])).double()
+    c = leaves["x"].size(1)
+    module = mixed_op(list(DARTS.values()), c, c, int(stride[-1])).double()
     everything = range(len(DARTS))
     fill_edge(module, [10 * o for o in everything], data.phase)
     return Item(module, lambda: module(leaves["x"], leaves["alpha"].softmax(0), everything), leaves)

@@ -5,12 +5,13 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from search_spaces.cells import Cell, Layer
 from search_spaces.darts import CANDIDATES as DARTS
 from search_spaces.darts import darts
 from search_spaces.nasbench201 import CANDIDATES as NASBENCH201
 from search_spaces.nasbench201 import nasbench201
 from search_spaces.ops import FactorizedReduce, ReLUConvBN
-from search_spaces.space import Cell, Layer, Space
+from search_spaces.space import Space
 from supernets.mixed_op import ChosenOps
 from supernets.mixture import GroupMixture
 from supernets.network import CellModule
@@ -39,8 +40,10 @@ def mixture_of(alphas: Tensor, betas: Tensor | None = None) -> GroupMixture:
 def mixed(cell: Cell, operations: Mapping, mixed_op: Callable) -> Callable:
     """Fills the edges of a cell with mixed ops."""
 
-    def fill_with(group: str, e: int, channels: int, stride: int) -> nn.Module:
-        return mixed_op([operations[name] for name in cell.edges[e].candidates], channels, stride)
+    def fill_with(choice: str, e: int, c_in: int, c_out: int, stride: int) -> nn.Module:
+        return mixed_op(
+            [operations[name] for name in cell.edges[e].candidates], c_in, c_out, stride
+        )
 
     return fill_with
 
@@ -49,9 +52,9 @@ def chosen(cell: Cell, operations: Mapping, edges: Edges) -> Callable:
     """Fills the edges of a cell with what a genotype keeps."""
     kept = {edge: candidate for edge, candidate in edges if candidate != "none"}
 
-    def fill_with(group: str, e: int, channels: int, stride: int) -> nn.Module | None:
+    def fill_with(choice: str, e: int, c_in: int, c_out: int, stride: int) -> nn.Module | None:
         name = kept.get(cell.edges[e].name)
-        return ChosenOps([operations[name]], channels, stride) if name else None
+        return ChosenOps([operations[name]], c_in, c_out, stride) if name else None
 
     return fill_with
 

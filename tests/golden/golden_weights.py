@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from search_spaces.space import Cell
+from search_spaces.cells import Cell
 from supernets.mixed_op import PartialMixedOp
 from supernets.network import CellModule, Network
 

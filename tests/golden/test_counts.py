@@ -8,7 +8,7 @@ import torch
 from golden_files import arch_str_edges, cases, genotype_edges, one_each
 from torch import nn
 
-from search_spaces.architecture import Architecture, reachable
+from search_spaces.architecture import Architecture
 from search_spaces.darts import CANDIDATES as DARTS
 from search_spaces.darts import darts
 from search_spaces.nasbench201 import CANDIDATES as NASBENCH201
@@ -96,7 +96,7 @@ def test_final_network_of_a_nasbench201_string(golden, case):
     assert parameters(net) == case["params"]
     assert macs(net) == case["macs"]
     kept = architecture.choices["cell"]
-    assert reachable(space.cells["cell"], kept) == case["is_connected"]
+    assert space.cells["cell"].connects(kept) == case["is_connected"]
 
 
 def check_supernet(net: Network, expected: dict, *, fewer_in_head: int = 0) -> None:

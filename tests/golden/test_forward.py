@@ -58,7 +58,7 @@ def test_forward_and_gradients(golden, case):
 
 def test_channel_shuffle(golden):
     source = torch.from_numpy(golden("forward.npz")[SHUFFLE])
-    edge = PartialMixedOpOf4([DARTS["skip_connect"]], len(source), 1)
+    edge = PartialMixedOpOf4([DARTS["skip_connect"]], len(source), len(source), 1)
     channels = torch.arange(float(len(source))).view(1, -1, 1, 1)
     assert torch.equal(edge(channels, torch.ones(1), [0]).flatten().long(), source)
 

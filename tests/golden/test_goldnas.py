@@ -12,8 +12,9 @@ from test_counts import check_supernet, size, stem_size, supernets
 from torch import Tensor
 
 from search_spaces.architecture import Architecture
+from search_spaces.cells import Cell, complete_edges
 from search_spaces.goldnas import CANDIDATES, goldnas
-from search_spaces.space import Cell, Space, complete_edges
+from search_spaces.space import Space
 from strategies.discretisation.survivors import survivors
 from strategies.losses.gate_cost import resource
 from strategies.relaxation.sigmoid import Sigmoid
@@ -52,7 +53,7 @@ def gates_and_alive(alphas: Tensor, eta: float) -> tuple[Tensor, Tensor]:
 def test_survivors_are_those_of_the_public_code(golden, case):
     for alphas, expected in zip(case["alphas"], case["gene"], strict=True):
         gates, alive = gates_and_alive(torch.tensor(alphas), case["eta_min"])
-        kept = survivors(CELL, gates, alive)
+        kept = survivors(CELL, gates, None, alive)
         found = [
             [name, *map(int, edge.split("-"))] for edge, names in kept.items() for name in names
         ]

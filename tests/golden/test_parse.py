@@ -9,10 +9,10 @@ from golden_files import arch_str_edges, cases, genotype_edges
 from omegaconf import DictConfig
 from test_every_config import composed, make
 
-from search_spaces.architecture import reachable
+from search_spaces.cells import Cell, CellSpace, Layer, complete_edges
 from search_spaces.darts import CANDIDATES as DARTS
 from search_spaces.nasbench201 import CANDIDATES as NASBENCH201
-from search_spaces.space import Cell, Layer, Space, complete_edges
+from search_spaces.space import Space
 
 Golden = Callable[[str], Any]
 FILE = "genotype_parse.json"
@@ -41,7 +41,7 @@ def read(
 
 
 def one_cell(cell: Cell) -> Space:
-    return Space(
+    return CellSpace(
         name="one_cell", family=one_cell, settings={}, cells={"cell": cell},
         layers=(Layer("cell", "cell", 8, False),), operations={}, input_shape=(1, 8, 8),
         classes=2, stem="plain", stem_channels=8, preprocess=False, head="pool_linear",
@@ -80,8 +80,8 @@ def test_nasbench201(golden: Golden, case: Any):
     cell = Cell(1, 3, complete_edges(1, 3, list(NASBENCH201)), keep=None, output="last")
     kept = read(cell, case["alphas"])
     expected = [(edge, name) for edge, name in arch_str_edges(case["arch_str"]) if name != "none"]
-    assert reachable(cell, kept)  # the original also returns cells that are cut off
+    assert cell.connects(kept)  # the original also returns cells that are cut off
     if case["is_connected"]:
         assert [(edge, name) for edge, (name,) in kept.items()] == expected
     else:
-        assert not reachable(cell, {edge: (name,) for edge, name in expected})
+        assert not cell.connects({edge: (name,) for edge, name in expected})

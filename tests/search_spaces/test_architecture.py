@@ -1,10 +1,11 @@
+import hashlib
 import json
 from pathlib import Path
 
 import pytest
 
-from search_spaces.architecture import FORMAT, Architecture, reachable
-from search_spaces.space import Cell, Space, complete_edges
+from search_spaces.architecture import FIRST, FORMAT, Architecture
+from search_spaces.space import Space
 
 CHOICES = {
     "normal": {
@@ -50,6 +51,27 @@ def test_another_choice_is_another_identity(toy_darts: Space, found: Architectur
     assert Architecture.of(toy_darts, changed).identity != found.identity
 
 
+def test_a_file_of_the_first_format_is_read_and_keeps_its_identity(tmp_path: Path, found):
+    """Written by hand in the form of 0.1.0, where the settings stood beside the name."""
+    first = {"format": FIRST, "space": found.space, "choices": CHOICES, "meta": {"seed": 7}}
+    path = tmp_path / "first.json"
+    path.write_text(json.dumps(first))
+    loaded = Architecture.load(path)
+    assert loaded == found
+    assert loaded.meta == {"seed": 7}
+    canonical = {"format": FIRST, "space": found.space, "choices": loaded.choices}
+    text = json.dumps(canonical, sort_keys=True, indent=2) + "\n"
+    assert loaded.identity == hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def test_a_setting_called_name_does_not_shadow_the_space(toy_darts: Space, found: Architecture):
+    content = json.loads(found.to_json())
+    assert content["format"] == FORMAT
+    assert content["space"] == {
+        "name": "darts", "settings": json.loads(json.dumps(dict(toy_darts.settings)))
+    }  # fmt: skip
+
+
 def written(tmp_path: Path, found: Architecture, **changes) -> Path:
     path = tmp_path / "a.json"
     path.write_text(json.dumps(json.loads(found.to_json()) | changes))
@@ -60,13 +82,14 @@ def written(tmp_path: Path, found: Architecture, **changes) -> Path:
     ("changes", "message"),
     [
         (
-            {"format": "archsmith.architecture/2"},
-            f"expected format '{FORMAT}', found 'archsmith.architecture/2'",
+            {"format": "archsmith.architecture/3"},
+            f"expected format '{FORMAT}' or '{FIRST}', found 'archsmith.architecture/3'",
         ),
         ({"extra": 1}, "unknown key 'extra'"),
         ({"space": {"nodes": 4}}, 'must be an object with a "name"'),
-        ({"choices": {"normal": {"0-2": "sep_conv_3x3"}}}, "must map an edge to a list"),
-        ({"choices": {"normal": {"0-2": [{"a": 1}]}}}, "must map an edge to a list"),
+        ({"space": {"name": "darts", "nodes": 4}}, 'must hold "name" and "settings"'),
+        ({"choices": {"normal": {"0-2": "sep_conv_3x3"}}}, "must map a row to a list"),
+        ({"choices": {"normal": {"0-2": [{"a": 1}]}}}, "must map a row to a list"),
         ({"space": {"name": "x", "_target_": "os.system"}}, "'_target_' may not stand"),
         ({"choices": []}, '"choices" and "meta" must be objects'),
     ],
@@ -94,10 +117,10 @@ def test_code_in_a_file_is_never_run(tmp_path: Path):
     [
         (
             {**CHOICES, "normal": {"0-2": ["conv_9x9"]}},
-            "unknown candidate 'conv_9x9' on edge 0-2 of 'normal'",
+            "unknown option 'conv_9x9' in row 0-2 of 'normal'",
         ),
-        ({**CHOICES, "normal": {"0-9": ["skip_connect"]}}, "'normal' has no edge '0-9'"),
-        ({"normal": {}}, "groups .* do not fit"),
+        ({**CHOICES, "normal": {"0-9": ["skip_connect"]}}, "'normal' has no row '0-9'"),
+        ({"normal": {}}, "choices .* do not fit"),
     ],
 )
 def test_what_the_space_has_not_is_refused(toy_darts: Space, choices: dict, message: str):
@@ -108,10 +131,3 @@ def test_what_the_space_has_not_is_refused(toy_darts: Space, choices: dict, mess
 def test_another_space_is_refused(toy_nasbench201: Space, found: Architecture):
     with pytest.raises(ValueError, match="found in space 'darts', but space=nasbench201"):
         found.check(toy_nasbench201)
-
-
-def test_reachable():
-    cell = Cell(1, 3, complete_edges(1, 3, ["skip_connect"]), keep=None, output="last")
-    skip = ("skip_connect",)
-    assert reachable(cell, {"0-1": skip, "1-3": skip})
-    assert not reachable(cell, {"0-1": skip, "2-3": skip})

@@ -184,7 +184,7 @@ def test_degenerate_text_is_refused_in_one_line(text):
         ),
         (
             one_node("[('sep_conv3x3', 0), ('skip_connect', 1)]"),
-            "architecture: unknown candidate 'sep_conv3x3' on edge 0-2 of 'normal'; known: none, ",
+            "architecture: unknown option 'sep_conv3x3' in row 0-2 of 'normal'; known: none, ",
         ),
     ],
 )
@@ -238,7 +238,7 @@ def test_nasbench201_string_is_read_edge_by_edge_and_written_back():
         (BEST.replace("none~1", "~1"), "node 2 is '|nor_conv_3x3~0|~1|', expected"),
         (
             BEST.replace("none", "noise"),
-            "unknown candidate 'noise' on edge 1-2 of 'cell'; known: none",
+            "unknown option 'noise' in row 1-2 of 'cell'; known: none",
         ),
         ("x" * 100_000, "1 nodes in 'xxxx"),
     ],

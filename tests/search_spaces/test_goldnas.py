@@ -34,7 +34,7 @@ def test_every_layer_has_switches_of_its_own():
 @pytest.mark.parametrize(("layers", "decades"), [(14, 117.5), (20, 167.8)])
 def test_number_of_architectures(layers: int, decades: float):
     cells = space(layers=layers).groups.values()
-    inputs = [len(cell.incoming(node)) * cell.width for cell in cells for node in cell.targets]
+    inputs = [len(cell.into(node)) * cell.width for cell in cells for node in cell.targets]
     assert sum(math.log10(2**n - 1) for n in inputs) == pytest.approx(decades, abs=0.05)
 
 
@@ -59,10 +59,10 @@ def test_skip_connect_is_normalised_and_its_reduction_has_no_scale():
 
 def test_drop_path_spares_a_skip_of_stride_1():
     torch.manual_seed(0)
-    edge = ChosenOps([CANDIDATES["skip_connect"]], 4, 1)
+    edge = ChosenOps([CANDIDATES["skip_connect"]], 4, 4, 1)
     x, edge.drop = torch.randn(16, 4, 4, 4), 0.9
     torch.testing.assert_close(edge(x), edge.ops[0](x))
-    reduction = ChosenOps([CANDIDATES["skip_connect"]], 4, 2)
+    reduction = ChosenOps([CANDIDATES["skip_connect"]], 4, 4, 2)
     reduction.drop = 0.9
     assert (reduction(x).flatten(1) == 0).all(1).any()
 

@@ -10,7 +10,7 @@ import json
 import pytest
 import torch
 
-from search_spaces.architecture import Architecture, reachable
+from search_spaces.architecture import Architecture
 from search_spaces.darts import CANDIDATES, darts
 from search_spaces.genotype import PUBLISHED, from_genotype, published, to_genotype
 from supernets.costs import macs, parameters
@@ -73,7 +73,7 @@ def test_file_fits_the_space_and_is_canonical(name):
     assert found.space == json.loads(json.dumps({"name": "darts", **SPACE.settings}))
     assert path.read_text(encoding="utf-8") == found.to_json()
     assert from_genotype(to_genotype(found), SPACE) == found
-    assert all(reachable(cell, found.choices[group]) for group, cell in SPACE.groups.items())
+    assert all(cell.connects(found.choices[group]) for group, cell in SPACE.groups.items())
 
 
 @pytest.mark.parametrize("name", SIZES)

@@ -9,8 +9,9 @@ import pytest
 import torch
 from test_every_config import composed, make
 
+from search_spaces.cells import Cell, CellSpace, Layer, complete_edges
 from search_spaces.darts import CANDIDATES
-from search_spaces.space import Cell, Layer, Space, complete_edges
+from search_spaces.space import Space
 from strategies.strategy import Strategy
 
 NAMES = ["skip_connect", "sep_conv_3x3"]
@@ -21,7 +22,7 @@ BETAS = [0.0, 0.0, 1.0]  # factors 0.212, 0.212, 0.576: times gates 0.111, 0.187
 
 def one_node() -> Space:
     cell = Cell(3, 1, complete_edges(3, 1, NAMES), keep=1)
-    return Space(
+    return CellSpace(
         name="one_node", family=one_node, settings={}, cells={"cell": cell},
         layers=(Layer("cell", "cell", 8, False),),
         operations={name: CANDIDATES[name] for name in NAMES}, input_shape=(1, 8, 8),

@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from search_spaces.cells import Cell, CellSpace, Layer, complete_edges
 from search_spaces.darts import CANDIDATES
-from search_spaces.space import Cell, Layer, Space, complete_edges
+from search_spaces.space import Space
 from strategies.contracts import LossTerm, Pruning, Stopping
 from strategies.discretisation.strongest import strongest
 from strategies.discretisation.survivors import survivors
@@ -30,7 +31,7 @@ UNEVEN = [["skip_connect"], ["none", "skip_connect", "sep_conv_3x3"], ["none", "
 def two_groups() -> Space:
     """Groups `a` and `b` of three edges with 1, 3 and 2 candidates."""
     cell = Cell(1, 2, complete_edges(1, 2, UNEVEN), keep=1, output="last")
-    return Space(
+    return CellSpace(
         name="two_groups", family=two_groups, settings={}, cells={"cell": cell},
         layers=tuple(Layer("cell", group, 4, False) for group in ("a", "b")),
         operations={name: CANDIDATES[name] for name in UNEVEN[1]}, input_shape=(1, 8, 8),
@@ -266,5 +267,5 @@ def test_a_state_brings_everything_back_and_what_does_not_fit_is_refused():
     assert len(other.weight_optimizer.param_groups[0]["params"]) == len(state["weights"])
 
     for wrong in (alive["a"].float(), alive["a"][:2]):
-        with pytest.raises(ValueError, match=r"'alive' of 'a' is not bool \(E, O\)"):
+        with pytest.raises(ValueError, match=r"'alive' of 'a' is not bool \(R, O\)"):
             other.load_state_dict({**state, "alive": {**alive, "a": wrong}})

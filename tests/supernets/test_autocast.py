@@ -58,7 +58,7 @@ def test_gates_that_are_one_number_in_bfloat16_count_apart():
 
 def test_c9_drop_path_keeps_the_precision_of_what_it_drops():
     """The mask is drawn in float32, and a product with it would be float32."""
-    chosen = ChosenOps([CANDIDATES["sep_conv_3x3"]], 4, 1).train()
+    chosen = ChosenOps([CANDIDATES["sep_conv_3x3"]], 4, 4, 1).train()
     chosen.drop = 0.5
     with torch.autocast("cpu", torch.bfloat16):
         assert chosen(torch.randn(2, 4, 8, 8)).dtype == torch.bfloat16

@@ -25,7 +25,7 @@ def times(factor: float):
 
 
 def test_candidates_are_summed_by_their_gates():
-    op = MixedOp([times(1.0), times(10.0), times(100.0)], 2, 1)
+    op = MixedOp([times(1.0), times(10.0), times(100.0)], 2, 2, 1)
     x = torch.ones(1, 2, 1, 1)
     assert op(x, torch.tensor([0.5, 0.2, 0.3]), [0, 1, 2]).flatten().tolist() == pytest.approx(
         [32.5, 32.5]
@@ -35,7 +35,7 @@ def test_candidates_are_summed_by_their_gates():
 
 
 def test_an_inactive_candidate_has_no_forward_and_no_gradient():
-    op = MixedOp(ALL, 4, 1)
+    op = MixedOp(ALL, 4, 4, 1)
     gates = torch.full((8,), 1 / 8, requires_grad=True)
     op(torch.randn(2, 4, 6, 6), gates, [3, 4]).sum().backward()
     assert [bool(g) for g in gates.grad] == [False] * 3 + [True, bool(gates.grad[4])] + [False] * 3
@@ -47,7 +47,7 @@ def test_an_inactive_candidate_has_no_forward_and_no_gradient():
 def test_partial_equals_a_naive_loop_over_channels(stride: int):
     torch.manual_seed(1)
     k, C = 4, 8
-    op = PartialMixedOp(ALL, C, stride, k=k)
+    op = PartialMixedOp(ALL, C, C, stride, k=k)
     x, gates = torch.randn(2, C, 6, 8), torch.rand(8)
     mixed = sum(gates[o] * op.mixed.ops[o](x[:, : C // k]) for o in EVERY)
     expected = torch.empty(2, C, 6 // stride, 8 // stride)
@@ -62,22 +62,22 @@ def test_partial_equals_a_naive_loop_over_channels(stride: int):
 
 
 def test_shuffle_of_eight_channels_in_four_groups():
-    op = PartialMixedOp([times(1.0)], 8, 1, k=4)
+    op = PartialMixedOp([times(1.0)], 8, 8, 1, k=4)
     x = torch.arange(8.0).view(1, 8, 1, 1)
     assert op(x, torch.ones(1), [0]).flatten().tolist() == [0, 2, 4, 6, 1, 3, 5, 7]
 
 
 def test_k_of_one_is_a_full_mixed_op_bit_for_bit():
     torch.manual_seed(2)
-    full = MixedOp(ALL, 8, 2)
+    full = MixedOp(ALL, 8, 8, 2)
     torch.manual_seed(2)
-    partial = PartialMixedOp(ALL, 8, 2, k=1)
+    partial = PartialMixedOp(ALL, 8, 8, 2, k=1)
     x, gates = torch.randn(2, 8, 7, 7), torch.rand(8)
     assert torch.equal(full(x, gates, EVERY), partial(x, gates, EVERY))
 
 
 def test_the_gradient_of_the_gates_does_not_see_the_bypass():
-    op = PartialMixedOp(ALL, 8, 1, k=4)
+    op = PartialMixedOp(ALL, 8, 8, 1, k=4)
     x, found = torch.randn(2, 8, 6, 6), []
     # The loss weighs each channel, and the bypassed channels change between the two passes.
     weights = torch.randn(1, 8, 1, 1)
@@ -94,7 +94,7 @@ def test_channels_that_do_not_divide_are_refused(channels: int, k: int):
     with pytest.raises(
         ValueError, match=f"{channels} channels cannot be split into k={k} equal parts"
     ):
-        PartialMixedOp(ALL, channels, 1, k=k)
+        PartialMixedOp(ALL, channels, channels, 1, k=k)
 
 
 @pytest.mark.parametrize("k", [0, -1, 2.0, True])
@@ -102,19 +102,19 @@ def test_k_must_be_a_positive_whole_number(k: object):
     with pytest.raises(
         ValueError, match=r"strategy\.mixed_op\.k: expected a whole number of at least 1"
     ):
-        PartialMixedOp(ALL, 8, 1, k=k)
+        PartialMixedOp(ALL, 8, 8, 1, k=k)
 
 
 @pytest.mark.parametrize("size", [(7, 7), (33, 47), (1, 1), (2, 5)])
 @pytest.mark.parametrize("k", [1, 2])
 def test_odd_sizes_are_halved_upwards(size: tuple[int, int], k: int):
-    op = PartialMixedOp(ALL, 4, 2, k=k)
+    op = PartialMixedOp(ALL, 4, 4, 2, k=k)
     y = op(torch.randn(3, 4, *size), torch.full((8,), 1 / 8), EVERY)
     assert y.shape == (3, 4, -(-size[0] // 2), -(-size[1] // 2))
 
 
 def test_drop_path_drops_whole_images_and_rescales():
-    edge = ChosenOps([times(1.0)], 1, 1)
+    edge = ChosenOps([times(1.0)], 1, 1, 1)
     edge.drop = 0.25
     y = edge(torch.ones(10_000, 1, 2, 2))
     assert sorted(set(y.flatten().tolist())) == pytest.approx([0.0, 4 / 3])
@@ -125,7 +125,7 @@ def test_drop_path_drops_whole_images_and_rescales():
 
 
 def test_drop_path_spares_identities():
-    edge = ChosenOps([CANDIDATES["skip_connect"]], 4, 1)
+    edge = ChosenOps([CANDIDATES["skip_connect"]], 4, 4, 1)
     edge.drop = 0.99
     x = torch.randn(64, 4, 2, 2)
     assert torch.equal(edge(x), x)

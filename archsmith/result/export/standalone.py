@@ -13,8 +13,9 @@ from archsmith.result.export.literals import WIDTH, Code, literal, packed
 from archsmith.result.export.module_source import UnportableError
 from archsmith.result.export.sources import PROJECT, Sources, calls_during
 from search_spaces.architecture import Architecture
+from search_spaces.cells import Cell, Layer
 from search_spaces.ops import ReLUConvBN
-from search_spaces.space import Cell, Layer, Space
+from search_spaces.space import Space
 from supernets.network import CellModule, Network, final_network
 from supernets.skeleton import HEADS, STEMS
 
@@ -191,7 +192,7 @@ def _network(net: Network, sources: Sources) -> str:
                 for module, channels in zip(layer.preprocess, [before, last][-inputs:], strict=True)
             ]
             layers.append(_layer(place, made if space.preprocess else []))
-            before, last = last, layer.cell.out_nodes * place.channels
+            before, last = last, len(layer.cell.outputs) * place.channels
         else:
             layers.append(f"{sources.add(type(layer))}({last}, {place.channels})")
             before, last = last, place.channels

@@ -11,12 +11,13 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from archsmith.drawing.cell_layout import LETTER, Layout, cell_layout, kind_of
+from archsmith.drawing.cell_layout import LETTER, Layout, cell_layout
 from archsmith.drawing.cells import LIGHT, alpha_image, cell_image, cell_svg
 from search_spaces.architecture import Architecture
+from search_spaces.cells import Cell, Edge, complete_edges
+from search_spaces.choice import Option
 from search_spaces.darts import CANDIDATES, darts
 from search_spaces.genotype import PUBLISHED
-from search_spaces.space import Cell, Edge, complete_edges
 
 DARTS = darts(
     layers=8, nodes=4, channels=16, candidates=list(CANDIDATES), input_shape=(3, 32, 32), classes=10
@@ -167,23 +168,9 @@ def test_none_is_not_drawn():
     assert [box.text for box in layout.boxes if box.kind == "faded"] == ["1", "2"]
 
 
-@pytest.mark.parametrize(
-    ("operation", "kind"),
-    [
-        ("dil_conv_5x5", "conv"),
-        ("nor_conv_1x1", "conv"),
-        ("avg_pool_3x3", "pool"),
-        ("skip_connect", "skip"),
-        ("attention", "other"),
-    ],
-)
-def test_kind_of_an_operation(operation, kind):
-    assert kind_of(operation) == kind
-
-
 def test_text_is_escaped():
     name = "</text><script>\"&'\x00"
-    cell = Cell(1, 1, (Edge(0, 1, (name,)),), None, "last")
+    cell = Cell(1, 1, (Edge(0, 1, (Option(name),)),), None, "last")
     svg = cell_svg(cell, {"0-1": (name,)}, f"<b>{name}")
     tree = ElementTree.fromstring(svg)
     texts = [node.text for node in tree.iter("{http://www.w3.org/2000/svg}text")]

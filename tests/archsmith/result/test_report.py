@@ -14,7 +14,7 @@ from archsmith.drawing.cells import cell_svg
 from archsmith.result.report.charts import line_chart
 from archsmith.result.report.page import write_report
 from archsmith.train.record import RESULTS
-from search_spaces.space import Cell, complete_edges
+from search_spaces.cells import Cell, complete_edges
 
 EDGES = ("0-1", "0-2", "1-2")
 BROWSERS = map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))

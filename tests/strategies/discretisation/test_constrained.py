@@ -9,12 +9,14 @@ import scipy.optimize
 import torch
 from torch import Tensor
 
-from search_spaces.architecture import Architecture, reachable
-from search_spaces.space import Cell, Layer, Space, complete_edges
+from search_spaces.architecture import Architecture
+from search_spaces.cells import Cell, CellSpace, Layer, complete_edges
+from search_spaces.space import Space
 from strategies.discretisation.constrained import LIMIT, cheapest, connected, within
-from strategies.discretisation.decisions import Structure, every_candidate
-from strategies.discretisation.strongest import best_candidates, strongest
+from strategies.discretisation.decisions import Structure
+from strategies.discretisation.strongest import best_options, strongest
 from strategies.discretisation.survivors import survivors
+from strategies.shares import every_option
 from supernets.final_costs import total
 
 NAMES = ["none", "skip", "small", "large"]
@@ -22,8 +24,10 @@ NAMES = ["none", "skip", "small", "large"]
 
 def toy(cell: Cell, groups: int) -> Space:
     layers = tuple(Layer("cell", f"g{i}", 4, reduction=False) for i in range(groups))
-    return Space(
-        "toy", lambda **_: None, {}, {"cell": cell}, layers, {}, (1, 8, 8), 2, "small", 4, False, ""
+    return CellSpace(
+        name="toy", family=lambda **_: None, settings={}, cells={"cell": cell}, layers=layers,
+        operations={}, input_shape=(1, 8, 8), classes=2, stem="small", stem_channels=4,
+        preprocess=False, head="",
     )  # fmt: skip
 
 
@@ -60,9 +64,9 @@ def by_enumeration(space: Space, drops: bool, gates, costs, limits, alive=None) 
         here = []
         for picks in itertools.product(*([*o] if drops and o else [-1, *o] for o in may)):
             kept = {c.name: (NAMES[o],) for c, o in zip(cell.edges, picks, strict=True) if o > 0}
-            inputs = [sum(picks[e] > 0 for e in cell.incoming(node)) for node in cell.targets]
-            most = [min(2, sum(bool(may[e]) for e in cell.incoming(n))) for n in cell.targets]
-            if reachable(cell, kept) if drops else inputs == most and 0 not in most:
+            inputs = [sum(picks[e] > 0 for e in cell.into(node)) for node in cell.targets]
+            most = [min(2, sum(bool(may[e]) for e in cell.into(n))) for n in cell.targets]
+            if cell.connects(kept) if drops else inputs == most and 0 not in most:
                 chosen = [(e, o) for e, o in enumerate(picks) if o >= 0]
                 score = sum(math.log(float(gates[name][e, o])) for e, o in chosen)
                 spent = [sum(float(c[name][e, o]) for e, o in chosen) for c in costs]
@@ -89,8 +93,8 @@ def score_of(space: Space, drops: bool, choices, gates) -> float:
     ("cell", "rule", "drops", "groups"),
     [
         (two_inputs(), strongest, False, 1),
-        (every_edge("concat"), best_candidates, True, 2),
-        (every_edge("last"), best_candidates, True, 2),
+        (every_edge("concat"), best_options, True, 2),
+        (every_edge("last"), best_options, True, 2),
     ],
     ids=["two-inputs", "every-edge", "every-edge-to-the-last-node"],
 )
@@ -102,11 +106,11 @@ def test_it_is_the_best_of_all(cell: Cell, rule, drops: bool, groups: int, limit
         costs = costs[: len(limits)]
         best = by_enumeration(space, drops, gates, costs, limits)
         asked = {n: Structure.of_rule(rule, c) for n, c in space.groups.items()}
-        choices = within(space, asked, gates, alive, costs, limits)
+        choices = within(space.choices, asked, gates, alive, costs, limits)
         assert choices is not None
         assert score_of(space, drops, choices, gates) == pytest.approx(best)
-        read = {n: rule(c, gates[n], alive[n]) for n, c in space.groups.items()}
-        whole = cell.output == "concat" or all(reachable(cell, kept) for kept in read.values())
+        read = {n: rule(c, gates[n], None, alive[n]) for n, c in space.groups.items()}
+        whole = cell.output == "concat" or all(cell.connects(kept) for kept in read.values())
         if limits == (400, 400) and whole:  # no limit bites: it is what the rule reads
             assert choices == read
 
@@ -130,7 +134,7 @@ def test_it_is_the_best_of_what_is_alive(cell: Cell, groups: int, kinds: int):
             gates[name][~table] = 1.0  # counts for nothing
         limits = torch.randint(0, 60, (kinds,), generator=source).tolist()
         best = by_enumeration(space, drops, gates, costs, limits, alive)
-        choices = within(space, structures, gates, alive, costs, limits)
+        choices = within(space.choices, structures, gates, alive, costs, limits)
         assert (choices is None) == (best == -math.inf)
         if choices is not None:
             fitted += 1
@@ -158,7 +162,7 @@ def test_what_the_solver_calls_within_a_limit_and_is_not_is_not_taken(monkeypatc
         gates, alive, (costs,) = drawn(space, seed, 1)
         costs = {name: 0.3137 * table.double() for name, table in costs.items()}  # no whole numbers
         best = by_enumeration(space, False, gates, [costs], [7.0])
-        choices = within(space, structures, gates, alive, [costs], [7.0])
+        choices = within(space.choices, structures, gates, alive, [costs], [7.0])
         assert choices is not None
         assert score_of(space, False, choices, gates) == pytest.approx(best)
     assert calls > 8  # two a choice where none was wrong
@@ -171,7 +175,7 @@ def test_a_solver_that_gives_up_is_one_line(monkeypatch):
     gates, alive, costs = drawn(space, 0)
     structures = {n: Structure.of_space(c) for n, c in space.groups.items()}
     with pytest.raises(RuntimeError, match="budget: the solver gave up: out of memory"):
-        within(space, structures, gates, alive, costs, [9.0, 9.0])
+        within(space.choices, structures, gates, alive, costs, [9.0, 9.0])
 
 
 @pytest.mark.parametrize("seed", [1, 2])
@@ -201,8 +205,10 @@ def test_it_is_the_best_of_all_where_thousands_of_partial_choices_compete(seed: 
         competing = max(competing, int(undominated.sum()))
     assert competing > 5000
     structures = {"g0": Structure.of_space(cell)}
-    alive = {"g0": every_candidate(cell)}
-    found = within(space, structures, {"g0": gates}, alive, [{"g0": t} for t in costs], limits)
+    alive = {"g0": every_option(cell)}
+    found = within(
+        space.choices, structures, {"g0": gates}, alive, [{"g0": t} for t in costs], limits
+    )
     assert found is not None
     kept = [found["g0"].get(edge.name, ("none",))[0] for edge in cell.edges]
     score = sum(math.log(gates[e, names.index(name)]) for e, name in enumerate(kept))
@@ -215,14 +221,14 @@ def test_equal_scores_go_to_the_lower_edges_and_candidates():
     structures = {n: Structure.of_space(c) for n, c in space.groups.items()}
     _, alive, costs = drawn(space, 0)
     gates = {name: torch.full(table.shape, 0.25) for name, table in alive.items()}
-    read = {n: strongest(c, gates[n], alive[n]) for n, c in space.groups.items()}
-    assert within(space, structures, gates, alive, costs, [400, 400]) == read
+    read = {n: strongest(c, gates[n], None, alive[n]) for n, c in space.groups.items()}
+    assert within(space.choices, structures, gates, alive, costs, [400, 400]) == read
     for table in alive.values():
         table[:, 1] = False  # without the free candidate limits bite
-    first = within(space, structures, gates, alive, costs, [55, 90])
+    first = within(space.choices, structures, gates, alive, costs, [55, 90])
     assert first is not None
-    assert first != {n: strongest(c, gates[n], alive[n]) for n, c in space.groups.items()}
-    assert within(space, structures, gates, alive, costs, [55, 90]) == first
+    assert first != {n: strongest(c, gates[n], None, alive[n]) for n, c in space.groups.items()}
+    assert within(space.choices, structures, gates, alive, costs, [55, 90]) == first
 
 
 def test_one_candidate_an_edge_leaves_nothing_to_score():
@@ -233,8 +239,11 @@ def test_one_candidate_an_edge_leaves_nothing_to_score():
     only = {"g0": {"0-1": ("skip",)}}
     alive = {"g0": torch.ones(1, 1, dtype=torch.bool)}
     for limit in (0.0, 1.0, math.inf):
-        assert within(space, structures, {"g0": torch.ones(1, 1)}, alive, [free], [limit]) == only
-    assert cheapest(space, structures, free) == only
+        assert (
+            within(space.choices, structures, {"g0": torch.ones(1, 1)}, alive, [free], [limit])
+            == only
+        )
+    assert cheapest(space.choices, structures, free) == only
 
 
 def test_by_hand():
@@ -247,10 +256,10 @@ def test_by_hand():
     structures = {n: Structure.of_space(c) for n, c in space.groups.items()}
     # of 6, 5 + 0: log 0.06; 2 + 2: log 0.09
     for limit, best in ((10, [5, 5]), (9, [2, 5]), (7, [2, 5]), (6, [2, 2]), (4, [2, 2])):
-        found = within(space, structures, gates, alive, [costs], [limit])
+        found = within(space.choices, structures, gates, alive, [costs], [limit])
         assert found is not None
         assert sorted(spent[kept] for cell in found.values() for (kept,) in cell.values()) == best
-    assert within(space, structures, gates, alive, [costs], [-1]) is None
+    assert within(space.choices, structures, gates, alive, [costs], [-1]) is None
 
 
 def test_what_is_not_alive_is_not_chosen():
@@ -258,8 +267,8 @@ def test_what_is_not_alive_is_not_chosen():
     gates, alive, costs = drawn(space, 0)
     alive["g0"][:, 1] = False  # no free candidate is left
     structures = {n: Structure.of_space(c) for n, c in space.groups.items()}
-    assert within(space, structures, gates, alive, costs[:1], (0,)) is None
-    choices = within(space, structures, gates, alive, costs[:1], (60,))
+    assert within(space.choices, structures, gates, alive, costs[:1], (0,)) is None
+    choices = within(space.choices, structures, gates, alive, costs[:1], (60,))
     assert choices is not None
     assert ("skip",) not in choices["g0"].values()
 
@@ -276,7 +285,7 @@ def test_an_edge_on_which_nothing_is_alive_leaves_the_others_to_connect():
         sum(float(table["g0"][e, NAMES.index(name)]) for e, name in ((0, best[0]), (2, best[2])))
         for table in costs
     ]
-    assert within(space, structures, gates, alive, costs, spent) == {"g0": expected}
+    assert within(space.choices, structures, gates, alive, costs, spent) == {"g0": expected}
     assert connected(space.groups["g0"], gates["g0"], alive["g0"]) == expected
 
 
@@ -284,7 +293,7 @@ def test_a_rule_says_by_its_answers_how_it_decides():
     pair, last = two_inputs(), every_edge("last")
     assert Structure.of_rule(strongest, pair) == Structure({2: 2, 3: 2}, False)
     assert Structure.of_rule(strongest, last) == Structure({1: 1, 2: 2}, True)
-    assert Structure.of_rule(best_candidates, pair) == Structure({2: 2, 3: 3}, True)
+    assert Structure.of_rule(best_options, pair) == Structure({2: 2, 3: 3}, True)
     assert Structure.of_rule(survivors, pair) is None
     for cell in (pair, last):
         assert Structure.of_space(cell) == Structure.of_rule(strongest, cell)
@@ -305,11 +314,11 @@ def test_the_cheapest_costs_as_much_as_the_tightest_limit_that_can_be_met(cell: 
             for kept in choices[n].get(edge.name, ())
         )
 
-    least = spent(cheapest(space, structures, costs))
-    best = within(space, structures, gates, alive, [costs], [least])
+    least = spent(cheapest(space.choices, structures, costs))
+    best = within(space.choices, structures, gates, alive, [costs], [least])
     assert best is not None
     assert spent(best) == least
-    assert within(space, structures, gates, alive, [costs], [least - 1]) is None
+    assert within(space.choices, structures, gates, alive, [costs], [least - 1]) is None
 
 
 @pytest.mark.parametrize("output", ["last", "concat"])
@@ -322,8 +331,8 @@ def test_b2_none_that_wins_everywhere_cuts_nothing_off(output: str):
             table[:, 0] += 1.0
         structures = {n: Structure.of_space(cell) for n, cell in space.groups.items()}
         limits = [15.0, 30.0]
-        found = within(space, structures, gates, alive, costs, limits)
+        found = within(space.choices, structures, gates, alive, costs, limits)
         assert found is not None
-        assert all(reachable(cell, found[n]) for n, cell in space.groups.items())
+        assert all(cell.connects(found[n]) for n, cell in space.groups.items())
         expected = by_enumeration(space, True, gates, costs, limits)
         assert score_of(space, True, found, gates) == pytest.approx(expected)

@@ -1,6 +1,6 @@
 import torch
 
-from search_spaces.space import Cell, complete_edges
+from search_spaces.cells import Cell, complete_edges
 from strategies.edge_normalisation.softmax import EdgeSoftmax
 
 CELL = Cell(2, 4, complete_edges(2, 4, ["skip_connect"]), keep=2)

@@ -9,8 +9,9 @@ import torch
 from test_every_config import composed, make
 from torch import Tensor, nn
 
+from search_spaces.cells import Cell, CellSpace, Layer, complete_edges
 from search_spaces.goldnas import CANDIDATES
-from search_spaces.space import Cell, Layer, Space, complete_edges
+from search_spaces.space import Space
 from supernets.network import supernet
 
 NAMES = ["skip_connect", "sep_conv_3x3"]
@@ -24,7 +25,7 @@ class OtherImages(nn.Module):
 
 def planted() -> Space:
     cell = Cell(2, 2, complete_edges(2, 2, NAMES), keep=2, output="last")
-    return Space(
+    return CellSpace(
         name="planted", family=planted, settings={}, cells={"cell": cell},
         layers=(Layer("cell", "cell", 8, False),),
         operations={name: CANDIDATES[name] for name in NAMES}, input_shape=(1, SIDE, SIDE),

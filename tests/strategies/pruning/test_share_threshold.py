@@ -8,8 +8,9 @@ import torch
 from test_every_config import composed, make
 from torch import Tensor
 
+from search_spaces.cells import Cell, complete_edges
 from search_spaces.goldnas import CANDIDATES, goldnas
-from search_spaces.space import Cell, Space, complete_edges
+from search_spaces.space import Space
 from strategies.pruning.release import dead_weights
 from strategies.pruning.share_threshold import ShareThreshold, survive
 from strategies.strategy import Strategy
@@ -146,7 +147,7 @@ def test_goldnas_5_a_nodes_last_op_always_stays(gate: float):
         most=99,
         at_once=99,
     )["g"]
-    assert [int(left[cell.incoming(node)].sum()) for node in cell.targets] == [1, 1, 1, 1]
+    assert [int(left[cell.into(node)].sum()) for node in cell.targets] == [1, 1, 1, 1]
 
 
 def test_a_share_outside_its_range_is_refused():
@@ -183,7 +184,7 @@ def steps(net: Network, strategy: Strategy, count: int = 2) -> None:
 
 
 def test_goldnas_7_output_stays_when_an_op_of_gate_0_goes():
-    mixed, x = MixedOp(list(CANDIDATES.values()), 4, 1), torch.randn(4, 4, 8, 8)
+    mixed, x = MixedOp(list(CANDIDATES.values()), 4, 4, 1), torch.randn(4, 4, 8, 8)
     gates = torch.tensor([0.7, 0.0])
     torch.testing.assert_close(mixed(x, gates, [0]), mixed(x, gates, [0, 1]), rtol=0, atol=1e-6)
 
@@ -255,7 +256,7 @@ def test_what_the_second_order_unrolls_may_be_pruned():
     net, strategy = ready("strategy/pruning=share_threshold", name="darts_second_order")
     cell = strategy.space.groups["00_normal"]
     weaken(strategy, "00_normal", 0, 1)
-    for e in cell.incoming(2):  # under softmax a share is that of its edge, over all edges
+    for e in cell.into(2):  # under softmax a share is that of its edge, over all edges
         strategy.alphas["00_normal"].data[e, 0] = 3.0
     strategy.epoch_end(net, None, 0.01)
     assert not strategy.alive["00_normal"][0, 1]
