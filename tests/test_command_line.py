@@ -104,7 +104,7 @@ ARCHITECTURE = {
         (
             {"choices": {"normal": {"0-2": ["os.system('x')"]}, "reduce": {}}},
             [],
-            "unknown candidate",
+            "unknown option",
         ),
         (
             {"space": ARCHITECTURE["space"] | {"_target_": "os.system"}},

@@ -1,5 +1,7 @@
 """A strategy, a space and an operation come from outside the packages, by configuration alone."""
 
+import json
+import subprocess
 import sys
 import textwrap
 from pathlib import Path
@@ -13,6 +15,9 @@ from omegaconf import DictConfig
 
 from archsmith.cli import naming
 from strategies.random_search import RandomSearch
+from supernets.costs import candidate_macs
+from supernets.final_costs import final_costs
+from supernets.mixed_op import MixedOp
 from supernets.network import final_network, supernet
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
@@ -25,7 +30,7 @@ def outside(tmp_path: Path, monkeypatch) -> Path:
     """A folder of the user's, importable and on the configuration's search path."""
     monkeypatch.syspath_prepend(str(tmp_path))
     yield tmp_path
-    for name in ("my_ops", "my_space", "my_relaxation"):
+    for name in ("my_ops", "my_space", "my_relaxation", "my_losses", "my_blocks"):
         sys.modules.pop(name, None)
 
 
@@ -88,15 +93,15 @@ def test_a_space_is_a_function_and_a_yaml(outside: Path):
     write(
         outside / "my_space.py",
         """\
+        from search_spaces.cells import Cell, CellSpace, Layer, complete_edges
         from search_spaces.darts import CANDIDATES
-        from search_spaces.space import Cell, Layer, Space, complete_edges
 
         def line(*, length, channels, input_shape, classes, operations=None):
             edges = complete_edges(1, length, list(CANDIDATES))
             cell = Cell(1, length, edges, keep=1, output="last")
             settings = dict(length=length, channels=channels)
             settings |= dict(input_shape=input_shape, classes=classes)
-            return Space(
+            return CellSpace(
                 name="line",
                 family=line,
                 settings=settings,
@@ -150,3 +155,145 @@ def test_an_operation_is_a_setting(outside: Path):
         for n in kept
     }
     assert names <= {"skip_connect", "blur"}
+
+
+def test_a_kind_of_loss_is_a_class_and_a_yaml(outside: Path):
+    """A term that is 3 everywhere: the loss of a step is the cross-entropy plus 3 times its
+    weight, on the batches of weights only."""
+    write(
+        outside / "my_losses.py",
+        """\
+        from strategies.contracts import LossTerm
+
+        class Constant(LossTerm):
+            roles = ("train",)
+
+            def __init__(self, weight: float):
+                self.weight = weight
+
+            def __call__(self, net, batch, logits, mixture):
+                return self.weight * 3 * logits.new_ones(())
+        """,
+    )
+    write(
+        outside / "strategy" / "losses" / "constant.yaml",
+        "constant: {_target_: my_losses.Constant, weight: 2.0}\n",
+    )
+    config = composed(outside, "strategy=darts", "+strategy/losses=constant", *SIZES)
+    space = make(config.space, **SHAPES)
+    strategy = make(config.strategy, space=space)
+    net = supernet(space, strategy.mixed_op)
+    strategy.setup(net, torch.device("cpu"))
+    batch = torch.randn(4, 3, 16, 16), torch.randint(10, (4,))
+    loss, logits = strategy.loss(net, batch)
+    plain = torch.nn.functional.cross_entropy(logits, batch[1])
+    assert loss.item() == pytest.approx(plain.item() + 6.0)
+    loss, logits = strategy.loss(net, batch, "val")
+    assert loss.item() == torch.nn.functional.cross_entropy(logits, batch[1]).item()
+
+
+ATTENTION = """\
+    from torch import nn
+
+    class Attention(nn.Module):
+        def __init__(self, c_in, c_out, stride, *, affine, search):
+            super().__init__()
+            self.pool = nn.AvgPool2d(stride) if stride > 1 else nn.Identity()
+            self.attention = nn.MultiheadAttention(c_in, 1, bias=False, batch_first=True)
+
+        def forward(self, x):
+            x = self.pool(x)
+            y = x.flatten(2).transpose(1, 2)  # (B, HW, C)
+            y, _ = self.attention(y, y, y, need_weights=False)
+            return y.transpose(1, 2).view_as(x)
+"""
+
+
+def test_a_candidate_with_attention_is_counted_right(outside: Path):
+    """n = H W places of C channels: 4 projections of n C^2, and 2 products of n^2 C."""
+    write(outside / "my_ops.py", ATTENTION)
+    config = composed(
+        outside,
+        "+space.operations.attention={_target_: my_ops.Attention, _partial_: true}",
+        "space.candidates=[skip_connect,attention]",
+        "space=nasbench201", "space.layers=5", "space.nodes=1", "space.channels=4",
+    )  # fmt: skip
+    space = make(config.space, input_shape=(3, 8, 8), classes=3)
+    by_hand = sum(
+        4 * n * c**2 + 2 * n**2 * c for c, n in ((4, 8 * 8), (8, 4 * 4), (16, 2 * 2))
+    )  # fmt: skip
+    counted = candidate_macs(supernet(space, MixedOp))["cell"]
+    assert counted.tolist() == [[0, by_hand]]
+    costs = final_costs(space)
+    assert costs["macs"].tables["cell"].tolist() == [[0, by_hand]]
+    assert costs["params"].tables["cell"].tolist() == [[0, sum(4 * c**2 for c in (4, 8, 16))]]
+
+
+MBCONV = """\
+    from torch import nn
+
+    class MBConv(nn.Module):
+        \"\"\"Inverted bottleneck, arXiv:1801.04381, section 3.3.\"\"\"
+
+        def __init__(self, c_in, c_out, stride, *, affine, search, kernel_size, expansion):
+            super().__init__()
+            width = expansion * c_in
+
+            def norm(c):
+                return nn.BatchNorm2d(c, affine=affine)
+
+            self.layers = nn.Sequential(
+                nn.Conv2d(c_in, width, 1, bias=False), norm(width), nn.ReLU6(),
+                nn.Conv2d(width, width, kernel_size, stride, kernel_size // 2, groups=width,
+                          bias=False),
+                norm(width), nn.ReLU6(),
+                nn.Conv2d(width, c_out, 1, bias=False), norm(c_out),
+            )
+            self.keeps_shape = stride == 1 and c_in == c_out
+
+        def forward(self, x):
+            y = self.layers(x)
+            return x + y if self.keeps_shape else y
+"""
+
+
+@pytest.mark.slow
+def test_a_chain_of_mbconv_blocks_with_changing_widths_is_searched_retrained_and_exported(
+    outside: Path, archsmith
+):
+    write(outside / "my_blocks.py", MBCONV)
+    write(
+        outside / "space" / "mbconv.yaml",
+        """\
+        defaults: [chain, _self_]
+        layers: 4
+        channels: 6
+        widths: [1, 1.5, 2.5]
+        candidates: [k3e3, k5e3, k3e6]
+        operations:
+          k3e3: {_target_: my_blocks.MBConv, _partial_: true, kernel_size: 3, expansion: 3}
+          k5e3: {_target_: my_blocks.MBConv, _partial_: true, kernel_size: 5, expansion: 3}
+          k3e6: {_target_: my_blocks.MBConv, _partial_: true, kernel_size: 3, expansion: 6}
+        """,
+    )
+    said = archsmith(
+        "--config-dir", str(outside), "space=mbconv", "data=synthetic", "data.size=64",
+        "data.image_size=16", "data.classes=3", "search.epochs=2", "search.batch_size=16",
+        "retrain.layers=null", "retrain.channels=8", "retrain.epochs=2", "retrain.batch_size=16",
+        "export.formats=[standalone,onnx]", "hydra.run.dir=run", "runtime.threads=1",
+    )  # fmt: skip
+    assert said.code == 0, said.err
+    found = json.loads(Path("run/architecture.json").read_text())
+    assert sorted(found["choices"]["blocks"]) == ["0-1", "1-2", "2-3", "3-4"]
+    assert {len(kept) for kept in found["choices"]["blocks"].values()} == {1}
+    results = json.loads(Path("run/results.json").read_text())
+    assert {"standalone", "onnx"} <= set(results["export"]["formats"]), results["export"]
+    assert Path("run/export/model.onnx").exists()
+    alone = subprocess.run(
+        [sys.executable, "-I", "-c",
+         "import sys, torch; sys.path.insert(0, '.'); import model; net = model.load();"
+         "print([m.out_channels for m in net.modules() if isinstance(m, torch.nn.Conv2d)][-1],"
+         "tuple(net(torch.zeros(2, 3, 16, 16)).shape))"],
+        cwd="run/export", capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    assert alone.strip() == "20 (2, 3)"  # 2.5 times 8 channels

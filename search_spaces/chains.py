@@ -1,0 +1,130 @@
+"""Chains: blocks one after the other, each of which keeps one option; widths and strides change on
+the way.
+
+Source of the form: Sandler et al. 2018, arXiv:1801.04381, table 2; as a search space Cai et al.
+2019, arXiv:1812.00332, and Stamoulis et al. 2019, arXiv:1904.02877.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from search_spaces.choice import Choice, Option, Row
+from search_spaces.darts import CANDIDATES
+from search_spaces.space import Space, check_at_least, known_operations
+
+
+@dataclass(frozen=True)
+class Block(Row):
+    """One position of a chain: `c_in` to `c_out` channels, the resolution divided by `stride`."""
+
+    c_in: int
+    c_out: int
+    stride: int
+
+
+@dataclass(frozen=True)
+class Chain(Choice):
+    """The blocks, in order; state i is the output of block i - 1."""
+
+    blocks: tuple[Block, ...]
+    keep = 1
+    inputs = 1
+
+    @property
+    def rows(self) -> tuple[Block, ...]:
+        return self.blocks
+
+    @property
+    def outputs(self) -> tuple[int, ...]:
+        return (len(self.blocks),)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChainSpace(Space):
+    """A chain between stem and head; every block decides for itself."""
+
+    chain: Chain
+
+    @property
+    def choices(self) -> dict[str, Choice]:
+        return {"blocks": self.chain}
+
+
+def chain(
+    *,
+    layers: int,
+    channels: int,
+    widths: Sequence[float],
+    candidates: Sequence[str],
+    input_shape: Sequence[int],
+    classes: int,
+    stem: str = "plain",
+    operations: Mapping[str, Callable[..., Any]] | None = None,
+) -> ChainSpace:
+    """A space of chains: stages of equally many blocks, the first ones having one more if needed.
+
+    The first block of a stage changes the width and, from the second stage on, halves the
+    resolution.
+
+    Args:
+        layers: blocks in all, so the final network has as many: `retrain.layers` is null or equal.
+        channels: of the stem; widths are multiples of it.
+        widths: of each stage, as a multiple of `channels`, rounded to whole channels.
+        candidates: options of every block. One that cannot change width or stride fails where it
+            has to.
+        stem: `plain` keeps the resolution, `imagenet` divides it by 8.
+
+    Raises:
+        ValueError: a size that is not a positive whole number, fewer blocks than stages, a width
+            that is not positive, an unknown candidate.
+    """
+    check_at_least(1, layers=layers, channels=channels)
+    if isinstance(widths, str) or not widths or not all(_is_positive(w) for w in widths):
+        raise ValueError(f"space.widths: expected positive numbers, one per stage, found {widths}")
+    if layers < len(widths):
+        raise ValueError(
+            f"space.layers: expected at least {len(widths)}, one per stage of space.widths, "
+            f"found {layers}"
+        )
+    options = tuple(map(Option.of, candidates))
+    whole = Chain(tuple(_blocks(layers, channels, widths, options)))
+    return ChainSpace(
+        name="chain",
+        family=chain,
+        settings=dict(
+            layers=layers,
+            channels=channels,
+            widths=list(widths),
+            candidates=list(candidates),
+            input_shape=tuple(input_shape),
+            classes=classes,
+            stem=stem,
+        ),
+        chain=whole,
+        operations=known_operations(CANDIDATES, operations or {}, whole.blocks),
+        input_shape=(input_shape[0], input_shape[1], input_shape[2]),
+        classes=classes,
+        stem=stem,
+        stem_channels=channels,
+        head="bn_relu_pool_linear",
+        extra_operations=operations or {},
+    )
+
+
+def _is_positive(width: Any) -> bool:
+    return isinstance(width, int | float) and not isinstance(width, bool) and 0 < width < 1000
+
+
+def _blocks(
+    layers: int, channels: int, widths: Sequence[float], options: tuple[Option, ...]
+) -> list[Block]:
+    blocks, c_in = [], channels
+    each, more = divmod(layers, len(widths))
+    for stage, width in enumerate(widths):
+        c_out = max(1, round(width * channels))
+        for i in range(each + (stage < more)):
+            at, stride = len(blocks), 2 if stage and not i else 1
+            blocks.append(Block(at, at + 1, options, c_in, c_out, stride))
+            c_in = c_out
+    return blocks
