@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from search_spaces.architecture import Architecture
 from search_spaces.space import Space
 from supernets.costs import macs, macs_of, parameters
-from supernets.mixed_op import ChosenOps
+from supernets.final import ChosenOps
 from supernets.network import CellModule, Network, final_network
 
 
