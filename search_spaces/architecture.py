@@ -72,6 +72,11 @@ class Architecture:
             )
         for name, choice in space.choices.items():
             rows = {row.name: row for row in choice.rows}
+            if choice.whole and (missing := sorted(set(rows) - set(self.choices[name]))):
+                raise ValueError(
+                    f"{where}: '{name}' keeps nothing in row {missing[0]}, but a network needs all "
+                    f"{len(rows)} rows; set layers to that of the search"
+                )
             for row, kept in self.choices[name].items():
                 if row not in rows:
                     raise ValueError(

@@ -57,9 +57,15 @@ class Layer:
     """One position of the skeleton: a cell, or (`cell=None`) a fixed residual block."""
 
     cell: str | None
-    group: str | None  # layers of one group share their choice
+    group: str | None  # the choice that layers of one group share
     channels: int
     reduction: bool
+    row: int | None = None  # the only row of the choice that this layer reads; None: all rows
+
+    @property
+    def place(self) -> str:
+        """What distinguishes the layer's operations from those of other layers."""
+        return f"{self.group}" if self.row is None else f"{self.group} {self.row}"
 
 
 @dataclass(frozen=True, kw_only=True)

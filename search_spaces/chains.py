@@ -9,9 +9,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from search_spaces.cells import Cell, CellSpace, Edge, Layer
 from search_spaces.choice import Choice, Option, Row
 from search_spaces.darts import CANDIDATES
-from search_spaces.space import Space, check_at_least, known_operations
+from search_spaces.space import check_at_least, known_operations
+
+BLOCKS = "blocks"  # the name of the choice
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,7 @@ class Chain(Choice):
     blocks: tuple[Block, ...]
     keep = 1
     inputs = 1
+    whole = True
 
     @property
     def rows(self) -> tuple[Block, ...]:
@@ -41,14 +45,19 @@ class Chain(Choice):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ChainSpace(Space):
-    """A chain between stem and head; every block decides for itself."""
+class ChainSpace(CellSpace):
+    """A chain between stem and head; every block is a cell of one edge, and decides for itself."""
 
     chain: Chain
+    only_way = True
 
     @property
     def choices(self) -> dict[str, Choice]:
-        return {"blocks": self.chain}
+        return {BLOCKS: self.chain}
+
+    @property
+    def body(self) -> list[str]:
+        return [BLOCKS]
 
 
 def chain(
@@ -102,6 +111,12 @@ def chain(
             stem=stem,
         ),
         chain=whole,
+        cells={block.name: _cell(block) for block in whole.blocks},
+        layers=tuple(
+            Layer(block.name, BLOCKS, block.c_out, reduction=block.stride == 2, row=i)
+            for i, block in enumerate(whole.blocks)
+        ),
+        preprocess=False,
         operations=known_operations(CANDIDATES, operations or {}, whole.blocks),
         input_shape=(input_shape[0], input_shape[1], input_shape[2]),
         classes=classes,
@@ -112,6 +127,11 @@ def chain(
     )
 
 
+def _cell(block: Block) -> Cell:
+    edge = Edge(0, 1, block.options, strided=block.stride == 2)
+    return Cell(1, 1, (edge,), keep=1, output="last")
+
+
 def _is_positive(width: Any) -> bool:
     return isinstance(width, int | float) and not isinstance(width, bool) and 0 < width < 1000
 
@@ -119,7 +139,8 @@ def _is_positive(width: Any) -> bool:
 def _blocks(
     layers: int, channels: int, widths: Sequence[float], options: tuple[Option, ...]
 ) -> list[Block]:
-    blocks, c_in = [], channels
+    blocks: list[Block] = []
+    c_in = channels
     each, more = divmod(layers, len(widths))
     for stage, width in enumerate(widths):
         c_out = max(1, round(width * channels))

@@ -74,6 +74,7 @@ class Choice(ABC):
 
     keep: int | None
     inputs: int
+    whole: bool = False  # whether a network needs every row to keep something
 
     @property
     @abstractmethod

@@ -1,5 +1,4 @@
-"""The DARTS cell space: `op(c_in, c_out, stride, *, affine, search)`, (B, C, H, W) -> (B, C', H/s,
-W/s).
+"""The DARTS cell space.
 
 Source: Liu et al. 2019, arXiv:1806.09055, section 3.1; shapes and order of the public code.
 """
@@ -8,60 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from search_spaces.cells import Cell, CellSpace, Layer, complete_edges
-from search_spaces.ops import FactorizedReduce, Zero, depthwise_separable
+from search_spaces.ops import Pool, SepConv, dil_conv, skip_connect, zero
 from search_spaces.space import check_at_least, known_operations
-
-
-def zero(c_in: int, c_out: int, stride: int, *, affine: bool, search: bool) -> nn.Module:
-    """No connection."""
-    return Zero(c_in, c_out, stride)
-
-
-def skip_connect(c_in: int, c_out: int, stride: int, *, affine: bool, search: bool) -> nn.Module:
-    """Identity; a factorised reduction where the shape changes."""
-    if stride == 1 and c_in == c_out:
-        return nn.Identity()
-    return FactorizedReduce(c_in, c_out, affine=affine)
-
-
-class Pool(nn.Sequential):
-    """3x3 pooling; in the supernet a batch norm follows, so that no candidate wins by its scale."""
-
-    def __init__(
-        self, c_in: int, c_out: int, stride: int, *, affine: bool, search: bool, kind: str
-    ):
-        pools = {
-            "max": nn.MaxPool2d(3, stride, padding=1),
-            "avg": nn.AvgPool2d(3, stride, padding=1, count_include_pad=False),
-        }
-        super().__init__(pools[kind], *([nn.BatchNorm2d(c_out, affine=False)] if search else []))
-
-
-class SepConv(nn.Module):
-    """Depthwise-separable convolution applied twice; only the first has the stride."""
-
-    def __init__(
-        self, c_in: int, c_out: int, stride: int, *, affine: bool, search: bool, kernel_size: int
-    ):
-        super().__init__()
-        self.first = depthwise_separable(c_in, c_in, stride, affine=affine, kernel_size=kernel_size)
-        self.second = depthwise_separable(c_in, c_out, 1, affine=affine, kernel_size=kernel_size)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.second(self.first(x))
-
-
-def dil_conv(
-    c_in: int, c_out: int, stride: int, *, affine: bool, search: bool, kernel_size: int
-) -> nn.Module:
-    """Depthwise-separable convolution of dilation 2, applied once."""
-    return depthwise_separable(
-        c_in, c_out, stride, affine=affine, kernel_size=kernel_size, dilation=2
-    )
-
+from search_spaces.stems import STEMS
 
 CANDIDATES: dict[str, Callable[..., nn.Module]] = {
     "none": zero,
@@ -73,8 +24,6 @@ CANDIDATES: dict[str, Callable[..., nn.Module]] = {
     "dil_conv_3x3": partial(dil_conv, kernel_size=3),
     "dil_conv_5x5": partial(dil_conv, kernel_size=5),
 }
-
-STEM_MULTIPLIERS = {"small": 3, "imagenet": 1}
 
 
 def darts(
@@ -96,8 +45,9 @@ def darts(
     Args:
         candidates: one list for all edges, or `{normal: ..., reduce: ...}`, each one list or one
             list an edge.
-        stem: `small` keeps the resolution (one 3x3 convolution), `imagenet` divides it by 8.
-        stem_multiplier: stem channels / `channels`; by default 3 for `small`, 1 for `imagenet`.
+        stem: `small` and `plain` keep the resolution (one 3x3 convolution), `imagenet` divides it
+            by 8.
+        stem_multiplier: stem channels / `channels`; by default 3 for `small`, else 1.
         share_alphas: False gives every layer alphas of its own (D-DARTS, arXiv:2108.09306).
 
     Raises:
@@ -105,8 +55,8 @@ def darts(
     """
     check_at_least(3, layers=layers)
     check_at_least(1, nodes=nodes, channels=channels)
-    if stem not in STEM_MULTIPLIERS:
-        raise ValueError(f"space.stem: unknown '{stem}'; known: {', '.join(STEM_MULTIPLIERS)}")
+    if stem not in STEMS:
+        raise ValueError(f"space.stem: unknown '{stem}'; known: {', '.join(STEMS)}")
     if isinstance(candidates, Mapping) and set(candidates) != {"normal", "reduce"}:
         raise ValueError(
             "space.candidates: expected a list, or lists for 'normal' and 'reduce', found "
@@ -133,7 +83,7 @@ def darts(
         places.append(Layer(kind, group, width, reduction=i in reductions))
     if stem_multiplier is not None:
         check_at_least(1, stem_multiplier=stem_multiplier)
-    multiplier = STEM_MULTIPLIERS[stem] if stem_multiplier is None else stem_multiplier
+    multiplier = STEMS[stem].multiplier if stem_multiplier is None else stem_multiplier
     return CellSpace(
         name="darts",
         family=darts,

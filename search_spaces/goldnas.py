@@ -8,43 +8,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
-from torch import Tensor, nn
+from torch import nn
 
 from search_spaces import darts
 from search_spaces.cells import CellSpace, complete_edges
-from search_spaces.ops import FactorizedReduce
+from search_spaces.ops import normalised_skip, unscaled_sep_conv
 from search_spaces.space import check_at_least, known_operations
 
-
-class Skip(nn.Identity):
-    """An identity, batch-normalised so that its scale says nothing. Drop-path leaves it alone."""
-
-    def __init__(self, channels: int):
-        super().__init__()
-        self.norm = nn.BatchNorm2d(channels, affine=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.norm(x)
-
-
-def skip_connect(c_in: int, c_out: int, stride: int, *, affine: bool, search: bool) -> nn.Module:
-    """A normalised identity; a factorised reduction where the shape changes."""
-    if stride == 1 and c_in == c_out:
-        return Skip(c_in)
-    return FactorizedReduce(c_in, c_out, affine=False)
-
-
-def sep_conv(
-    c_in: int, c_out: int, stride: int, *, affine: bool, search: bool, kernel_size: int
-) -> nn.Module:
-    """Depthwise-separable convolution applied twice."""
-    return darts.SepConv(c_in, c_out, stride, affine=False, search=search, kernel_size=kernel_size)
-
-
-# No batch norm inside a cell has scale and shift, in final networks neither: `affine` is not asked.
 CANDIDATES: dict[str, Callable[..., nn.Module]] = {
-    "skip_connect": skip_connect,
-    "sep_conv_3x3": partial(sep_conv, kernel_size=3),
+    "skip_connect": normalised_skip,
+    "sep_conv_3x3": partial(unscaled_sep_conv, kernel_size=3),
 }
 
 
@@ -65,8 +38,7 @@ def goldnas(
     What keeps one candidate an edge (`strongest`) keeps two inputs a node here, as in `darts`.
 
     Args:
-        stem: `small` keeps the resolution (one 3x3 convolution), `imagenet` divides it by 8.
-        stem_multiplier: stem channels / `channels`; by default 3 for `small`, 1 for `imagenet`.
+        stem, stem_multiplier: as in `darts`.
 
     Raises:
         ValueError: a size that is not a positive whole number, an unknown candidate or stem.

@@ -1,61 +1,20 @@
-"""The NAS-Bench-201 cell space: `op(c_in, c_out, stride, *, affine, search)`.
+"""The NAS-Bench-201 cell space.
 
-Source: Dong & Yang 2020, arXiv:2001.00326, section 2; shapes, order and biases of the public code,
-where a convolution has a bias exactly when the batch norm behind it has no affine parameters.
+Source: Dong & Yang 2020, arXiv:2001.00326, section 2; shapes and order of the public code.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
-from torch import Tensor, nn
+from torch import nn
 
 from search_spaces.cells import Cell, CellSpace, Layer, complete_edges
-from search_spaces.ops import FactorizedReduce, ReLUConvBN, Zero
+from search_spaces.ops import AvgPool, nor_conv, projecting_skip, zero
 from search_spaces.space import check_at_least, known_operations
-
-
-def zero(c_in: int, c_out: int, stride: int, *, affine: bool, search: bool) -> nn.Module:
-    """No connection."""
-    return Zero(c_in, c_out, stride)
-
-
-def skip_connect(c_in: int, c_out: int, stride: int, *, affine: bool, search: bool) -> nn.Module:
-    """Identity; at stride 2 a factorised reduction; 1x1 convolution where only channels change."""
-    if stride == 2:
-        return FactorizedReduce(c_in, c_out, affine=affine, bias=not affine)
-    if c_in == c_out:
-        return nn.Identity()
-    return nn.Sequential(
-        nn.Conv2d(c_in, c_out, 1, bias=not affine), nn.BatchNorm2d(c_out, affine=affine)
-    )
-
-
-def nor_conv(
-    c_in: int, c_out: int, stride: int, *, affine: bool, search: bool, kernel_size: int
-) -> nn.Module:
-    """ReLU, convolution, batch norm."""
-    return ReLUConvBN(c_in, c_out, stride, affine=affine, kernel_size=kernel_size, bias=not affine)
-
-
-class AvgPool(nn.Module):
-    """3x3 average pooling; a 1x1 ReLU-Conv-BN before it where the channels change."""
-
-    def __init__(self, c_in: int, c_out: int, stride: int, *, affine: bool, search: bool):
-        super().__init__()
-        self.project = (
-            nn.Identity()
-            if c_in == c_out
-            else ReLUConvBN(c_in, c_out, 1, affine=affine, bias=not affine)
-        )
-        self.pool = nn.AvgPool2d(3, stride, padding=1, count_include_pad=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.pool(self.project(x))
-
 
 CANDIDATES: dict[str, Callable[..., nn.Module]] = {
     "none": zero,
-    "skip_connect": skip_connect,
+    "skip_connect": projecting_skip,
     "nor_conv_1x1": partial(nor_conv, kernel_size=1),
     "nor_conv_3x3": partial(nor_conv, kernel_size=3),
     "avg_pool_3x3": AvgPool,

@@ -1,4 +1,8 @@
-"""Blocks shared by the families of candidates: (B, C, H, W) to (B, C', ceil(H/s), ceil(W/s))."""
+"""The candidates of all families in plain torch, and the blocks they share.
+
+A candidate is a constructor `op(c_in, c_out, stride, *, affine, search)` of a module that maps
+(B, C, H, W) to (B, C', ceil(H/s), ceil(W/s)). `search` is true in a supernet.
+"""
 
 import torch
 import torch.nn.functional as F
@@ -75,3 +79,124 @@ class FactorizedReduce(nn.Module):
         return self.bn(
             torch.cat([conv(view) for conv, view in zip(self.convs, views, strict=True)], 1)
         )
+
+
+# Of several families
+
+
+def zero(c_in: int, c_out: int, stride: int, *, affine: bool, search: bool) -> nn.Module:
+    """No connection."""
+    return Zero(c_in, c_out, stride)
+
+
+class SepConv(nn.Module):
+    """Depthwise-separable convolution applied twice; only the first has the stride."""
+
+    def __init__(
+        self, c_in: int, c_out: int, stride: int, *, affine: bool, search: bool, kernel_size: int
+    ):
+        super().__init__()
+        self.first = depthwise_separable(c_in, c_in, stride, affine=affine, kernel_size=kernel_size)
+        self.second = depthwise_separable(c_in, c_out, 1, affine=affine, kernel_size=kernel_size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.second(self.first(x))
+
+
+# DARTS: Liu et al. 2019, arXiv:1806.09055, section 3.1; shapes of the public code
+
+
+def skip_connect(c_in: int, c_out: int, stride: int, *, affine: bool, search: bool) -> nn.Module:
+    """Identity; a factorised reduction where the shape changes."""
+    if stride == 1 and c_in == c_out:
+        return nn.Identity()
+    return FactorizedReduce(c_in, c_out, affine=affine)
+
+
+class Pool(nn.Sequential):
+    """3x3 pooling; in the supernet a batch norm follows, so that no candidate wins by its scale."""
+
+    def __init__(
+        self, c_in: int, c_out: int, stride: int, *, affine: bool, search: bool, kind: str
+    ):
+        pools = {
+            "max": nn.MaxPool2d(3, stride, padding=1),
+            "avg": nn.AvgPool2d(3, stride, padding=1, count_include_pad=False),
+        }
+        super().__init__(pools[kind], *([nn.BatchNorm2d(c_out, affine=False)] if search else []))
+
+
+def dil_conv(
+    c_in: int, c_out: int, stride: int, *, affine: bool, search: bool, kernel_size: int
+) -> nn.Module:
+    """Depthwise-separable convolution of dilation 2, applied once."""
+    return depthwise_separable(
+        c_in, c_out, stride, affine=affine, kernel_size=kernel_size, dilation=2
+    )
+
+
+# GOLD-NAS: Bi et al. 2020, arXiv:2007.03331, public code. No batch norm inside a cell has scale and
+# shift, nor in final networks: `affine` is ignored.
+
+
+class Skip(nn.Identity):
+    """An identity, batch-normalised so that its scale says nothing. Drop-path leaves it alone."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.norm = nn.BatchNorm2d(channels, affine=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(x)
+
+
+def normalised_skip(c_in: int, c_out: int, stride: int, *, affine: bool, search: bool) -> nn.Module:
+    """A normalised identity; a factorised reduction where the shape changes."""
+    if stride == 1 and c_in == c_out:
+        return Skip(c_in)
+    return FactorizedReduce(c_in, c_out, affine=False)
+
+
+def unscaled_sep_conv(
+    c_in: int, c_out: int, stride: int, *, affine: bool, search: bool, kernel_size: int
+) -> nn.Module:
+    """Depthwise-separable convolution applied twice, without scale and shift."""
+    return SepConv(c_in, c_out, stride, affine=False, search=search, kernel_size=kernel_size)
+
+
+# NAS-Bench-201: Dong & Yang 2020, arXiv:2001.00326, section 2; shapes of the public code, where a
+# convolution has a bias exactly when the batch norm behind it has no affine parameters
+
+
+def projecting_skip(c_in: int, c_out: int, stride: int, *, affine: bool, search: bool) -> nn.Module:
+    """Identity; at stride 2 a factorised reduction; 1x1 convolution where only channels change."""
+    if stride == 2:
+        return FactorizedReduce(c_in, c_out, affine=affine, bias=not affine)
+    if c_in == c_out:
+        return nn.Identity()
+    return nn.Sequential(
+        nn.Conv2d(c_in, c_out, 1, bias=not affine), nn.BatchNorm2d(c_out, affine=affine)
+    )
+
+
+def nor_conv(
+    c_in: int, c_out: int, stride: int, *, affine: bool, search: bool, kernel_size: int
+) -> nn.Module:
+    """ReLU, convolution, batch norm."""
+    return ReLUConvBN(c_in, c_out, stride, affine=affine, kernel_size=kernel_size, bias=not affine)
+
+
+class AvgPool(nn.Module):
+    """3x3 average pooling; a 1x1 ReLU-Conv-BN before it where the channels change."""
+
+    def __init__(self, c_in: int, c_out: int, stride: int, *, affine: bool, search: bool):
+        super().__init__()
+        self.project = (
+            nn.Identity()
+            if c_in == c_out
+            else ReLUConvBN(c_in, c_out, 1, affine=affine, bias=not affine)
+        )
+        self.pool = nn.AvgPool2d(3, stride, padding=1, count_include_pad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.pool(self.project(x))

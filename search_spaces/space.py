@@ -6,7 +6,7 @@ There is no torch here: a space only says what may be built; `supernets` builds 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from search_spaces.choice import Choice, Row
 
@@ -28,6 +28,7 @@ class Space(ABC):
     stem: str  # a name in supernets.skeleton.STEMS
     stem_channels: int
     head: str  # a name in supernets.skeleton.HEADS
+    only_way: ClassVar[bool] = False  # whether what a row keeps is the only way, so never dropped
     affine: bool = True  # whether batch norms before cells of final networks have scale and shift
     extra_operations: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
 

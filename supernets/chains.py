@@ -1,12 +1,10 @@
 """Candidates as chains of elementary layers, which is what the fast forms can run together."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from torch import nn
 
-from search_spaces import goldnas, nasbench201
-from search_spaces.darts import Pool, SepConv
-from search_spaces.ops import FactorizedReduce, ReLUConvBN, Zero
+from search_spaces.ops import AvgPool, FactorizedReduce, Pool, ReLUConvBN, SepConv, Skip, Zero
 
 Chain = list[nn.Module]
 
@@ -19,15 +17,8 @@ LAYERS: dict[type, Callable[..., bool]] = {
     nn.AvgPool2d: lambda layer: True,
     FactorizedReduce: lambda layer: True,
 }
-PARTS: dict[type, Callable[..., Sequence[nn.Module]]] = {
-    nn.Identity: lambda op: [],
-    nn.Sequential: list,
-    ReLUConvBN: list,
-    Pool: list,
-    SepConv: lambda op: [op.first, op.second],
-    nasbench201.AvgPool: lambda op: [op.project, op.pool],
-    goldnas.Skip: lambda op: [op.norm],
-}
+# What passes a map through its children, in their order.
+IN_ORDER = frozenset({nn.Identity, nn.Sequential, ReLUConvBN, Pool, SepConv, AvgPool, Skip})
 
 
 def chain(op: nn.Module) -> Chain | None:
@@ -38,10 +29,10 @@ def chain(op: nn.Module) -> Chain | None:
     """
     if type(op) in LAYERS:
         return [op] if LAYERS[type(op)](op) else None
-    if type(op) not in PARTS:
+    if type(op) not in IN_ORDER:
         return None
     layers: Chain = []
-    for part in PARTS[type(op)](op):
+    for part in op if isinstance(op, nn.Sequential) else op.children():
         inner = chain(part)
         if inner is None or (layers and any(type(m) is FactorizedReduce for m in inner)):
             return None

@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from search_spaces.choice import Choice
 from supernets.mixture import GroupMixture, Mixture
-from supernets.network import Filled, Network
+from supernets.network import Network, Place
 
 # What `candidate_macs` found: a loss and a stopping rule ask for the same network.
 _counted: WeakKeyDictionary[Network, dict[str, Tensor]] = WeakKeyDictionary()
@@ -89,7 +89,7 @@ def _count_options(net: Network) -> dict[str, Tensor]:
     return found
 
 
-def inputs(net: Network, mixture: Mixture | None) -> list[tuple[Filled, torch.Size]]:
+def inputs(net: Network, mixture: Mixture | None) -> list[tuple[Place, torch.Size]]:
     """Every place of every row, and the shape (1, C, H, W) of its input, in a pass of shapes alone.
 
     mixture: on `meta`; None for a final network.
@@ -99,7 +99,7 @@ def inputs(net: Network, mixture: Mixture | None) -> list[tuple[Filled, torch.Si
     def note(module: nn.Module, given: tuple[Tensor, ...]) -> None:
         shapes[module] = given[0].shape
 
-    places = list(net.rows())
+    places = list(net.places())
     hooks = [place.module.register_forward_pre_hook(note) for place in places]
     try:
         _run(net, (torch.empty(1, *net.space.input_shape, device="meta"), mixture))

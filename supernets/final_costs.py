@@ -8,11 +8,12 @@ import torch
 from torch import Tensor
 
 from search_spaces.architecture import Architecture
+from search_spaces.cells import CellSpace
 from search_spaces.ops import Zero
 from search_spaces.space import Space
 from supernets.costs import inputs, macs, macs_of, parameters
-from supernets.mixed_op import ChosenOps
-from supernets.network import Network, build
+from supernets.final import ChosenOps
+from supernets.network import Network, everything
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ def total(architecture: Architecture, space: Space, tables: Mapping[str, Tensor]
     )
 
 
-class Place(NamedTuple):
+class Site(NamedTuple):
     """An option where it stands in a final network; equal places cost the same."""
 
     option: str
@@ -50,28 +51,29 @@ class Place(NamedTuple):
 
 def bare(space: Space) -> Network:
     """A final network with zeros in all rows: its fixed parts, on the default device."""
-    return build(space, lambda choice, r, *shape: Zero(*shape), affine=space.affine)
+    assert isinstance(space, CellSpace)
+    return Network(space, everything(space), lambda ops, *shape: Zero(*shape), affine=space.affine)
 
 
-def summed(space: Space, cost: Callable[[Place], float]) -> dict[str, Tensor]:
+def summed(space: Space, cost: Callable[[Site], float]) -> dict[str, Tensor]:
     """Choice -> (R, O): costs of the options that are not zeros, summed over the layers that share
     the choice; asked once for equal places."""
     choices = space.choices
     tables = {n: torch.zeros(len(c.rows), c.width, dtype=torch.double) for n, c in choices.items()}
-    known: dict[Place, float] = {}
+    known: dict[Site, float] = {}
     with torch.device("meta"):
         places = inputs(bare(space), None)
     for filled, (_, _, *size) in places:
         for o, option in enumerate(choices[filled.choice].rows[filled.row].options):
             if option.kind != "zero":
-                place = Place(option.name, filled.c_in, filled.c_out, filled.stride, *size)
+                place = Site(option.name, filled.c_in, filled.c_out, filled.stride, *size)
                 if place not in known:
                     known[place] = cost(place)
                 tables[filled.choice][filled.row, o] += known[place]
     return tables
 
 
-def op_at(space: Space, place: Place) -> ChosenOps:
+def op_at(space: Space, place: Site) -> ChosenOps:
     """What stands at a place of a final network, on the default device."""
     op = space.operations[place.option]
     return ChosenOps([op], place.c_in, place.c_out, place.stride)
@@ -81,11 +83,11 @@ def final_costs(space: Space) -> dict[str, Cost]:
     """`params`, as `costs.parameters` counts them, and `macs`, as `costs.macs` does."""
     meta = torch.device("meta")
 
-    def parameters_at(place: Place) -> float:
+    def parameters_at(place: Site) -> float:
         with meta:
             return parameters(op_at(space, place))
 
-    def macs_at(place: Place) -> float:
+    def macs_at(place: Site) -> float:
         with meta:
             image = torch.empty(1, place.c_in, place.height, place.width)
             return macs_of(op_at(space, place), (image,))

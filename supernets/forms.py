@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from supernets.final import ChosenOps
 from supernets.fused import FusedCell
-from supernets.mixed_op import ChosenOps
 from supernets.native.build import library
 from supernets.native.cell import NativeCell, twice_differentiable
 from supernets.native.final import NativeFinal

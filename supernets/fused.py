@@ -7,6 +7,7 @@ rounding (tests/supernets/test_fused.py), and differentiable twice.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -69,7 +70,9 @@ class FusedCell:
 
     def states(self, inputs: Sequence[Tensor], mixture: GroupMixture | None) -> Sequence[Tensor]:
         """As `CellModule.states`."""
-        return self.module.summed(self.preprocessed(inputs), self.from_node, mixture)
+        return self.module.summed(
+            self.preprocessed(inputs), partial(self.from_node, mixture=mixture)
+        )
 
     def preprocessed(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         return self.module.preprocessed(inputs)

@@ -85,37 +85,3 @@ class PartialMixedOp(nn.Module):
         head, tail = x.tensor_split([x.size(1) // self.k], dim=1)  # C/k channels, C - C/k channels
         y = torch.cat([self.mixed(head, gates, active), self.bypass(tail)], 1)
         return y.unflatten(1, (self.k, -1)).transpose(1, 2).flatten(1, 2)
-
-
-class ChosenOps(nn.Module):
-    """What an edge of a final network holds: its kept candidates, summed, with drop-path.
-
-    Drop-path drops an op's output for single images with probability `drop` and rescales the rest;
-    a stride-1 identity is never dropped. Source: DARTS public code; Larsson et al. 2017,
-    arXiv:1605.07648.
-    """
-
-    def __init__(self, candidates: Sequence[Candidate], c_in: int, c_out: int, stride: int):
-        super().__init__()
-        self.ops = nn.ModuleList(
-            op(c_in, c_out, stride, affine=True, search=False) for op in candidates
-        )
-        self.drop = 0.0
-
-    def forward(self, x: Tensor) -> Tensor:
-        outputs = []
-        for op in self.ops:
-            y, keep = op(x), self.keep(op, x)
-            outputs.append(y if keep is None else y * keep.to(y.dtype))
-        return sum(outputs[1:], outputs[0])
-
-    def keep(self, op: nn.Module, x: Tensor) -> Tensor | None:
-        """What drop-path multiplies an op's output by, drawn at each call: (B, 1, 1, 1); None
-        where nothing is dropped."""
-        if self.training and self.drop > 0 and not isinstance(op, nn.Identity):
-            return self.kept(x) / (1.0 - self.drop)
-        return None
-
-    def kept(self, x: Tensor) -> Tensor:
-        """For which images an op's output is kept, drawn at each call: (B, 1, 1, 1), 0 or 1."""
-        return torch.empty(x.size(0), 1, 1, 1, device=x.device).bernoulli_(1.0 - self.drop)

@@ -21,6 +21,11 @@ class GroupMixture(NamedTuple):
     factors: Tensor | None
     active: Active
 
+    def row(self, r: int) -> "GroupMixture":
+        """The part of one row."""
+        factors = None if self.factors is None else self.factors[r : r + 1]
+        return GroupMixture(self.gates[r : r + 1], factors, self.active[r : r + 1])
+
 
 @dataclass(frozen=True)
 class Mixture:

@@ -1,26 +1,30 @@
-"""One skeleton (stem, cells, head), two fillings: mixed ops (supernet) or chosen ops (final)."""
+"""One skeleton, two fillings: mixed ops (supernet) or chosen ops (final network).
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple, Protocol
+Both are a `FinalNetwork` with what searching and training add: gates, forms, layouts in memory.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from search_spaces.architecture import Architecture
 from search_spaces.cells import Cell, CellSpace, Layer
-from search_spaces.ops import FactorizedReduce, ReLUConvBN
 from search_spaces.space import Space
+from search_spaces.stems import STEMS
 from supernets.checkpointing import checkpointed
+from supernets.final import CellLayout, ChosenOps, FinalCell, FinalNetwork, LayerLayout, Layout
 from supernets.layout import channels_first, channels_last, laid_as
-from supernets.mixed_op import Candidate, ChosenOps
 from supernets.mixture import GroupMixture, Mixture
-from supernets.skeleton import HEADS, STEMS, AuxiliaryHead, ResidualBlock
+from supernets.skeleton import HEADS, AuxiliaryHead, ResidualBlock, fit_input
 
-# (choice, row, c_in, c_out, stride) -> what stands there, None where nothing does
-Fill = Callable[[str, int, int, int, int], nn.Module | None]
+PassedOn = Callable[[int, Tensor], list[tuple[int, Tensor]]]  # see `FinalCell.passed_on`
+Kept = Mapping[str, Mapping[str, Sequence[str]]]  # choice -> row -> operations
 
 
-class Filled(NamedTuple):
+class Place(NamedTuple):
     """What stands at one place of a row of a choice; layers that share the choice are places."""
 
     choice: str
@@ -31,10 +35,6 @@ class Filled(NamedTuple):
     module: nn.Module
 
 
-# (source, its state, mixture) -> what its edges add to their targets: (target, (B, C, H/s, W/s))
-FromNode = Callable[[int, Tensor, GroupMixture | None], list[tuple[int, Tensor]]]
-
-
 class Form(Protocol):
     """How a cell computes: `CellModule.states`, or a faster form of it."""
 
@@ -43,66 +43,41 @@ class Form(Protocol):
     ) -> Sequence[Tensor]: ...
 
 
-class CellModule(nn.Module):
-    """A cell at one layer: asks each state for what all its outgoing edges contribute.
+class CellModule(FinalCell):
+    """A cell whose edges may hold mixed ops, and that may compute in a `form`: `supernets.forms`.
 
     forward: inputs (B, C', H', W') each, the group's mixture (None in a final network)
-    -> (B, out_nodes * C, H/s, W/s). A `form` may stand in for `states`: see `supernets.forms`.
+    -> (B, out_nodes * C, H/s, W/s).
     """
 
-    form: "Form | None" = None
+    form: Form | None = None
 
-    def __init__(self, cell: Cell, layer: Layer, preprocess: Sequence[nn.Module], fill: Fill):
-        super().__init__()
-        assert layer.group is not None
-        self.cell, self.channels, self.stride = cell, layer.channels, 2 if layer.reduction else 1
-        self.preprocess = nn.ModuleList(preprocess)
-        self.edges = nn.ModuleDict()
-        for e, edge in enumerate(cell.edges):
-            filled = fill(layer.group, e, layer.channels, layer.channels, edge.stride)
-            if filled is not None:
-                self.edges[edge.name] = filled
+    def __init__(self, cell: Cell, *parts: Any):
+        super().__init__(*parts)
+        self.cell = cell
 
-    def forward(self, inputs: Sequence[Tensor], mixture: GroupMixture | None) -> Tensor:
+    def forward(self, inputs: Sequence[Tensor], mixture: GroupMixture | None = None) -> Tensor:
         form: Form = self
         if self.form is not None and not inputs[0].is_meta:
             form = self.form
-        outputs = form.states(inputs, mixture)
-        return torch.cat(list(outputs), 1) if len(outputs) > 1 else outputs[0]
-
-    @property
-    def outputs(self) -> range:
-        """The states that make up the cell's output, in order."""
-        return self.cell.outputs
+        return self.joined(form.states(inputs, mixture))
 
     def states(self, inputs: Sequence[Tensor], mixture: GroupMixture | None) -> Sequence[Tensor]:
         """The states named by `outputs`, (B, C, H/s, W/s) each."""
-        return self.summed(self.preprocessed(inputs), self.from_node, mixture)
+        return self.summed(self.preprocessed(inputs), partial(self.from_node, mixture=mixture))
 
-    def summed(
-        self, states: Sequence[Tensor], from_node: FromNode, mixture: GroupMixture | None
-    ) -> Sequence[Tensor]:
-        """As `states`, from the first ones, by what `from_node` says that each of them adds."""
-        found: list[Tensor | None] = [*states, *[None] * self.cell.nodes]
-        for source in range(self.cell.inputs + self.cell.nodes - 1):
-            x = found[source]
-            if x is None:  # no inputs: it is zero, but the batch norms behind it still shift
-                x = self._zeros(states[-1])
-            found[source] = x = laid_as(x, states[0])
-            for target, y in from_node(source, x, mixture):
-                before = found[target]
-                found[target] = y if before is None else before + y
-        wanted = [found[i] for i in self.outputs]
-        return [self._zeros(states[-1]) if y is None else laid_as(y, states[0]) for y in wanted]
+    def summed(self, states: Sequence[Tensor], passed_on: Any) -> list[Tensor]:
+        """As `FinalCell.summed`; on a GPU all states have the first one's layout in memory."""
 
-    def preprocessed(self, inputs: Sequence[Tensor]) -> list[Tensor]:
-        """The cell's inputs as its first states, (B, C, H, W) each."""
-        return [pre(x) for pre, x in zip(self.preprocess, inputs, strict=True)]
+        def from_laid(source: int, x: Tensor) -> Any:
+            return passed_on(source, laid_as(x, states[0]))
+
+        return [laid_as(y, states[0]) for y in super().summed(states, from_laid)]
 
     def from_node(
         self, source: int, x: Tensor, mixture: GroupMixture | None
     ) -> list[tuple[int, Tensor]]:
-        """What the edges out of `source` add to their targets: (target, (B, C, H/s, W/s)) each."""
+        """As `passed_on`, under a mixture."""
         found = [
             (self.cell.edges[e].target, self.from_edge(e, x, mixture))
             for e in self.cell.out_of(source)
@@ -118,59 +93,48 @@ class CellModule(nn.Module):
         y = edge(x, mixture.gates[e], mixture.active[e])
         return y if y is None or mixture.factors is None else mixture.factors[e] * y
 
-    def _zeros(self, x: Tensor) -> Tensor:
-        h, w = (-(-side // self.stride) for side in x.shape[2:])
-        return x.new_zeros(x.size(0), self.channels, h, w)
 
-
-class Network(nn.Module):
+class Network(FinalNetwork):
     """Stem, layers, head. Weights only: gates come with each pass, as a `Mixture` (None in a final
     network).
 
-    forward: (B, C, H, W) -> logits (B, classes). In training a final network with an auxiliary
-        head returns
-    `(logits, auxiliary logits)`.
+    forward: (B, C, H, W) -> logits (B, classes). In training a final network with an auxiliary head
+        returns `(logits, auxiliary logits)`.
     """
 
-    def __init__(self, space: CellSpace, fill: Fill, *, affine: bool, auxiliary: bool = False):
-        super().__init__()
+    def __init__(
+        self,
+        space: CellSpace,
+        kept: Kept,
+        edge: Callable[..., nn.Module],
+        *,
+        affine: bool,
+        auxiliary: bool = False,
+    ):
         self.space = space
         self.channels_last = False  # lays the images out so on CUDA; layers keep what they get
         self.cells_channels_last = False  # lays cells' inputs out so, where kernels are fast on it
         self.autocast: torch.dtype | None = None  # computes in it where that is safe
         self.checkpoint_cells = False  # less memory, a second forward pass: checkpointing.py
-        self.stem, self.stem_second, scale = STEMS[space.stem](
-            space.input_shape[0], space.stem_channels
-        )
-        self.layers = nn.ModuleList()
-        self.groups = [layer.group for layer in space.layers]
-        c_before, c_last = space.stem_channels, space.stem_channels
         self.auxiliary_after = 2 * len(space.layers) // 3
         self.auxiliary: AuxiliaryHead | None = None
-        for i, layer in enumerate(space.layers):
-            if layer.cell is None:
-                self.layers.append(ResidualBlock(c_last, layer.channels))
-                c_before, c_last, scale = c_last, layer.channels, 2
-                continue
-            cell = space.cells[layer.cell]
-            inputs = [(c_before, scale), (c_last, 1)][-cell.inputs :]
-            pre = [self._preprocess(c, layer.channels, s, affine) for c, s in inputs]
-            self.layers.append(CellModule(cell, layer, pre, fill))
-            c_before, c_last = c_last, len(cell.outputs) * layer.channels
-            scale = 2 if layer.reduction else 1
-            if auxiliary and i == self.auxiliary_after:
-                second_norm = space.stem != "imagenet"
-                self.auxiliary = AuxiliaryHead(c_last, space.classes, second_norm=second_norm)
-        self.head = HEADS[space.head](c_last, space.classes)
 
-    def _preprocess(self, c_in: int, channels: int, scale: int, affine: bool) -> nn.Module:
-        if not self.space.preprocess:
-            return nn.Identity()
-        if scale == 2:
-            return FactorizedReduce(c_in, channels, affine=affine)
-        return ReLUConvBN(c_in, channels, 1, affine=affine)
+        def cell(*parts: Any) -> CellModule:
+            kind = space.layers[len(self.layers)].cell
+            assert kind is not None
+            made = CellModule(space.cells[kind], *parts)
+            if auxiliary and len(self.layers) == self.auxiliary_after:
+                channels, norm = len(made.outputs) * made.channels, STEMS[space.stem].second_norm
+                self.auxiliary = AuxiliaryHead(channels, space.classes, second_norm=norm)
+            return made
 
-    def forward(self, x: Tensor, mixture: Mixture | None = None) -> Tensor | tuple[Tensor, Tensor]:
+        parts = skeleton(space, affine=affine)
+        self.plan = layout(space, kept)
+        super().__init__(self.plan, space.operations, **parts, edge=edge, cell=cell)
+
+    def forward(  # type: ignore[override]
+        self, x: Tensor, mixture: Mixture | None = None
+    ) -> Tensor | tuple[Tensor, Tensor]:
         if self.autocast is None:
             return self._logits(x, mixture)
         with torch.autocast(x.device.type, self.autocast):
@@ -183,12 +147,14 @@ class Network(nn.Module):
         before = self.stem(channels_first(x))
         last = self.stem_second(before)
         auxiliary = None
-        for i, (layer, group) in enumerate(zip(self.layers, self.groups, strict=True)):
+        for i, (layer, at) in enumerate(zip(self.layers, self.space.layers, strict=True)):
             if isinstance(layer, CellModule):
                 if self.cells_channels_last:
                     before, last = channels_last(before, last)
                 inputs = (before, last)[-layer.cell.inputs :]
-                part = None if mixture is None or group is None else mixture.groups[group]
+                part = None if mixture is None or at.group is None else mixture.groups[at.group]
+                if part is not None and at.row is not None:
+                    part = part.row(at.row)
                 keep = not (self.checkpoint_cells and self.training and torch.is_grad_enabled())
                 y = layer(inputs, part) if keep else checkpointed(layer, inputs, part)
                 before, last = last, y
@@ -199,30 +165,97 @@ class Network(nn.Module):
         logits = self.head(last)
         return logits if auxiliary is None else (logits, auxiliary)
 
-    def rows(self) -> Iterator[Filled]:
-        """What stands at every place of every row, in the order of the layers."""
-        for layer, group in zip(self.layers, self.groups, strict=True):
-            if isinstance(layer, CellModule) and group is not None:
-                c = layer.channels
-                for e, edge in enumerate(layer.cell.edges):
-                    if edge.name in layer.edges:
-                        yield Filled(group, e, c, c, edge.stride, layer.edges[edge.name])
+    def places(self) -> Iterator[Place]:
+        """What stands in every row, layer by layer."""
+        for cell, layer, plan in zip(
+            self.layers, self.space.layers, self.plan["layers"], strict=True
+        ):
+            if layer.group is None or not isinstance(cell, CellModule):
+                continue
+            for e, edge in enumerate(cell.cell.edges):
+                if edge.name in cell.edges:
+                    row = e if layer.row is None else layer.row
+                    plain = not self.space.preprocess and edge.source < cell.cell.inputs
+                    c_in = plan["inputs"][edge.source][0] if plain else cell.channels
+                    module = cell.edges[edge.name]
+                    yield Place(layer.group, row, c_in, cell.channels, edge.stride, module)
 
     def layers_of(self, choice: str) -> int:
         """How many layers share a choice."""
-        return self.groups.count(choice)
-
-    def set_drop_path(self, probability: float) -> None:
-        """The chance that an op's output is dropped for an image, from now on (final networks)."""
-        for module in self.modules():
-            if isinstance(module, ChosenOps):
-                module.drop = probability
+        return sum(place.choice == choice and place.row == 0 for place in self.places())
 
 
-def build(space: Space, fill: Fill, *, affine: bool, auxiliary: bool = False) -> Network:
-    """The network of a space, its rows filled by `fill`."""
-    assert isinstance(space, CellSpace)
-    return Network(space, fill, affine=affine, auxiliary=auxiliary)
+def skeleton(space: CellSpace, *, affine: bool) -> dict[str, Callable[..., Any]]:
+    """The constructors of a network's fixed parts, as `FinalNetwork` takes them.
+
+    Args:
+        affine: whether the batch norms before cells have scale and shift.
+    """
+    parts: dict[str, Callable[..., Any]] = {"stem": STEMS[space.stem].build}
+    if space.preprocess:
+        parts["preprocess"] = partial(fit_input, affine=affine)
+    if any(layer.cell is None for layer in space.layers):
+        parts["block"] = ResidualBlock
+    return parts | {"head": HEADS[space.head]}
+
+
+def layout(space: CellSpace, kept: Kept) -> Layout:
+    """A space's network as data, with these operations in the rows of each choice."""
+    before, last = (space.stem_channels, STEMS[space.stem].second_stride), (space.stem_channels, 1)
+    cells: dict[str, CellLayout] = {}
+    layers: list[LayerLayout] = []
+    for layer in space.layers:
+        cell = space.cells[layer.cell] if layer.cell else None
+        inputs = [before, last][-cell.inputs :] if cell else [last]
+        stride = 2 if layer.reduction else 1
+        if cell:
+            cells[layer.place] = cell_layout(cell, edges_of(space, layer, kept))
+        layers.append(
+            {
+                "cell": layer.place if cell else None,
+                "inputs": inputs,
+                "channels": layer.channels,
+                "stride": stride,
+            }
+        )
+        before = last[0], stride
+        last = (len(cell.outputs) if cell else 1) * layer.channels, 1
+    return {
+        "image_channels": space.input_shape[0],
+        "stem_channels": space.stem_channels,
+        "cells": cells,
+        "layers": layers,
+        "head_channels": last[0],
+        "classes": space.classes,
+    }
+
+
+def edges_of(space: CellSpace, layer: Layer, kept: Kept) -> Mapping[str, Sequence[str]]:
+    """The operations on the edges of a layer's cell, by name."""
+    assert layer.group is not None
+    if layer.row is None:
+        return kept[layer.group]
+    assert layer.cell is not None
+    (edge,) = space.cells[layer.cell].edges
+    row = space.choices[layer.group].rows[layer.row]
+    return {edge.name: kept[layer.group].get(row.name, ())}
+
+
+def cell_layout(cell: Cell, names: Mapping[str, Sequence[str]]) -> CellLayout:
+    """A cell with these operations on its edges."""
+    kept = [edge for edge in cell.edges if names.get(edge.name)]
+    return {
+        "edges": {edge.name: list(names[edge.name]) for edge in kept},
+        "strided": [edge.name for edge in kept if edge.strided],
+        "outputs": list(cell.outputs),
+    }
+
+
+def everything(space: Space) -> Kept:
+    """All operations in every row."""
+    return {
+        name: {row.name: row.names for row in choice.rows} for name, choice in space.choices.items()
+    }
 
 
 def supernet(space: Space, mixed_op: Callable[..., nn.Module], *, affine: bool = False) -> Network:
@@ -231,24 +264,13 @@ def supernet(space: Space, mixed_op: Callable[..., nn.Module], *, affine: bool =
 
     Raises ValueError where the mixed op does not fit the space (channels not divisible by k).
     """
-    choices = space.choices
-
-    def fill(choice: str, r: int, c_in: int, c_out: int, stride: int) -> nn.Module:
-        candidates = [space.operations[name] for name in choices[choice].rows[r].names]
-        return mixed_op(candidates, c_in, c_out, stride, affine=affine)
-
-    return build(space, fill, affine=affine)
+    assert isinstance(space, CellSpace)
+    return Network(space, everything(space), partial(mixed_op, affine=affine), affine=affine)
 
 
 def final_network(space: Space, architecture: Architecture, *, auxiliary: bool = False) -> Network:
     """An architecture's network, untrained. Raises ValueError where it does not fit the space."""
+    assert isinstance(space, CellSpace)
     architecture.check(space)
-
-    kept = architecture.kept(space)
-
-    def fill(choice: str, r: int, c_in: int, c_out: int, stride: int) -> nn.Module | None:
-        names = space.choices[choice].rows[r].names
-        chosen: list[Candidate] = [space.operations[names[o]] for o in kept[choice][r]]
-        return ChosenOps(chosen, c_in, c_out, stride) if chosen else None
-
-    return build(space, fill, affine=space.affine, auxiliary=auxiliary)
+    kept = architecture.choices
+    return Network(space, kept, ChosenOps, affine=space.affine, auxiliary=auxiliary)

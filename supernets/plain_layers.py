@@ -8,16 +8,13 @@ from collections.abc import Hashable
 
 from torch import nn
 
-from search_spaces.darts import Pool, SepConv
-from search_spaces.goldnas import Skip
-from search_spaces.nasbench201 import AvgPool
-from search_spaces.ops import FactorizedReduce, ReLUConvBN, Zero
+from search_spaces.ops import AvgPool, FactorizedReduce, Pool, ReLUConvBN, SepConv, Skip, Zero
 from supernets.mixed_op import MixedOp, PartialMixedOp
 from supernets.network import CellModule, Network
 from supernets.one_path import OnePathOp
 from supernets.skeleton import AuxiliaryHead, ResidualBlock
 
-# Not `ChosenOps`, whose drop-path changes; no supernet has one.
+# Without those of final networks alone: the drop-path of `ChosenOps` changes.
 PLAIN = frozenset(
     {
         *(AuxiliaryHead, AvgPool, CellModule, FactorizedReduce, MixedOp, Network, OnePathOp),

@@ -1,4 +1,4 @@
-"""The fixed parts around the cells: stems, residual block, heads, auxiliary head.
+"""The fixed parts around the operations, in plain torch: cell inputs, residual block, heads.
 
 Sources: Liu et al. 2019, arXiv:1806.09055; Dong & Yang 2020, arXiv:2001.00326; their public code.
 """
@@ -8,43 +8,14 @@ from collections.abc import Callable
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from search_spaces.ops import ReLUConvBN
-
-Stem = tuple[nn.Module, nn.Module, int]
+from search_spaces.ops import FactorizedReduce, ReLUConvBN
 
 
-def small_stem(c_in: int, channels: int) -> Stem:
-    """One 3x3 convolution at full resolution; both inputs of the first cell are its output."""
-    conv = nn.Sequential(
-        nn.Conv2d(c_in, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels)
-    )
-    return conv, nn.Identity(), 1
-
-
-def imagenet_stem(c_in: int, channels: int) -> Stem:
-    """Three 3x3 convolutions of stride 2: the first cell sees 1/4 and 1/8 of the resolution."""
-    first = nn.Sequential(
-        nn.Conv2d(c_in, channels // 2, 3, stride=2, padding=1, bias=False),
-        nn.BatchNorm2d(channels // 2),
-        nn.ReLU(),
-        nn.Conv2d(channels // 2, channels, 3, stride=2, padding=1, bias=False),
-        nn.BatchNorm2d(channels),
-    )
-    second = nn.Sequential(
-        nn.ReLU(),
-        nn.Conv2d(channels, channels, 3, stride=2, padding=1, bias=False),
-        nn.BatchNorm2d(channels),
-    )
-    return first, second, 2
-
-
-# name -> (input channels, stem channels) -> first part, second part, resolution of the first / of
-# the second
-STEMS: dict[str, Callable[[int, int], Stem]] = {
-    "small": small_stem,
-    "plain": small_stem,
-    "imagenet": imagenet_stem,
-}
+def fit_input(c_in: int, c_out: int, stride: int, *, affine: bool) -> nn.Module:
+    """Brings an input of a cell to its channels, and with stride 2 to half the resolution."""
+    if stride == 2:
+        return FactorizedReduce(c_in, c_out, affine=affine)
+    return ReLUConvBN(c_in, c_out, 1, affine=affine)
 
 
 class ResidualBlock(nn.Module):

@@ -114,12 +114,14 @@ def test_yaml_lists_exactly_what_its_target_takes(path: Path):
         "input_shape",
         "classes",
         "candidates",
-        "channels",
+        "c_in",
+        "c_out",
         "stride",
         "affine",
         "gates",
+        "factors",
         "alive",
-        "cell",
+        "choice",
     }
     accepted = {k for k, p in parameters.items() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
     listed = {k for k in listed if not k.startswith("_")}

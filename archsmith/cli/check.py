@@ -19,11 +19,11 @@ from archsmith.phases.pipeline import phases_for
 from archsmith.result.network import final_space
 from archsmith.train.runtime import describe_device
 from search_spaces.space import Space
+from search_spaces.stems import STEMS
 
 FORMAT = "archsmith.preflight/1"
 IMBALANCE = 3.0  # largest class over smallest; a run warns only at 10 (archsmith.data.roles)
 FEW = 10  # a class with fewer images than this gets a warning
-LARGE = 128  # pixels; from here on the stem of stride 8 leaves feature maps of at least 4
 
 
 def check(
@@ -88,7 +88,7 @@ def _data(job: Job, files: Survey | None) -> dict[str, Any]:
 def suggested_stem(space: Space, final: Space) -> dict[str, Any]:
     """The stems of supernet and final network, and the one that suits the image size."""
     _, height, width = space.input_shape
-    fitting = "imagenet" if min(height, width) >= LARGE else "small"
+    fitting = "imagenet" if min(height, width) >= STEMS["imagenet"].side else "small"
     choice = "stem" in space.settings
     now = [space.stem if choice else "small", final.stem if choice else "small"]
     if all(stem == fitting for stem in now):

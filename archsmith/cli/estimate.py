@@ -10,8 +10,8 @@ from archsmith.search.time_budget import timed
 from archsmith.train.available import Memory, memory_of
 from archsmith.train.memory_probe import step_memory
 from search_spaces.space import Space
+from search_spaces.stems import STEMS
 
-SIDE = {"small": 32, "imagenet": 128}  # stem -> shorter side of the small images
 SMALLER = 4  # least reduction per side at which an estimate is worthwhile
 FEW, MORE = 2, 16  # images per micro-batch in the two timed batches
 PLAUSIBLE = 3.0  # seconds; a step of at most this is measured directly
@@ -44,7 +44,7 @@ def shrunk(space: Space) -> tuple[Space, float]:
     The ratio is 1 if the images are not large.
     """
     C, H, W = space.input_shape
-    times = min(H, W) // SIDE.get(space.stem, min(SIDE.values()))
+    times = min(H, W) // STEMS[space.stem].side
     if times < SMALLER:
         return space, 1.0
     small = (C, H // times, W // times)

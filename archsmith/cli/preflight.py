@@ -13,6 +13,7 @@ from archsmith.result.fit import Fit
 from archsmith.result.network import final_space
 from search_spaces.architecture import Architecture
 from search_spaces.space import Space
+from search_spaces.stems import STEMS
 from supernets.network import final_network, supernet
 
 
@@ -85,7 +86,9 @@ def _check_passes(space: Space, architecture: Architecture, *, auxiliary: bool) 
             net.train()(torch.zeros(2, *space.input_shape))
     except RuntimeError as error:
         _, H, W = space.input_shape
-        remedy = "set retrain.stem=small" if space.stem == "imagenet" else "give larger images"
+        remedy = (
+            "set retrain.stem=small" if STEMS[space.stem].reduction > 1 else "give larger images"
+        )
         raise ConfigError(
             f"retrain: {H}x{W} images are too small for a network of {space.settings['layers']} "
             f"layers with stem {space.stem} ({' '.join(str(error).split())[:120]}); {remedy}"

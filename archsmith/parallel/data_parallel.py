@@ -24,8 +24,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from archsmith.parallel import distributed
 from supernets.chains import LAYERS
+from supernets.final import ChosenOps
 from supernets.fused import record
-from supernets.mixed_op import ChosenOps
 from supernets.mixture import GroupMixture, Mixture
 from supernets.network import Network
 
@@ -126,7 +126,9 @@ class GlobalNetwork(Network):
 
     inside = False
 
-    def forward(self, x: Tensor, mixture: Mixture | None = None) -> Tensor | tuple[Tensor, Tensor]:
+    def forward(  # type: ignore[override]
+        self, x: Tensor, mixture: Mixture | None = None
+    ) -> Tensor | tuple[Tensor, Tensor]:
         if self.inside or x.is_meta:
             return super().forward(x, mixture)
         global _now

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from search_spaces.architecture import Architecture
 from search_spaces.space import Space
+from search_spaces.stems import STEMS
 from supernets.costs import macs, parameters
 from supernets.layout import channels_first
 from supernets.network import final_network
@@ -90,7 +91,7 @@ class HandMade(nn.Module):
         self.space, self.width = space, width
         make, full_resolution = NETWORKS[network]
         net = make(num_classes=space.classes)
-        if space.stem != "imagenet":
+        if STEMS[space.stem].reduction == 1:
             full_resolution(net)
         self.net = scaled(net, width, space.input_shape[0], space.classes)
 

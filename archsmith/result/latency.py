@@ -11,7 +11,7 @@ import torch
 from archsmith import interrupt
 from archsmith.train.runtime import synchronize
 from search_spaces.space import Space
-from supernets.final_costs import Cost, Place, op_at, summed
+from supernets.final_costs import Cost, Site, op_at, summed
 from supernets.network import Network
 
 WARM_UP = 5
@@ -60,7 +60,7 @@ def candidate_latencies(space: Space, device: torch.device, batch: int) -> Cost:
     included.
     """
 
-    def milliseconds(place: Place) -> float:
+    def milliseconds(place: Site) -> float:
         interrupt.check("latency")
         op = op_at(space, place).to(device).eval()
         x = torch.zeros(batch, place.c_in, place.height, place.width, device=device)

@@ -27,7 +27,7 @@ def release(net: "Network", strategy: "Strategy") -> None:
 def dead_weights(net: "Network", alive: dict[str, Tensor]) -> list[Tensor]:
     """The parameters of dead candidates, in mixed ops that hold candidates separately."""
     found: list[Tensor] = []
-    for place in net.rows():
+    for place in net.places():
         on = alive[place.choice][place.row].tolist()
         for mixed in place.module.modules():
             if isinstance(mixed, MixedOp):

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from weakref import WeakKeyDictionary
 
 import torch
@@ -91,7 +92,7 @@ class NativeCell(FusedCell):
         whole = self.whole[1]
         if whole is not None and all(native(x, 2) for x in found):
             return whole(found, mixture)
-        return self.module.summed(found, self.from_node, mixture)
+        return self.module.summed(found, partial(self.from_node, mixture=mixture))
 
     def preprocessed(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         kernels = library()

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import count
 from typing import Any
 
@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from supernets.chains import Chain, chain
+from supernets.final import ChosenOps
 from supernets.layout import channels_first
-from supernets.mixed_op import ChosenOps
 from supernets.mixture import GroupMixture
 from supernets.native.build import library
 from supernets.native.cell import NativeCell, alone, native
@@ -87,7 +87,7 @@ class NativeFinal:
         """As `CellModule.states`."""
         found = self.preprocessed(inputs)
         if self.whole is None or not all(native(x, 2) for x in found):
-            return self.module.summed(found, self.from_node, mixture)
+            return self.module.summed(found, partial(self.from_node, mixture=mixture))
         keeps = []
         for source in self.sources:
             drawn = drop_path(source, found[0])

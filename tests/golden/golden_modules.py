@@ -5,16 +5,16 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from search_spaces.cells import Cell, Layer
+from search_spaces.cells import Cell
 from search_spaces.darts import CANDIDATES as DARTS
 from search_spaces.darts import darts
 from search_spaces.nasbench201 import CANDIDATES as NASBENCH201
 from search_spaces.nasbench201 import nasbench201
 from search_spaces.ops import FactorizedReduce, ReLUConvBN
 from search_spaces.space import Space
-from supernets.mixed_op import ChosenOps
+from supernets.final import ChosenOps
 from supernets.mixture import GroupMixture
-from supernets.network import CellModule
+from supernets.network import CellModule, cell_layout
 
 Edges = Sequence[tuple[str, str]]  # a genotype: [(edge, candidate), ...]
 EDGES_INTO_A_NODE = [2, 3, 4, 5]  # of a DARTS cell
@@ -40,10 +40,8 @@ def mixture_of(alphas: Tensor, betas: Tensor | None = None) -> GroupMixture:
 def mixed(cell: Cell, operations: Mapping, mixed_op: Callable) -> Callable:
     """Fills the edges of a cell with mixed ops."""
 
-    def fill_with(choice: str, e: int, c_in: int, c_out: int, stride: int) -> nn.Module:
-        return mixed_op(
-            [operations[name] for name in cell.edges[e].candidates], c_in, c_out, stride
-        )
+    def fill_with(e: int, c_in: int, c_out: int, stride: int) -> nn.Module:
+        return mixed_op([operations[name] for name in cell.edges[e].names], c_in, c_out, stride)
 
     return fill_with
 
@@ -52,7 +50,7 @@ def chosen(cell: Cell, operations: Mapping, edges: Edges) -> Callable:
     """Fills the edges of a cell with what a genotype keeps."""
     kept = {edge: candidate for edge, candidate in edges if candidate != "none"}
 
-    def fill_with(choice: str, e: int, c_in: int, c_out: int, stride: int) -> nn.Module | None:
+    def fill_with(e: int, c_in: int, c_out: int, stride: int) -> nn.Module | None:
         name = kept.get(cell.edges[e].name)
         return ChosenOps([operations[name]], c_in, c_out, stride) if name else None
 
@@ -70,9 +68,8 @@ def darts_cell(
     )
     preprocess = [before, ReLUConvBN(3 * C, channels, 1, affine=affine)]
     group = group_of(kind)
-    layer = Layer(group, group, channels, reduction=group == "reduce")
     cell = darts_space(channels).cells[group]
-    return CellModule(cell, layer, preprocess, fill_with).double()
+    return cell_module(cell, preprocess, fill_with, channels, 2 if group == "reduce" else 1)
 
 
 def group_of(kind: str) -> str:
@@ -80,6 +77,17 @@ def group_of(kind: str) -> str:
 
 
 def nasbench201_cell(channels: int, fill_with: Callable) -> CellModule:
-    layer = Layer("cell", "cell", channels, reduction=False)
     cell = nasbench201_space(channels).cells["cell"]
-    return CellModule(cell, layer, [nn.Identity()], fill_with).double()
+    return cell_module(cell, [nn.Identity()], fill_with, channels, 1)
+
+
+def cell_module(
+    cell: Cell, preprocess: list[nn.Module], fill_with: Callable, channels: int, stride: int
+) -> CellModule:
+    filled = {
+        edge.name: fill_with(e, channels, channels, edge.stride)
+        for e, edge in enumerate(cell.edges)
+    }
+    edges = {name: module for name, module in filled.items() if module is not None}
+    outputs = cell_layout(cell, {})["outputs"]
+    return CellModule(cell, preprocess, edges, outputs, channels, stride).double()

@@ -57,11 +57,11 @@ def fill_network(net: Network, ids: Mapping[str, Ids], phase: float) -> None:
     """`ids`: group -> those of its cells."""
     fill(net.stem, 0, phase)
     fill(net.head, 5, phase, norm_base=7)
-    for i, (layer, group) in enumerate(zip(net.layers, net.groups, strict=True), 1):
-        if group is None:
+    for i, (layer, place) in enumerate(zip(net.layers, net.space.layers, strict=True), 1):
+        if place.group is None:
             fill(layer, PER_LAYER * i, phase)
         else:
-            fill_cell(layer, ids[group], phase, PER_LAYER * i)
+            fill_cell(layer, ids[place.group], phase, PER_LAYER * i)
 
 
 def search_ids(cell: Cell) -> Ids:

@@ -9,12 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from search_spaces.architecture import Architecture
-from search_spaces.goldnas import CANDIDATES, Skip, goldnas
+from search_spaces.goldnas import CANDIDATES, goldnas
+from search_spaces.ops import Skip
 from search_spaces.space import Space
 from strategies.random_search import RandomSearch
 from strategies.relaxation.sigmoid import Sigmoid
 from supernets.costs import parameters
-from supernets.mixed_op import ChosenOps, MixedOp
+from supernets.final import ChosenOps
+from supernets.mixed_op import MixedOp
 from supernets.mixture import GroupMixture, Mixture
 from supernets.network import final_network, supernet
 

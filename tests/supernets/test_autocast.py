@@ -7,9 +7,9 @@ from test_every_config import composed, still
 
 from search_spaces.darts import CANDIDATES
 from search_spaces.space import Space
+from supernets.final import ChosenOps
 from supernets.forms import use_form
 from supernets.fused import scaled
-from supernets.mixed_op import ChosenOps
 from supernets.network import supernet
 
 CPU = torch.device("cpu")

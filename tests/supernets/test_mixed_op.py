@@ -5,7 +5,8 @@ import torch
 from torch import Tensor, nn
 
 from search_spaces.darts import CANDIDATES
-from supernets.mixed_op import ChosenOps, MixedOp, PartialMixedOp
+from supernets.final import ChosenOps
+from supernets.mixed_op import MixedOp, PartialMixedOp
 
 ALL = list(CANDIDATES.values())
 EVERY = list(range(8))

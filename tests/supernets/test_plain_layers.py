@@ -7,7 +7,7 @@ import pytest
 from torch import nn
 
 from search_spaces.ops import Zero
-from supernets.mixed_op import ChosenOps
+from supernets.final import ChosenOps, FinalCell, FinalNetwork
 from supernets.plain_layers import PLAIN, constants, reads_tensors_alone
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -25,7 +25,7 @@ def own_layers() -> set[type[nn.Module]]:
 
 
 def test_every_layer_of_ours_is_known():
-    assert own_layers() - {ChosenOps} == PLAIN
+    assert own_layers() - {ChosenOps, FinalCell, FinalNetwork} == PLAIN
 
 
 class Outside(Zero):

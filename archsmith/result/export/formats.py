@@ -16,9 +16,8 @@ import torch
 
 from archsmith.data.preprocessing import Preprocessing
 from archsmith.result.classifier import Classifier
-from archsmith.result.export.module_source import UnportableError
+from archsmith.result.export.definitions import UnportableError
 from archsmith.result.export.standalone import standalone
-from archsmith.result.weights import weights_of
 from search_spaces.architecture import Architecture
 from search_spaces.genotype import to_genotype, to_nasbench201, to_nni
 from supernets.network import Network
@@ -65,7 +64,7 @@ class Job:
 
 def write_standalone(job: Job, path: Path) -> None:
     try:
-        text = standalone(job.net, job.architecture, weights_of(job.net), job.facts)
+        text = standalone(job.net.space, job.architecture, job.facts)
     except UnportableError as error:
         raise SkippedError(str(error)) from error
     path.write_text(text, encoding="utf-8")
