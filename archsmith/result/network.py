@@ -27,8 +27,13 @@ def final_space(space: Space, recipe: Recipe) -> Space:
             f"retrain.stem: space {space.name} has no choice of stems, found '{recipe.stem}'; "
             "set retrain.stem=null"
         )
-    if "stem" in size:
+    if "stem" in size and "stem_multiplier" in space.settings:
         size["stem_multiplier"] = None  # the stem's default, whatever the search used
+    if recipe.drop_path and space.only_way:
+        raise ConfigError(
+            f"retrain.drop_path: expected 0 in space {space.name}, where what would be dropped is "
+            f"the only way through the network, found {recipe.drop_path}"
+        )
     try:
         return space.resize(**size)
     except ValueError as error:
