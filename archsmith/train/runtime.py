@@ -155,9 +155,9 @@ def peak_memory(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def versions() -> dict[str, str]:
-    """The versions that a result depends on."""
-    packages = ("torch", "torchvision", "numpy", "hydra-core", "archsmith")
+def versions(*more: str) -> dict[str, str]:
+    """The versions that a result depends on, and those of more packages."""
+    packages = ("torch", "torchvision", "numpy", "hydra-core", "archsmith", *more)
     found = {"python": platform.python_version()}
     for package in packages:
         try:

@@ -14,7 +14,6 @@ from typing import Any
 
 ALLOWED = frozenset({"torch", *sys.stdlib_module_names})  # what a stand-alone file may import
 PROJECT = frozenset({"search_spaces", "supernets"})
-Import = tuple[str, str | None, str | None]  # module, attribute, alias
 
 
 class UnportableError(ValueError):
@@ -29,10 +28,9 @@ class Definitions:
     """
 
     def __init__(self, reserved: Iterable[str]):
-        self.imports: set[Import] = set()
-        self.texts_of: dict[str, dict[int, str]] = defaultdict(dict)  # module -> line -> its text
+        self.imports: dict[str, set[str]] = defaultdict(set)  # module -> names; "" is the module
+        self.copied: dict[str, dict[int, str]] = defaultdict(dict)  # module -> line -> text
         self.needs: dict[str, set[str]] = defaultdict(set)  # module -> modules that it uses
-        self.members: dict[str, set[str]] = defaultdict(set)  # name of a module -> those in use
         self.meanings: dict[str, object] = dict.fromkeys(reserved, self)
 
     def add(self, thing: Any) -> str:
@@ -52,27 +50,24 @@ class Definitions:
             self._take(module, name)
         return name
 
-    def add_import(self, module: str, attribute: str | None, alias: str | None = None) -> None:
+    def add_import(self, module: str, attribute: str = "", alias: str | None = None) -> None:
         """Adds the import of a module, or of a name in it."""
         value = importlib.import_module(module)
-        if attribute is not None:
+        if attribute:
             value = getattr(value, attribute)
         if self._claim(alias or attribute or root(module), value, module):
-            self.imports.add((module, attribute, alias))
+            self.imports[module].add(f"{attribute} as {alias}" if alias else attribute)
 
     def import_lines(self) -> list[str]:
         """The import lines: standard library first, then torch, in the order of isort."""
-        lines = {}
-        for module, attribute, alias in sorted(self.imports, key=_isort_order):
-            name = f"{attribute or module} as {alias}" if alias else attribute or module
-            if attribute is None:
-                lines[name] = f"import {name}"
-            elif f"from {module}" in lines:
-                lines[f"from {module}"] += f", {name}"
-            else:
-                lines[f"from {module}"] = f"from {module} import {name}"
-        of_torch = [line for line in lines.values() if root(line.split()[1]) == "torch"]
-        return [*(line for line in lines.values() if line not in of_torch), "", *of_torch]
+        lines = []
+        for module, names in self.imports.items():
+            lines += [f"import {module}{name}" for name in names if name[:4] in ("", " as ")]
+            listed = sorted((n for n in names if n[:4] not in ("", " as ")), key=_kind_and_name)
+            lines += [f"from {module} import {', '.join(listed)}"] if listed else []
+        lines.sort(key=lambda line: (line.startswith("from"), line.split()[1]))
+        of_torch = [line for line in lines if root(line.split()[1]) == "torch"]
+        return [*(line for line in lines if line not in of_torch), "", *of_torch]
 
     def texts(self) -> dict[str, str]:
         """The definitions of each module, after the modules that it uses."""
@@ -82,9 +77,9 @@ class Definitions:
             among = ", ".join(error.args[1])
             raise UnportableError(f"modules import each other: {among}") from None
         return {
-            module: "\n\n\n".join(text for _, text in sorted(self.texts_of[module].items()))
+            module: "\n\n\n".join(text for _, text in sorted(self.copied[module].items()))
             for module in order
-            if self.texts_of[module]
+            if module in self.copied
         }
 
     def _take(self, module: ModuleType, name: str) -> None:
@@ -97,51 +92,53 @@ class Definitions:
         elif self._claim(name, vars(module)[name], module.__name__):
             text = text_of(module, statement)
             for used in sorted(globals_of(text) & vars(module).keys()):
-                other = vars(module)[used]
-                if isinstance(other, ModuleType) and root(other.__name__) in near(module):
-                    self._take_members(module, used, other, text)
-                else:
-                    self._take(module, used)
-            self.needs.setdefault(module.__name__, set())
-            self.texts_of[module.__name__][statement.lineno] = text
+                self._take(module, used)
+            self._copy(module, statement, text)
 
     def _take_import(
         self, module: ModuleType, name: str, statement: ast.Import | ast.ImportFrom
     ) -> None:
         alias = next(a for a in statement.names if bound_name(a) == name)
-        source, attribute = alias.name, None
+        source, attribute = alias.name, ""
         if isinstance(statement, ast.ImportFrom):
             path = "." * statement.level + (statement.module or "")
             source, attribute = importlib.util.resolve_name(path, module.__package__), alias.name
         if root(source) in ALLOWED:
             self.add_import(source, attribute, alias.asname)
             return
-        if root(source) not in near(module) or attribute not in vars(sys.modules[source]):
+        value, near = vars(module)[name], PROJECT | {root(module.__name__)}
+        if root(source) not in near or not (attribute or isinstance(value, ModuleType)):
             raise UnportableError(
                 f"{module.__name__} takes '{name}' from {source}; "
                 "a stand-alone file imports torch and the standard library alone"
             )
+        if isinstance(value, ModuleType):
+            self._take_members(module, name, value)
+            return
         self.needs[module.__name__].add(source)
         self._take(sys.modules[source], attribute)
-        if attribute != name and self._claim(name, vars(module)[name], module.__name__):
-            self.texts_of[module.__name__][statement.lineno] = f"{name} = {attribute}"
+        if attribute != name and self._claim(name, value, module.__name__):
+            self._copy(module, statement, f"{name} = {attribute}")
 
-    def _take_members(self, module: ModuleType, name: str, other: ModuleType, text: str) -> None:
-        """Adds what a definition reads as `name.attribute` of another module that is copied."""
-        self._claim(name, other, module.__name__)
-        self.add_import("types", "SimpleNamespace")
-        self.needs[module.__name__].add(other.__name__)
-        members = self.members[name]
-        members |= {
+    def _take_members(self, module: ModuleType, name: str, other: ModuleType) -> None:
+        """Adds what a module reads as `name.attribute` of another one that is copied."""
+        if not self._claim(name, other, module.__name__):
+            return
+        members = {
             node.attr
-            for node in ast.walk(ast.parse(text))
+            for node in ast.walk(ast.parse(source_of(module)))
             if isinstance(node, ast.Attribute) and ast.unparse(node.value) == name
         }
         for member in sorted(members):
             self._take(other, member)
-        line = bindings(module)[name].lineno
+        self.add_import("types", "SimpleNamespace")
+        self.needs[module.__name__].add(other.__name__)
         listed = ", ".join(f"{member}={member}" for member in sorted(members))
-        self.texts_of[module.__name__][line] = f"{name} = SimpleNamespace({listed})"
+        self._copy(module, bindings(module)[name], f"{name} = SimpleNamespace({listed})")
+
+    def _copy(self, module: ModuleType, statement: ast.stmt, text: str) -> None:
+        self.needs.setdefault(module.__name__, set())
+        self.copied[module.__name__][statement.lineno] = text
 
     def _claim(self, name: str, value: object, owner: str) -> bool:
         """Whether the name is new. Raises UnportableError if it already has another meaning."""
@@ -159,12 +156,10 @@ def root(module: str) -> str:
     return module.partition(".")[0]
 
 
-def near(module: ModuleType) -> frozenset[str]:
-    """The packages whose definitions may be copied for this module."""
-    return PROJECT | {root(module.__name__)}
+def bound_name(alias: ast.alias) -> str:
+    return alias.asname or root(alias.name)
 
 
-@functools.cache
 def source_of(module: ModuleType) -> str:
     try:
         return inspect.getsource(module)
@@ -191,15 +186,10 @@ def bindings(module: ModuleType) -> dict[str, ast.stmt]:
     return found
 
 
-def bound_name(alias: ast.alias) -> str:
-    return alias.asname or root(alias.name)
-
-
 def text_of(module: ModuleType, statement: ast.stmt) -> str:
     """The source of a top-level statement, with its decorators and the comment above it."""
     lines = source_of(module).splitlines()
-    decorators = getattr(statement, "decorator_list", [])
-    first = min(node.lineno for node in [statement, *decorators]) - 1
+    first = min(n.lineno for n in [statement, *getattr(statement, "decorator_list", [])]) - 1
     while first and lines[first - 1].startswith("#"):
         first -= 1
     return "\n".join(lines[first : statement.end_lineno])
@@ -218,8 +208,6 @@ def globals_of(text: str) -> set[str]:
     return {n for n in names(symtable.symtable(text, "text", "exec")) if not n.startswith("__")}
 
 
-def _isort_order(item: Import) -> tuple[bool, str, int, str]:
-    """Sort key: plain imports first, then per module CONSTANTS, Classes, functions."""
-    module, attribute, _ = item
-    name = attribute or ""
-    return attribute is not None, module, 2 - name[:1].isupper() - name.isupper(), name
+def _kind_and_name(name: str) -> tuple[int, str]:
+    """Sort key of isort: CONSTANTS, Classes, functions."""
+    return 2 - name[:1].isupper() - name.isupper(), name

@@ -9,10 +9,10 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 from contextlib import nullcontext
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import numpy
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
@@ -23,7 +23,6 @@ from archsmith.errors import Failure
 from archsmith.files import write_atomically
 from archsmith.result.export.formats import FORMATS, Job, SkippedError, importable
 from archsmith.result.export.fresh_process import FreshProcess
-from archsmith.result.export.literals import shortest
 from archsmith.result.export.logits import (
     BATCH_SIZES,
     SEED,
@@ -44,7 +43,6 @@ from supernets.network import Network
 log = logging.getLogger(__name__)
 
 WEIGHTS = "weights.safetensors"
-PACKAGES = ("safetensors", "onnx", "onnxscript", "onnxruntime")
 
 
 def check_formats(formats: Sequence[str]) -> None:
@@ -83,29 +81,12 @@ def export(
         tempfile.TemporaryDirectory(dir=folder, prefix=".unchecked-") as name,
         garbage.uncollected(),
     ):
-        staging = Path(name)
-        save_weights(job.net, staging / WEIGHTS, {"archsmith.network": job.about})
-        _check_weights(job.net, staging / WEIGHTS)
-        inputs, expected = expected_logits(job.classifier)
-        forms, outputs = _write_all(job, staging, formats, inputs)
-        compare(forms, outputs, expected)
-        largest = largest_of(expected)
-        summary = {
-            "format": "archsmith.export/1",
-            "architecture": architecture.identity,
-            "space": job.net.space.name,
-            **job.facts,
-            "weights": _describe(staging / WEIGHTS),
-            "forms": forms,
-            "check": {
-                "batch_sizes": list(BATCH_SIZES),
-                "seed": SEED,
-                "largest_logit": largest,
-                "tolerance": TOLERANCE * largest,
-            },
-            "versions": versions() | {package: _version(package) for package in PACKAGES},
-        }
-        _publish(staging, folder, [WEIGHTS, *(FORMATS[name][0] for name in formats)])
+        summary = _write_checked(job, Path(name), formats)
+        for file in [WEIGHTS, *(FORMATS[name][0] for name in formats)]:
+            if (Path(name) / file).is_file():
+                os.replace(Path(name) / file, folder / file)
+            else:  # skipped: an earlier export's file goes
+                (folder / file).unlink(missing_ok=True)
     write_atomically(folder / "export.json", (json.dumps(summary, indent=2) + "\n").encode())
     return summary
 
@@ -120,53 +101,37 @@ def _job(net: Network, architecture: Architecture, preprocessing: Preprocessing)
     plain.set_drop_path(0.0)
     facts = {
         **preprocessing.about(),
-        "mean": [shortest(value) for value in preprocessing.mean],
-        "std": [shortest(value) for value in preprocessing.std],
+        "mean": [float(str(numpy.float32(value))) for value in preprocessing.mean],  # few digits
+        "std": [float(str(numpy.float32(value))) for value in preprocessing.std],
         "parameters": parameters(plain),
         "macs": macs(plain),
     }
     return Job(plain, architecture, preprocessing, facts)
 
 
-def _write(name: str, job: Job, staging: Path) -> dict[str, Any]:
-    """The entry of a format in `export.json`: its file, or why there is none."""
-    interrupt.check("export")
-    file, write = FORMATS[name]
-    try:
-        write(job, staging / file)
-    except SkippedError as reason:
-        log.warning("export: %s is left out: %s", file, reason)
-        return {"skipped": str(reason)}
-    return _describe(staging / file)
-
-
-def _describe(path: Path) -> dict[str, Any]:
-    content = path.read_bytes()
+def _write_checked(job: Job, folder: Path, formats: Sequence[str]) -> dict[str, Any]:
+    """Writes all files and compares their logits; returns the content of `export.json`."""
+    save_weights(job.net, folder / WEIGHTS, {"archsmith.network": job.about})
+    _check_weights(job.net, folder / WEIGHTS)
+    inputs, expected = expected_logits(job.classifier)
+    forms, outputs = _write_all(job, folder, formats, inputs)
+    compare(forms, outputs, expected)
+    largest = largest_of(expected)
     return {
-        "file": path.name,
-        "bytes": len(content),
-        "sha256": hashlib.sha256(content).hexdigest(),
+        "format": "archsmith.export/1",
+        "architecture": job.architecture.identity,
+        "space": job.net.space.name,
+        **job.facts,
+        "weights": _describe(folder / WEIGHTS),
+        "forms": forms,
+        "check": {
+            "batch_sizes": list(BATCH_SIZES),
+            "seed": SEED,
+            "largest_logit": largest,
+            "tolerance": TOLERANCE * largest,
+        },
+        "versions": versions("safetensors", "onnx", "onnxscript", "onnxruntime"),
     }
-
-
-def _write_all(
-    job: Job, staging: Path, formats: Sequence[str], inputs: Sequence[Tensor]
-) -> tuple[dict[str, dict[str, Any]], dict[str, list[Tensor] | str]]:
-    """The entries of all formats, and the logits of those that are loaded back meanwhile."""
-    loaded = {name for name in formats if name in LOADERS}
-    if not importable("onnxruntime"):
-        loaded.discard("onnx")
-    forms: dict[str, dict[str, Any]] = {name: {} for name in formats}
-    with FreshProcess(staging, inputs) if loaded else nullcontext() as fresh:
-        for name in FORMATS:
-            if name in forms:
-                forms[name] = _write(name, job, staging)
-            if fresh is not None and name in loaded and "file" in forms[name]:
-                fresh.load(name)
-        outputs = fresh.outputs() if fresh is not None else {}
-    if "onnx" not in loaded and "file" in forms.get("onnx", {}):
-        forms["onnx"]["not_checked"] = "onnxruntime is not installed"
-    return forms, outputs
 
 
 def _check_weights(net: Network, path: Path) -> None:
@@ -178,17 +143,39 @@ def _check_weights(net: Network, path: Path) -> None:
             )
 
 
-def _publish(staging: Path, folder: Path, files: Sequence[str]) -> None:
-    """Moves the files; if a format was skipped, the file of an earlier export is removed."""
-    for file in files:
-        if (staging / file).is_file():
-            os.replace(staging / file, folder / file)
-        else:
-            (folder / file).unlink(missing_ok=True)
+def _write_all(
+    job: Job, folder: Path, formats: Sequence[str], inputs: Sequence[Tensor]
+) -> tuple[dict[str, dict[str, Any]], dict[str, list[Tensor] | str]]:
+    """The entries of all formats, and the logits of those that are loaded back meanwhile."""
+    loaded = {name for name in formats if name in LOADERS}
+    if not importable("onnxruntime"):
+        loaded.discard("onnx")
+    forms: dict[str, dict[str, Any]] = {name: {} for name in formats}
+    with FreshProcess(folder, inputs) if loaded else nullcontext() as fresh:
+        for name in FORMATS:
+            if name in forms:
+                forms[name] = _write(name, job, folder)
+            if fresh is not None and name in loaded and "file" in forms[name]:
+                fresh.load(name)
+        outputs = fresh.outputs() if fresh is not None else {}
+    if "onnx" not in loaded and "file" in forms.get("onnx", {}):
+        forms["onnx"]["not_checked"] = "onnxruntime is not installed"
+    return forms, outputs
 
 
-def _version(package: str) -> str:
+def _write(name: str, job: Job, folder: Path) -> dict[str, Any]:
+    """The entry of a format in `export.json`: its file, or why there is none."""
+    interrupt.check("export")
+    file, write = FORMATS[name]
     try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return "not installed"
+        write(job, folder / file)
+    except SkippedError as reason:
+        log.warning("export: %s is left out: %s", file, reason)
+        return {"skipped": str(reason)}
+    return _describe(folder / file)
+
+
+def _describe(path: Path) -> dict[str, Any]:
+    content = path.read_bytes()
+    digest = hashlib.sha256(content).hexdigest()
+    return {"file": path.name, "bytes": len(content), "sha256": digest}

@@ -6,7 +6,8 @@ cannot be passed in a wrong range.
 
 import importlib.util
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -63,11 +64,9 @@ class Job:
 
 
 def write_standalone(job: Job, path: Path) -> None:
-    try:
+    with skipping(UnportableError):
         text = standalone(job.net.space, job.architecture, job.facts)
-    except UnportableError as error:
-        raise SkippedError(str(error)) from error
-    path.write_text(text, encoding="utf-8")
+        path.write_text(text, encoding="utf-8")
 
 
 def write_onnx(job: Job, path: Path) -> None:
@@ -90,18 +89,22 @@ def write_genotype(job: Job, path: Path) -> None:
     name = job.net.space.name
     if name not in texts:
         raise SkippedError(f"space '{name}' has no text form; there is one for {', '.join(texts)}")
-    try:
+    with skipping(ValueError):
         path.write_text(texts[name](job.architecture) + "\n", encoding="utf-8")
-    except ValueError as error:
-        raise SkippedError(str(error)) from error
 
 
 def write_nni(job: Job, path: Path) -> None:
+    with skipping(ValueError):
+        path.write_text(json.dumps(to_nni(job.architecture), indent=2) + "\n", encoding="utf-8")
+
+
+@contextmanager
+def skipping(kind: type[Exception]) -> Iterator[None]:
+    """Turns an error of this kind into the reason why the format is left out."""
     try:
-        found = to_nni(job.architecture)
-    except ValueError as error:
-        raise SkippedError(str(error)) from error
-    path.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+        yield
+    except kind as reason:
+        raise SkippedError(str(reason)) from reason
 
 
 # format -> file name and writer, in the order of writing: .pt2 takes longest to load back

@@ -21,5 +21,5 @@ def test_the_blocks_of_a_chain_are_never_dropped():
         classes=2,
     )  # fmt: skip
     assert [b.c_out for b in final_space(space, TOY).chain.blocks] == [8, 8, 16]
-    with pytest.raises(ConfigError, match="retrain.drop_path: expected 0 in space chain"):
+    with pytest.raises(ConfigError, match=r"retrain\.drop_path: expected 0 in space chain"):
         final_space(space, replace(TOY, drop_path=0.2))

@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from archsmith.result.export.definitions import UnportableError
-from archsmith.result.export.literals import Code, literal, shortest
+from archsmith.result.export.literals import Code, literal
 from archsmith.result.export.standalone import standalone
 from archsmith.result.weights import save_weights
 from search_spaces.architecture import Architecture
@@ -278,10 +278,39 @@ def test_an_operation_that_needs_more_than_torch_is_named(tmp_path, monkeypatch)
         written(final_network(space, architecture), architecture)
 
 
+def test_modules_that_an_operation_reads_come_with_what_is_read(tmp_path, monkeypatch):
+    (tmp_path / "far_parts.py").write_text(
+        "from torch import nn\n\n\n# Of the parts.\nDEPTH = 2\n\n\n"
+        "class Part(nn.Identity):\n    depth = DEPTH\n\n\nclass Other(Part):\n    pass\n"
+    )
+    (tmp_path / "far_ops.py").write_text(
+        "import torch.nn as layers\n\nfrom search_spaces import ops\n"
+        "from search_spaces.ops import ReLUConvBN as Conv\n\n\n"
+        "def op(c_in, c_out, stride, *, affine, search):\n"
+        "    pool = ops.AvgPool(c_out, c_out, 1, affine=affine, search=search)\n"
+        "    return layers.Sequential(Conv(c_in, c_out, stride, affine=affine), pool)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    import far_ops
+    import far_parts
+
+    space, architecture = outside(far_ops.op, on="0-2")
+    net = trained(final_network(space, architecture))
+    text = written(net, architecture)
+    save_weights(net, tmp_path / "weights.safetensors", {})
+    x = torch.randn(2, 3, 16, 16)
+    assert torch.equal(imported(tmp_path, text).load()(x), net(x))
+    for line in ("ops = SimpleNamespace(AvgPool=AvgPool)", "Conv = ReLUConvBN"):
+        assert line in text
+
+    text = written(final_network(*outside(far_parts.Part)), outside(far_parts.Part)[1])
+    assert "# Of the parts.\nDEPTH = 2" in text
+    assert "Other" not in text
+
+
 def test_literals_are_laid_out_as_ruff_does():
     assert literal({"a": (1,), 2: [None, "é"]}) == '{"a": (1,), 2: [None, "é"]}'
     assert literal([Code("f(x)"), 'say "no"']) == '[f(x), "say \\"no\\""]'
     long = literal({"key": ["x" * 60, "y" * 60]}, indent=4)
     assert long.splitlines()[1] == '        "key": ['
     assert long.splitlines()[-1] == "    }"
-    assert shortest(float(torch.tensor(0.4914))) == 0.4914
