@@ -1,4 +1,4 @@
-"""A pixel canvas for the pictures of every epoch; takes a quarter of matplotlib's time."""
+"""A pixel canvas for the pictures of every epoch."""
 
 from collections.abc import Sequence
 from functools import cache
@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from archsmith.drawing.cell_layout import Box, Point
+
 SCALE = 2  # supersampling factor, for smooth edges
 PLAIN = "#57606a"
 
 Colour = str | tuple[int, ...]
-Points = Sequence[tuple[float, float]]
+Points = Sequence[Point]
 
 
 class Canvas:
@@ -28,18 +30,16 @@ class Canvas:
         self._draw.line(_scaled(points), fill=ink, width=round(1.6 * SCALE), joint="curve")
 
     def polygon(self, points: Points, ink: Colour) -> None:
-        self._draw.polygon(_scaled(points), fill=ink)
+        if points:
+            self._draw.polygon(_scaled(points), fill=ink)
 
     def tile(self, x: float, y: float, width: float, height: float, paper: Colour) -> None:
         self._draw.rectangle(_box(x, y, width, height), fill=paper)
 
-    def card(
-        self, x: float, y: float, width: float, height: float, radius: float, ink: Colour,
-        paper: Colour,
-    ) -> None:  # fmt: skip
+    def card(self, box: Box, ink: Colour, paper: Colour) -> None:
         """Draws a box with rounded corners."""
-        box = _box(x, y, width, height)
-        self._draw.rounded_rectangle(box, radius * SCALE, paper, ink, round(1.2 * SCALE))
+        corners = _box(box.x, box.top, box.width, box.height)
+        self._draw.rounded_rectangle(corners, box.radius * SCALE, paper, ink, round(1.2 * SCALE))
 
     def write(
         self, x: float, y: float, text: str, *, size: int = 12, color: Colour = PLAIN,
@@ -73,7 +73,7 @@ def _font(size: int) -> Any:
     return ImageFont.truetype(str(path), round(0.95 * size * SCALE))
 
 
-def _scaled(points: Points) -> list[tuple[float, float]]:
+def _scaled(points: Points) -> list[Point]:
     return [(x * SCALE, y * SCALE) for x, y in points]
 
 

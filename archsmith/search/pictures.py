@@ -20,10 +20,8 @@ def pictures(
     for (name, cell), gates in zip(
         strategy.space.groups.items(), strategy.gates().values(), strict=True
     ):
-        names = [edge.name for edge in cell.edges]
-        candidates = [edge.candidates for edge in cell.edges]
         tables[name] = {
-            edge.name: dict(zip(edge.candidates, map(_rounded, row), strict=False))
+            edge.name: {c: round(g, 6) for c, g in zip(edge.candidates, row, strict=False)}
             for edge, row in zip(cell.edges, gates.tolist(), strict=True)
         }
         curves = {
@@ -32,16 +30,10 @@ def pictures(
             for candidate, gate in row.items()
         }
         record.curves("search", epoch, curves)
-        record.image(
-            "search", f"gates/{name}", alpha_image(gates.numpy(), names, candidates), epoch
-        )
+        record.image("search", f"gates/{name}", alpha_image(tables[name]), epoch)
         record.image("search", f"cell/{name}", cell_image(cell, found.choices[name], name), epoch)
     for name, values in strategy.named_arch_parameters().items():
         record.histogram("search", f"alphas/{name}", values, epoch)
     path = folder / "gates" / f"epoch_{epoch:03d}.json"
     path.parent.mkdir(exist_ok=True)
     write_atomically(path, json.dumps(tables).encode())
-
-
-def _rounded(gate: float) -> float:
-    return round(gate, 6)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from archsmith.drawing.cells import cell_svg
-from archsmith.result.report.charts import line_chart
+from archsmith.drawing.charts import line_chart, side_by_side
 from archsmith.result.report.page import write_report
 from archsmith.train.record import RESULTS
 from search_spaces.space import Cell, complete_edges
@@ -79,7 +79,7 @@ def test_the_report_is_whole_and_needs_no_network(folder: Path):
     assert "<script" not in page
     for shown in ("50.00%", "75.00%", "25.00%", "1,234", "5,678",
         "collapse: all skips",
-        "close to a draw", "answers &#x27;x&#x27; for all",
+        "close to a draw", "answers &#39;x&#39; for all",
         "40.00% to 60.00%, 96 images", "<li>baseline_resnet18: not learning</li>",
     ):  # fmt: skip
         assert shown in page
@@ -107,19 +107,18 @@ def test_a_folder_without_search_or_retraining_leaves_those_parts_out(folder: Pa
 
 
 def test_points_stand_where_their_values_say():
-    drawing = ET.fromstring(
-        line_chart("t", {"a": [0.0, None, 1.0]}, width=258, height=252, limits=(0.0, 1.0))
-    )
+    chart = line_chart("t", {"a": [0.0, None, 1.0]}, width=258, height=252, limits=(0.0, 1.0))
+    drawing = ET.fromstring(side_by_side([chart]))
     namespace = {"s": "http://www.w3.org/2000/svg"}
-    lines = drawing.findall("s:path[@class='line']", namespace)
+    lines = drawing.findall("s:g/s:path[@class='line']", namespace)
     assert [line.get("d") for line in lines] == ["M46.0 228.0M246.0 28.0"]
-    ticks = [t.text for t in drawing.findall("s:text[@class='tick end']", namespace)]
+    ticks = [t.text for t in drawing.findall("s:g/s:text[@class='tick end']", namespace)]
     assert ticks == ["0", "0.25", "0.5", "0.75", "1"]
 
 
 @pytest.mark.parametrize("values", [[], [None], [float("nan")], [3.0], [1e-9, 1e9], [-5.0, -5.0]])
 def test_any_values_give_a_chart(values: list[float | None]):
-    ET.fromstring(line_chart("t", {"a": values}))
+    ET.fromstring(side_by_side([line_chart("t", {"a": values})]))
 
 
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine")
