@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import cycle
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 from archsmith.drawing.render import render
 
@@ -177,7 +177,7 @@ def _path(points: Iterable[Point | None]) -> str:
     return "".join(commands)
 
 
-def _known(value: float | None) -> bool:
+def _known(value: float | None) -> TypeGuard[float]:
     return value is not None and math.isfinite(value)
 
 

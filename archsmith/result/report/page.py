@@ -1,7 +1,7 @@
 """A run's `report.html`: one file without scripts or external links, from its folder only."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +11,40 @@ from archsmith.files import write_atomically
 from archsmith.result.limits import NAMES
 from archsmith.train.doubts import doubts, interval
 
-Metrics = Sequence[Mapping[str, Any]]
-ACCURACIES = {
-    "train": "train_accuracy",
-    "supernet, held-out": "supernet_accuracy",
-    "discretised, same weights": "discretised_accuracy",
-}
-LOSSES = {"train": "train_loss", "val (alphas)": "val_loss", "supernet, held-out": "supernet_loss"}
+Plan = tuple[str, Mapping[str, str], dict[str, Any]]  # title; line -> metric; how it is drawn
 
-CURVE = "true accuracy of the cell of each epoch (%)"
+SEARCH: Sequence[Plan] = (
+    (
+        "accuracy",
+        {
+            "train": "train_accuracy",
+            "supernet, held-out": "supernet_accuracy",
+            "discretised, same weights": "discretised_accuracy",
+        },
+        dict(percent=True, limits=(0.0, 1.0)),
+    ),
+    (
+        "loss",
+        {"train": "train_loss", "val (alphas)": "val_loss", "supernet, held-out": "supernet_loss"},
+        {},
+    ),
+    (
+        "gates: entropy (1 undecided), margin",
+        {"entropy": "gate_entropy", "margin": "gate_margin"},
+        dict(limits=(0.0, 1.0)),
+    ),
+    (
+        "kept skips and pools, edges won by none",
+        {"skips": "skips", "pools": "pools", "nones": "nones"},
+        {},
+    ),
+    ("largest eigenvalue in alpha", {"eigenvalue": "alpha_eigenvalue"}, {}),
+    ("sharpness in the weights", {"sharpness": "weight_sharpness"}, {}),
+)
+RETRAINING: Sequence[Plan] = (
+    ("accuracy", {"train": "train_accuracy"}, dict(percent=True)),
+    ("loss", {"train": "train_loss"}, {}),
+)
 
 
 def write_report(folder: Path, command: str) -> Path:
@@ -46,13 +71,16 @@ def write_report(folder: Path, command: str) -> Path:
             if not any(doubt in line for doubt in told)
         ],
         cells=[path.read_text() for path in sorted(folder.glob("cell_*.svg"))],
-        search=_search(_metrics(folder, "search")),
+        search=_charts(folder, "search", SEARCH),
         gates=_gates(folder / "gates"),
         pareto=points,
         trade_off=trade_off_charts(points),
-        benchmark=line_chart(CURVE, {CURVE: benchmark.get("accuracy_by_epoch", [])}),
+        benchmark=line_chart(
+            "true accuracy of the cell of each epoch (%)",
+            {"accuracy": benchmark.get("accuracy_by_epoch", [])},
+        ),
         costs=NAMES,
-        retraining=_retraining(_metrics(folder, "retrain")),
+        retraining=_charts(folder, "retrain", RETRAINING),
         versions=", ".join(f"{name} {version}" for name, version in results["versions"].items()),
         settings=json.dumps(config, indent=2),
         command=command,
@@ -62,38 +90,17 @@ def write_report(folder: Path, command: str) -> Path:
     return path
 
 
-def _metrics(folder: Path, phase: str) -> Metrics:
+def _charts(folder: Path, phase: str, plans: Sequence[Plan]) -> list[Chart]:
+    """A phase's charts, without lines that have no value, and without charts that have no line."""
     path = folder / "metrics.jsonl"
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    return [entry for entry in map(json.loads, lines) if entry["phase"] == phase]
-
-
-def _search(metrics: Metrics) -> list[Chart]:
-    counts = {name: name for name in ("skips", "pools", "nones")}
-    gates = {"entropy": "gate_entropy", "margin": "gate_margin"}
-    eigenvalue, sharpness = "largest eigenvalue in alpha", "sharpness in the weights"
-    return [
-        *_charts("accuracy", metrics, ACCURACIES, percent=True, limits=(0.0, 1.0)),
-        *_charts("loss", metrics, LOSSES),
-        *_charts("gates: entropy (1 undecided), margin", metrics, gates, limits=(0.0, 1.0)),
-        *_charts("kept skips and pools, edges won by none", metrics, counts),
-        *_charts(eigenvalue, metrics, {eigenvalue: "alpha_eigenvalue"}),
-        *_charts(sharpness, metrics, {sharpness: "weight_sharpness"}),
-    ]
-
-
-def _retraining(metrics: Metrics) -> list[Chart]:
-    return [
-        *_charts("accuracy", metrics, {"train": "train_accuracy"}, percent=True),
-        *_charts("loss", metrics, {"train": "train_loss"}),
-    ]
-
-
-def _charts(title: str, metrics: Metrics, names: Mapping[str, str], **how: Any) -> Iterable[Chart]:
-    """A chart of those metrics that have a value; none if none has. names: shown -> in the file."""
-    series = {shown: [entry.get(name) for entry in metrics] for shown, name in names.items()}
-    known = {shown: s for shown, s in series.items() if any(value is not None for value in s)}
-    return [line_chart(title, known, **how)] if known else []
+    metrics = [entry for entry in map(json.loads, lines) if entry["phase"] == phase]
+    charts = []
+    for title, names, how in plans:
+        series = {shown: [entry.get(name) for entry in metrics] for shown, name in names.items()}
+        known = {shown: s for shown, s in series.items() if any(value is not None for value in s)}
+        charts += [line_chart(title, known, **how)] if known else []
+    return charts
 
 
 def _gates(folder: Path) -> dict[str, list[Chart]]:
