@@ -21,7 +21,7 @@ SEARCH: Sequence[Plan] = (
             "supernet, held-out": "supernet_accuracy",
             "discretised, same weights": "discretised_accuracy",
         },
-        dict(percent=True, limits=(0.0, 1.0)),
+        dict(form=".0%", limits=(0.0, 1.0)),
     ),
     (
         "loss",
@@ -42,7 +42,7 @@ SEARCH: Sequence[Plan] = (
     ("sharpness in the weights", {"sharpness": "weight_sharpness"}, {}),
 )
 RETRAINING: Sequence[Plan] = (
-    ("accuracy", {"train": "train_accuracy"}, dict(percent=True)),
+    ("accuracy", {"train": "train_accuracy"}, dict(form=".0%")),
     ("loss", {"train": "train_loss"}, {}),
 )
 
