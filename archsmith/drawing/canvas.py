@@ -2,8 +2,6 @@
 
 from collections.abc import Sequence
 from functools import cache
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -46,7 +44,7 @@ class Canvas:
         anchor: str = "mm",
     ) -> None:  # fmt: skip
         """Draws one line of text; `anchor` is Pillow's: the point of the text that is at (x, y)."""
-        place = (x * SCALE, y * SCALE)
+        place, text = (x * SCALE, y * SCALE), text.replace("\u2212", "-")  # not in the font
         self._draw.text(place, text, fill=color, font=_font(size), anchor=anchor)
 
     def write_slanted(self, x: float, y: float, text: str) -> None:
@@ -66,11 +64,7 @@ class Canvas:
 
 @cache
 def _font(size: int) -> Any:
-    """DejaVu Sans Mono from matplotlib's files, as Pillow's own font lacks the minus sign."""
-    found = find_spec("matplotlib")  # does not import it
-    assert found, "matplotlib is one of our requirements"
-    path = Path(str(found.origin)).parent / "mpl-data" / "fonts" / "ttf" / "DejaVuSansMono.ttf"
-    return ImageFont.truetype(str(path), round(0.95 * size * SCALE))
+    return ImageFont.load_default(0.95 * size * SCALE)
 
 
 def _scaled(points: Points) -> list[Point]:
