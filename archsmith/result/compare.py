@@ -10,7 +10,6 @@ import pandas as pd
 from scipy.special import stdtrit  # as scipy.stats.t.ppf, whose import takes a second
 
 from archsmith.data.benchmark import Benchmark
-from archsmith.drawing.charts import strip_chart
 from archsmith.drawing.render import render
 from archsmith.files import write_atomically
 from archsmith.result.runs import Run, column_named, columns, groups, read_runs, tables
@@ -75,18 +74,19 @@ def compare(folder: Path, benchmark: Benchmark) -> str:
     page = render(
         "compare.html.j2",
         title=f"{len(runs)} runs of {folder.name}",
-        tables={name: _charts(each) for name, each in values.items()},
+        tables={name: _by_group(each) for name, each in values.items()},
         text=text,
     )
     write_atomically(folder / "compare.html", page.encode())
     return text
 
 
-def _charts(values: pd.DataFrame) -> list[Any]:
-    return [
-        strip_chart(column, {n: list(g.value) for n, g in part.groupby("runs", sort=False)})
+def _by_group(values: pd.DataFrame) -> dict[str, dict[str, list[float]]]:
+    """Column -> group -> its values."""
+    return {
+        column: {name: list(group.value) for name, group in part.groupby("runs", sort=False)}
         for column, part in values.groupby("column", sort=False)
-    ]
+    }
 
 
 def _table_text(

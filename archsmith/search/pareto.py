@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from archsmith.drawing.charts import side_by_side, trade_off_charts
+from archsmith.drawing.charts import undominated
+from archsmith.drawing.render import render
 from archsmith.errors import CheckpointError
 from archsmith.files import write_atomically
 from archsmith.train.run_folder import read_object
@@ -83,7 +84,8 @@ class Pareto:
     def _write(self) -> None:
         content = {"format": FORMAT, "space": self.space.name, "points": self.points}
         write_atomically(self.path, (json.dumps(content, indent=2) + "\n").encode())
-        write_atomically(self.folder / "pareto.svg", side_by_side(trade_off_charts(self.points)))
+        svg = render("pareto.svg.j2", points=self.points, best=undominated(self.points))
+        write_atomically(self.folder / "pareto.svg", svg.encode())
 
 
 def best_first(folder: Path) -> list[Architecture]:

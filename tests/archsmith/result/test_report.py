@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from archsmith.drawing.cells import cell_svg
-from archsmith.drawing.charts import line_chart, side_by_side
+from archsmith.drawing.render import drawn
 from archsmith.result.report.page import write_report
 from archsmith.train.record import RESULTS
 from search_spaces.space import Cell, complete_edges
@@ -107,18 +107,20 @@ def test_a_folder_without_search_or_retraining_leaves_those_parts_out(folder: Pa
 
 
 def test_points_stand_where_their_values_say():
-    chart = line_chart("t", {"a": [0.0, None, 1.0]}, width=258, height=252, limits=(0.0, 1.0))
-    drawing = ET.fromstring(side_by_side([chart]))
+    series = {"a": [0.0, None, 1.0]}
+    drawing = ET.fromstring(
+        drawn("line_chart", "t", series, width=258, height=252, limits=(0.0, 1.0))
+    )
     namespace = {"s": "http://www.w3.org/2000/svg"}
-    lines = drawing.findall("s:g/s:path[@class='line']", namespace)
+    lines = drawing.findall("s:path[@class='line']", namespace)
     assert [line.get("d") for line in lines] == ["M46.0 228.0M246.0 28.0"]
-    ticks = [t.text for t in drawing.findall("s:g/s:text[@class='tick end']", namespace)]
+    ticks = [t.text for t in drawing.findall("s:text[@class='tick end']", namespace)]
     assert ticks == ["0", "0.25", "0.5", "0.75", "1"]
 
 
 @pytest.mark.parametrize("values", [[], [None], [float("nan")], [3.0], [1e-9, 1e9], [-5.0, -5.0]])
 def test_any_values_give_a_chart(values: list[float | None]):
-    ET.fromstring(side_by_side([line_chart("t", {"a": values})]))
+    ET.fromstring(drawn("line_chart", "t", {"a": values}))
 
 
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine")
