@@ -14,6 +14,13 @@ def differing_keys(a: Any, b: Any, prefix: str = "") -> list[str]:
     return [] if a == b else [prefix.rstrip(".")]
 
 
+def value_at(settings: Any, key: str) -> Any:
+    """The value of a dotted name in nested settings; None if there is none."""
+    for part in key.split("."):
+        settings = settings.get(part) if isinstance(settings, Mapping) else None
+    return settings
+
+
 def digest(plain: Any) -> str:
     """Eight hexadecimal digits of a nested value."""
     return hashlib.sha256(json.dumps(plain, sort_keys=True, default=str).encode()).hexdigest()[:8]

@@ -8,8 +8,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from archsmith.result.compare import paired, spread  # noqa: E402
-from archsmith.result.runs import Run, columns, read_runs  # noqa: E402
+from archsmith.result.compare import measured, summary  # noqa: E402
+from archsmith.result.runs import Run, read_runs  # noqa: E402
 
 
 def swept(
@@ -30,16 +30,18 @@ def swept(
 def show(runs: Mapping[str, list[Run]], wanted: Sequence[str] | None = None) -> None:
     """Prints, per column (wanted, or all) and row, mean and deviation, the difference to the first
     row with its 95% interval, and every seed."""
-    baseline = next(iter(runs.values()))
-    for column in wanted or columns([run for members in runs.values() for run in members]):
+    baseline, values = next(iter(runs)), measured(runs)
+    for column, rows in summary(values, [baseline]).groupby("column", sort=False):
+        if wanted is not None and column not in wanted:
+            continue
         print(f"\n{column}")
-        for name, members in runs.items():
-            found, difference = spread(members, column), paired(members, baseline, column)
-            if found is None or difference is None:
-                continue
-            low, high = difference.interval()
-            seen = " ".join(f"{value:.4g}" for value in found.values)
+        for row in rows.to_dict("records"):
+            mine = values[(values.column == column) & (values.runs == row["runs"])]
+            seen = " ".join(f"{value:.4g}" for value in mine.value)
+            difference, low, high = (
+                row[f"minus {baseline}{end}"] for end in ("", ", low", ", high")
+            )
             print(
-                f"  {name:20} {found.mean:9.3f} +- {found.deviation:.3f}   difference "
-                f"{difference.mean:+.3f} [{low:+.3f}, {high:+.3f}]   seeds {seen}"
+                f"  {row['runs']:20} {row['mean']:9.3f} +- {row['deviation']:.3f}   difference "
+                f"{difference:+.3f} [{low:+.3f}, {high:+.3f}]   seeds {seen}"
             )

@@ -1,19 +1,19 @@
-"""A pixel canvas for the pictures of every epoch; takes a quarter of matplotlib's time."""
+"""A pixel canvas for the pictures of every epoch."""
 
 from collections.abc import Sequence
 from functools import cache
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from archsmith.drawing.cell_layout import Box, Point
+
 SCALE = 2  # supersampling factor, for smooth edges
 PLAIN = "#57606a"
 
 Colour = str | tuple[int, ...]
-Points = Sequence[tuple[float, float]]
+Points = Sequence[Point]
 
 
 class Canvas:
@@ -28,25 +28,23 @@ class Canvas:
         self._draw.line(_scaled(points), fill=ink, width=round(1.6 * SCALE), joint="curve")
 
     def polygon(self, points: Points, ink: Colour) -> None:
-        self._draw.polygon(_scaled(points), fill=ink)
+        if points:
+            self._draw.polygon(_scaled(points), fill=ink)
 
     def tile(self, x: float, y: float, width: float, height: float, paper: Colour) -> None:
         self._draw.rectangle(_box(x, y, width, height), fill=paper)
 
-    def card(
-        self, x: float, y: float, width: float, height: float, radius: float, ink: Colour,
-        paper: Colour,
-    ) -> None:  # fmt: skip
+    def card(self, box: Box, ink: Colour, paper: Colour) -> None:
         """Draws a box with rounded corners."""
-        box = _box(x, y, width, height)
-        self._draw.rounded_rectangle(box, radius * SCALE, paper, ink, round(1.2 * SCALE))
+        corners = _box(box.x, box.top, box.width, box.height)
+        self._draw.rounded_rectangle(corners, box.radius * SCALE, paper, ink, round(1.2 * SCALE))
 
     def write(
         self, x: float, y: float, text: str, *, size: int = 12, color: Colour = PLAIN,
         anchor: str = "mm",
     ) -> None:  # fmt: skip
         """Draws one line of text; `anchor` is Pillow's: the point of the text that is at (x, y)."""
-        place = (x * SCALE, y * SCALE)
+        place, text = (x * SCALE, y * SCALE), text.replace("\u2212", "-")  # not in the font
         self._draw.text(place, text, fill=color, font=_font(size), anchor=anchor)
 
     def write_slanted(self, x: float, y: float, text: str) -> None:
@@ -66,14 +64,10 @@ class Canvas:
 
 @cache
 def _font(size: int) -> Any:
-    """DejaVu Sans Mono from matplotlib's files, as Pillow's own font lacks the minus sign."""
-    found = find_spec("matplotlib")  # does not import it
-    assert found, "matplotlib is one of our requirements"
-    path = Path(str(found.origin)).parent / "mpl-data" / "fonts" / "ttf" / "DejaVuSansMono.ttf"
-    return ImageFont.truetype(str(path), round(0.95 * size * SCALE))
+    return ImageFont.load_default(0.95 * size * SCALE)
 
 
-def _scaled(points: Points) -> list[tuple[float, float]]:
+def _scaled(points: Points) -> list[Point]:
     return [(x * SCALE, y * SCALE) for x, y in points]
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from search_spaces.choice import Choice
 
 Kept = Mapping[str, tuple[str, ...]]
+Point = tuple[float, float]
 
 MARGIN, TITLE_HEIGHT, GAP = 22.0, 36.0, 26.0  # all lengths are in pixels
 LETTER = 7.3  # width of a letter in the 12 pixel monospaced font
@@ -39,6 +40,19 @@ class Box:
     width: float = 0.0
     height: float = 0.0
 
+    @property
+    def top(self) -> float:
+        return self.y - self.height / 2
+
+    @property
+    def middle(self) -> float:
+        return self.x + self.width / 2
+
+    @property
+    def radius(self) -> int:
+        """Of the corners."""
+        return 12 if self.role == "label" else 8
+
 
 class Curve(NamedTuple):
     """From (x0, y0) to (x1, y1), horizontal at both ends; `tip`: it ends in an arrow."""
@@ -49,6 +63,19 @@ class Curve(NamedTuple):
     x1: float
     y1: float
     tip: bool
+
+    @property
+    def points(self) -> list[Point]:
+        """Of a cubic Bézier curve up to the arrow's tip."""
+        stop = self.x1 - TIP * self.tip
+        half = (self.x0 + stop) / 2
+        return [(self.x0, self.y0), (half, self.y0), (half, self.y1), (stop, self.y1)]
+
+    @property
+    def arrow(self) -> list[Point]:
+        """The triangle of the tip."""
+        x = self.x1 - TIP
+        return [(self.x1, self.y1), (x, self.y1 - 3.5), (x, self.y1 + 3.5)] if self.tip else []
 
 
 @dataclass

@@ -87,12 +87,13 @@ class HandMade(nn.Module):
     auxiliary = None
 
     def __init__(self, network: str, space: Space, width: float):
+        from torchvision.models import get_model
+
         super().__init__()
         self.space, self.width = space, width
-        make, full_resolution = NETWORKS[network]
-        net = make(num_classes=space.classes)
+        net = get_model(network, weights=None, num_classes=space.classes)
         if STEMS[space.stem].reduction == 1:
-            full_resolution(net)
+            NETWORKS[network](net)
         self.net = scaled(net, width, space.input_shape[0], space.classes)
 
     def forward(self, x: Tensor, mixture: None = None) -> Tensor:
@@ -112,48 +113,36 @@ def scaled(net: nn.Module, width: float, channels: int, classes: int) -> nn.Modu
     def times(count: int) -> int:
         return max(1, round(count * width))
 
-    layers = [
-        (name, module)
-        for name, module in net.named_modules()
-        if isinstance(module, nn.Conv2d | nn.BatchNorm2d | nn.Linear)
-    ]
-    convolutions = [name for name, module in layers if isinstance(module, nn.Conv2d)]
+    kinds = (nn.Conv2d, nn.BatchNorm2d, nn.Linear)
+    layers = [(name, layer) for name, layer in net.named_modules() if isinstance(layer, kinds)]
+    first, last = layers[0][0], layers[-1][0]
     for name, old in layers:
         new: nn.Module
-        if isinstance(old, nn.Conv2d):
+        if isinstance(old, nn.BatchNorm2d):
+            new = nn.BatchNorm2d(times(old.num_features), old.eps, old.momentum)
+        elif isinstance(old, nn.Linear):
+            features = classes if name == last else times(old.out_features)
+            new = nn.Linear(times(old.in_features), features)
+        else:
+            assert isinstance(old, nn.Conv2d)
+            geometry: tuple[Any, Any, Any, Any] = (
+                old.kernel_size,
+                old.stride,
+                old.padding,
+                old.dilation,
+            )
             new = nn.Conv2d(
-                channels if name == convolutions[0] else times(old.in_channels),
+                channels if name == first else times(old.in_channels),
                 times(old.out_channels),
-                old.kernel_size,  # type: ignore[arg-type]
-                old.stride,  # type: ignore[arg-type]
-                old.padding,  # type: ignore[arg-type]
-                old.dilation,  # type: ignore[arg-type]
+                *geometry,
                 groups=1 if old.groups == 1 else times(old.groups),
                 bias=old.bias is not None,
             )
             nn.init.kaiming_normal_(new.weight, mode="fan_out", nonlinearity="relu")
             if new.bias is not None:
                 nn.init.zeros_(new.bias)
-        elif isinstance(old, nn.BatchNorm2d):
-            new = nn.BatchNorm2d(times(old.num_features), old.eps, old.momentum)
-        else:
-            last = name == layers[-1][0]
-            new = nn.Linear(times(old.in_features), classes if last else times(old.out_features))
-        parent, _, child = name.rpartition(".")
-        setattr(net.get_submodule(parent), child, new)
+        net.set_submodule(name, new)
     return net
-
-
-def _resnet18(num_classes: int) -> nn.Module:
-    from torchvision.models import resnet18
-
-    return resnet18(weights=None, num_classes=num_classes)
-
-
-def _mobilenet_v3_small(num_classes: int) -> nn.Module:
-    from torchvision.models import mobilenet_v3_small
-
-    return mobilenet_v3_small(weights=None, num_classes=num_classes)
 
 
 def _resnet_at_full_resolution(net: Any) -> None:
@@ -168,9 +157,9 @@ def _mobilenet_at_full_resolution(net: Any) -> None:
     net.features[1].block[0][0].stride = (1, 1)
 
 
-# name -> constructor, and a function that makes the stem keep the resolution of small images
-NETWORKS: dict[str, tuple[Callable[..., nn.Module], Callable[[Any], None]]] = {
-    "resnet18": (_resnet18, _resnet_at_full_resolution),
-    "mobilenet_v3_small": (_mobilenet_v3_small, _mobilenet_at_full_resolution),
+# name in torchvision -> what makes its stem keep the resolution of small images
+NETWORKS: dict[str, Callable[[Any], None]] = {
+    "resnet18": _resnet_at_full_resolution,
+    "mobilenet_v3_small": _mobilenet_at_full_resolution,
 }
 SIZES: dict[str, Callable[[Any], int]] = {"parameters": parameters, "macs": macs}

@@ -3,7 +3,7 @@
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -14,7 +14,6 @@ from archsmith.result.latency import Latency, candidate_latencies, measure
 from archsmith.result.limits import NAMES, Budget, shown
 from archsmith.result.network import final_space
 from archsmith.result.recipe import Recipe
-from archsmith.train.random_state import random_state, set_random_state
 from search_spaces.architecture import Architecture
 from search_spaces.space import Space
 from strategies.discretisation.constrained import cheapest
@@ -36,7 +35,6 @@ class Fit:
         self.final = final_space(space, recipe)
         self.costs = final_costs(self.final)
         self._latencies: dict[str, Latency] = {}
-        self._guide: Cost | None = None
 
     def cost(self, architecture: Architecture) -> dict[str, float]:
         """Kind -> cost of an architecture's network; the latency only if it is limited."""
@@ -50,34 +48,34 @@ class Fit:
         """The measured latency of an architecture's network."""
         key = architecture.identity
         if key not in self._latencies:
-            before = random_state()
-            net = final_network(self.final, architecture)
-            set_random_state(before)
+            with torch.random.fork_rng(devices=[]):
+                net = final_network(self.final, architecture)
             self._latencies[key] = measure(net, self.device, self.budget.latency_batch)
         return self._latencies[key]
+
+    @cached_property
+    def guide(self) -> Cost:
+        """The latency of each candidate by itself."""
+        with torch.random.fork_rng(devices=[]):
+            return candidate_latencies(self.final, self.device, self.budget.latency_batch)
 
     def exceeded(self, architecture: Architecture) -> list[str]:
         """The kinds of cost by which an architecture exceeds the budget."""
         cost = self.cost(architecture)
         return [kind for kind, limit in self.budget.limits.items() if cost[kind] > limit]
 
-    # -- before a search
-    # ----------------------------------------------------------------------------------
-
     def check_possible(self, strategy: Any) -> None:
         """Raises ConfigError if no architecture that the strategy can find fits."""
         structures = _known(strategy.structures(), self.space)
 
         def least(kind: str, recipe: Recipe) -> float:
-            fit = Fit(self.budget, self.space, recipe, self.device)
+            fit = self._at(recipe)
             return fit.cost(fit.cheapest(kind, structures))[kind]
 
         for kind, limit in self.budget.limits.items():
-            smallest = least(kind, self.recipe)
-            if smallest > limit:
+            if least(kind, self.recipe) > limit:
                 what = "the smallest network of this space and recipe"
-                remedy = self._remedy(limit, partial(least, kind))
-                raise ConfigError(_refusal(kind, what, smallest, limit, remedy))
+                raise self._refusal(kind, what, partial(least, kind))
         if None not in strategy.structures().values() and strategy.within(*self._counted) is None:
             limits = " ".join(f"budget.{k}={shown(k, v)}" for k, v in self.budget.limits.items())
             raise ConfigError(
@@ -95,23 +93,35 @@ class Fit:
         for kind in self.exceeded(architecture):
 
             def cost(recipe: Recipe, kind: str = kind) -> float:
-                return Fit(self.budget, self.space, recipe, self.device).cost(architecture)[kind]
+                return self._at(recipe).cost(architecture)[kind]
 
-            limit = self.budget.limits[kind]
-            remedy = self._remedy(limit, cost)
-            raise ConfigError(_refusal(kind, what, self.cost(architecture)[kind], limit, remedy))
+            raise self._refusal(kind, what, cost)
 
-    def _remedy(self, limit: float, cost: Callable[[Recipe], float]) -> str:
+    def _at(self, recipe: Recipe) -> "Fit":
+        """The same budget at the sizes of a recipe."""
+        same = recipe == self.recipe
+        return self if same else Fit(self.budget, self.space, recipe, self.device)
+
+    def _refusal(self, kind: str, what: str, cost: Callable[[Recipe], float]) -> ConfigError:
+        limit, found = self.budget.limits[kind], cost(self.recipe)
+        has = f"takes {found:.3g} ms" if kind == "latency_ms" else f"has {found:,.0f} {NAMES[kind]}"
+        sizes = self._sizes_within(limit, cost)
+        others = f"{' or '.join(sizes)}, or " if sizes else ""
+        return ConfigError(
+            f"budget.{kind}: {what} {has}, above {shown(kind, limit)}; set {others}"
+            f"budget.{kind}={shown(kind, found)}"
+        )
+
+    def _sizes_within(self, limit: float, cost: Callable[[Recipe], float]) -> list[str]:
         """The settings with the largest recipe sizes at which `cost` is within the limit."""
         found = []
         for name in ("channels", "layers"):
-            sizes: list[dict[str, Any]] = [{name: n} for n in range(1, self.final.settings[name])]
-            known = [replace(self.recipe, **size) for size in sizes]
-            known = [recipe for recipe in known if self._is_possible(recipe)]
-            count = bisect_left(known, True, key=lambda recipe: cost(recipe) > limit)
-            if count:
-                found.append(f"retrain.{name}={getattr(known[count - 1], name)}")
-        return " or ".join(found)
+            sizes: Sequence[Any] = range(1, self.final.settings[name])
+            recipes = [replace(self.recipe, **{name: size}) for size in sizes]
+            possible = [recipe for recipe in recipes if self._is_possible(recipe)]
+            count = bisect_left(possible, True, key=lambda recipe: cost(recipe) > limit)
+            found += [f"retrain.{name}={getattr(one, name)}" for one in possible[:count][-1:]]
+        return found
 
     def _is_possible(self, recipe: Recipe) -> bool:
         """Whether the space exists at this size, with the same groups."""
@@ -119,19 +129,6 @@ class Fit:
             return set(final_space(self.space, recipe).choices) == set(self.space.choices)
         except ConfigError:
             return False
-
-    # -- after a search
-    # -----------------------------------------------------------------------------------
-
-    @property
-    def guide(self) -> Cost:
-        """The latency of each candidate by itself."""
-        if self._guide is None:
-            before = random_state()
-            batch = self.budget.latency_batch
-            self._guide = candidate_latencies(self.final, self.device, batch)
-            set_random_state(before)
-        return self._guide
 
     def choose(
         self, strategy: Any, found: Architecture | None, series: Sequence[Architecture]
@@ -169,8 +166,9 @@ class Fit:
             return best
         # Sums of candidate latencies only guide: the limit applies to the whole network.
         structures = _known(strategy.structures(), self.space)
-        low = self._guided(self.cheapest("latency_ms", structures))
-        high, kept = self._guided(best), None
+        least = self.cheapest("latency_ms", structures)
+        low, high = (self.guide.of(one, self.final) for one in (least, best))
+        kept = None
         for guided in [low * (1 + 1e-6)] + HALVINGS * [None]:
             middle = guided or (low + high) / 2
             one = strategy.within([*tables, self.guide.tables], [*limits, middle], **meta)
@@ -179,9 +177,6 @@ class Fit:
             else:
                 low, kept = middle, one or kept
         return kept
-
-    def _guided(self, architecture: Architecture) -> float:
-        return self.guide.of(architecture, self.final)
 
     def _none_fits(self, tried: Sequence[Architecture]) -> str:
         parts = []
@@ -200,15 +195,6 @@ def _known(structures: Mapping[str, Structure | None], space: Space) -> dict[str
     """The structures; one candidate per node for a rule that does not choose by gates."""
     one = {n: Structure(dict.fromkeys(c.targets, 1), False) for n, c in space.choices.items()}
     return {name: found or one[name] for name, found in structures.items()}
-
-
-def _refusal(kind: str, what: str, cost: float, limit: float, remedy: str) -> str:
-    has = f"takes {cost:.3g} ms" if kind == "latency_ms" else f"has {cost:,.0f} {NAMES[kind]}"
-    others = f"{remedy}, or " if remedy else ""
-    return (
-        f"budget.{kind}: {what} {has}, above {shown(kind, limit)}; set {others}"
-        f"budget.{kind}={shown(kind, cost)}"
-    )
 
 
 def given_up(

@@ -1,10 +1,8 @@
 """How much a test accuracy means: its confidence interval, and whether the network has learnt."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-NORMAL = 1.959964  # two-sided 95% quantile of the normal distribution
 UNTESTED: dict[str, Any] = dict.fromkeys(
     f"test_{name}"
     for name in (
@@ -15,26 +13,22 @@ UNTESTED: dict[str, Any] = dict.fromkeys(
 
 def wilson(share: float, n: int) -> tuple[float, float]:
     """95% interval of a share of n independent images. Wilson 1927, J. Am. Stat. Assoc. 22."""
-    z2 = NORMAL**2 / n
-    middle = share + z2 / 2
-    half = NORMAL * math.sqrt(share * (1 - share) / n + z2 / (4 * n))
-    return max(0.0, (middle - half) / (1 + z2)), min(1.0, (middle + half) / (1 + z2))
+    from scipy.stats import binomtest  # the import takes a second
+
+    low, high = binomtest(round(share * n), n).proportion_ci(method="wilson")
+    return float(low), float(high)
 
 
 def outcome(measures: Mapping[str, float], classes: Sequence[str]) -> dict[str, Any]:
     """The test fields of `results.json`, from the measures of `evaluate`."""
-    found = {f"test_{name}": measures[name] for name in ("accuracy", "balanced_accuracy")}
     images = int(measures["images"])
-    return (
-        UNTESTED
-        | found
-        | {
-            "test_images": images,
-            "test_interval": list(wilson(measures["accuracy"], images)),
-            "test_commonest_share": measures["commonest_share"],
-            "test_doubt": _doubt(measures, classes),
-        }
-    )
+    return {
+        **UNTESTED,
+        **{f"test_{k}": measures[k] for k in ("accuracy", "balanced_accuracy", "commonest_share")},
+        "test_images": images,
+        "test_interval": list(wilson(measures["accuracy"], images)),
+        "test_doubt": _doubt(measures, classes),
+    }
 
 
 def _doubt(measures: Mapping[str, float], classes: Sequence[str]) -> str | None:

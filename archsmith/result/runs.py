@@ -7,31 +7,47 @@ fingerprint and not by path.
 import json
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from archsmith.differences import differing_keys, digest, renamed
+from archsmith.differences import differing_keys, digest, renamed, value_at
 from archsmith.errors import ConfigError
 
 # settings that distinguish the groups of a table, or do not affect results
 OWN = ("strategy", "seed", "architecture", "weights", "export")
 
-# column -> the value of a run, None if it has none; accuracies in %
-COLUMNS: dict[str, Callable[[Mapping[str, Any]], float | None]] = {
-    "benchmark accuracy": lambda run: (run.get("benchmark") or {}).get("accuracy"),
-    "supernet accuracy": lambda run: _percent(run["supernet_accuracy"]),
-    "discretised accuracy": lambda run: _percent(run["discretised_accuracy"]),
-    "discretisation gap": lambda run: _percent((run["diagnosis"] or {}).get("discretisation_gap")),
-    "alpha eigenvalue": lambda run: (run["diagnosis"] or {}).get("alpha_eigenvalue"),
-    "weight sharpness": lambda run: (run["diagnosis"] or {}).get("weight_sharpness"),
-    "parameters": lambda run: run["parameters"],
-    "macs": lambda run: run["macs"],
-    "search epochs": lambda run: run.get("search_epochs"),
-    "search seconds, this thread's processor time": lambda run: (run.get("cpu_seconds") or {}).get(
-        "search"
-    ),
-    "search seconds": lambda run: run["seconds"].get("search"),
+
+class Column(NamedTuple):
+    """Where in `results.json` a value is; shares are shown in %, accuracies beside baselines."""
+
+    key: str
+    share: bool = False
+    accuracy: bool = False
+
+    @property
+    def percent(self) -> bool:
+        return self.share or self.accuracy
+
+
+TESTED = Column("test_accuracy", share=True, accuracy=True)  # a column for each recipe
+COLUMNS = {
+    "benchmark accuracy": Column("benchmark.accuracy", accuracy=True),
+    "supernet accuracy": Column("supernet_accuracy", share=True, accuracy=True),
+    "discretised accuracy": Column("discretised_accuracy", share=True, accuracy=True),
+    "discretisation gap": Column("diagnosis.discretisation_gap", share=True),
+    "alpha eigenvalue": Column("diagnosis.alpha_eigenvalue"),
+    "weight sharpness": Column("diagnosis.weight_sharpness"),
+    "parameters": Column("parameters"),
+    "macs": Column("macs"),
+    "search epochs": Column("search_epochs"),
+    "search seconds, this thread's processor time": Column("cpu_seconds.search"),
+    "search seconds": Column("seconds.search"),
 }
+
+
+def column_named(name: str) -> Column:
+    return COLUMNS.get(name, TESTED)
 
 
 @dataclass(frozen=True)
@@ -46,13 +62,14 @@ class Run:
     def seed(self) -> int:
         return int(self.results["seed"])
 
-    def value(self, column: str) -> float | None:
-        """The run's value in a column; a test accuracy appears only in the column of its recipe."""
-        if column in COLUMNS:
-            found = COLUMNS[column](self.results)
-        else:
-            found = _percent(self.results["test_accuracy"]) if column == self.tested else None
-        return None if found is None else float(found)
+    @cached_property
+    def values(self) -> dict[str, float]:
+        """Column -> value, of those it has; a test accuracy is in the column of its recipe."""
+        found = {
+            name: (value_at(self.results, column.key), 100 if column.share else 1)
+            for name, column in {self.tested: TESTED, **COLUMNS}.items()
+        }
+        return {name: float(one * of) for name, (one, of) in found.items() if one is not None}
 
     @property
     def tested(self) -> str:
@@ -73,7 +90,7 @@ class Run:
 
     @property
     def data_seed(self) -> Any:
-        return self.config.get("data", {}).get("seed")
+        return value_at(self.config, "data.seed")
 
     @property
     def surroundings(self) -> dict[str, Any]:
@@ -88,20 +105,13 @@ def read_runs(folder: Path) -> tuple[list[Run], list[Path]]:
 
     Raises ConfigError if there is no run at all.
     """
-    found, unfinished = [], []
-    for file in sorted(folder.rglob("config.json")):
-        path = file.parent
-        run = _read(path)
-        if run is None:
-            unfinished.append(path)
-        else:
-            found.append(run)
-    if not found and not unfinished:
+    read = {file.parent: _read(file.parent) for file in sorted(folder.rglob("config.json"))}
+    if not read:
         raise ConfigError(
             f"runs: no run below '{folder}', seen from {Path.cwd()}; start some, or set runs to a "
             "folder that holds runs"
         )
-    return found, unfinished
+    return [run for run in read.values() if run], [path for path, run in read.items() if not run]
 
 
 def _read(path: Path) -> Run | None:
@@ -165,12 +175,12 @@ def _told(settings: Mapping[str, Any], keys: Sequence[str], *, short: bool = Fal
     shown = [key for key in keys if not any(key.startswith(f"{parent}.") for parent in classes)]
     leaves = [key.rpartition(".")[2] for key in shown]
     return [
-        f"{leaf if short and leaves.count(leaf) == 1 else key}={_value(_at(settings, key))}"
+        f"{leaf if short and leaves.count(leaf) == 1 else key}={_shown(value_at(settings, key))}"
         for key, leaf in zip([*shown, *classes], [*leaves, *classes], strict=True)
     ]
 
 
-def _value(value: Any) -> str:
+def _shown(value: Any) -> str:
     """A setting, abbreviated: an ingredient as its class, a file as the start of its digest."""
     if isinstance(value, Mapping):
         return str(value.get("_target_", "{...}")).rpartition(".")[2]
@@ -180,17 +190,7 @@ def _value(value: Any) -> str:
     return value[:8] if digits else str(value).replace(" ", "")
 
 
-def _at(config: Any, key: str) -> Any:
-    for part in key.split("."):
-        config = config.get(part) if isinstance(config, Mapping) else None
-    return config
-
-
 def columns(runs: Sequence[Run]) -> list[str]:
     """The columns in which any run has a value, test accuracies first."""
-    tested = sorted({run.tested for run in runs if run.results["test_accuracy"] is not None})
-    return [c for c in [*tested, *COLUMNS] if any(run.value(c) is not None for run in runs)]
-
-
-def _percent(fraction: float | None) -> float | None:
-    return None if fraction is None else 100 * fraction
+    tested = sorted({run.tested for run in runs})
+    return [c for c in [*tested, *COLUMNS] if any(c in run.values for run in runs)]

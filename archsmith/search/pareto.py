@@ -1,6 +1,5 @@
 """The architectures kept during a search: `pareto/NN.json`, `pareto.json` and `pareto.svg`."""
 
-import io
 import json
 import logging
 import re
@@ -10,6 +9,8 @@ from typing import Any
 
 import torch
 
+from archsmith.drawing.charts import undominated
+from archsmith.drawing.render import render
 from archsmith.errors import CheckpointError
 from archsmith.files import write_atomically
 from archsmith.train.run_folder import read_object
@@ -83,7 +84,8 @@ class Pareto:
     def _write(self) -> None:
         content = {"format": FORMAT, "space": self.space.name, "points": self.points}
         write_atomically(self.path, (json.dumps(content, indent=2) + "\n").encode())
-        write_atomically(self.folder / "pareto.svg", pareto_svg(self.points))
+        svg = render("pareto.svg.j2", points=self.points, best=undominated(self.points))
+        write_atomically(self.folder / "pareto.svg", svg.encode())
 
 
 def best_first(folder: Path) -> list[Architecture]:
@@ -92,41 +94,3 @@ def best_first(folder: Path) -> list[Architecture]:
     points = read_object(path)["points"] if path.is_file() else []
     points = sorted(points, key=lambda point: -point["discretised_accuracy"])
     return [Architecture.load(folder / point["architecture"]) for point in points]
-
-
-def pareto_svg(points: list[dict[str, Any]]) -> bytes:
-    """Accuracy against multiply-accumulates and parameters; filled points are not dominated."""
-    import matplotlib
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 3.6), layout="constrained")
-    best = undominated(points)
-    axes = figure.subplots(1, 2, sharey=True)
-    for axis, size, label in zip(
-        axes, ("macs", "parameters"), ("multiply-accumulates", "parameters"), strict=True
-    ):
-        x = [point[size] / 1e6 for point in points]
-        y = [100 * point["discretised_accuracy"] for point in points]
-        axis.plot(x, y, color="#b6bec7", zorder=1)
-        faces = ["#1f5fbf" if full else "white" for full in best]
-        axis.scatter(x, y, c=faces, edgecolors="#1f5fbf", zorder=2)
-        for i, place in enumerate(zip(x, y, strict=True)):
-            axis.annotate(f"{i:02d}", place, (3, 4), textcoords="offset points", fontsize=8)
-        axis.set_xlabel(f"{label} (millions)")
-    axes[0].set_ylabel("accuracy, supernet's weights (%)")
-    file = io.BytesIO()
-    with matplotlib.rc_context({"svg.hashsalt": "archsmith"}):
-        figure.savefig(file, format="svg", metadata={"Date": None})
-    return file.getvalue()
-
-
-def undominated(points: list[dict[str, Any]]) -> list[bool]:
-    """Per point, whether no other has fewer multiply-accumulates and is at least as accurate."""
-    return [
-        not any(
-            other["macs"] < point["macs"]
-            and other["discretised_accuracy"] >= point["discretised_accuracy"]
-            for other in points
-        )
-        for point in points
-    ]

@@ -19,10 +19,8 @@ def pictures(
     tables = {}
     for name, gates in strategy.gates().items():
         choice = strategy.space.choices[name]
-        names = [row.name for row in choice.rows]
-        candidates = [row.names for row in choice.rows]
         tables[name] = {
-            row.name: dict(zip(row.names, map(_rounded, values), strict=False))
+            row.name: {o: round(g, 6) for o, g in zip(row.names, values, strict=False)}
             for row, values in zip(choice.rows, gates.tolist(), strict=True)
         }
         curves = {
@@ -31,16 +29,10 @@ def pictures(
             for candidate, gate in row.items()
         }
         record.curves("search", epoch, curves)
-        record.image(
-            "search", f"gates/{name}", alpha_image(gates.numpy(), names, candidates), epoch
-        )
+        record.image("search", f"gates/{name}", alpha_image(tables[name]), epoch)
         record.image("search", f"cell/{name}", cell_image(choice, found.choices[name], name), epoch)
     for name, values in strategy.named_arch_parameters().items():
         record.histogram("search", f"alphas/{name}", values, epoch)
     path = folder / "gates" / f"epoch_{epoch:03d}.json"
     path.parent.mkdir(exist_ok=True)
     write_atomically(path, json.dumps(tables).encode())
-
-
-def _rounded(gate: float) -> float:
-    return round(gate, 6)

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from archsmith.differences import value_at
+
 log = logging.getLogger(__name__)
 
 MAIN = (
@@ -32,12 +34,14 @@ def write_session(
     line (dotted names). The measures are scalars in that folder, where TensorBoard finds them.
     """
     from torch.utils.tensorboard import SummaryWriter
+    from torch.utils.tensorboard.summary import hparams
 
     place = folder / "tensorboard" / "hparams"
     try:
         shutil.rmtree(place, ignore_errors=True)
         with SummaryWriter(str(place)) as writer:
-            for part in _session(_columns(results, settings, changed)):
+            # the start and the end of a session; the experiment's description is shared
+            for part in hparams(_columns(results, settings, changed), {})[1:]:
                 writer.file_writer.add_summary(part)
             for name, value in _measures(results).items():
                 writer.add_scalar(f"result/{name}", value, 0)
@@ -50,9 +54,7 @@ def _columns(
 ) -> dict[str, str | float]:
     found = {name: results[name] for name in ("strategy", "space", "data", "seed")}
     for key in (*MAIN, *changed):
-        value: Any = settings
-        for part in key.split("."):
-            value = value.get(part) if isinstance(value, Mapping) else None
+        value = value_at(settings, key)
         if isinstance(value, bool | int | float | str) and key not in found:
             found[key] = value
     return found
@@ -64,11 +66,3 @@ def _measures(results: Mapping[str, Any]) -> dict[str, float]:
     if supernet is not None and discretised is not None:
         found["discretisation_gap"] = supernet - discretised
     return found
-
-
-def _session(columns: Mapping[str, str | float]) -> list[Any]:
-    """Start and end of a session, without the experiment's description, which is shared."""
-    from torch.utils.tensorboard.summary import hparams
-
-    _, start, end = hparams(dict(columns), {})
-    return [start, end]

@@ -7,13 +7,24 @@ import math
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from archsmith.data.benchmark import Benchmark
 from archsmith.errors import ConfigError
-from archsmith.result.compare import Spread, _difference, compare, paired, rows
-from archsmith.result.runs import groups, read_runs, tables
+from archsmith.result.compare import _difference, compare, half_interval, measured, summary
+from archsmith.result.runs import Run, groups, read_runs, tables
 from archsmith.train.record import RESULTS
+
+
+def rows(runs: list[Run]) -> list[dict[str, Any]]:
+    """The rows of all tables."""
+    return [
+        row | {"table": name}
+        for name, members in tables(runs).items()
+        for row in summary(measured(groups(members))).to_dict("records")
+    ]
+
 
 NO_TABLE = Benchmark(table=None, column="cifar10", samples=2)
 
@@ -214,15 +225,20 @@ def test_a_run_has_no_number_in_the_column_of_another_recipe(tmp_path: Path):
     for epochs in (1, 5, 600):
         add(tmp_path, "darts", epochs, 0.5, epochs=epochs)
     for run, other in itertools.permutations(read_runs(tmp_path)[0], 2):
-        assert run.value(run.tested) == 50
-        assert run.value(other.tested) is None
+        assert run.values[run.tested] == 50
+        assert other.tested not in run.values
 
 
 def test_seeds_are_paired_and_those_without_a_partner_left_out(sweep: Path):
     add(sweep, "darts", 7, 0.1)
     runs = groups(read_runs(sweep)[0])
-    column = runs["darts"][0].tested
-    assert paired(runs["darts"], runs["random"], column).values == pytest.approx([10, 11, 12])
+    (darts,) = (
+        row
+        for row in summary(measured(runs)).to_dict("records")
+        if (row["column"], row["runs"]) == (runs["darts"][0].tested, "darts")
+    )
+    assert darts["n"] == 4
+    assert darts["minus random"] == pytest.approx(11)  # of 10, 11 and 12
 
 
 def table_names(folder: Path) -> list[str]:
@@ -312,15 +328,20 @@ def test_where_no_run_is_finished_the_tables_are_empty(tmp_path: Path):
     assert (tmp_path / "compare.csv").read_text().strip() == ""
 
 
+def spread(*values: float) -> tuple[float, float, float]:
+    """Mean, deviation and half the interval."""
+    lines = [("c", "darts", seed, value) for seed, value in enumerate(values)]
+    (row,) = summary(pd.DataFrame(lines, columns=["column", "runs", "seed", "value"])).itertuples()
+    return row.mean, row.deviation, half_interval(pd.Series(row.n), pd.Series(row.deviation))[0]
+
+
 def test_one_seed_has_no_interval():
-    assert Spread([1.0]).interval() == (-math.inf, math.inf)
-    assert math.isnan(Spread([1.0]).deviation)
+    assert spread(1.0) == pytest.approx((1, math.nan, math.inf), nan_ok=True)
 
 
 def test_two_seeds_have_an_interval():
     """1 and 3: deviation root 2, over root 2 is 1; t(0.975, 1) = 12.7062."""
-    assert Spread([1.0, 3.0]).deviation == pytest.approx(math.sqrt(2))
-    assert Spread([1.0, 3.0]).interval() == pytest.approx((-10.7062, 14.7062), abs=1e-4)
+    assert spread(1.0, 3.0) == pytest.approx((2, math.sqrt(2), 12.7062), abs=1e-4)
 
 
 def test_a_folder_without_runs_is_refused(tmp_path: Path):

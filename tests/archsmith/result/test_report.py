@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from archsmith.drawing.cells import cell_svg
-from archsmith.result.report.charts import line_chart
+from archsmith.drawing.render import drawn
 from archsmith.result.report.page import write_report
 from archsmith.train.record import RESULTS
 from search_spaces.cells import Cell, complete_edges
@@ -79,7 +79,7 @@ def test_the_report_is_whole_and_needs_no_network(folder: Path):
     assert "<script" not in page
     for shown in ("50.00%", "75.00%", "25.00%", "1,234", "5,678",
         "collapse: all skips",
-        "close to a draw", "answers &#x27;x&#x27; for all",
+        "close to a draw", "answers &#39;x&#39; for all",
         "40.00% to 60.00%, 96 images", "<li>baseline_resnet18: not learning</li>",
     ):  # fmt: skip
         assert shown in page
@@ -107,8 +107,9 @@ def test_a_folder_without_search_or_retraining_leaves_those_parts_out(folder: Pa
 
 
 def test_points_stand_where_their_values_say():
+    series = {"a": [0.0, None, 1.0]}
     drawing = ET.fromstring(
-        line_chart("t", {"a": [0.0, None, 1.0]}, width=258, height=252, limits=(0.0, 1.0))
+        drawn("line_chart", "t", series, width=258, height=252, limits=(0.0, 1.0))
     )
     namespace = {"s": "http://www.w3.org/2000/svg"}
     lines = drawing.findall("s:path[@class='line']", namespace)
@@ -119,7 +120,7 @@ def test_points_stand_where_their_values_say():
 
 @pytest.mark.parametrize("values", [[], [None], [float("nan")], [3.0], [1e-9, 1e9], [-5.0, -5.0]])
 def test_any_values_give_a_chart(values: list[float | None]):
-    ET.fromstring(line_chart("t", {"a": values}))
+    ET.fromstring(drawn("line_chart", "t", {"a": values}))
 
 
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine")
