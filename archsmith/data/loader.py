@@ -16,6 +16,8 @@ from archsmith.data.augment import Augment, generator
 from archsmith.data.names import printable
 from archsmith.errors import CheckpointError
 
+Shape = tuple[int, int, int]  # C, H, W
+
 
 class Images:
     """Labelled images in memory: pixels (N, C, H, W) uint8; labels (N,) int64, on the CPU.
@@ -24,9 +26,21 @@ class Images:
     """
 
     def __init__(self, pixels: Tensor, labels: Tensor, names: Sequence[str] = ()):
-        self.shape, self.names = tuple(pixels.shape[1:]), names
+        C, H, W = pixels.shape[1:]
+        self.shape, self.names = (C, H, W), names
         self.labels, self.device = labels, pixels.device
         self._pixels, self._labels = pixels, labels
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def all(self) -> Tensor:
+        """The positions of all images, in order."""
+        return torch.arange(len(self))
+
+    def take(self, index: Tensor) -> "Images":
+        return Images(self._pixels[index], self.labels[index])
 
     def to(self, device: torch.device) -> None:
         self.device = device
@@ -46,7 +60,7 @@ class Images:
         """All pixels, as bytes for the fingerprint."""
         return self._pixels.cpu().contiguous().numpy().data
 
-    def hashes(self, index: Tensor | slice) -> list[bytes]:
+    def hashes(self, index: Tensor) -> list[bytes]:
         """One hash per image; images with equal hashes are copies."""
         return [digest(image) for image in self._pixels.cpu()[index].contiguous().numpy()]
 

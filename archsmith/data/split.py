@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from archsmith.data.augment import Augment, generator
+from archsmith.data.checks import is_whole, require, require_share
 from archsmith.errors import DataError
 
 
@@ -35,16 +36,11 @@ class Settings:
     seed: int
 
     def __post_init__(self) -> None:
-        check_share("split", self.split)
-        check_share("select", self.select)
-        if self.limit is not None and (not isinstance(self.limit, int) or self.limit < 1):
-            raise ValueError(f"data.limit: {self.limit}, expected 1 image or more, or null for all")
+        require_share("split", self.split)
+        require_share("select", self.select)
+        fits = self.limit is None or is_whole(self.limit, 1)
+        require(fits, "limit", self.limit, "1 image or more, or null for all")
         Augment.of(self.augment)
-
-
-def check_share(name: str, value: float) -> None:
-    if not 0 < value < 1:
-        raise ValueError(f"data.{name}: {value}, expected a share above 0 and below 1")
 
 
 def allocate(sizes: Tensor, count: int) -> Tensor:

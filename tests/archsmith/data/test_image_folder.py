@@ -12,7 +12,7 @@ from PIL import Image
 
 from archsmith.data.image_file import attempt, height_width, infer_shape
 from archsmith.data.image_folder import ImageFiles, load
-from archsmith.data.image_tree import join, scan
+from archsmith.data.image_tree import scan
 from archsmith.errors import DataError
 
 RED = (254, 0, 0)
@@ -188,11 +188,14 @@ def test_identity_follows_name_and_size_not_time(tree):
     assert scan(str(tree))[1]["test"].identity() != before
 
 
-def test_join_puts_one_part_after_the_other(tree):
-    parts = scan(str(tree))[1]
-    both = join([parts["train"], parts["test"]])
-    assert both.files == parts["train"].files + parts["test"].files
-    assert both.labels.tolist() == [0, 0, 0, 1, 1, 0, 1]
+def test_training_images_are_those_of_train_and_then_those_of_val(tree):
+    assert scan(str(tree)).training.files == scan(str(tree)).parts["train"].files
+    for name in ("cat", "dog"):
+        save(tree / "val" / name / "0.png")
+    found = scan(str(tree))
+    assert found.training.files == found.parts["train"].files + found.parts["val"].files
+    assert found.training.labels.tolist() == [0, 0, 0, 1, 1, 0, 1]
+    assert len(found.training.sizes) == 7
 
 
 def test_shape_is_the_commonest_size_not_square(tmp_path):
