@@ -32,10 +32,11 @@ class ImageFiles(Images):
     """
 
     def __init__(
-        self, part: Part, shape: Shape, workers: int, counts: Tensor, digests: Sequence[bytes]
+        self, part: Part, shape: Shape, workers: int, counts: Tensor, digests: list[bytes]
     ):
         super().__init__(torch.empty(0, *shape, dtype=torch.uint8), part.labels, part.files)
-        self.part, self.workers, self.counts, self.digests = part, workers, counts, digests
+        self.part, self.workers = part, workers
+        self.counts, self.digests = counts, digests  # of the pixels, when all were read
 
     def batches(self, indices: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
         portions = [Portion.mine(len(index)) for index in indices]
@@ -53,15 +54,8 @@ class ImageFiles(Images):
             images = portion.gathered(images.to(self.device, non_blocking=True))
             yield images, self._labels[index]
 
-    def histogram(self) -> Tensor:
-        return self.counts
-
     def content(self) -> bytes:
         return self.part.identity()
-
-    def hashes(self, index: Tensor) -> list[bytes]:
-        """Digests of the pixels, computed when every file was read at the start."""
-        return [self.digests[i] for i in index.tolist()]
 
 
 def _read(

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from archsmith.data.augment import Augment, generator
-from archsmith.data.loader import Images, Loader, Normalise, Shape
+from archsmith.data.loader import Images, Loader, Normalise, Shape, warn_of_copies
 from archsmith.data.preprocessing import Preprocessing
 from archsmith.data.split import Settings, allocate, pick, stratified
 from archsmith.errors import DataError
@@ -76,12 +76,12 @@ class Data:
         self.test_reads = 0
         self._load_test, self._test_identity, self._val = test, test_identity, val
         self._test: Images | None = None
-        self._fingerprint, self._compared = "", False
+        self._compared = False  # whether copies among the roles were looked for
         self._check_classes()
         Augment.of(settings.augment).check(self.input_shape)
-        self.normalise = normalise or Normalise.fit(images.histogram())
+        self.normalise = normalise or Normalise.fit(images.counts)
         if val is not None:
-            _warn_of_copies("val", images, _positions(~val), images, _positions(val))
+            warn_of_copies("val", images, _positions(~val), images, _positions(val))
 
     def to(self, device: torch.device | str) -> "Data":
         """Moves the images to the device; existing loaders then yield batches on it, too."""
@@ -102,11 +102,14 @@ class Data:
         if self._val is None and not self._compared:
             self._compared = True
             for role in [role for role in index if role != "train"]:
-                _warn_of_copies(role, self.images, train, self.images, index[role])
+                warn_of_copies(role, self.images, train, self.images, index[role])
 
         def augmented(role: str) -> Loader:
             return self._training(role, index[role], batch_size, seed, self.settings.augment)
 
+        count, source = min(batch_size, len(select)), generator(self.settings.seed, "sample")
+        labels = self.images.labels[select]
+        sample = select[pick(labels, allocate(self._counts(labels), count), source)]
         mixed = train[torch.randperm(len(train), generator=generator(seed, "statistics"))]
         whole = max(1, min(len(mixed), STATISTICS) // batch_size) * batch_size
         return Roles(
@@ -114,7 +117,7 @@ class Data:
             val=None if one_level else augmented("val"),
             select=self.plain("select", select, batch_size),
             statistics=self.plain("statistics", mixed[:whole], batch_size),
-            sample=self.plain("sample", self._sample(select, batch_size), batch_size),
+            sample=self.plain("sample", sample, batch_size),
         )
 
     def training(
@@ -146,8 +149,14 @@ class Data:
         self.test_reads += 1
         if self._test is None or self._test.shape != chosen.input_shape:
             self._test = self._load_test(chosen.input_shape)
-            _check_shape(self.name, self._test, chosen)
-            _warn_of_copies("test", self.images, self.images.all, self._test, self._test.all)
+            shapes = [self._test.shape, chosen.input_shape]
+            if shapes[0] != shapes[1]:
+                found, expected = ("x".join(map(str, shape)) for shape in shapes)
+                raise DataError(
+                    f"{self.name}: test images of {found}, expected {expected}, on which the "
+                    "network was trained; give images of that shape"
+                )
+            warn_of_copies("test", self.images, self.images.all, self._test, self._test.all)
             self._test.to(self.images.device)
         return Loader(self._test, self._test.all, batch_size, "test", chosen.normalise)
 
@@ -186,14 +195,12 @@ class Data:
 
         For images that stay on disk, names and sizes represent the pixels.
         """
-        if not self._fingerprint:
-            digest = hashlib.sha256(json.dumps([self.input_shape, self.classes]).encode())
-            for part in (self.images.labels, self._val):
-                digest.update(b"" if part is None else part.numpy().tobytes())
-            digest.update(self.images.content())
-            digest.update(self._test_identity)
-            self._fingerprint = digest.hexdigest()
-        return self._fingerprint
+        digest = hashlib.sha256(json.dumps([self.input_shape, self.classes]).encode())
+        for part in (self.images.labels, self._val):
+            digest.update(b"" if part is None else part.numpy().tobytes())
+        digest.update(self.images.content())
+        digest.update(self._test_identity)
+        return digest.hexdigest()
 
     def _check_classes(self) -> None:
         """Raises DataError for too few classes or an empty one; logs an imbalance."""
@@ -218,12 +225,6 @@ class Data:
         source = generator(self.settings.seed, key)
         first, second = stratified(self.images.labels[index], share, source)
         return index[first], index[second]
-
-    def _sample(self, index: Tensor, count: int) -> Tensor:
-        """At most `count` of these images, stratified; depends only on `data.seed`."""
-        labels, source = self.images.labels[index], generator(self.settings.seed, "sample")
-        taken = allocate(self._counts(labels), min(count, len(index)))
-        return index[pick(labels, taken, source)]
 
     def _more_images(self, role: str) -> str:
         """The remedy for a role with too few images; each class keeps one for training."""
@@ -250,28 +251,3 @@ class Data:
 
 def _positions(chosen: Tensor) -> Tensor:
     return chosen.nonzero().flatten()
-
-
-def _check_shape(name: str, test: Images, wanted: Preprocessing) -> None:
-    if test.shape != wanted.input_shape:
-        found, expected = ("x".join(map(str, s)) for s in (test.shape, wanted.input_shape))
-        raise DataError(
-            f"{name}: test images of {found}, expected {expected}, on which the network was "
-            "trained; give images of that shape"
-        )
-
-
-def _warn_of_copies(
-    role: str, images: Images, index: Tensor, others: Images, other: Tensor
-) -> None:
-    """Logs how many images of a role are also training images, with examples; none is removed."""
-    known = dict(zip(images.hashes(index), index.tolist(), strict=True))
-    found = zip(others.hashes(other), other.tolist(), strict=True)
-    copies = [(position, known[digest]) for digest, position in found if digest in known]
-    if copies:
-        log.warning(
-            "data: %d images of '%s' are exact copies of training images, so its accuracy says too "
-            "much; as %s",
-            len(copies), role,
-            ", ".join(f"{others.name(a)} of {images.name(b)}" for a, b in copies[:3]),
-        )  # fmt: skip
