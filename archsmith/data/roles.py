@@ -81,7 +81,7 @@ class Data:
         Augment.of(settings.augment).check(self.input_shape)
         self.normalise = normalise or Normalise.fit(images.counts)
         if val is not None:
-            warn_of_copies("val", images, _positions(~val), images, _positions(val))
+            warn_of_copies("val", images, torch.where(~val)[0], images, torch.where(val)[0])
 
     def to(self, device: torch.device | str) -> "Data":
         """Moves the images to the device; existing loaders then yield batches on it, too."""
@@ -101,8 +101,8 @@ class Data:
         train, select = index["train"], index["select"]
         if self._val is None and not self._compared:
             self._compared = True
-            for role in [role for role in index if role != "train"]:
-                warn_of_copies(role, self.images, train, self.images, index[role])
+            for role, other in list(index.items())[1:]:
+                warn_of_copies(role, self.images, train, self.images, other)
 
         def augmented(role: str) -> Loader:
             return self._training(role, index[role], batch_size, seed, self.settings.augment)
@@ -133,8 +133,8 @@ class Data:
     @property
     def preprocessing(self) -> Preprocessing:
         """The preprocessing of a network trained on these images, to be stored with its weights."""
-        mean, std = (tuple(values.tolist()) for values in (self.normalise.mean, self.normalise.std))
-        return Preprocessing(self.classes, self.input_shape, mean, std)
+        mean, std = self.normalise.mean.tolist(), self.normalise.std.tolist()
+        return Preprocessing(self.classes, self.input_shape, tuple(mean), tuple(std))
 
     def test(self, batch_size: int, preprocessing: Preprocessing | None = None) -> Loader:
         """The test images in order, not augmented; loaded on the first call, and every call is
@@ -148,16 +148,16 @@ class Data:
         chosen = preprocessing or self.preprocessing
         self.test_reads += 1
         if self._test is None or self._test.shape != chosen.input_shape:
-            self._test = self._load_test(chosen.input_shape)
-            shapes = [self._test.shape, chosen.input_shape]
-            if shapes[0] != shapes[1]:
-                found, expected = ("x".join(map(str, shape)) for shape in shapes)
+            test = self._load_test(chosen.input_shape)
+            if test.shape != chosen.input_shape:
+                found, wanted = ("x".join(map(str, s)) for s in (test.shape, chosen.input_shape))
                 raise DataError(
-                    f"{self.name}: test images of {found}, expected {expected}, on which the "
-                    "network was trained; give images of that shape"
+                    f"{self.name}: test images of {found}, expected {wanted}, on which the network "
+                    "was trained; give images of that shape"
                 )
-            warn_of_copies("test", self.images, self.images.all, self._test, self._test.all)
-            self._test.to(self.images.device)
+            warn_of_copies("test", self.images, self.images.all, test, test.all)
+            test.to(self.images.device)
+            self._test = test
         return Loader(self._test, self._test.all, batch_size, "test", chosen.normalise)
 
     def plain(self, role: str, index: Tensor, batch_size: int) -> Loader:
@@ -179,8 +179,8 @@ class Data:
             if not one_level:
                 train, val = self._shared("split", train, self.settings.split)
         else:
-            train = _positions(~self._val)
-            val, select = self._shared("select", _positions(self._val), 0.5)
+            train = torch.where(~self._val)[0]
+            val, select = self._shared("select", torch.where(self._val)[0], 0.5)
         found = {"train": train, "select": select} | ({} if one_level else {"val": val})
         for role, index in found.items():
             if len(index) < 2:
@@ -196,10 +196,11 @@ class Data:
         For images that stay on disk, names and sizes represent the pixels.
         """
         digest = hashlib.sha256(json.dumps([self.input_shape, self.classes]).encode())
-        for part in (self.images.labels, self._val):
-            digest.update(b"" if part is None else part.numpy().tobytes())
-        digest.update(self.images.content())
-        digest.update(self._test_identity)
+        parts = [
+            one.numpy().tobytes() for one in (self.images.labels, self._val) if one is not None
+        ]
+        for part in (*parts, self.images.content(), self._test_identity):
+            digest.update(part)
         return digest.hexdigest()
 
     def _check_classes(self) -> None:
@@ -247,7 +248,3 @@ class Data:
 
     def _counts(self, labels: Tensor) -> Tensor:
         return torch.bincount(labels, minlength=len(self.classes))
-
-
-def _positions(chosen: Tensor) -> Tensor:
-    return chosen.nonzero().flatten()

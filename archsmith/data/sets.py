@@ -1,12 +1,11 @@
 """The data sets: one function each, from the settings of `conf/data/*.yaml` to a `Data`."""
 
-import inspect
 import logging
 import shutil
 from collections.abc import Callable, Sequence
-from functools import partial, wraps
+from functools import partial
 from http.client import HTTPException
-from importlib.util import find_spec
+from importlib.metadata import distribution
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -23,7 +22,7 @@ from archsmith.data.image_folder import load
 from archsmith.data.image_tree import scan
 from archsmith.data.loader import Images, Normalise, Shape
 from archsmith.data.roles import Data
-from archsmith.data.split import Settings, limited, stratified
+from archsmith.data.split import Settings, image_set, limited, stratified
 from archsmith.data.survey import survey
 from archsmith.errors import DataError
 
@@ -52,22 +51,6 @@ TORCHVISION = {
         ["train_32x32.mat", "test_32x32.mat"], ({"split": "train"}, {"split": "test"}), "labels"
     ),
 }
-
-
-def image_set(make: Callable[..., Data]) -> Callable[..., Data]:
-    """A data set's function that takes the settings common to all in the place of `settings`."""
-    common = inspect.signature(Settings).parameters
-    own = inspect.signature(make).parameters
-
-    @wraps(make)
-    def made(*given: Any, **named: Any) -> Data:
-        settings = Settings(**{name: named.pop(name) for name in common if name in named})
-        return make(*given, **named, settings=settings)
-
-    parameters = [*(one for one in own.values() if one.name != "settings"), *common.values()]
-    made.__annotations__ = {one.name: one.annotation for one in parameters}
-    made.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    return made
 
 
 def _in_memory(
@@ -100,10 +83,8 @@ def digits(root: str | None, test_share: float, settings: Settings) -> Data:
 
 def _digits() -> tuple[np.ndarray, np.ndarray]:
     """Images (1797, 8, 8) and labels, read from scikit-learn's file: its import takes 1 s."""
-    spec = find_spec("sklearn")
-    assert spec is not None
-    assert spec.origin is not None
-    table = np.loadtxt(Path(spec.origin).parent / "datasets/data/digits.csv.gz", delimiter=",")
+    file = distribution("scikit-learn").locate_file("sklearn/datasets/data/digits.csv.gz")
+    table = np.loadtxt(str(file), delimiter=",")
     return table[:, :-1].reshape(-1, 8, 8), table[:, -1]
 
 
@@ -192,16 +173,16 @@ def torchvision_set(dataset: str, root: str | None, download: bool, settings: Se
     if root is None:
         raise DataError(f"data.root: null, expected a folder for {dataset}; set data.root to it")
     place = Path(root).expanduser()
+    read = partial(_read, dataset, place)
     try:
-        classes, images = _read(dataset, place, 0)
+        classes, images = read(0)
     except DataError:
         if not download:
             raise
         _download(dataset, place)
-        classes, images = _read(dataset, place, 0)
-    test = lambda _: _read(dataset, place, 1)[1]  # noqa: E731
+        classes, images = read(0)
     normalise = TORCHVISION[dataset].normalise
-    return _in_memory(dataset.lower(), classes, images, test, settings, normalise)
+    return _in_memory(dataset.lower(), classes, images, lambda _: read(1)[1], settings, normalise)
 
 
 def _read(dataset: str, place: Path, part: int) -> tuple[list[str], Images]:
