@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from archsmith.data.benchmark import Benchmark
-from archsmith.data.sets import Data
+from archsmith.data.roles import Data
 from archsmith.parallel.distributed import size
 from archsmith.result.baseline import Baseline
 from archsmith.result.limits import Budget

@@ -19,7 +19,7 @@ from archsmith.cli.naming import CONF
 from archsmith.cli.objects import Own, make_job
 from archsmith.cli.preflight import preflight
 from archsmith.data.loader import Images
-from archsmith.data.sets import Data
+from archsmith.data.roles import Data
 from archsmith.data.split import Settings
 from archsmith.errors import ConfigError
 from archsmith.job import Job

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from archsmith.data.listing import PassedOver
+from archsmith.data.image_tree import PassedOver
 
 
 def check_text(report: Mapping[str, Any]) -> str:

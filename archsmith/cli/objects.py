@@ -18,7 +18,7 @@ from archsmith.cli.naming import CONF
 from archsmith.cli.settings import check_groups, check_types, settings
 from archsmith.cli.tasks import IMAGES, task_of
 from archsmith.data.benchmark import Benchmark
-from archsmith.data.sets import Data
+from archsmith.data.roles import Data
 from archsmith.errors import ConfigError, Failure, configuring
 from archsmith.job import Job
 from archsmith.parallel import distributed

@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -158,14 +159,13 @@ def _report(run: Any) -> None:
 
 def _survey(data: DictConfig) -> "Callable[[], Survey] | None":
     """A function that inspects every file of an image folder; None for other data."""
-    from archsmith.data.survey import survey
+    from archsmith.data.sets import SURVEYS
 
-    if data._target_ != "archsmith.data.sets.folder":
+    if data._target_ not in SURVEYS:
         return None
-    names = ("root", "image_size", "channels", "on_error", "workers")
-    plain = OmegaConf.to_container(data, resolve=True)
+    survey, plain = SURVEYS[data._target_], OmegaConf.to_container(data, resolve=True)
     assert isinstance(plain, dict)
-    return partial(survey, **{name: plain[name] for name in names})
+    return partial(survey, **{name: plain[name] for name in signature(survey).parameters})
 
 
 def leave_no_folder() -> None:

@@ -2,12 +2,14 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from archsmith.data.checks import is_whole, require
 
 
 def generator(*key: object) -> torch.Generator:
@@ -21,13 +23,10 @@ def crop(images: Tensor, offsets: Tensor, padding: int) -> Tensor:
 
     images (B, C, H, W); offsets (B, 2), row and column of each crop's corner, 0 to 2 * padding.
     """
-    _, C, H, W = images.shape
-    padded = F.pad(images, [padding] * 4)
-    rows = offsets[:, :1] + torch.arange(H, device=images.device)  # (B, H)
-    columns = offsets[:, 1:] + torch.arange(W, device=images.device)  # (B, W)
-    image = torch.arange(len(images), device=images.device)[:, None, None, None]
-    channel = torch.arange(C, device=images.device)[:, None, None]
-    return padded[image, channel, rows[:, None, :, None], columns[:, None, None, :]]
+    H, W = images.shape[2:]
+    windows = F.pad(images, [padding] * 4).unfold(2, H, 1).unfold(3, W, 1)  # a view: no copy
+    image = torch.arange(len(images), device=images.device)
+    return windows[image, :, offsets[:, 0], offsets[:, 1]]
 
 
 def flip(images: Tensor, chosen: Tensor) -> Tensor:
@@ -72,16 +71,12 @@ class Augment:
     def __post_init__(self) -> None:
         for name in ("crop", "cutout"):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-                raise ValueError(
-                    f"data.augment.{name}: {value!r}, expected a whole number of pixels >= 0"
-                )
-        if not isinstance(self.flip, bool):
-            raise ValueError(f"data.augment.flip: {self.flip!r}, expected true or false")
+            require(is_whole(value, 0), f"augment.{name}", value, "a whole number of pixels >= 0")
+        require(isinstance(self.flip, bool), "augment.flip", self.flip, "true or false")
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> "Augment":
-        known = ("crop", "flip", "cutout")
+        known = [field.name for field in fields(cls)]
         if set(settings) != set(known):
             found = ", ".join(settings) or "nothing"
             raise ValueError(f"data.augment: {found}; expected exactly {', '.join(known)}")
@@ -90,8 +85,7 @@ class Augment:
     def check(self, shape: Sequence[int]) -> None:
         """Raises ValueError if padding or square could erase the image: both must be smaller."""
         _, H, W = shape
-        for name in ("crop", "cutout"):
-            value = getattr(self, name)
+        for name, value in (("crop", self.crop), ("cutout", self.cutout)):
             if value >= min(H, W):
                 raise ValueError(
                     f"data.augment.{name}: {value} could blank a whole {H}x{W} image; "

@@ -61,14 +61,14 @@ class Benchmark:
                     f"{', '.join(columns)}; set benchmark.column"
                 )
             table = {}
-            for line, row in enumerate(rows, 2):
-                try:
+            try:
+                for row in rows:
                     table[row["architecture"]] = float(row[self.column])
-                except (TypeError, ValueError):
-                    raise DataError(
-                        f"{path}, line {line}: {row[self.column]!r} in column '{self.column}' "
-                        "is no number"
-                    ) from None
+            except (TypeError, ValueError):
+                raise DataError(
+                    f"{path}, line {rows.line_num}: {row[self.column]!r} in column "
+                    f"'{self.column}' is no number"
+                ) from None
         return table
 
 

@@ -8,26 +8,41 @@ scaled to 8, the EXIF orientation is applied, images of another size are resized
 import warnings
 from collections import Counter
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from archsmith.data.listing import formats
+from archsmith.data.checks import is_whole, require
 from archsmith.data.names import printable
 from archsmith.errors import DataError
 
-ARRAY = "npy x"
+ARRAY, ARRAY_SUFFIX = "npy x", ".npy"
 RESIZE = "bilinear"  # to the requested height and width; the aspect ratio is not kept
 GREY = ("1", "L", "I", "I;16", "I;16L", "I;16B", "I;16N")
+# EPS would run Ghostscript; for the others Pillow reads only the header.
+NOT_DECODED = {"EPS", "BUFR", "GRIB", "HDF5", "MPEG", "WMF"}
+
+
+@cache
+def formats() -> tuple[str, ...]:
+    """The formats that Pillow can open here, including those of installed plugins."""
+    Image.init()
+    return tuple(sorted(set(Image.OPEN) - NOT_DECODED))
+
+
+@cache
+def suffixes() -> frozenset[str]:
+    """Suffixes of the files that are read."""
+    known = Image.registered_extensions().items()
+    return frozenset({ARRAY_SUFFIX, *(suffix for suffix, kind in known if kind in formats())})
 
 
 def height_width(image_size: int | Sequence[int]) -> tuple[int, int]:
     """(H, W) of `data.image_size`. Raises ValueError unless it is n or [h, w], whole and > 0."""
-    pair = [image_size, image_size] if isinstance(image_size, int) else list(image_size)
-    if len(pair) != 2 or any(not isinstance(n, int) or n < 1 for n in pair):
-        raise ValueError(
-            f"data.image_size: {image_size!r}, expected pixels as n or [height, width]"
-        )
+    pair = [image_size] * 2 if isinstance(image_size, int) else list(image_size)
+    fits = len(pair) == 2 and all(is_whole(n, 1) for n in pair)
+    require(fits, "image_size", image_size, "pixels as n or [height, width]")
     return pair[0], pair[1]
 
 
@@ -42,14 +57,14 @@ def infer_shape(
         ValueError: a setting that is not a valid number of pixels or channels.
         DataError: none of the sampled images can be read.
     """
-    if channels is not None and (not isinstance(channels, int) or channels < 1):
-        raise ValueError(f"data.channels: {channels!r}, expected a whole number >= 1, or null")
+    fits = channels is None or is_whole(channels, 1)
+    require(fits, "channels", channels, "a whole number >= 1, or null")
     if channels is None:
-        channels = next((c for c, _ in map(_header, paths) if c > 1), 1)
+        channels = next((c for c in map(_channels, map(describe, paths)) if c > 1), 1)
     if image_size is not None:
         return channels, *height_width(image_size)
-    headers = [_header(path) for path in paths[:: 1 + len(paths) // 512]]
-    sizes = Counter(size for c, size in headers if c > 0)
+    headers = [describe(path) for path in paths[:: 1 + len(paths) // 512]]
+    sizes = Counter(header[1] for header in headers if header is not None)
     if not sizes:
         raise DataError(
             f"{printable(paths[0])}: neither this nor any other of {len(headers)} sampled images "
@@ -58,25 +73,22 @@ def infer_shape(
     return channels, *sizes.most_common(1)[0][0]
 
 
-def _header(path: str) -> tuple[int, tuple[int, int]]:
-    """Channels and (H, W) after rotation; 0 channels for a file that cannot be read."""
-    found = describe(path)
-    if found is None:
-        return 0, (0, 0)
-    mode, size = found
+def _channels(header: tuple[str, tuple[int, int]] | None) -> int:
+    """0 for a file that cannot be read."""
+    mode = "" if header is None else header[0]
     if mode.startswith(ARRAY):
-        return int(mode.removeprefix(ARRAY)), size
-    return (1 if mode in GREY else 3), size
+        return int(mode.removeprefix(ARRAY))
+    return (1 if mode in GREY else 3) if mode else 0
 
 
 def describe(path: str) -> tuple[str, tuple[int, int]] | None:
     """Mode (`RGB`; `npy x3` for an array) and (H, W) after rotation; None if unreadable."""
     try:
-        if path.lower().endswith(".npy"):
-            shape = np.load(path, mmap_mode="r", allow_pickle=False).shape
-            return f"{ARRAY}{shape[2] if len(shape) == 3 else 1}", (shape[0], shape[1])
+        if path.lower().endswith(ARRAY_SUFFIX):
+            H, W, *C = np.load(path, mmap_mode="r", allow_pickle=False).shape
+            return f"{ARRAY}{C[0] if len(C) == 1 else 1}", (H, W)
         with _opened(path) as image:
-            turned = image.getexif().get(0x0112, 1) >= 5  # orientations 5 to 8 swap the sides
+            turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5  # swaps the sides
             return image.mode, (image.size if turned else image.size[::-1])
     except Exception:  # every decoder fails in its own way; `attempt` reports it
         return None
@@ -85,7 +97,8 @@ def describe(path: str) -> tuple[str, tuple[int, int]] | None:
 def attempt(path: str, shape: Sequence[int]) -> np.ndarray | str:
     """The image, (C, H, W) uint8, or a message with the path and why it cannot be read."""
     try:
-        pixels = _array(path) if path.lower().endswith(".npy") else _decode(path, shape[0])
+        array = path.lower().endswith(ARRAY_SUFFIX)
+        pixels = _array(path) if array else _decode(path, shape[0])
         return _fit(pixels, shape).transpose(2, 0, 1)
     except UnidentifiedImageError:
         return f"{printable(path)} (not an image)"
@@ -109,7 +122,7 @@ def _array(path: str) -> np.ndarray:
     array = np.load(path, allow_pickle=False)
     if array.dtype != np.uint8 or array.ndim not in (2, 3):
         raise ValueError(f"{array.dtype} of shape {array.shape}, expected uint8 (H, W, C)")
-    return array[:, :, None] if array.ndim == 2 else array
+    return np.atleast_3d(array)
 
 
 def _decode(path: str, channels: int) -> np.ndarray:
@@ -123,8 +136,7 @@ def _decode(path: str, channels: int) -> np.ndarray:
         image = Image.fromarray(((wide * 255 + 32767) // 65535).astype(np.uint8))
     if image.mode in ("P", "PA"):
         image = image.convert("RGBA")  # a palette's transparent entry is not a colour
-    array = np.asarray(image.convert("L" if channels == 1 else "RGB"))
-    return array[:, :, None] if array.ndim == 2 else array
+    return np.atleast_3d(np.asarray(image.convert("L" if channels == 1 else "RGB")))
 
 
 def _fit(pixels: np.ndarray, shape: Sequence[int]) -> np.ndarray:
@@ -134,10 +146,6 @@ def _fit(pixels: np.ndarray, shape: Sequence[int]) -> np.ndarray:
         raise ValueError(f"{pixels.shape[2]} channels, expected {C}")
     if pixels.shape[:2] == (H, W):
         return pixels
-    resized = [
-        Image.fromarray(np.ascontiguousarray(pixels[:, :, c])).resize(
-            (W, H), Image.Resampling[RESIZE.upper()]
-        )
-        for c in range(C)
-    ]
-    return np.stack([np.asarray(channel) for channel in resized], -1)
+    channels = [Image.fromarray(np.ascontiguousarray(pixels[:, :, c])) for c in range(C)]
+    method = Image.Resampling[RESIZE.upper()]
+    return np.stack([np.asarray(channel.resize((W, H), method)) for channel in channels], -1)

@@ -2,24 +2,27 @@
 
 import logging
 import math
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from archsmith import interrupt
+from archsmith.data.checks import is_whole, require
 from archsmith.data.image_file import attempt, first_line
 from archsmith.data.image_tree import Part
-from archsmith.data.loader import Images, digest, histogram
+from archsmith.data.loader import Images, Shape, digest, histogram
 from archsmith.errors import DataError, Interrupted, OutOfMemory
 from archsmith.parallel.data_parallel import Portion
 
 log = logging.getLogger(__name__)
 
 SKIPPED = 0.01  # largest share of unreadable images under `on_error: skip`
+Value = TypeVar("Value")
 
 
 class ImageFiles(Images):
@@ -29,21 +32,20 @@ class ImageFiles(Images):
     """
 
     def __init__(
-        self,
-        part: Part,
-        shape: Sequence[int],
-        workers: int,
-        counts: Tensor,
-        digests: Sequence[bytes],
+        self, part: Part, shape: Shape, workers: int, counts: Tensor, digests: list[bytes]
     ):
         super().__init__(torch.empty(0, *shape, dtype=torch.uint8), part.labels, part.files)
-        self.part, self.workers, self.counts, self.digests = part, workers, counts, digests
+        self.part, self.workers = part, workers
+        self.counts, self.digests = counts, digests  # of the pixels, when all were read
 
     def batches(self, indices: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
         portions = [Portion.mine(len(index)) for index in indices]
         own = [index[p.start : p.stop] for index, p in zip(indices, portions, strict=True)]
-        decoded = _decoded(self.part, self.shape, own, self.workers, _stacked)
-        for index, portion, images in zip(indices, portions, _living(decoded), strict=True):
+        # not kept in a variable: the worker processes must end with it, also after an error
+        for index, portion, images in zip(
+            indices, portions, _read(self.part, own, self.workers, partial(_stacked, self.shape)),
+            strict=True,
+        ):  # fmt: skip
             if isinstance(images, str):
                 raise DataError(
                     f"{images}: readable before, expected it still is; repair it, resume"
@@ -52,40 +54,27 @@ class ImageFiles(Images):
             images = portion.gathered(images.to(self.device, non_blocking=True))
             yield images, self._labels[index]
 
-    def histogram(self) -> Tensor:
-        return self.counts
-
     def content(self) -> bytes:
         return self.part.identity()
 
-    def hashes(self, index: Tensor | slice) -> list[bytes]:
-        """Digests of the pixels, computed when every file was read at the start."""
-        positions = torch.arange(len(self.digests))[index]
-        return [self.digests[i] for i in positions.tolist()]
 
-
-class _Attempts(Dataset):
-    def __init__(self, paths: Sequence[str], shape: Sequence[int]):
-        self.paths, self.shape = paths, shape
-
-    def __getitem__(self, i: int) -> np.ndarray | str:
-        return attempt(self.paths[i], self.shape)
-
-
-def _decoded(
-    part: Part, shape: Sequence[int], indices: Sequence[Tensor], workers: int, collate: Callable
-) -> DataLoader:
-    return DataLoader(
-        _Attempts(part.paths(), shape),
-        batch_sampler=[index.tolist() for index in indices],
-        num_workers=workers,
-        collate_fn=collate,
-        generator=torch.Generator(),  # else it would draw from the global generator
-        worker_init_fn=interrupt.ignore_signals,
+def _read(
+    part: Part, indices: Iterable[Tensor], workers: int, read: Callable[[list[str]], Value]
+) -> Iterator[Value]:
+    """What `read` makes of the paths of each batch, in `workers` processes."""
+    return _living(
+        DataLoader(
+            part.paths(),  # type: ignore[arg-type]
+            batch_sampler=[index.tolist() for index in indices],
+            num_workers=workers,
+            collate_fn=read,
+            generator=torch.Generator(),  # else it would draw from the global generator
+            worker_init_fn=interrupt.ignore_signals,
+        )
     )
 
 
-def _living(batches: DataLoader) -> Iterator[Any]:
+def _living(batches: Iterable[Value]) -> Iterator[Value]:
     """Yields the batches. Raises OutOfMemory if a worker process died, most likely for lack of
     memory, or Interrupted if the run was asked to stop."""
     try:
@@ -104,23 +93,48 @@ def _living(batches: DataLoader) -> Iterator[Any]:
         ) from error
 
 
-def _stacked(attempts: list[np.ndarray | str]) -> Tensor | str:
+def _stacked(shape: Shape, paths: list[str]) -> Tensor | str:
     """The batch or its first failure; an exception would arrive with a worker's long traceback."""
-    images = [image for image in attempts if not isinstance(image, str)]
-    failed = [reason for reason in attempts if isinstance(reason, str)]
-    return failed[0] if failed else torch.from_numpy(np.stack(images))
+    images = []
+    for path in paths:
+        found = attempt(path, shape)
+        if isinstance(found, str):
+            return found
+        images.append(found)
+    return torch.from_numpy(np.stack(images))
 
 
-def _counted(attempts: list[np.ndarray | str]) -> tuple[Tensor, list[str], list[bytes]]:
-    """Histogram of the images, the reason for each failed attempt ('' if none), and digests."""
-    images = [image for image in attempts if not isinstance(image, str)]
-    counts = histogram(torch.from_numpy(np.stack(images))) if images else torch.tensor(0)
-    reasons = [a if isinstance(a, str) else "" for a in attempts]
-    return counts, reasons, [digest(image) for image in images]
+class Examined(NamedTuple):
+    """What a first reading of some files shows."""
+
+    images: Tensor  # (n, C, H, W) uint8, the readable ones; (0, C, H, W) if they are not kept
+    counts: Tensor  # (C, 256), their histogram
+    digests: list[bytes]  # of the pixels of the readable ones
+    reasons: list[str]  # why each file cannot be read; '' if it can
+
+
+def _examined(shape: Shape, keep: bool, paths: list[str]) -> Examined:
+    found = [attempt(path, shape) for path in paths]
+    images = [image for image in found if not isinstance(image, str)]
+    stacked = torch.from_numpy(np.stack([*images, np.zeros(shape, np.uint8)])[:-1])
+    return Examined(
+        stacked if keep else stacked[:0],
+        histogram(stacked),
+        [digest(image) for image in images],
+        [reason if isinstance(reason, str) else "" for reason in found],
+    )
+
+
+def examined(part: Part, shape: Shape, workers: int, keep: bool = False) -> Iterator[Examined]:
+    """Reads every file once, 64 at a time. Raises Interrupted."""
+    order = torch.arange(len(part.files)).split(64)
+    for batch in _read(part, order, workers, partial(_examined, shape, keep)):
+        interrupt.check("data")
+        yield batch
 
 
 def load(
-    part: Part, shape: tuple[int, int, int], *, memory_mb: float, workers: int, on_error: str
+    part: Part, shape: Shape, *, memory_mb: float, workers: int, on_error: str
 ) -> tuple[Images, Tensor]:
     """The readable images and their positions in `part`. Every file is decoded once.
 
@@ -130,52 +144,25 @@ def load(
         DataError: there are unreadable files, or more than 1% with `on_error="skip"`.
         ValueError: an unknown `on_error`, or a negative number of workers.
     """
-    if on_error not in ("abort", "skip"):
-        raise ValueError(f"data.on_error: {on_error!r}, expected abort or skip")
-    if workers < 0:
-        raise ValueError(f"data.workers: {workers}, expected a whole number >= 0")
+    require(on_error in ("abort", "skip"), "on_error", on_error, "abort or skip")
+    require(is_whole(workers, 0), "workers", workers, "a whole number >= 0")
     count = len(part.files)
     log.info("data: reading %d images below %s", count, part.root)
-    if count * math.prod(shape) <= memory_mb * 1e6:
-        pixels, failed = np.zeros((count, *shape), np.uint8), [""] * count
-        for i, path in enumerate(part.paths()):
-            interrupt.check("data")
-            found = attempt(path, shape)
-            if isinstance(found, str):
-                failed[i] = found
-            else:
-                pixels[i] = found
-        kept = _kept(part, failed, on_error)
-        every = torch.from_numpy(pixels)
-        names = part.take(kept).files
-        return Images(every if len(kept) == count else every[kept], part.labels[kept], names), kept
-    counts, failed = torch.zeros(shape[0], 256, dtype=torch.int64), []
-    digests: list[bytes] = []
-    order = torch.arange(count).split(64)
-    for batch_counts, reasons, found_digests in _living(
-        _decoded(part, shape, order, workers, _counted)
-    ):
-        interrupt.check("data")
-        counts += batch_counts
-        failed += reasons
-        digests += found_digests
-    kept = _kept(part, failed, on_error)
-    return ImageFiles(part.take(kept), shape, workers, counts, digests), kept
-
-
-def unreadable(part: Part, shape: tuple[int, int, int], workers: int) -> list[str]:
-    """Path and reason for every unreadable file; no pixels are kept."""
-    order = torch.arange(len(part.files)).split(64)
-    decoded = _living(_decoded(part, shape, order, workers, _reasons))
-    found: list[str] = []
-    for reasons in decoded:
-        interrupt.check("data")
-        found += reasons
-    return found
-
-
-def _reasons(attempts: list[np.ndarray | str]) -> list[str]:
-    return [found for found in attempts if isinstance(found, str)]
+    keep = count * math.prod(shape) <= memory_mb * 1e6
+    pixels, stop = torch.empty(count if keep else 0, *shape, dtype=torch.uint8), 0
+    counts = torch.zeros(shape[0], 256, dtype=torch.int64)
+    digests, reasons = list[bytes](), list[str]()
+    for batch in examined(part, shape, 0 if keep else workers, keep):
+        start, stop = stop, stop + len(batch.images)
+        pixels[start:stop] = batch.images
+        counts += batch.counts
+        digests += batch.digests
+        reasons += batch.reasons
+    kept = _kept(part, reasons, on_error)
+    chosen = part.take(kept)
+    if keep:
+        return Images(pixels[:stop], chosen.labels, chosen.files), kept
+    return ImageFiles(chosen, shape, workers, counts, digests), kept
 
 
 def _kept(part: Part, failed: Sequence[str], on_error: str) -> Tensor:

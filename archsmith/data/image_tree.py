@@ -2,20 +2,21 @@
 
 Images in subfolders belong to the class, too. Skipped entries are counted by reason: hidden files,
 files that are not images, entries next to the class folders or the parts, links to a parent folder.
+torchvision's `ImageFolder` counts none of them, and follows a link to a parent folder for ever.
 """
 
 import json
 import logging
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from archsmith.data.listing import HIDDEN, LOOP, PassedOver, images_below, listed
+from archsmith.data.image_file import suffixes
 from archsmith.data.names import canonical, printable
 from archsmith.errors import DataError
 
@@ -23,6 +24,26 @@ log = logging.getLogger(__name__)
 
 PARTS = ("train", "test", "val")
 LAYOUT = "train/<class>/ and test/<class>/"
+EXAMPLES = 3
+Entry = os.DirEntry[str]
+
+
+@dataclass
+class PassedOver:
+    """Counts a folder's skipped entries by reason, with the first few names of each."""
+
+    counts: dict[str, int] = field(default_factory=dict)
+    examples: dict[str, list[str]] = field(default_factory=dict)
+
+    def add(self, reason: str, path: str) -> None:
+        self.counts[reason] = self.counts.get(reason, 0) + 1
+        if self.counts[reason] <= EXAMPLES:
+            self.examples.setdefault(reason, []).append(printable(path))
+
+    def lines(self) -> list[str]:
+        """One line per reason, the most frequent first."""
+        by_count = sorted(self.counts.items(), key=lambda item: (-item[1], item[0]))
+        return [f"{n} {reason} (as {self.examples[reason][0]})" for reason, n in by_count]
 
 
 @dataclass(frozen=True)
@@ -46,13 +67,6 @@ class Part:
         return json.dumps([self.files, self.sizes, self.labels.tolist()]).encode()
 
 
-def join(parts: Sequence[Part]) -> Part:
-    """Concatenates parts."""
-    files = tuple(file for part in parts for file in part.files)
-    sizes = tuple(size for part in parts for size in part.sizes)
-    return Part(parts[0].root, files, torch.cat([part.labels for part in parts]), sizes)
-
-
 class Tree(NamedTuple):
     """The content of an image folder."""
 
@@ -60,9 +74,17 @@ class Tree(NamedTuple):
     parts: dict[str, Part]  # train, test and val if it exists
     passed_over: PassedOver
 
+    @property
+    def training(self) -> Part:
+        """The images of `train` and, after them, those of `val`."""
+        parts = [self.parts[name] for name in ("train", "val") if name in self.parts]
+        files = tuple(file for part in parts for file in part.files)
+        sizes = tuple(size for part in parts for size in part.sizes)
+        return Part(parts[0].root, files, torch.cat([part.labels for part in parts]), sizes)
+
 
 def scan(root: str | None) -> Tree:
-    """The classes and the parts; skipped entries are logged.
+    """The classes and the parts.
 
     Raises:
         DataError: the folder or a part does not exist, there are fewer than 2 classes, a class has
@@ -70,7 +92,7 @@ def scan(root: str | None) -> Tree:
     """
     if root is None:
         raise DataError(f"data.root: null, expected a folder with {LAYOUT}; set data.root to it")
-    folder = Path(root).expanduser()
+    folder, passed_over = Path(root).expanduser(), PassedOver()
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder, expected {LAYOUT}; correct data.root")
     for part in ("train", "test"):
@@ -78,9 +100,32 @@ def scan(root: str | None) -> Tree:
             raise DataError(
                 f"{folder}: no {part}/ folder, expected {LAYOUT}; add it, or correct data.root"
             )
-    passed_over = PassedOver()
-    names = {part: _classes(folder / part, passed_over) for part in PARTS}
-    classes = tuple(names["train"])
+    folders = {part: _classes(folder / part, passed_over) for part in PARTS}
+    _check_classes(folder, folders)
+    parts = {part: _part(folder, part, folders, passed_over) for part in PARTS if folders[part]}
+    for entry in listed(folder):
+        if entry.name not in PARTS:
+            passed_over.add("beside train/ and test/", entry.name)
+    return Tree(tuple(folders["train"]), parts, passed_over)
+
+
+def _classes(folder: Path, passed_over: PassedOver) -> dict[str, list[Path]]:
+    """Class name -> its folders; empty if `folder` does not exist.
+
+    Folders whose names differ only in Unicode normalisation are one class.
+    """
+    found = dict[str, list[Path]]()
+    for entry in listed(folder) if folder.is_dir() else ():
+        reason = _passed_over(entry, [os.path.realpath(folder)], "beside the class folders")
+        if reason is None:
+            found.setdefault(canonical(entry.name), []).append(Path(entry.path))
+        else:
+            passed_over.add(reason, f"{folder.name}/{entry.name}")
+    return dict(sorted(found.items()))
+
+
+def _check_classes(folder: Path, names: Mapping[str, Mapping[str, Any]]) -> None:
+    classes = list(names["train"])
     if len(classes) < 2:
         raise DataError(
             f"{folder}/train: {len(classes)} class folder(s) ({', '.join(classes) or 'none'}), "
@@ -97,61 +142,21 @@ def scan(root: str | None) -> Tree:
             f"{folder}/val: no class folder '{name}', expected all classes of train/; "
             "add it, or delete val/ to split train/ instead"
         )
-    parts = {
-        part: _part(folder, part, names[part], classes, passed_over)
-        for part in names
-        if names[part]
-    }
-    if "test" not in parts:
+    if not names["test"]:
         raise DataError(f"{folder}/test: no class folders, expected {LAYOUT}; add test images")
-    beside = [entry.name for entry in listed(folder) if entry.name not in PARTS]
-    passed_over.add("beside train/ and test/", beside)
-    return Tree(classes, parts, passed_over)
-
-
-def _classes(folder: Path, passed_over: PassedOver) -> dict[str, list[Path]]:
-    """Class name -> its folders; empty if `folder` does not exist.
-
-    Folders whose names differ only in Unicode normalisation are one class. A link to a parent
-    folder is not a class.
-    """
-    if not folder.is_dir():
-        return {}
-    here, found = folder.resolve(), dict[str, list[Path]]()
-    for entry in listed(folder):
-        reason = _no_class(entry, here)
-        if reason is None:
-            found.setdefault(canonical(entry.name), []).append(Path(entry.path))
-        else:
-            passed_over.add(reason, [f"{folder.name}/{entry.name}"])
-    return dict(sorted(found.items()))
-
-
-def _no_class(entry: os.DirEntry[str], here: Path) -> str | None:
-    if entry.name.startswith("."):
-        return HIDDEN
-    if not os.path.isdir(entry):
-        return "beside the class folders"
-    return LOOP if here.is_relative_to(Path(entry).resolve()) else None
 
 
 def _part(
-    root: Path,
-    part: str,
-    folders: Mapping[str, Sequence[Path]],
-    classes: Sequence[str],
-    passed_over: PassedOver,
+    root: Path, part: str, folders: Mapping[str, Mapping[str, Sequence[Path]]], skipped: PassedOver
 ) -> Part:
-    files, labels, sizes = [], [], []
-    for name, places in folders.items():
-        here = PassedOver()
-        found = [entry for place in places for entry in images_below(root, place, here)]
+    classes, files, labels, sizes = list(folders["train"]), [], [], []
+    for name, places in folders[part].items():
+        found = [entry for place in places for entry in images_below(root, place, skipped)]
         if not found:
             raise DataError(
                 f"{root}/{part}/{name}: no images, expected files that Pillow opens, as .jpg or "
-                f".png, or .npy{_instead(here)}; add some, or delete the folder"
+                f".png, or .npy{_instead(root, places)}; add some, or delete the folder"
             )
-        passed_over.update(here)
         files += [Path(entry).relative_to(root).as_posix() for entry in found]
         sizes += [entry.stat().st_size for entry in found]
         labels += [classes.index(name)] * len(found)
@@ -163,6 +168,61 @@ def _part(
     return Part(root, tuple(files), torch.tensor(labels), tuple(sizes))
 
 
-def _instead(passed_over: PassedOver) -> str:
-    said = "; ".join(passed_over.lines())
-    return f", found {said}" if said else ""
+def _instead(root: Path, places: Sequence[Path]) -> str:
+    """What folders without an image hold."""
+    here = PassedOver()
+    for place in places:
+        images_below(root, place, here)
+    return f", found {'; '.join(here.lines())}" if here.counts else ""
+
+
+def images_below(root: Path, folder: Path, passed_over: PassedOver) -> list[Entry]:
+    """The images of a folder and of its subfolders, in the order of torchvision's `ImageFolder`.
+
+    root: the data's root; paths of skipped entries are relative to it.
+    """
+
+    def walk(place: str, around: Sequence[str]) -> Iterator[Entry]:
+        for entry in listed(place):
+            reason = _passed_over(entry, around)
+            if reason is not None:
+                passed_over.add(reason, os.path.relpath(entry.path, root))
+            elif os.path.isdir(entry):
+                yield from walk(entry.path, [*around, os.path.realpath(entry)])
+            else:
+                yield entry
+
+    found = walk(str(folder), [os.path.realpath(folder)])
+    return sorted(found, key=lambda entry: os.path.split(entry.path))
+
+
+def listed(folder: str | Path) -> list[Entry]:
+    """The entries of a folder, sorted by name. Raises DataError if it cannot be listed."""
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
+    except OSError as error:
+        raise DataError(
+            f"{printable(str(folder))}: cannot be listed ({error.strerror}); expected a readable "
+            "folder; correct its permissions or data.root"
+        ) from error
+
+
+def _passed_over(entry: Entry, around: Sequence[str], no_folder: str | None = None) -> str | None:
+    """Why an entry is skipped; None for an image or a folder.
+
+    Args:
+        around: the real paths of the folders that it is in.
+        no_folder: the reason for all that is no folder; None allows images.
+    """
+    if entry.name.startswith("."):
+        return "hidden"
+    if os.path.isdir(entry):
+        real = os.path.realpath(entry)
+        inside = any(Path(one).is_relative_to(real) for one in around)
+        return "link to a folder around it" if inside else None
+    suffix = os.path.splitext(entry.name)[1].lower()
+    if no_folder is None and suffix not in suffixes():
+        return f"of suffix {printable(suffix)}" if suffix else "without suffix"
+    # isfile: False for a link to itself
+    return no_folder or (None if os.path.isfile(entry) else "link that leads nowhere")

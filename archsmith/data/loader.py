@@ -5,8 +5,10 @@ position is a loader's entire state, and an interrupted epoch resumes bit for bi
 """
 
 import hashlib
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -16,6 +18,9 @@ from archsmith.data.augment import Augment, generator
 from archsmith.data.names import printable
 from archsmith.errors import CheckpointError
 
+log = logging.getLogger(__name__)
+Shape = tuple[int, int, int]  # C, H, W
+
 
 class Images:
     """Labelled images in memory: pixels (N, C, H, W) uint8; labels (N,) int64, on the CPU.
@@ -24,9 +29,21 @@ class Images:
     """
 
     def __init__(self, pixels: Tensor, labels: Tensor, names: Sequence[str] = ()):
-        self.shape, self.names = tuple(pixels.shape[1:]), names
+        C, H, W = pixels.shape[1:]
+        self.shape, self.names = (C, H, W), names
         self.labels, self.device = labels, pixels.device
         self._pixels, self._labels = pixels, labels
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def all(self) -> Tensor:
+        """The positions of all images, in order."""
+        return torch.arange(len(self))
+
+    def take(self, index: Tensor) -> "Images":
+        return Images(self._pixels[index], self.labels[index])
 
     def to(self, device: torch.device) -> None:
         self.device = device
@@ -38,21 +55,37 @@ class Images:
             index = index.to(self.device, non_blocking=True)
             yield self._pixels[index], self._labels[index]
 
-    def histogram(self) -> Tensor:
+    @cached_property
+    def counts(self) -> Tensor:
         """(C, 256): how often each value occurs in each channel."""
         return histogram(self._pixels.cpu())
+
+    @cached_property
+    def digests(self) -> list[bytes]:
+        """One of each image's pixels; images with equal digests are copies."""
+        return [digest(image) for image in self._pixels.cpu().numpy()]
 
     def content(self) -> bytes | memoryview:
         """All pixels, as bytes for the fingerprint."""
         return self._pixels.cpu().contiguous().numpy().data
 
-    def hashes(self, index: Tensor | slice) -> list[bytes]:
-        """One hash per image; images with equal hashes are copies."""
-        return [digest(image) for image in self._pixels.cpu()[index].contiguous().numpy()]
-
     def name(self, position: int) -> str:
         """The file name of an image, or its position."""
         return printable(self.names[position]) if self.names else f"image {position}"
+
+
+def warn_of_copies(role: str, images: Images, index: Tensor, others: Images, other: Tensor) -> None:
+    """Logs how many images of a role are also training images, with examples; none is removed."""
+    known = {images.digests[i]: i for i in index.tolist()}
+    found = [(i, known.get(others.digests[i])) for i in other.tolist()]
+    copies = [(copy, original) for copy, original in found if original is not None]
+    if copies:
+        log.warning(
+            "data: %d images of '%s' are exact copies of training images, so its accuracy says too "
+            "much; as %s",
+            len(copies), role,
+            ", ".join(f"{others.name(a)} of {images.name(b)}" for a, b in copies[:3]),
+        )  # fmt: skip
 
 
 def digest(pixels: np.ndarray) -> bytes:

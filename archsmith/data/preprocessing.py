@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -38,22 +38,20 @@ class Preprocessing:
 
     def __post_init__(self) -> None:
         channels = self.input_shape[0]
-        if not all(type(n) is int and n > 0 for n in self.input_shape):
-            raise ValueError(f"preprocessing: input shape {self.input_shape}, expected (C, H, W)")
-        if not len(self.mean) == len(self.std) == channels:
-            raise ValueError(
-                f"preprocessing: {len(self.mean)} means and {len(self.std)} deviations, "
-                f"expected {channels} of each, one a channel"
-            )
-        if not all(map(math.isfinite, (*self.mean, *self.std))) or min(self.std) <= 0:
-            raise ValueError(
-                f"preprocessing: mean {self.mean}, std {self.std}, expected numbers, std above 0"
-            )
-        if self.resize != RESIZE:
-            raise ValueError(
-                f"preprocessing: images resized by '{self.resize}', expected '{RESIZE}'; use the "
-                "version that wrote the weights"
-            )
+        finite = all(map(math.isfinite, (*self.mean, *self.std)))
+        for name, holds, expected in (
+            ("input_shape", all(type(n) is int and n > 0 for n in self.input_shape), "(C, H, W)"),
+            ("mean", finite and len(self.mean) == channels, f"{channels} numbers, one a channel"),
+            (
+                "std",
+                finite and len(self.std) == channels and min(self.std) > 0,
+                f"{channels} numbers above 0, one a channel",
+            ),
+            ("resize", self.resize == RESIZE, f"'{RESIZE}', as of the version that wrote them"),
+        ):
+            if not holds:
+                found = getattr(self, name)
+                raise ValueError(f"preprocessing: {name} {found!r}, expected {expected}")
 
     @property
     def normalise(self) -> Normalise:
@@ -61,13 +59,7 @@ class Preprocessing:
 
     def about(self) -> dict[str, Any]:
         """A JSON form; the inverse is `of`."""
-        return {
-            "classes": list(self.classes),
-            "input_shape": list(self.input_shape),
-            "mean": list(self.mean),
-            "std": list(self.std),
-            "resize": self.resize,
-        }
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
 
     @classmethod
     def of(cls, about: Mapping[str, Any]) -> "Preprocessing":

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from archsmith.data.augment import Augment, generator
-from archsmith.data.loader import Images, Loader, Normalise
+from archsmith.data.loader import Images, Loader, Normalise, Shape, warn_of_copies
 from archsmith.data.preprocessing import Preprocessing
 from archsmith.data.split import Settings, allocate, pick, stratified
 from archsmith.errors import DataError
@@ -24,9 +24,7 @@ from archsmith.errors import DataError
 log = logging.getLogger(__name__)
 
 IMBALANCE = 10  # largest class over smallest; from here on it is logged
-OF_ROLE = {"train": "split", "val": "split", "select": "select"}  # the setting of a role's size
 STATISTICS = 2048  # images for re-estimating batch-norm statistics
-Shape = tuple[int, int, int]  # C, H, W
 
 
 @dataclass(frozen=True)
@@ -54,7 +52,6 @@ class Data:
         val: (N,) bool, the images that the user holds out; None splits at random.
         normalise: None computes mean and deviation from the training images.
         test_identity: represents the test images in the fingerprint, as they are not read.
-        skipped: number of unreadable images that were skipped.
 
     Raises:
         DataError: fewer than 2 classes, or a class without a training image.
@@ -72,26 +69,19 @@ class Data:
         val: Tensor | None = None,
         normalise: Normalise | None = None,
         test_identity: bytes = b"",
-        skipped: int = 0,
     ):
         self.name, self.classes, self.settings = name, tuple(classes), settings
-        self.images, self.input_shape, self.skipped = images, images.shape, skipped
+        self.images, self.input_shape = images, images.shape
+        self.skipped = 0  # unreadable images that are left out
         self.test_reads = 0
         self._load_test, self._test_identity, self._val = test, test_identity, val
         self._test: Images | None = None
-        self._fingerprint, self._compared = "", False
-        if len(self.classes) < 2:
-            raise DataError(f"{name}: {len(self.classes)} class, expected at least 2; add a class")
-        for label in (self._counts(images.labels) == 0).nonzero().flatten().tolist():
-            raise DataError(
-                f"{name}: class '{self.classes[label]}' has no training image, expected 1 or more; "
-                "add images, or remove the class"
-            )
-        self._warn_of_imbalance()
+        self._compared = False  # whether copies among the roles were looked for
+        self._check_classes()
         Augment.of(settings.augment).check(self.input_shape)
-        self.normalise = normalise or Normalise.fit(images.histogram())
+        self.normalise = normalise or Normalise.fit(images.counts)
         if val is not None:
-            _warn_of_copies("val", images, ~val, images, val)
+            warn_of_copies("val", images, torch.where(~val)[0], images, torch.where(val)[0])
 
     def to(self, device: torch.device | str) -> "Data":
         """Moves the images to the device; existing loaders then yield batches on it, too."""
@@ -111,42 +101,40 @@ class Data:
         train, select = index["train"], index["select"]
         if self._val is None and not self._compared:
             self._compared = True
-            for role in [role for role in index if role != "train"]:
-                _warn_of_copies(role, self.images, train, self.images, index[role])
+            for role, other in list(index.items())[1:]:
+                warn_of_copies(role, self.images, train, self.images, other)
 
-        def augmented(role: str, index: Tensor) -> Loader:
-            return self._training(role, index, batch_size, seed, self.settings.augment)
+        def augmented(role: str) -> Loader:
+            return self._training(role, index[role], batch_size, seed, self.settings.augment)
 
+        count, source = min(batch_size, len(select)), generator(self.settings.seed, "sample")
+        labels = self.images.labels[select]
+        sample = select[pick(labels, allocate(self._counts(labels), count), source)]
         mixed = train[torch.randperm(len(train), generator=generator(seed, "statistics"))]
         whole = max(1, min(len(mixed), STATISTICS) // batch_size) * batch_size
         return Roles(
-            train=augmented("train", train),
-            val=None if one_level else augmented("val", index["val"]),
+            train=augmented("train"),
+            val=None if one_level else augmented("val"),
             select=self.plain("select", select, batch_size),
             statistics=self.plain("statistics", mixed[:whole], batch_size),
-            sample=self.plain("sample", self._sample(select, batch_size), batch_size),
+            sample=self.plain("sample", sample, batch_size),
         )
 
     def training(
-        self,
-        batch_size: int,
-        seed: int,
-        augment: Mapping[str, Any] | None = None,
+        self, batch_size: int, seed: int, augment: Mapping[str, Any] | None = None
     ) -> Loader:
         """All training images, augmented: for retraining. `augment` overrides single settings.
 
         Raises ValueError for a batch size below 2, or an augmentation that is unknown or too large.
         """
         settings = {**self.settings.augment, **(augment or {})}
-        index = torch.arange(len(self.images.labels))
-        return self._training("training", index, batch_size, seed, settings)
+        return self._training("training", self.images.all, batch_size, seed, settings)
 
     @property
     def preprocessing(self) -> Preprocessing:
         """The preprocessing of a network trained on these images, to be stored with its weights."""
-        mean, std = (tuple(values.tolist()) for values in (self.normalise.mean, self.normalise.std))
-        C, H, W = self.input_shape
-        return Preprocessing(self.classes, (C, H, W), mean, std)
+        mean, std = self.normalise.mean.tolist(), self.normalise.std.tolist()
+        return Preprocessing(self.classes, self.input_shape, tuple(mean), tuple(std))
 
     def test(self, batch_size: int, preprocessing: Preprocessing | None = None) -> Loader:
         """The test images in order, not augmented; loaded on the first call, and every call is
@@ -160,12 +148,17 @@ class Data:
         chosen = preprocessing or self.preprocessing
         self.test_reads += 1
         if self._test is None or self._test.shape != chosen.input_shape:
-            self._test = self._load_test(chosen.input_shape)
-            _check_shape(self.name, self._test, chosen)
-            _warn_of_copies("test", self.images, slice(None), self._test, slice(None))
-            self._test.to(self.images.device)
-        index = torch.arange(len(self._test.labels))
-        return Loader(self._test, index, batch_size, "test", chosen.normalise)
+            test = self._load_test(chosen.input_shape)
+            if test.shape != chosen.input_shape:
+                found, wanted = ("x".join(map(str, s)) for s in (test.shape, chosen.input_shape))
+                raise DataError(
+                    f"{self.name}: test images of {found}, expected {wanted}, on which the network "
+                    "was trained; give images of that shape"
+                )
+            warn_of_copies("test", self.images, self.images.all, test, test.all)
+            test.to(self.images.device)
+            self._test = test
+        return Loader(self._test, self._test.all, batch_size, "test", chosen.normalise)
 
     def plain(self, role: str, index: Tensor, batch_size: int) -> Loader:
         """A loader of these training images, not augmented, in this order in every pass."""
@@ -181,25 +174,52 @@ class Data:
 
         Raises DataError if a role has fewer than 2 images.
         """
-        settings = self.settings
         if self._val is None:
-            rest, select = self._shared(
-                "select", torch.arange(len(self.images.labels)), 1 - settings.select
-            )
-            train, val = (rest, None) if one_level else self._shared("split", rest, settings.split)
+            train, select = self._shared("select", self.images.all, 1 - self.settings.select)
+            if not one_level:
+                train, val = self._shared("split", train, self.settings.split)
         else:
-            train = (~self._val).nonzero().flatten()
-            val, select = self._shared("select", self._val.nonzero().flatten(), 0.5)
-        found = {"train": train, "select": select}
-        if not one_level and val is not None:
-            found["val"] = val
+            train = torch.where(~self._val)[0]
+            val, select = self._shared("select", torch.where(self._val)[0], 0.5)
+        found = {"train": train, "select": select} | ({} if one_level else {"val": val})
         for role, index in found.items():
             if len(index) < 2:
                 raise DataError(
-                    f"{self.name}: {len(index)} of {len(self.images.labels)} images for role "
+                    f"{self.name}: {len(index)} of {len(self.images)} images for role "
                     f"'{role}', expected 2 or more; {self._more_images(role)}"
                 )
         return found
+
+    def fingerprint(self) -> str:
+        """sha256, in hex, of shape, classes, labels, training pixels and the test files' identity.
+
+        For images that stay on disk, names and sizes represent the pixels.
+        """
+        digest = hashlib.sha256(json.dumps([self.input_shape, self.classes]).encode())
+        parts = [
+            one.numpy().tobytes() for one in (self.images.labels, self._val) if one is not None
+        ]
+        for part in (*parts, self.images.content(), self._test_identity):
+            digest.update(part)
+        return digest.hexdigest()
+
+    def _check_classes(self) -> None:
+        """Raises DataError for too few classes or an empty one; logs an imbalance."""
+        counts = self._counts(self.images.labels)
+        if len(counts) < 2:
+            raise DataError(f"{self.name}: {len(counts)} class, expected at least 2; add a class")
+        most, least = int(counts.argmax()), int(counts.argmin())
+        if counts[least] == 0:
+            raise DataError(
+                f"{self.name}: class '{self.classes[least]}' has no training image, expected 1 or "
+                "more; add images, or remove the class"
+            )
+        if counts[most] >= IMBALANCE * counts[least]:
+            log.warning(
+                "data: imbalanced, class '%s' has %d training images and '%s' %d; every role "
+                "gets its share, and test_balanced_accuracy is the number to read",
+                self.classes[most], counts[most], self.classes[least], counts[least],
+            )  # fmt: skip
 
     def _shared(self, key: str, index: Tensor, share: float) -> tuple[Tensor, Tensor]:
         """A share of each class of these images, and the rest; depends only on `data.seed`."""
@@ -213,89 +233,18 @@ class Data:
             return f"add images to {'train' if role == 'train' else 'val'}/"
         if int((self._counts(self.images.labels) - 1).sum()) < 2:
             return "add images: every class keeps one for training, whatever the share"
-        setting = "data.select" if role == "select" else "data.split"
-        return f"add images, or {'raise' if role == 'select' else 'lower'} {setting}"
-
-    def fingerprint(self) -> str:
-        """sha256, in hex, of shape, classes, labels, training pixels and the test files' identity.
-
-        For images that stay on disk, names and sizes represent the pixels.
-        """
-        if not self._fingerprint:
-            digest = hashlib.sha256(json.dumps([self.input_shape, self.classes]).encode())
-            for part in (self.images.labels, self._val):
-                digest.update(b"" if part is None else part.numpy().tobytes())
-            digest.update(self.images.content())
-            digest.update(self._test_identity)
-            self._fingerprint = digest.hexdigest()
-        return self._fingerprint
-
-    def _warn_of_imbalance(self) -> None:
-        counts = self._counts(self.images.labels)
-        most, least = int(counts.argmax()), int(counts.argmin())
-        if counts[most] >= IMBALANCE * counts[least]:
-            log.warning(
-                "data: imbalanced, class '%s' has %d training images and '%s' %d; every role "
-                "gets its share, and test_balanced_accuracy is the number to read",
-                self.classes[most], counts[most], self.classes[least], counts[least],
-            )  # fmt: skip
-
-    def _sample(self, index: Tensor, count: int) -> Tensor:
-        """At most `count` of these images, stratified; depends only on `data.seed`."""
-        labels, source = self.images.labels[index], generator(self.settings.seed, "sample")
-        taken = allocate(self._counts(labels), min(count, len(index)))
-        return index[pick(labels, taken, source)]
+        change = "raise data.select" if role == "select" else "lower data.split"
+        return f"add images, or {change}"
 
     def _training(
-        self,
-        role: str,
-        index: Tensor,
-        batch_size: int,
-        seed: int,
-        augment: Mapping[str, Any],
+        self, role: str, index: Tensor, batch_size: int, seed: int, augment: Mapping[str, Any]
     ) -> Loader:
         chosen = Augment.of(augment)
         chosen.check(self.input_shape)
         return Loader(
-            self.images,
-            index,
-            batch_size,
-            role,
-            self.normalise,
-            training=True,
-            seed=seed,
-            augment=chosen,
-        )
+            self.images, index, batch_size, role, self.normalise,
+            training=True, seed=seed, augment=chosen,
+        )  # fmt: skip
 
     def _counts(self, labels: Tensor) -> Tensor:
         return torch.bincount(labels, minlength=len(self.classes))
-
-
-def _check_shape(name: str, test: Images, wanted: Preprocessing) -> None:
-    if test.shape != wanted.input_shape:
-        found, expected = ("x".join(map(str, s)) for s in (test.shape, wanted.input_shape))
-        raise DataError(
-            f"{name}: test images of {found}, expected {expected}, on which the network was "
-            "trained; give images of that shape"
-        )
-
-
-def _warn_of_copies(
-    role: str, images: Images, index: Tensor | slice, others: Images, other: Tensor | slice
-) -> None:
-    """Logs how many images of a role are also training images, with examples; none is removed."""
-    known = dict(zip(images.hashes(index), _positions(images, index), strict=True))
-    found = zip(others.hashes(other), _positions(others, other), strict=True)
-    copies = [(position, known[digest]) for digest, position in found if digest in known]
-    if copies:
-        log.warning(
-            "data: %d images of '%s' are exact copies of training images, so its accuracy says too "
-            "much; as %s",
-            len(copies),
-            role,
-            ", ".join(f"{others.name(a)} of {images.name(b)}" for a, b in copies[:3]),
-        )
-
-
-def _positions(images: Images, index: Tensor | slice) -> list[int]:
-    return torch.arange(len(images.labels))[index].tolist()

@@ -2,97 +2,93 @@
 
 import logging
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from http.client import HTTPException
-from importlib.util import find_spec
+from importlib.metadata import distribution
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
 from archsmith import interrupt
 from archsmith.data.augment import generator
+from archsmith.data.checks import require, require_share
 from archsmith.data.image_file import first_line, height_width, infer_shape
 from archsmith.data.image_folder import load
-from archsmith.data.image_tree import join, scan
-from archsmith.data.loader import Images, Loader, Normalise
-from archsmith.data.roles import Data, Roles, Shape
-from archsmith.data.split import Settings, check_share, limited, stratified
+from archsmith.data.image_tree import scan
+from archsmith.data.loader import Images, Normalise, Shape
+from archsmith.data.roles import Data
+from archsmith.data.split import Settings, image_set, limited, stratified
+from archsmith.data.survey import survey
 from archsmith.errors import DataError
 
-__all__ = ["Data", "Loader", "Roles"]
 log = logging.getLogger(__name__)
+
+
+class Source(NamedTuple):
+    """How torchvision stores a data set."""
+
+    files: Sequence[str]  # the expected entries below `data.root`
+    parts: Sequence[dict[str, Any]] = ({"train": True}, {"train": False})
+    labels: str = "targets"
+    normalise: Normalise | None = None  # None computes it from the training images
+
 
 # CIFAR_MEAN and CIFAR_STD of quark0/darts, utils.py
 DARTS_CIFAR10 = Normalise(
     torch.tensor([0.49139968, 0.48215827, 0.44653124]),
     torch.tensor([0.24703233, 0.24348505, 0.26158768]),
 )
-TORCHVISION = {  # data set -> expected entry below `data.root`
-    "CIFAR10": ["cifar-10-batches-py"],
-    "CIFAR100": ["cifar-100-python"],
-    "FashionMNIST": ["FashionMNIST/raw"],
-    "SVHN": ["train_32x32.mat", "test_32x32.mat"],
+TORCHVISION = {
+    "CIFAR10": Source(["cifar-10-batches-py"], normalise=DARTS_CIFAR10),
+    "CIFAR100": Source(["cifar-100-python"]),
+    "FashionMNIST": Source(["FashionMNIST/raw"]),
+    "SVHN": Source(
+        ["train_32x32.mat", "test_32x32.mat"], ({"split": "train"}, {"split": "test"}), "labels"
+    ),
 }
 
 
 def _in_memory(
     name: str,
     classes: Sequence[str],
-    pixels: Tensor,
-    labels: Tensor,
+    images: Images,
     test: Callable[[Shape], Images],
     settings: Settings,
     normalise: Normalise | None = None,
 ) -> Data:
-    index = limited(labels, settings)
-    images = Images(pixels[index], labels[index])
-    return Data(name, classes, images, test, settings, normalise=normalise)
+    index = limited(images.labels, settings)
+    return Data(name, classes, images.take(index), test, settings, normalise=normalise)
 
 
-def digits(
-    root: str | None,
-    test_share: float,
-    limit: int | None,
-    split: float,
-    select: float,
-    augment: Mapping[str, Any],
-    seed: int,
-) -> Data:
+@image_set
+def digits(root: str | None, test_share: float, settings: Settings) -> Data:
     """The 1,797 handwritten digits, 1 x 8 x 8, that come with scikit-learn; `root` is not used.
 
     A share of `test_share`, the same for every seed, are the test images. Values are scaled from
     0-16 to 0-255.
     """
-    check_share("test_share", test_share)
+    require_share("test_share", test_share)
     images, target = _digits()
     pixels = torch.from_numpy(np.rint(images * 255 / 16).astype(np.uint8))[:, None]
-    labels = torch.from_numpy(target.astype(np.int64))
-    train, test = stratified(labels, 1 - test_share, generator("digits"))
-    return _in_memory(
-        "digits",
-        [str(name) for name in range(10)],
-        pixels[train],
-        labels[train],
-        lambda _: Images(pixels[test], labels[test]),
-        Settings(limit, split, select, augment, seed),
-    )
+    every = Images(pixels, torch.from_numpy(target.astype(np.int64)))
+    train, test = stratified(every.labels, 1 - test_share, generator("digits"))
+    names = [str(digit) for digit in range(10)]
+    return _in_memory("digits", names, every.take(train), lambda _: every.take(test), settings)
 
 
 def _digits() -> tuple[np.ndarray, np.ndarray]:
     """Images (1797, 8, 8) and labels, read from scikit-learn's file: its import takes 1 s."""
-    spec = find_spec("sklearn")
-    assert spec is not None
-    assert spec.origin is not None
-    table = np.loadtxt(Path(spec.origin).parent / "datasets/data/digits.csv.gz", delimiter=",")
+    file = distribution("scikit-learn").locate_file("sklearn/datasets/data/digits.csv.gz")
+    table = np.loadtxt(str(file), delimiter=",")
     return table[:, :-1].reshape(-1, 8, 8), table[:, -1]
 
 
+@image_set
 def synthetic(
     root: str | None,
     size: int,
@@ -100,11 +96,7 @@ def synthetic(
     channels: int,
     image_size: int | Sequence[int],
     noise: float,
-    limit: int | None,
-    split: float,
-    select: float,
-    augment: Mapping[str, Any],
-    seed: int,
+    settings: Settings,
 ) -> Data:
     """A coarse pattern per class, plus Gaussian noise of `noise` times its amplitude.
 
@@ -117,27 +109,22 @@ def synthetic(
         raise ValueError(
             f"data: {size=}, {channels=}, {classes=}, {noise=}; expected at least 1 and noise >= 0"
         )
-    key = (seed, classes, channels, H, W)
     if size < classes:
         raise ValueError(f"data.size: {size} images for {classes} classes, expected one of each")
+    key = (settings.seed, classes, channels, H, W)
     coarse = torch.randn(classes, channels, 4, 4, generator=generator("pattern", *key)).sign()
-    pattern = F.interpolate(coarse, size=(H, W), mode="nearest")
     labels = torch.arange(size) % classes
+    pattern = F.interpolate(coarse, size=(H, W), mode="nearest")[labels]
 
-    def draw(part: str) -> Tensor:
+    def draw(part: str) -> Images:
         x = torch.randn(size, channels, H, W, generator=generator(part, *key)) * noise
-        return (127.5 + 48 * (pattern[labels] + x)).round().clamp(0, 255).to(torch.uint8)
+        return Images((127.5 + 48 * (pattern + x)).round().clamp(0, 255).to(torch.uint8), labels)
 
-    return _in_memory(
-        "synthetic",
-        [str(label) for label in range(classes)],
-        draw("train"),
-        labels,
-        lambda _: Images(draw("test"), labels),
-        Settings(limit, split, select, augment, seed),
-    )
+    names = [str(label) for label in range(classes)]
+    return _in_memory("synthetic", names, draw("train"), lambda _: draw("test"), settings)
 
 
+@image_set
 def folder(
     root: str | None,
     image_size: int | Sequence[int] | None,
@@ -145,11 +132,7 @@ def folder(
     on_error: str,
     workers: int,
     memory_mb: float,
-    limit: int | None,
-    split: float,
-    select: float,
-    augment: Mapping[str, Any],
-    seed: int,
+    settings: Settings,
 ) -> Data:
     """Your own images, `root/train/<class>/*` and `root/test/<class>/*`; see `image_folder`.
 
@@ -157,78 +140,61 @@ def folder(
     `memory_mb` (10^6 bytes, decoded) are kept in memory; larger ones are decoded by `workers`
     processes.
     """
-    settings = Settings(limit, split, select, augment, seed)
-    classes, parts, passed_over = scan(root)
-    for line in passed_over.lines():
+    tree = scan(root)
+    for line in tree.passed_over.lines():
         log.warning("data: passed over, not read: %s", line)
-    every = join([parts[name] for name in ("train", "val") if name in parts])
-    is_val = torch.arange(len(every.labels)) >= len(parts["train"].labels)
+    every, test = tree.training, tree.parts["test"]
+    is_val = torch.arange(len(every.files)) >= len(tree.parts["train"].files)
     chosen = limited(every.labels * 2 + is_val, settings)
     shape = infer_shape(every.paths(), image_size, channels)
     read = partial(load, memory_mb=memory_mb, workers=workers, on_error=on_error)
     images, kept = read(every.take(chosen), shape)
-    return Data(
-        "folder",
-        classes,
-        images,
-        lambda shape: read(parts["test"], shape)[0],
-        settings,
-        val=is_val[chosen][kept] if "val" in parts else None,
-        test_identity=parts["test"].identity(),
-        skipped=len(chosen) - len(kept),
-    )
+    val = is_val[chosen][kept] if "val" in tree.parts else None
+    data = Data(
+        "folder", tree.classes, images, lambda shape: read(test, shape)[0], settings,
+        val=val, test_identity=test.identity(),
+    )  # fmt: skip
+    data.skipped = len(chosen) - len(kept)
+    return data
 
 
-def torchvision_set(
-    dataset: str,
-    root: str | None,
-    download: bool,
-    limit: int | None,
-    split: float,
-    select: float,
-    augment: Mapping[str, Any],
-    seed: int,
-) -> Data:
+SURVEYS = {f"{__name__}.folder": survey}  # data whose files `task=check` opens, by what
+
+
+@image_set
+def torchvision_set(dataset: str, root: str | None, download: bool, settings: Settings) -> Data:
     """CIFAR10, CIFAR100, FashionMNIST or SVHN (without the extra images), from torchvision.
 
     Raises:
         DataError: files are missing or damaged, or the download failed.
         ValueError: an unknown `dataset`.
     """
-    if dataset not in TORCHVISION:
-        raise ValueError(f"data.dataset: {dataset!r}, expected one of {', '.join(TORCHVISION)}")
+    require(dataset in TORCHVISION, "dataset", dataset, f"one of {', '.join(TORCHVISION)}")
     if root is None:
         raise DataError(f"data.root: null, expected a folder for {dataset}; set data.root to it")
-    settings, place = Settings(limit, split, select, augment, seed), Path(root).expanduser()
+    place = Path(root).expanduser()
+    read = partial(_read, dataset, place)
     try:
-        classes, pixels, labels = _read(dataset, place, "train")
+        classes, images = read(0)
     except DataError:
         if not download:
             raise
         _download(dataset, place)
-        classes, pixels, labels = _read(dataset, place, "train")
-    return _in_memory(
-        dataset.lower(),
-        classes,
-        pixels,
-        labels,
-        lambda _: Images(*_read(dataset, place, "test")[1:]),
-        settings,
-        normalise=DARTS_CIFAR10 if dataset == "CIFAR10" else None,
-    )
+        classes, images = read(0)
+    normalise = TORCHVISION[dataset].normalise
+    return _in_memory(dataset.lower(), classes, images, lambda _: read(1)[1], settings, normalise)
 
 
-def _read(dataset: str, place: Path, part: str) -> tuple[list[str], Tensor, Tensor]:
-    """Class names, pixels (N, C, H, W) uint8 and labels of one part; the other is not loaded."""
+def _read(dataset: str, place: Path, part: int) -> tuple[list[str], Images]:
+    """Class names and images of the training (0) or test (1) part; the other is not loaded."""
     from torchvision import datasets
 
-    make = getattr(datasets, dataset)
-    files = [place / name for name in TORCHVISION[dataset]]
+    source = TORCHVISION[dataset]
+    files = [place / name for name in source.files]
     try:
         for file in files:
             file.stat()
-        by_name = hasattr(make, "split_list")  # true for SVHN
-        found = make(place, **({"split": part} if by_name else {"train": part == "train"}))
+        found = getattr(datasets, dataset)(place, **source.parts[part])
     except (RuntimeError, OSError, EOFError, ValueError, AssertionError) as error:
         raise DataError(
             f"{place}: {dataset} is missing or damaged ({first_line(error)}), expected "
@@ -239,9 +205,9 @@ def _read(dataset: str, place: Path, part: str) -> tuple[list[str], Tensor, Tens
         pixels = pixels[:, None]
     elif pixels.size(-1) == 3:
         pixels = pixels.permute(0, 3, 1, 2)
-    labels = torch.as_tensor(found.labels if by_name else found.targets).long()
+    labels = torch.as_tensor(getattr(found, source.labels)).long()
     names = getattr(found, "classes", [str(digit) for digit in range(10)])
-    return names, pixels.contiguous(), labels
+    return names, Images(pixels.contiguous(), labels)
 
 
 def _download(dataset: str, place: Path) -> None:
@@ -249,12 +215,16 @@ def _download(dataset: str, place: Path) -> None:
 
     Raises DataError if the last one fails.
     """
+    from torchvision import datasets
+
+    source = TORCHVISION[dataset]
     for attempt in range(1, 4):
         interrupt.check("data")
         try:
             place.mkdir(parents=True, exist_ok=True)
             with TemporaryDirectory(dir=place) as fresh:
-                _fetch(dataset, fresh)
+                for part in source.parts:  # all of them, so that none is missing later
+                    getattr(datasets, dataset)(fresh, **part, download=True)
                 shutil.copytree(fresh, place, dirs_exist_ok=True)
             return
         except (RuntimeError, OSError, EOFError, HTTPException) as error:
@@ -262,19 +232,5 @@ def _download(dataset: str, place: Path) -> None:
             failure = error
     raise DataError(
         f"{place}: download of {dataset} failed ({first_line(failure)}), expected a connection; "
-        f"try again, or put {' and '.join(TORCHVISION[dataset])} there yourself"
+        f"try again, or put {' and '.join(source.files)} there yourself"
     ) from failure
-
-
-def _fetch(dataset: str, place: str) -> None:
-    """Downloads all parts, so that none is missing later."""
-    from torchvision import datasets
-    from torchvision.datasets.utils import download_url
-
-    make = getattr(datasets, dataset)
-    if not hasattr(make, "split_list"):
-        make(place, train=True, download=True)
-        return
-    for part in ("train", "test"):
-        url, name, md5 = make.split_list[part]
-        download_url(url, place, name, md5)

@@ -1,15 +1,20 @@
-"""The stratified split of training images, as a function of the seed."""
+"""The settings common to all data sets, and the stratified split, a function of the seed."""
 
+import inspect
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from functools import wraps
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from archsmith.data.augment import Augment, generator
+from archsmith.data.checks import is_whole, require, require_share
 from archsmith.errors import DataError
+
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -35,16 +40,27 @@ class Settings:
     seed: int
 
     def __post_init__(self) -> None:
-        check_share("split", self.split)
-        check_share("select", self.select)
-        if self.limit is not None and (not isinstance(self.limit, int) or self.limit < 1):
-            raise ValueError(f"data.limit: {self.limit}, expected 1 image or more, or null for all")
+        require_share("split", self.split)
+        require_share("select", self.select)
+        fits = self.limit is None or is_whole(self.limit, 1)
+        require(fits, "limit", self.limit, "1 image or more, or null for all")
         Augment.of(self.augment)
 
 
-def check_share(name: str, value: float) -> None:
-    if not 0 < value < 1:
-        raise ValueError(f"data.{name}: {value}, expected a share above 0 and below 1")
+def image_set(make: Callable[..., Made]) -> Callable[..., Made]:
+    """A data set's function that takes the settings common to all in the place of `settings`."""
+    common = inspect.signature(Settings).parameters
+    own = inspect.signature(make).parameters
+
+    @wraps(make)
+    def made(*given: Any, **named: Any) -> Made:
+        settings = Settings(**{name: named.pop(name) for name in common if name in named})
+        return make(*given, **named, settings=settings)
+
+    parameters = [*(one for one in own.values() if one.name != "settings"), *common.values()]
+    made.__annotations__ = {one.name: one.annotation for one in parameters}
+    made.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    return made
 
 
 def allocate(sizes: Tensor, count: int) -> Tensor:

@@ -8,9 +8,8 @@ import torch
 
 from archsmith import interrupt
 from archsmith.data.image_file import describe, infer_shape
-from archsmith.data.image_folder import SKIPPED, unreadable
-from archsmith.data.image_tree import Part, join, scan
-from archsmith.data.listing import PassedOver
+from archsmith.data.image_folder import SKIPPED, examined
+from archsmith.data.image_tree import PassedOver, scan
 
 SAMPLE = 2000  # headers per part from which sizes and modes are counted
 
@@ -22,11 +21,11 @@ class Survey:
     Skipped entries are counted over all parts together.
     """
 
+    passed_over: PassedOver
     images: dict[str, dict[str, int]] = field(default_factory=dict)
     sizes: dict[str, dict[str, int]] = field(default_factory=dict)
     modes: dict[str, dict[str, int]] = field(default_factory=dict)
     unreadable: dict[str, list[str]] = field(default_factory=dict)
-    passed_over: PassedOver = field(default_factory=PassedOver)
     refused: bool = False  # whether a run would refuse the data
 
 
@@ -37,32 +36,31 @@ def survey(
 
     Raises DataError for a folder that is not laid out as expected.
     """
-    classes, parts, passed_over = scan(root)
-    trained = join([parts[name] for name in ("train", "val") if name in parts])
-    shape = infer_shape(trained.paths(), image_size, channels)
-    found = Survey(passed_over=passed_over)
-    for name, part in parts.items():
-        counts = torch.bincount(part.labels, minlength=len(classes)).tolist()
-        found.images[name] = dict(zip(classes, counts, strict=True))
-        found.unreadable[name] = unreadable(part, shape, workers)
-        _count_headers(found, name, part)
-    bad = {name: len(reasons) for name, reasons in found.unreadable.items()}
-    trained_bad = bad["train"] + bad.get("val", 0)
-    groups = ((trained_bad, len(trained.files)), (bad["test"], len(parts["test"].files)))
+    tree = scan(root)
+    shape = infer_shape(tree.training.paths(), image_size, channels)
+    found = Survey(tree.passed_over)
+    for name, part in tree.parts.items():
+        counts = torch.bincount(part.labels, minlength=len(tree.classes)).tolist()
+        found.images[name] = dict(zip(tree.classes, counts, strict=True))
+        reasons = [reason for batch in examined(part, shape, workers) for reason in batch.reasons]
+        found.unreadable[name] = [reason for reason in reasons if reason]
+        found.modes[name], found.sizes[name] = _headers(part.paths())
     least = SKIPPED if on_error == "skip" else 0.0
-    found.refused = any(count > least * total for count, total in groups)
+    for names in (("train", "val"), ("test",)):
+        bad = sum(len(found.unreadable.get(name, ())) for name in names)
+        total = sum(sum(found.images.get(name, {}).values()) for name in names)
+        found.refused |= bad > least * total
     return found
 
 
-def _count_headers(found: Survey, name: str, part: Part) -> None:
-    paths = part.paths()
-    sizes: Counter[str] = Counter()
-    modes: Counter[str] = Counter()
+def _headers(paths: list[str]) -> tuple[dict[str, int], dict[str, int]]:
+    """How often each mode and each size occurs in a sample, the most frequent first."""
+    modes, sizes = Counter[str](), Counter[str]()
     for path in paths[:: 1 + len(paths) // SAMPLE]:
         interrupt.check("data")
         header = describe(path)
         if header is not None:
             mode, (height, width) = header
-            sizes[f"{height}x{width}"] += 1
             modes[mode] += 1
-    found.sizes[name], found.modes[name] = dict(sizes.most_common()), dict(modes.most_common())
+            sizes[f"{height}x{width}"] += 1
+    return dict(modes.most_common()), dict(sizes.most_common())

@@ -36,11 +36,8 @@ class _Sum(Function):
         ctx.set_materialize_grads(False)
         flat = torch.cat([part.flatten() for part in parts])
         distributed.all_reduce(flat)
-        sizes = [part.numel() for part in parts]
-        return tuple(
-            whole.view(part.shape).to(part.dtype)
-            for whole, part in zip(flat.split(sizes), parts, strict=True)
-        )
+        wholes = zip(flat.split([part.numel() for part in parts]), parts, strict=True)
+        return tuple(whole.view(part.shape).to(part.dtype) for whole, part in wholes)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -92,10 +89,7 @@ class Portion(NamedTuple):
 
     @classmethod
     def mine(cls, total: int) -> "Portion":
-        return cls.of(total, distributed.rank(), distributed.size())
-
-    @classmethod
-    def of(cls, total: int, rank: int, size: int) -> "Portion":
+        rank, size = distributed.rank(), distributed.size()
         if total < size:
             return cls(0, total, total, size)
         each, more = divmod(total, size)
@@ -141,10 +135,9 @@ class GlobalNetwork(Network):
             found = functional_call(self, given, (x[portion.start : portion.stop], part))
         finally:
             self.inside = False
-        if isinstance(found, tuple):
-            logits, auxiliary = map(portion.whole, found)
-            return logits, auxiliary
-        return portion.whole(found)
+        if isinstance(found, Tensor):
+            return portion.whole(found)
+        return portion.whole(found[0]), portion.whole(found[1])
 
 
 def _shared_mixture(mixture: Mixture) -> Mixture:

@@ -6,29 +6,30 @@ only rank 0 prints and keeps its files, the others write into a temporary folder
 launcher, or with one process, the functions here are trivial and do not import torch.
 """
 
-import json
 import logging
 import os
 import shutil
 import sys
+import tempfile
+import threading
 import time
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from archsmith.differences import differing_keys
-from archsmith.errors import ConfigError, ProcessLost
+from archsmith.errors import ConfigError, ProcessLost, is_out_of_memory
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from archsmith.parallel.processes import Processes
 
-LOST = ProcessLost.exit_code
-
-log = logging.getLogger(__name__)
 Value = TypeVar("Value")
+_run: "Processes | None" = None
+_scratch: Path | None = None  # the run directory of a process that is not rank 0
+_ending = threading.Lock()  # held by the one thread that ends this process
 
 
 def rank() -> int:
@@ -44,38 +45,39 @@ def first() -> bool:
     return rank() == 0
 
 
-_run: "Processes | None" = None
-
-
 def start() -> None:
     """Joins the other processes, if there are any; only rank 0 keeps its output.
 
     Raises ConfigError if they cannot connect.
     """
-    global _run
+    global _run, _scratch
     count = int(os.environ.get("WORLD_SIZE", 1))
     if count < 2 or "RANK" not in os.environ:
         return
     from archsmith.parallel.processes import Processes
 
     _run = Processes(int(os.environ["RANK"]), count, _end_without)
-    if _run.rank:
+    if not first():
+        _scratch = Path(tempfile.mkdtemp(prefix="archsmith-"))
         sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - open until exit
-        sys.argv += [f"hydra.run.dir={_run.scratch}"]
+        sys.argv += [f"hydra.run.dir={_scratch}"]
 
 
 def finish() -> bool:
     """Waits for all processes and disconnects them; returns whether this one (rank 0) continues."""
     global _run
-    if _run is None:
-        return True
-    goes_on, scratch = first(), _run.scratch
-    from_first(None)
-    _run.part()
-    _run = None
-    if scratch is not None:
-        shutil.rmtree(scratch, ignore_errors=True)
+    goes_on = first()
+    if _run is not None:
+        from_first(None)
+        _run.part()
+        _run = None
+        _clean()
     return goes_on
+
+
+def _clean() -> None:
+    if _scratch is not None:
+        shutil.rmtree(_scratch, ignore_errors=True)
 
 
 # -- failures
@@ -91,31 +93,30 @@ def failing(code: int) -> int | None:
     """
     if _run is None:
         return None
-    known = _run.heartbeat.failure or {"code": code, "rank": _run.rank}
-    if _run.heartbeat.failure is None:
-        with suppress(RuntimeError):  # the store may be unreachable, too
-            known = json.loads(_run.store.compare_set("failed", "", json.dumps(known)))
-    _run.ending.acquire()  # only one thread ends this process; others block here
-    if known["rank"] != _run.rank:
+    failure = _run.failure(code)
+    _ending.acquire()  # only one thread ends this process; others block here
+    if failure["rank"] != _run.rank:
         time.sleep(1)  # let it report: torchrun kills it once this one exits
-        return known["code"]
+        return failure["code"]
     sys.stderr = sys.__stderr__
     return None
 
 
 def _end_without(reason: str) -> None:
-    """Ends this process because another failed or is lost, even if it is blocked."""
-    code = failing(LOST)
+    """Ends this process because another is lost, even if it is blocked."""
+    code = failing(ProcessLost.exit_code)
     if code is None:
-        print(f"archsmith: {_run.lost(reason) if _run else reason}", file=sys.__stderr__)
-    end(LOST if code is None else code)
+        print(f"archsmith: {_lost(reason)}", file=sys.__stderr__)
+    end(ProcessLost.exit_code if code is None else code)
 
 
 def end(code: int) -> NoReturn:
     """Ends this process; one of several exits at once, as cleanup could block on a lost process."""
     if _run is None:
         sys.exit(code)
-    _run.leave()
+    if first():
+        time.sleep(3)  # rank 0 may host the store, which dies with it: the others read the reason
+    _clean()
     logging.shutdown()
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
@@ -123,29 +124,60 @@ def end(code: int) -> NoReturn:
     os._exit(code)
 
 
+def _lost(reason: str) -> ProcessLost:
+    return ProcessLost(
+        f"process {rank()} of {size()}: another one was lost ({reason}); what was saved is kept, "
+        "run the same command again"
+    )
+
+
 # -- exchanged values
 # ------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _meeting() -> Iterator[Any]:
+    """Passes in `torch.distributed`. Raises ProcessLost where it fails."""
+    import torch.distributed
+
+    from archsmith.parallel.processes import short
+
+    try:
+        yield torch.distributed
+    except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise
+        raise _lost(short(error)) from error
 
 
 def all_reduce(tensor: "Tensor") -> None:
     """Sums over the processes, in place; bit-identical on each. Raises ProcessLost."""
     if _run is not None:
-        _run.all_reduce(tensor)
+        with _meeting() as dist:
+            dist.all_reduce(tensor)
 
 
 def from_first(value: Value) -> Value:
     """The value of rank 0, on all processes. Raises ProcessLost."""
-    return value if _run is None else _run.from_first(value)
+    box = [value]
+    if _run is not None:
+        with _meeting() as dist:
+            dist.broadcast_object_list(box, 0, _run.control, device="cpu")
+    return box[0]
 
 
 def from_all(value: Value) -> list[Value]:
     """The values of all processes, on all. Raises ProcessLost."""
-    return [value] if _run is None else _run.from_all(value)
+    found = [value] * size()
+    if _run is not None:
+        with _meeting() as dist:
+            dist.all_gather_object(found, value, group=_run.control)
+    return found
 
 
 def any_process(flag: bool) -> bool:
     """Whether the flag is true on any process. Raises ProcessLost."""
-    return flag if _run is None else any(from_all(flag))
+    return any(from_all(flag))
 
 
 def join(folder: Path, settings: Mapping[str, Any], together: Iterable[str]) -> None:

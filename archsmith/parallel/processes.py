@@ -1,104 +1,108 @@
-"""One process of several: process groups, store, heartbeat and the exchange of values."""
+"""One process of several: how it joins the others, and the heartbeat by which it misses them.
 
+torchrun ends a run whose process was killed, but never notices one that hangs.
+"""
+
+import json
+import os
 import re
-import shutil
-import tempfile
 import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import timedelta
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
 
-from archsmith.errors import ConfigError, ProcessLost, is_out_of_memory
-from archsmith.parallel.heartbeat import BEAT, SPACE, Heartbeat
+from archsmith.errors import ConfigError, ProcessLost
 
 MEETING = 120.0  # seconds within which all processes must start
-Value = TypeVar("Value")
+BEAT = 2.0  # seconds between two heartbeats
+SILENCE = 10  # checks without a new beat until a process counts as lost
+SPACE = "archsmith"  # prefix of our keys in the store
 
 
 class Processes:
-    """The implementation of `archsmith.parallel.distributed` for several processes.
+    """The connection to the other processes, over the store that they share.
+
+    Two threads: one exchanges beats and may block forever if the store is gone; the other checks
+    for new beats and calls `gone` with the reason if there are none. It counts checks and not
+    seconds, so that a suspended machine misses none.
 
     Args:
-        gone: called with a reason if another process failed or is lost; ends this one.
+        gone: called with a reason if another process is lost or the store is; ends this process.
 
     Raises:
         ConfigError: the processes cannot connect.
     """
 
     def __init__(self, rank: int, size: int, gone: Callable[[str], None]):
-        self.rank, self.size = rank, size
-        patience = timedelta(seconds=MEETING)
+        self.rank, self.size, self._gone = rank, size, gone
+        self._failure: dict[str, int] | None = None  # code and rank of the one that failed first
+        self._names = [f"beat{other}" for other in range(size)]
         try:
-            store, _, _ = next(iter(dist.rendezvous("env://", timeout=patience)))
-            self.store = dist.PrefixStore(SPACE, store)
-            Heartbeat.first(self.store, rank)
+            store, _, _ = next(iter(dist.rendezvous("env://", timeout=timedelta(seconds=MEETING))))
+            self._store = dist.PrefixStore(SPACE, store)
+            self._store.set(self._names[rank], "0")  # before they connect: each finds those of all
             backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
             dist.init_process_group(backend, store=store, rank=rank, world_size=size)
-            control = dist.new_group(backend="gloo")
+            # for values and flags, on the CPU
+            self.control: Any = dist.new_group(backend="gloo")
         except (RuntimeError, ValueError) as error:
             raise ConfigError(
                 f"torchrun: process {rank} of {size} did not find the others within {MEETING:.0f} "
-                f"s ({_short(error)}); check --nnodes, --rdzv-endpoint and the network between them"
+                f"s ({short(error)}); check --nnodes, --rdzv-endpoint and the network between them"
             ) from error
-        assert isinstance(control, dist.ProcessGroup)
-        self.control = control  # group for values and flags, on the CPU
-        self.ending = threading.Lock()
-        self.heartbeat = Heartbeat(rank, size, gone, ProcessLost.exit_code)
-        self.scratch = Path(tempfile.mkdtemp(prefix="archsmith-")) if rank else None
+        self._heard: list[Any] = [b""] * (size + 1)  # last beats of all processes, and of the store
+        self._over = threading.Event()
+        for work in (self._exchange, self._look):
+            threading.Thread(target=work, daemon=True).start()
 
     def part(self) -> None:
         """Stops the heartbeat and leaves the process group."""
-        self.heartbeat.stop()
+        self._over.set()
         dist.destroy_process_group()
 
-    def leave(self) -> None:
-        """Called before a failed process exits: gives the others time to read the reason."""
-        if self.scratch is None:
-            time.sleep(1.5 * BEAT)  # rank 0 may host the store, which dies with it
-        else:
-            shutil.rmtree(self.scratch, ignore_errors=True)
-
-    def all_reduce(self, tensor: Tensor) -> None:
-        with self._meeting():
-            dist.all_reduce(tensor)
-
-    def from_first(self, value: Value) -> Value:
-        box = [value]
-        with self._meeting():
-            dist.broadcast_object_list(box, 0, self.control, torch.device("cpu"))
-        return box[0]
-
-    def from_all(self, value: Value) -> list[Value]:
-        found: list[Any] = [None] * self.size
-        with self._meeting():
-            dist.all_gather_object(found, value, group=self.control)
-        return found
-
-    def lost(self, reason: str) -> ProcessLost:
-        """The error to raise, or to print, if another process is gone."""
-        return ProcessLost(
-            f"process {self.rank} of {self.size}: another one was lost ({reason}); what was saved "
-            "is kept, run the same command again"
-        )
-
-    @contextmanager
-    def _meeting(self) -> Iterator[None]:
+    def failure(self, code: int) -> dict[str, int]:
+        """Exit code and rank of the process that failed first; this one, if none did before."""
+        if self._failure is not None:
+            return self._failure
+        own = {"code": code, "rank": self.rank}
         try:
-            yield
-        except RuntimeError as error:
-            if is_out_of_memory(error):
-                raise
-            raise self.lost(_short(error)) from error
+            return json.loads(self._store.compare_set("failed", "", json.dumps(own)))
+        except RuntimeError:  # the store is unreachable, too
+            return own
+
+    def _exchange(self) -> None:
+        host, port, beat = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), 0
+        try:  # a separate connection: the other one belongs to the main thread
+            own = dist.TCPStore(host, port, is_master=False, wait_for_workers=False)
+            store = dist.PrefixStore(SPACE, own)
+            while not self._over.wait(BEAT):
+                beat += 1
+                store.set(self._names[self.rank], str(beat))
+                self._heard = [*store.multi_get(self._names), beat]
+                if self._failure is None and store.check(["failed"]):
+                    self._failure = json.loads(store.get("failed"))
+        except RuntimeError:
+            pass  # no more beats arrive, which `_look` notices
+
+    def _look(self) -> None:
+        before, silent = self._heard, [0] * (self.size + 1)
+        while not self._over.wait(BEAT):
+            same = [a == b for a, b in zip(before, self._heard, strict=True)]
+            before, silent = self._heard, [(n + 1) * s for n, s in zip(silent, same, strict=True)]
+            if max(silent) < SILENCE or self._over.is_set():
+                continue
+            reason = f"process {silent.index(max(silent))} gives no sign of life"
+            if silent[-1] >= SILENCE:
+                reason = "the store that joins them does not answer"
+                own = {"code": ProcessLost.exit_code, "rank": self.rank}
+                self._failure = self._failure or own  # so that `failure` does not ask the store
+            self._gone(reason)
 
 
-def _short(error: BaseException) -> str:
+def short(error: BaseException) -> str:
     """The first sentence of an error, without the location in torch's sources."""
     text = re.sub(r"^\[[^]]*\] *", "", " ".join(str(error).split()))
     return text.partition(". ")[0][:160] or type(error).__name__

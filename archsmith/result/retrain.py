@@ -11,7 +11,7 @@ import torch
 
 from archsmith import interrupt
 from archsmith.data.loader import Loader
-from archsmith.data.sets import Data
+from archsmith.data.roles import Data
 from archsmith.errors import ConfigError, Interrupted, configuring
 from archsmith.parallel import distributed
 from archsmith.parallel.data_parallel import across_processes

@@ -11,7 +11,8 @@ from typing import Any
 from torch import Tensor
 
 from archsmith import interrupt
-from archsmith.data.sets import Loader, Roles
+from archsmith.data.loader import Loader
+from archsmith.data.roles import Roles
 from archsmith.errors import ConfigError, Interrupted
 from archsmith.parallel import distributed
 from archsmith.search.diagnosis import degenerate

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from archsmith.data.sets import Roles
+from archsmith.data.roles import Roles
 from archsmith.search.curvature import alpha_eigenvalue, weight_sharpness
 from archsmith.search.diagnosis import diagnose
 from archsmith.train.evaluate import evaluate, restore_statistics

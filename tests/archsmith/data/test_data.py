@@ -13,7 +13,8 @@ from test_every_config import composed, make
 from archsmith.data import sets as module
 from archsmith.data.augment import generator
 from archsmith.data.loader import Images
-from archsmith.data.sets import Data, digits, folder, synthetic
+from archsmith.data.roles import Data
+from archsmith.data.sets import digits, folder, synthetic
 from archsmith.data.split import Settings, allocate, limited, pick, stratified
 from archsmith.errors import DataError
 
@@ -558,8 +559,6 @@ def test_grey_torchvision_images_get_a_channel(tmp_path, monkeypatch):
 
 def test_svhn_has_parts_by_name_and_misses_its_test_file_before_the_search(tmp_path, monkeypatch):
     class Svhn:
-        split_list = ()
-
         def __init__(self, root, split):
             assert split == "train"
             self.data = np.arange(20 * 3 * 2 * 2, dtype=np.uint8).reshape(20, 3, 2, 2)
@@ -601,7 +600,7 @@ def test_damaged_files_are_missing_files(tmp_path):
 
 def test_download_fetches_into_the_root(tmp_path, monkeypatch):
     def fetch(folder: Path) -> None:
-        (folder / "cifar-10-batches-py").mkdir()
+        (folder / "cifar-10-batches-py").mkdir(exist_ok=True)
 
     monkeypatch.setattr("torchvision.datasets.CIFAR10", stub(8, fetch=fetch))
     assert cifar10(tmp_path / "new", download=True).classes == ("cat", "dog")

@@ -12,7 +12,7 @@ from PIL import Image
 
 from archsmith.data.image_file import attempt, height_width, infer_shape
 from archsmith.data.image_folder import ImageFiles, load
-from archsmith.data.image_tree import join, scan
+from archsmith.data.image_tree import scan
 from archsmith.errors import DataError
 
 RED = (254, 0, 0)
@@ -188,11 +188,14 @@ def test_identity_follows_name_and_size_not_time(tree):
     assert scan(str(tree))[1]["test"].identity() != before
 
 
-def test_join_puts_one_part_after_the_other(tree):
-    parts = scan(str(tree))[1]
-    both = join([parts["train"], parts["test"]])
-    assert both.files == parts["train"].files + parts["test"].files
-    assert both.labels.tolist() == [0, 0, 0, 1, 1, 0, 1]
+def test_training_images_are_those_of_train_and_then_those_of_val(tree):
+    assert scan(str(tree)).training.files == scan(str(tree)).parts["train"].files
+    for name in ("cat", "dog"):
+        save(tree / "val" / name / "0.png")
+    found = scan(str(tree))
+    assert found.training.files == found.parts["train"].files + found.parts["val"].files
+    assert found.training.labels.tolist() == [0, 0, 0, 1, 1, 0, 1]
+    assert len(found.training.sizes) == 7
 
 
 def test_shape_is_the_commonest_size_not_square(tmp_path):
@@ -418,7 +421,7 @@ def test_one_in_a_hundred_is_skipped_and_said(tree, memory_mb, caplog):
     assert images.labels[-2:].tolist() == [1, 1]
     assert torch.bincount(images.labels).tolist() == [97, 2]
     assert pixels(images)[-2:, 0, 0, 0].tolist() == [0, 10]
-    assert images.histogram().sum() == 99 * 16
+    assert images.counts.sum() == 99 * 16
     assert "0bad.png (not an image)" in caplog.text
 
 
@@ -452,7 +455,7 @@ def test_images_on_disk_equal_those_in_memory(tree, workers):
         assert torch.equal(y, y_memory)
     assert found[0][0][:, 0, 0, 0].tolist() == [10, 0]
     assert found[0][1].tolist() == [1, 0]
-    assert torch.equal(memory.histogram(), disk.histogram())
+    assert torch.equal(memory.counts, disk.counts)
     assert memory.shape == disk.shape == (1, 4, 4)
 
 

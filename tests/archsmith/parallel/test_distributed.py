@@ -211,10 +211,15 @@ def test_steps_of_two_processes_are_those_of_one_on_cuda(tmp_path: Path):
     check_steps(tmp_path, "cuda", EVERY)
 
 
-def test_portions_cover_a_batch_once():
-    portions = [Portion.of(10, rank, 4) for rank in range(4)]
+def test_portions_cover_a_batch_once(monkeypatch):
+    def portion(total: int, rank: int) -> Portion:
+        monkeypatch.setattr(distributed, "rank", lambda: rank)
+        return Portion.mine(total)
+
+    monkeypatch.setattr(distributed, "size", lambda: 4)
+    portions = [portion(10, rank) for rank in range(4)]
     assert [(p.start, p.stop) for p in portions] == [(0, 3), (3, 6), (6, 8), (8, 10)]
-    assert Portion.of(3, 2, 4) == (0, 3, 3, 4)
+    assert portion(3, 2) == (0, 3, 3, 4)
 
 
 def test_among_several_processes_memory_that_does_not_suffice_is_not_tried_again(monkeypatch):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from archsmith.data.loader import Images
-from archsmith.data.sets import Data
+from archsmith.data.roles import Data
 from archsmith.data.split import Settings
 from archsmith.errors import ConfigError, Interrupted, NumbersError, OutOfMemory
 from archsmith.result import retrain as module
