@@ -6,12 +6,23 @@ Source: Liu et al. 2019, arXiv:1806.09055, section 3.1; shapes and order of the 
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Annotated, Any, Literal
 
+from annotated_types import Ge, Le
 from torch import Tensor, nn
 
 from search_spaces.ops import FactorizedReduce, Zero, depthwise_separable
-from search_spaces.space import Cell, Layer, Space, check_at_least, complete_edges, known_operations
+from search_spaces.settings import Count, checked
+from search_spaces.space import (
+    MOST_LAYERS,
+    Cell,
+    Channels,
+    Layer,
+    Nodes,
+    Space,
+    complete_edges,
+    known_operations,
+)
 
 
 def zero(c_in: int, c_out: int, stride: int, *, affine: bool, search: bool) -> nn.Module:
@@ -76,16 +87,17 @@ CANDIDATES: dict[str, Callable[..., nn.Module]] = {
 STEM_MULTIPLIERS = {"small": 3, "imagenet": 1}
 
 
+@checked
 def darts(
     *,
-    layers: int,
-    nodes: int,
-    channels: int,
-    candidates: Sequence[str] | Mapping[str, Any],
+    layers: Annotated[int, Ge(3), Le(MOST_LAYERS)],
+    nodes: Nodes,
+    channels: Channels,
+    candidates: Sequence[str | Sequence[str]] | Mapping[str, Any],
     input_shape: Sequence[int],
-    classes: int,
-    stem: str = "small",
-    stem_multiplier: int | None = None,
+    classes: Count,
+    stem: Literal["small", "imagenet"] = "small",
+    stem_multiplier: Channels | None = None,
     share_alphas: bool = True,
     operations: Mapping[str, Callable[..., nn.Module]] | None = None,
 ) -> Space:
@@ -102,13 +114,9 @@ def darts(
     Raises:
         ValueError: a size that is not a positive whole number, an unknown candidate or stem.
     """
-    check_at_least(3, layers=layers)
-    check_at_least(1, nodes=nodes, channels=channels)
-    if stem not in STEM_MULTIPLIERS:
-        raise ValueError(f"space.stem: unknown '{stem}'; known: {', '.join(STEM_MULTIPLIERS)}")
     if isinstance(candidates, Mapping) and set(candidates) != {"normal", "reduce"}:
         raise ValueError(
-            "space.candidates: expected a list, or lists for 'normal' and 'reduce', found "
+            "candidates: expected a list, or lists for 'normal' and 'reduce', found "
             f"{', '.join(map(str, candidates)) or 'nothing'}"
         )
     by_cell = (
@@ -130,8 +138,6 @@ def darts(
         width = width * 2 if i in reductions else width
         group = kind if share_alphas else f"{i:02d}_{kind}"
         places.append(Layer(kind, group, width, reduction=i in reductions))
-    if stem_multiplier is not None:
-        check_at_least(1, stem_multiplier=stem_multiplier)
     multiplier = STEM_MULTIPLIERS[stem] if stem_multiplier is None else stem_multiplier
     return Space(
         name="darts",

@@ -6,11 +6,23 @@ where a convolution has a bias exactly when the batch norm behind it has no affi
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import Annotated
 
+from annotated_types import Ge, Le
 from torch import Tensor, nn
 
 from search_spaces.ops import FactorizedReduce, ReLUConvBN, Zero
-from search_spaces.space import Cell, Layer, Space, check_at_least, complete_edges, known_operations
+from search_spaces.settings import Count, checked
+from search_spaces.space import (
+    MOST_LAYERS,
+    Cell,
+    Channels,
+    Layer,
+    Nodes,
+    Space,
+    complete_edges,
+    known_operations,
+)
 
 
 def zero(c_in: int, c_out: int, stride: int, *, affine: bool, search: bool) -> nn.Module:
@@ -61,14 +73,15 @@ CANDIDATES: dict[str, Callable[..., nn.Module]] = {
 }
 
 
+@checked
 def nasbench201(
     *,
-    layers: int,
-    nodes: int,
-    channels: int,
-    candidates: Sequence[str],
+    layers: Annotated[int, Ge(5), Le(MOST_LAYERS)],
+    nodes: Nodes,
+    channels: Channels,
+    candidates: Sequence[str | Sequence[str]],
     input_shape: Sequence[int],
-    classes: int,
+    classes: Count,
     operations: Mapping[str, Callable[..., nn.Module]] | None = None,
 ) -> Space:
     """The NAS-Bench-201 space: three stages of N equal cells, a residual block of stride 2 between
@@ -81,13 +94,11 @@ def nasbench201(
     Raises:
         ValueError: a size that is not a positive whole number or not 3N + 2, an unknown candidate.
     """
-    check_at_least(1, nodes=nodes, channels=channels)
-    check_at_least(5, layers=layers)
     if layers % 3 != 2:
         raise ValueError(
-            f"space.layers: {layers} is not 3N + 2 (three stages of N cells and two residual "
+            f"layers: {layers} is not 3N + 2 (three stages of N cells and two residual "
             "blocks); "
-            f"set space.layers to {layers // 3 * 3 + 2} or {layers // 3 * 3 + 5}"
+            f"set it to {layers // 3 * 3 + 2} or {layers // 3 * 3 + 5}"
         )
     cell = Cell(1, nodes, complete_edges(1, nodes, candidates), keep=None, output="last")
     cells_per_stage = (layers - 2) // 3

@@ -6,7 +6,9 @@ There is no torch here: a space only says what may be built. `supernets.network`
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
+
+from annotated_types import Ge, Le
 
 
 @dataclass(frozen=True)
@@ -105,20 +107,19 @@ class Space:
 def complete_edges(
     inputs: int,
     nodes: int,
-    candidates: Sequence[str] | Sequence[Sequence[str]],
+    candidates: Sequence[str | Sequence[str]],
     *,
     reduction: bool = False,
 ) -> tuple[Edge, ...]:
     """Joins each node to all states before it; candidates for all edges, or one list an edge."""
     if isinstance(candidates, str) or not isinstance(candidates, Sequence) or not candidates:
-        raise ValueError(f"space.candidates: expected a list of names, found {candidates!r}")
+        raise ValueError(f"candidates: expected a list of names, found {candidates!r}")
     pairs = [(j, i) for i in range(inputs, inputs + nodes) for j in range(i)]
     same = isinstance(candidates[0], str)
     rows: list[Any] = [candidates] * len(pairs) if same else list(candidates)
     if len(rows) != len(pairs):
         raise ValueError(
-            f"space.candidates: {len(rows)} lists for {len(pairs)} edges; give one list, or one "
-            "an edge"
+            f"candidates: {len(rows)} lists for {len(pairs)} edges; give one list, or one an edge"
         )
     return tuple(
         Edge(j, i, tuple(row), strided=reduction and j < inputs)
@@ -126,22 +127,10 @@ def complete_edges(
     )
 
 
-LARGEST = {"nodes": 64, "layers": 1000}
-
-
-def check_at_least(minimum: int, **settings: int) -> None:
-    """Raises ValueError for a size of the space that is no whole number, too small or absurd.
-
-    A file from somebody else names sizes, too, and shall not keep this machine busy.
-    """
-    for name, value in settings.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
-            raise ValueError(
-                f"space.{name}: expected a whole number of at least {minimum}, found {value!r}"
-            )
-        most = LARGEST.get(name, 10_000)
-        if value > most:
-            raise ValueError(f"space.{name}: expected at most {most}, found {value}")
+# Bounds keep a machine responsive that reads an architecture file of unknown origin.
+MOST_LAYERS = 1000
+Nodes = Annotated[int, Ge(1), Le(64)]
+Channels = Annotated[int, Ge(1), Le(10_000)]
 
 
 def known_operations(
@@ -152,25 +141,21 @@ def known_operations(
     """The constructors an edge may name. Raises ValueError for unknown or redefined candidates."""
     clash = sorted(set(family) & set(extra))
     if clash:
-        raise ValueError(
-            f"space.operations: '{clash[0]}' is a candidate already; choose another name"
-        )
+        raise ValueError(f"operations: '{clash[0]}' is a candidate already; choose another name")
     operations = {**family, **extra}
     for edge in edges:
         if not edge.candidates:
-            raise ValueError(f"space.candidates: edge {edge.name} has none; name at least one")
+            raise ValueError(f"candidates: edge {edge.name} has none; name at least one")
         if len(set(edge.candidates)) < len(edge.candidates):
             raise ValueError(
-                f"space.candidates: named twice on edge {edge.name}: {list(edge.candidates)}"
+                f"candidates: named twice on edge {edge.name}: {list(edge.candidates)}"
             )
         if set(edge.candidates) == {"none"}:
             raise ValueError(
-                f"space.candidates: edge {edge.name} has only 'none', which passes nothing on; "
+                f"candidates: edge {edge.name} has only 'none', which passes nothing on; "
                 f"add one of {', '.join(name for name in operations if name != 'none')}"
             )
         for name in edge.candidates:
             if name not in operations:
-                raise ValueError(
-                    f"space.candidates: unknown '{name}'; known: {', '.join(operations)}"
-                )
+                raise ValueError(f"candidates: unknown '{name}'; known: {', '.join(operations)}")
     return operations

@@ -5,6 +5,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from search_spaces.settings import Count, checked
+
 Candidate = Callable[..., nn.Module]
 
 
@@ -43,25 +45,21 @@ class PartialMixedOp(nn.Module):
         ValueError: `channels` is not a multiple of `k`.
     """
 
+    @checked
     def __init__(
         self,
         candidates: Sequence[Candidate],
         channels: int,
         stride: int,
         *,
-        k: int,
+        k: Count,
         affine: bool = False,
     ):
         super().__init__()
-        if isinstance(k, bool) or not isinstance(k, int) or k < 1:
-            raise ValueError(
-                f"strategy.mixed_op.k: expected a whole number of at least 1, found {k!r}"
-            )
         if channels % k:
             raise ValueError(
-                f"strategy.mixed_op: {channels} channels cannot be split into k={k} equal parts; "
-                f"set strategy.mixed_op.k to a divisor of {channels}, or space.channels to a "
-                f"multiple of {k}"
+                f"k: {channels} channels cannot be split into k={k} equal parts; set k to a "
+                f"divisor of {channels}, or the space's channels to a multiple of {k}"
             )
         self.k = k
         self.mixed = MixedOp(candidates, channels // k, stride, affine=affine)

@@ -3,11 +3,14 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
+from annotated_types import Ge
 from torch import Tensor
+
+from search_spaces.settings import checked, setting
 
 
 def generator(*key: object) -> torch.Generator:
@@ -51,6 +54,10 @@ def cutout(x: Tensor, centres: Tensor, size: int) -> Tensor:
     return x.masked_fill((rows[:, :, None] & columns[:, None, :])[:, None], 0.0)
 
 
+Pixels = Annotated[int, Ge(0)]
+
+
+@checked
 @dataclass(frozen=True)
 class Augment:
     """Random crop, flip and Cutout, drawn per image.
@@ -65,19 +72,9 @@ class Augment:
             bool.
     """
 
-    crop: int
+    crop: Pixels
     flip: bool
-    cutout: int
-
-    def __post_init__(self) -> None:
-        for name in ("crop", "cutout"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-                raise ValueError(
-                    f"data.augment.{name}: {value!r}, expected a whole number of pixels >= 0"
-                )
-        if not isinstance(self.flip, bool):
-            raise ValueError(f"data.augment.flip: {self.flip!r}, expected true or false")
+    cutout: Pixels
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> "Augment":
@@ -85,7 +82,8 @@ class Augment:
         if set(settings) != set(known):
             found = ", ".join(settings) or "nothing"
             raise ValueError(f"data.augment: {found}; expected exactly {', '.join(known)}")
-        return cls(**settings)
+        with setting("data.augment"):
+            return cls(**settings)
 
     def check(self, shape: Sequence[int]) -> None:
         """Raises ValueError if padding or square could erase the image: both must be smaller."""

@@ -8,11 +8,12 @@ from http.client import HTTPException
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from annotated_types import Ge
 from torch import Tensor
 
 from archsmith import interrupt
@@ -22,8 +23,9 @@ from archsmith.data.image_folder import load
 from archsmith.data.image_tree import join, scan
 from archsmith.data.loader import Images, Loader, Normalise
 from archsmith.data.roles import Data, Roles, Shape
-from archsmith.data.split import Settings, check_share, limited, stratified
+from archsmith.data.split import Settings, limited, stratified
 from archsmith.errors import DataError
+from search_spaces.settings import Count, NotNegative, OpenShare, checked
 
 __all__ = ["Data", "Loader", "Roles"]
 log = logging.getLogger(__name__)
@@ -55,12 +57,13 @@ def _in_memory(
     return Data(name, classes, images, test, settings, normalise=normalise)
 
 
+@checked
 def digits(
     root: str | None,
-    test_share: float,
-    limit: int | None,
-    split: float,
-    select: float,
+    test_share: OpenShare,
+    limit: Count | None,
+    split: OpenShare,
+    select: OpenShare,
     augment: Mapping[str, Any],
     seed: int,
 ) -> Data:
@@ -69,7 +72,6 @@ def digits(
     A share of `test_share`, the same for every seed, are the test images. Values are scaled from
     0-16 to 0-255.
     """
-    check_share("test_share", test_share)
     images, target = _digits()
     pixels = torch.from_numpy(np.rint(images * 255 / 16).astype(np.uint8))[:, None]
     labels = torch.from_numpy(target.astype(np.int64))
@@ -93,30 +95,26 @@ def _digits() -> tuple[np.ndarray, np.ndarray]:
     return table[:, :-1].reshape(-1, 8, 8), table[:, -1]
 
 
+@checked
 def synthetic(
     root: str | None,
-    size: int,
-    classes: int,
-    channels: int,
+    size: Count,
+    classes: Count,
+    channels: Count,
     image_size: int | Sequence[int],
-    noise: float,
-    limit: int | None,
-    split: float,
-    select: float,
+    noise: NotNegative,
+    limit: Count | None,
+    split: OpenShare,
+    select: OpenShare,
     augment: Mapping[str, Any],
     seed: int,
 ) -> Data:
     """A coarse pattern per class, plus Gaussian noise of `noise` times its amplitude.
 
     `size` training images and as many test images, cycling through the classes, all drawn from
-    `seed`; `root` is not used. Raises ValueError for fewer than 1 channel, or fewer images than
-    classes.
+    `seed`; `root` is not used. Raises ValueError for fewer images than classes.
     """
     H, W = height_width(image_size)
-    if min(size, channels, classes) < 1 or noise < 0:
-        raise ValueError(
-            f"data: {size=}, {channels=}, {classes=}, {noise=}; expected at least 1 and noise >= 0"
-        )
     key = (seed, classes, channels, H, W)
     if size < classes:
         raise ValueError(f"data.size: {size} images for {classes} classes, expected one of each")
@@ -138,16 +136,17 @@ def synthetic(
     )
 
 
+@checked
 def folder(
     root: str | None,
     image_size: int | Sequence[int] | None,
-    channels: int | None,
-    on_error: str,
-    workers: int,
-    memory_mb: float,
-    limit: int | None,
-    split: float,
-    select: float,
+    channels: Count | None,
+    on_error: Literal["abort", "skip"],
+    workers: Annotated[int, Ge(0)],
+    memory_mb: NotNegative,
+    limit: Count | None,
+    split: OpenShare,
+    select: OpenShare,
     augment: Mapping[str, Any],
     seed: int,
 ) -> Data:
@@ -179,13 +178,14 @@ def folder(
     )
 
 
+@checked
 def torchvision_set(
-    dataset: str,
+    dataset: Literal["CIFAR10", "CIFAR100", "FashionMNIST", "SVHN"],
     root: str | None,
     download: bool,
-    limit: int | None,
-    split: float,
-    select: float,
+    limit: Count | None,
+    split: OpenShare,
+    select: OpenShare,
     augment: Mapping[str, Any],
     seed: int,
 ) -> Data:
@@ -195,8 +195,6 @@ def torchvision_set(
         DataError: files are missing or damaged, or the download failed.
         ValueError: an unknown `dataset`.
     """
-    if dataset not in TORCHVISION:
-        raise ValueError(f"data.dataset: {dataset!r}, expected one of {', '.join(TORCHVISION)}")
     if root is None:
         raise DataError(f"data.root: null, expected a folder for {dataset}; set data.root to it")
     settings, place = Settings(limit, split, select, augment, seed), Path(root).expanduser()

@@ -10,8 +10,10 @@ from torch import Tensor
 
 from archsmith.data.augment import Augment, generator
 from archsmith.errors import DataError
+from search_spaces.settings import Count, OpenShare, checked
 
 
+@checked
 @dataclass(frozen=True)
 class Settings:
     """The settings common to all data sets.
@@ -28,23 +30,14 @@ class Settings:
         ValueError: a share outside (0, 1), a limit below 1, an unknown augmentation.
     """
 
-    limit: int | None
-    split: float
-    select: float
+    limit: Count | None
+    split: OpenShare
+    select: OpenShare
     augment: Mapping[str, Any]
     seed: int
 
     def __post_init__(self) -> None:
-        check_share("split", self.split)
-        check_share("select", self.select)
-        if self.limit is not None and (not isinstance(self.limit, int) or self.limit < 1):
-            raise ValueError(f"data.limit: {self.limit}, expected 1 image or more, or null for all")
         Augment.of(self.augment)
-
-
-def check_share(name: str, value: float) -> None:
-    if not 0 < value < 1:
-        raise ValueError(f"data.{name}: {value}, expected a share above 0 and below 1")
 
 
 def allocate(sizes: Tensor, count: int) -> Tensor:

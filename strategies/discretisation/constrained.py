@@ -67,7 +67,7 @@ def connected(cell: Cell, gates: Tensor, alive: Tensor) -> dict[str, tuple[str, 
     if found is None:
         raise ValueError(
             "no way from a cell's input to its output is left; prune less, or "
-            "widen space.candidates"
+            "give the space more candidates"
         )
     return found["cell"]
 

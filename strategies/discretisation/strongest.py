@@ -37,7 +37,8 @@ def top_edges(cell: Cell, gates: Tensor, alive: Tensor) -> dict[str, tuple[str, 
                 best.append((float(gates[e, o]), e, names[o]))
         if not best:
             raise ValueError(
-                f"no candidate into node {node} is left; prune less, or widen space.candidates"
+                f"no candidate into node {node} is left; prune less, or give the space more "
+                "candidates"
             )
         best.sort(key=lambda item: -item[0])  # stable: ties keep the order of sources
         kept |= {cell.edges[e].name: (name,) for _, e, name in best[: cell.keep]}

@@ -28,6 +28,6 @@ def survivors(cell: Cell, gates: Tensor, alive: Tensor) -> dict[str, tuple[str, 
     for node in cell.targets:
         if node not in entered:
             raise ValueError(
-                f"no candidate into node {node} is left; prune less, or widen space.candidates"
+                f"no candidate into node {node} is left; prune less, or widen the candidates"
             )
     return kept
