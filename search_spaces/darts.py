@@ -8,11 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, Le
 from torch import Tensor, nn
 
 from search_spaces.ops import FactorizedReduce, Zero, depthwise_separable
-from search_spaces.settings import Count, checked
+from search_spaces.settings import Count, Range, checked
 from search_spaces.space import (
     MOST_LAYERS,
     Cell,
@@ -90,7 +89,7 @@ STEM_MULTIPLIERS = {"small": 3, "imagenet": 1}
 @checked
 def darts(
     *,
-    layers: Annotated[int, Ge(3), Le(MOST_LAYERS)],
+    layers: Annotated[int, Range(ge=3, le=MOST_LAYERS)],
     nodes: Nodes,
     channels: Channels,
     candidates: Sequence[str | Sequence[str]] | Mapping[str, Any],

@@ -9,12 +9,11 @@ from dataclasses import replace
 from functools import partial
 from typing import Annotated, Literal
 
-from annotated_types import Ge, Le
 from torch import Tensor, nn
 
 from search_spaces import darts
 from search_spaces.ops import FactorizedReduce
-from search_spaces.settings import Count, checked
+from search_spaces.settings import Count, Range, checked
 from search_spaces.space import (
     MOST_LAYERS,
     Channels,
@@ -60,7 +59,7 @@ CANDIDATES: dict[str, Callable[..., nn.Module]] = {
 @checked
 def goldnas(
     *,
-    layers: Annotated[int, Ge(3), Le(MOST_LAYERS)],
+    layers: Annotated[int, Range(ge=3, le=MOST_LAYERS)],
     nodes: Nodes,
     channels: Channels,
     candidates: Sequence[str | Sequence[str]],

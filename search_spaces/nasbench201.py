@@ -8,11 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Annotated
 
-from annotated_types import Ge, Le
 from torch import Tensor, nn
 
 from search_spaces.ops import FactorizedReduce, ReLUConvBN, Zero
-from search_spaces.settings import Count, checked
+from search_spaces.settings import Count, Range, checked
 from search_spaces.space import (
     MOST_LAYERS,
     Cell,
@@ -76,7 +75,7 @@ CANDIDATES: dict[str, Callable[..., nn.Module]] = {
 @checked
 def nasbench201(
     *,
-    layers: Annotated[int, Ge(5), Le(MOST_LAYERS)],
+    layers: Annotated[int, Range(ge=5, le=MOST_LAYERS)],
     nodes: Nodes,
     channels: Channels,
     candidates: Sequence[str | Sequence[str]],

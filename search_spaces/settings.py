@@ -14,19 +14,39 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from inspect import Parameter
 from types import UnionType
-from typing import Annotated, Any, Literal, TypeVar, Union
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union
 
-from annotated_types import Ge, Gt, Le, Lt
 
-Count = Annotated[int, Ge(1)]
-NotNegative = Annotated[float, Ge(0)]
-Positive = Annotated[float, Gt(0)]
-Share = Annotated[float, Ge(0), Lt(1)]
-OpenShare = Annotated[float, Gt(0), Lt(1)]
+class Range(NamedTuple):
+    """The bounds of a number, in an annotation: `Annotated[float, Range(gt=0, le=1)]`.
+
+    Those of `annotated_types` take 0.1 s to import.
+    """
+
+    ge: float | None = None
+    gt: float | None = None
+    le: float | None = None
+    lt: float | None = None
+
+    def __str__(self) -> str:
+        words = {"ge": "of at least", "gt": "above", "le": "at most", "lt": "below"}
+        return " and ".join(f"{words[name]} {bound}" for name, bound in self.given().items())
+
+    def given(self) -> dict[str, float]:
+        return {name: bound for name, bound in self._asdict().items() if bound is not None}
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Callable[[Any], Any]) -> Any:
+        return handler(source) | self.given()
+
+
+Count = Annotated[int, Range(ge=1)]
+NotNegative = Annotated[float, Range(ge=0)]
+Positive = Annotated[float, Range(gt=0)]
+Share = Annotated[float, Range(ge=0, lt=1)]
+OpenShare = Annotated[float, Range(gt=0, lt=1)]
 
 Made = TypeVar("Made", bound=Callable[..., Any])
 PARAMETER = re.compile(r"[a-z][\w.]*(, [a-z]\w*)*: ")  # "weight: ", "r, mu: ", "losses.x.weight: "
-BOUNDS: dict[type, str] = {Ge: "of at least", Gt: "above", Le: "at most", Lt: "below"}
 WORDS = {
     int: "a whole number",
     float: "a finite number",
@@ -106,8 +126,7 @@ def expected(hint: Any) -> str:
         inner, *rest = parts
         if isinstance(rest[0], str):  # in the author's own words
             return rest[0]
-        bounds = " and ".join(map(_bound, rest))
-        return f"{expected(inner).replace('finite ', '')} {bounds}"
+        return " ".join([expected(inner).replace("finite ", ""), *map(str, rest)])
     if origin in (Union, UnionType):
         members = [expected(one) for one in parts if _is_plain_type(one)]
         return " or ".join(members or map(expected, parts))
@@ -126,13 +145,6 @@ def _shown(value: Any) -> str:
     if isinstance(value, str) and re.fullmatch(r"[+-]?\d+[eE][+-]?\d+", value):
         return f"{value!r}, a word in YAML; a number needs a dot, as 3.0e-4"
     return "null" if value is None else repr(value)
-
-
-def _bound(bound: Any) -> str:
-    kind = type(bound)
-    return (
-        f"{BOUNDS[kind]} {getattr(bound, kind.__name__.lower())}" if kind in BOUNDS else str(bound)
-    )
 
 
 def _literal(value: Any) -> str:
@@ -159,7 +171,7 @@ def _validators(taker: Callable[..., Any]) -> dict[str, tuple[Any, Callable[[Any
         parameters = inspect.signature(taker, eval_str=True).parameters
     except Exception:  # names that exist only for type checkers, annotations that are no types
         parameters = inspect.signature(taker).parameters
-    stars = {Parameter.VAR_POSITIONAL: "*", Parameter.VAR_KEYWORD: "**"}
+    stars: dict[Any, str] = {Parameter.VAR_POSITIONAL: "*", Parameter.VAR_KEYWORD: "**"}
     return {
         stars.get(p.kind, "") + name: (p.annotation, _validator(p.annotation))
         for name, p in parameters.items()

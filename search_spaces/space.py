@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
-from annotated_types import Ge, Le
+from search_spaces.settings import Range
 
 
 @dataclass(frozen=True)
@@ -129,8 +129,8 @@ def complete_edges(
 
 # Bounds keep a machine responsive that reads an architecture file of unknown origin.
 MOST_LAYERS = 1000
-Nodes = Annotated[int, Ge(1), Le(64)]
-Channels = Annotated[int, Ge(1), Le(10_000)]
+Nodes = Annotated[int, Range(ge=1, le=64)]
+Channels = Annotated[int, Range(ge=1, le=10_000)]
 
 
 def known_operations(

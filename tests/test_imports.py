@@ -20,7 +20,14 @@ ARCHSMITH = [
 HYDRA_MAY = {
     *(
         ROOT / "archsmith" / "cli" / name
-        for name in ("naming.py", "objects.py", "settings.py", "command_line.py", "main.py", "tasks.py")
+        for name in (
+            "naming.py",
+            "objects.py",
+            "settings.py",
+            "command_line.py",
+            "main.py",
+            "tasks.py",
+        )
     ),
     ROOT / "archsmith" / "library.py",
 }

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from archsmith.differences import renamed
-from search_spaces.genotype import PUBLISHED
 
 
 @dataclass(frozen=True)
@@ -32,6 +31,8 @@ def given_run(architecture: Any, known_data: Mapping[str, Mapping[str, Any]]) ->
     """
     if not isinstance(architecture, str):
         return None
+    from search_spaces.genotype import PUBLISHED
+
     path = Path(architecture)
     if not path.exists():
         path = PUBLISHED / f"{path.name}.json"

@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, Literal, cast
 
-from annotated_types import Ge, Lt
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
@@ -16,14 +15,14 @@ from archsmith.result.export.files import check_formats
 from archsmith.result.limits import Budget
 from archsmith.search.settings import SearchSettings
 from archsmith.train.checkpoint import checkpoint_seconds
-from search_spaces.settings import problems
+from search_spaces.settings import Range, problems
 
 
 @dataclass(frozen=True)
 class General:
     """The settings outside all groups."""
 
-    seed: Annotated[int, Ge(0), Lt(2**63)]
+    seed: Annotated[int, Range(ge=0, lt=2**63)]
     device: Annotated[str, "auto, cpu, cuda or cuda:N"]
     resume: Literal["auto", "never", "force"]
     architecture: Annotated[str | None, "the name of a file or null"]

@@ -9,10 +9,12 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
 from archsmith.cli.command_line import (
@@ -157,15 +159,14 @@ def _report(run: Any) -> None:
 
 
 def _survey(data: DictConfig) -> "Callable[[], Survey] | None":
-    """A function that inspects every file of an image folder; None for other data."""
-    from archsmith.data.survey import survey
+    """A function that inspects every file of a data set; None for one that cannot be surveyed."""
+    from archsmith.data.survey import SURVEYS
 
-    if data._target_ != "archsmith.data.sets.folder":
+    survey = SURVEYS.get(get_object(data._target_))
+    if survey is None:
         return None
-    names = ("root", "image_size", "channels", "on_error", "workers")
-    plain = OmegaConf.to_container(data, resolve=True)
-    assert isinstance(plain, dict)
-    return partial(survey, **{name: plain[name] for name in names})
+    plain: Any = OmegaConf.to_container(data, resolve=True)
+    return partial(survey, **{name: plain[name] for name in signature(survey).parameters})
 
 
 def leave_no_folder() -> None:
@@ -179,45 +180,23 @@ def leave_no_folder() -> None:
 # -- the table
 # ------------------------------------------------------------------------------------------------
 
-_ALL = ("search", "retrain", "evaluate", "export", "baseline")
 _ENTRIES = (
-    Task(
-        "all",
-        "search, retrain, evaluate once, export; with baseline=... that network, too",
-        *(run_phases, _ALL, (IMAGES,), others),
-    ),
+    Task("all", "search, retrain, evaluate once, export; with baseline=... that network, too",
+         run_phases, ("search", "retrain", "evaluate", "export", "baseline"), (IMAGES,), others),
     Task("search", "find an architecture", run_phases, ("search",), (IMAGES,), then("all")),
-    Task(
-        "retrain",
-        "train the final network on all training images",
-        *(run_phases, ("retrain",), (IMAGES, "architecture"), then("all")),
-    ),
-    Task(
-        "evaluate",
-        "read the test images once, with the trained network",
-        *(run_phases, ("evaluate",), (IMAGES, "architecture", "weights"), then("export")),
-    ),
-    Task(
-        "export",
-        "write the network to files that need no Archsmith",
-        *(run_phases, ("export",), ("architecture", "weights")),
-    ),
-    Task(
-        "rank",
-        "compare the supernet's ranking with a benchmark's",
-        *(run_phases, ("rank",), (IMAGES, "benchmark.table")),
-    ),
-    Task(
-        "baseline",
-        "train a hand-made network as the found one is",
-        *(run_phases, ("baseline",), (IMAGES, "architecture", "baseline")),
-    ),
-    Task(
-        "check",
-        "say what a run will take: images, time, memory; train nothing",
-        *(check_task, ("search", "retrain"), (IMAGES,)),
-    ),
+    Task("retrain", "train the final network on all training images",
+         run_phases, ("retrain",), (IMAGES, "architecture"), then("all")),
+    Task("evaluate", "read the test images once, with the trained network",
+         run_phases, ("evaluate",), (IMAGES, "architecture", "weights"), then("export")),
+    Task("export", "write the network to files that need no Archsmith",
+         run_phases, ("export",), ("architecture", "weights")),
+    Task("rank", "compare the supernet's ranking with a benchmark's",
+         run_phases, ("rank",), (IMAGES, "benchmark.table")),
+    Task("baseline", "train a hand-made network as the found one is",
+         run_phases, ("baseline",), (IMAGES, "architecture", "baseline")),
+    Task("check", "say what a run will take: images, time, memory; train nothing",
+         check_task, ("search", "retrain"), (IMAGES,)),
     Task("compare", "print the runs below a folder, runs=outputs, side by side", compare_task),
     Task("list", "print every choice of every group, and the tasks", list_task),
-)
+)  # fmt: skip
 TASKS = {task.name: task for task in _ENTRIES}

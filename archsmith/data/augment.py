@@ -7,10 +7,9 @@ from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
-from annotated_types import Ge
 from torch import Tensor
 
-from search_spaces.settings import checked, setting
+from search_spaces.settings import Range, checked, setting
 
 
 def generator(*key: object) -> torch.Generator:
@@ -54,7 +53,7 @@ def cutout(x: Tensor, centres: Tensor, size: int) -> Tensor:
     return x.masked_fill((rows[:, :, None] & columns[:, None, :])[:, None], 0.0)
 
 
-Pixels = Annotated[int, Ge(0)]
+Pixels = Annotated[int, Range(ge=0)]
 
 
 @checked

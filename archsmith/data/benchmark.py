@@ -11,13 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from annotated_types import Ge
-
 from archsmith.errors import DataError
 from archsmith.files import write_atomically
 from search_spaces.architecture import Architecture
 from search_spaces.genotype import to_nasbench201
-from search_spaces.settings import checked
+from search_spaces.settings import Range, checked
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +37,7 @@ class Benchmark:
 
     table: str | None
     column: str
-    samples: Annotated[int, Ge(2)]
+    samples: Annotated[int, Range(ge=2)]
 
     def read(self) -> dict[str, float]:
         """Architecture string -> accuracy in %. Raises DataError for a missing file, column or

@@ -13,7 +13,6 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
-from annotated_types import Ge
 from torch import Tensor
 
 from archsmith import interrupt
@@ -25,7 +24,7 @@ from archsmith.data.loader import Images, Loader, Normalise
 from archsmith.data.roles import Data, Roles, Shape
 from archsmith.data.split import Settings, limited, stratified
 from archsmith.errors import DataError
-from search_spaces.settings import Count, NotNegative, OpenShare, checked
+from search_spaces.settings import Count, NotNegative, OpenShare, Range, checked
 
 __all__ = ["Data", "Loader", "Roles"]
 log = logging.getLogger(__name__)
@@ -142,7 +141,7 @@ def folder(
     image_size: int | Sequence[int] | None,
     channels: Count | None,
     on_error: Literal["abort", "skip"],
-    workers: Annotated[int, Ge(0)],
+    workers: Annotated[int, Range(ge=0)],
     memory_mb: NotNegative,
     limit: Count | None,
     split: OpenShare,

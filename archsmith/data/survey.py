@@ -11,6 +11,7 @@ from archsmith.data.image_file import describe, infer_shape
 from archsmith.data.image_folder import SKIPPED, unreadable
 from archsmith.data.image_tree import Part, join, scan
 from archsmith.data.listing import PassedOver
+from archsmith.data.sets import folder
 
 SAMPLE = 2000  # headers per part from which sizes and modes are counted
 
@@ -66,3 +67,6 @@ def _count_headers(found: Survey, name: str, part: Part) -> None:
             sizes[f"{height}x{width}"] += 1
             modes[mode] += 1
     found.sizes[name], found.modes[name] = dict(sizes.most_common()), dict(modes.most_common())
+
+
+SURVEYS = {folder: survey}  # data set -> what inspects its files

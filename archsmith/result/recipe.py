@@ -8,11 +8,9 @@ import math
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge
-
 from archsmith.data.augment import Pixels
 from archsmith.train.runtime import Precision
-from search_spaces.settings import Count, NotNegative, OpenShare, Positive, Share, checked
+from search_spaces.settings import Count, NotNegative, OpenShare, Positive, Range, Share, checked
 
 
 def cosine(lr: float, min_lr: float, epoch: int, epochs: int) -> float:
@@ -66,11 +64,11 @@ class Recipe:
     channels: Count | None
     stem: str | None
     epochs: Count
-    batch_size: Annotated[int, Ge(2)]
+    batch_size: Annotated[int, Range(ge=2)]
     lr: Positive
     min_lr: NotNegative
     schedule: Literal["cosine", "exponential", "linear"]
-    warmup_epochs: Annotated[int, Ge(0)]
+    warmup_epochs: Annotated[int, Range(ge=0)]
     momentum: Share
     nesterov: bool
     weight_decay: NotNegative

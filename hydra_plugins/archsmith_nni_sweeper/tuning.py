@@ -43,9 +43,7 @@ def optimise(sweeper: Any, arguments: Sequence[str]) -> None:
             log.info("nni: the search space is exhausted after %d trials", ids.start)
             break
         jobs = [[*fixed, *overrides_of(parameters)] for parameters in proposed]
-        sweeper.validate_batch_is_legal(jobs)
-        returns = sweeper.launcher.launch(jobs, initial_job_idx=ids.start)
-        interrupt.check("sweep")
+        returns = _launched(sweeper, jobs, ids.start)
         for trial, parameters, result in zip(ids, proposed, returns, strict=False):
             value, overrides = value_of(result), overrides_of(parameters)
             if value is None:
@@ -60,6 +58,13 @@ def optimise(sweeper: Any, arguments: Sequence[str]) -> None:
     if not done and failed:
         _ = failed[0].return_value  # raises what the job raised
         raise ValueError("hydra.sweeper: no trial returned a finite number")
+
+
+def _launched(sweeper: Any, jobs: list[list[str]], first: int) -> Sequence[JobReturn]:
+    sweeper.validate_batch_is_legal(jobs)
+    returns: Sequence[JobReturn] = sweeper.launcher.launch(jobs, initial_job_idx=first)
+    interrupt.check("sweep")
+    return returns
 
 
 @checked

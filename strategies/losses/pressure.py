@@ -4,9 +4,8 @@ from collections.abc import Mapping
 from typing import Annotated, Any
 
 import torch
-from annotated_types import Gt
 
-from search_spaces.settings import Positive, checked
+from search_spaces.settings import Positive, Range, checked
 
 
 class Pressure:
@@ -31,7 +30,7 @@ class Pressure:
     def __init__(
         self,
         start: Positive,
-        factor: Annotated[float, Gt(1)],
+        factor: Annotated[float, Range(gt=1)],
         period: Positive,
         pace: Positive,
         ceiling: Positive | None = None,

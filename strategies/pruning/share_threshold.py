@@ -6,10 +6,9 @@ This is the intended rule: the public code only ever cuts edges from a cell's fi
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
-from annotated_types import Gt, Le
 from torch import Tensor
 
-from search_spaces.settings import NotNegative, Share
+from search_spaces.settings import NotNegative, Range, Share
 from search_spaces.space import Cell
 from strategies.contracts import Pruning
 from strategies.pruning.release import release
@@ -104,7 +103,7 @@ class ShareThreshold(Pruning):
         minimum: Share,
         maximum: Share,
         most: NotNegative,
-        gradual: Annotated[float, Gt(0), Le(1)],
+        gradual: Annotated[float, Range(gt=0, le=1)],
     ):
         if minimum > maximum:
             raise ValueError(f"minimum: expected at most {maximum=}, found {minimum}")

@@ -9,10 +9,9 @@ not a replication.
 from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
-from annotated_types import Ge, Le
 from torch import Tensor
 
-from search_spaces.settings import OpenShare, Positive
+from search_spaces.settings import OpenShare, Positive, Range
 from strategies.relaxation.concrete import gumbel_like
 from strategies.relaxation.entropy import COLDEST, HOTTEST, temperature_at
 from strategies.relaxation.masked import masked_softmax
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 FASTEST = 2.0  # largest factor of change per epoch of the adaptive temperature
 
 
-Temperature = Annotated[float, Ge(COLDEST), Le(HOTTEST)]
+Temperature = Annotated[float, Range(ge=COLDEST, le=HOTTEST)]
 
 
 class SparseNoisy(Softmax):
@@ -58,7 +57,7 @@ class SparseNoisy(Softmax):
         start: Temperature,
         end: Temperature,
         *,
-        noisy_edges: Annotated[float, Ge(0), Le(1)],
+        noisy_edges: Annotated[float, Range(ge=0, le=1)],
         least_noise: Positive,
         final_entropy: OpenShare | None,
         read_at: Temperature,

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Protocol
 
 import pytest
-from annotated_types import Gt, Le, MinLen
+from annotated_types import MinLen
 
-from search_spaces.settings import Count, Positive, Share, checked, problems
+from search_spaces.settings import Count, Positive, Range, Share, checked, problems
 
 
 class Rule(Protocol):
@@ -23,7 +23,7 @@ def taking(
     pair: tuple[float, float],
     switch: bool,
     group: Mapping[str, Any],
-    between: Annotated[float, Gt(0), Le(2)],
+    between: Annotated[float, Range(gt=0, le=2)],
     own: Annotated[str, "auto or a name"],
     text: Annotated[str, MinLen(2)],
     rule: Rule,
