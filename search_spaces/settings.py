@@ -33,6 +33,7 @@ class Range(NamedTuple):
         return " and ".join(f"{words[name]} {bound}" for name, bound in self.given().items())
 
     def given(self) -> dict[str, float]:
+        """The bounds that are set."""
         return {name: bound for name, bound in self._asdict().items() if bound is not None}
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Callable[[Any], Any]) -> Any:
@@ -42,17 +43,18 @@ class Range(NamedTuple):
 Count = Annotated[int, Range(ge=1)]
 NotNegative = Annotated[float, Range(ge=0)]
 Positive = Annotated[float, Range(gt=0)]
-Share = Annotated[float, Range(ge=0, lt=1)]
-OpenShare = Annotated[float, Range(gt=0, lt=1)]
+Share = Annotated[float, Range(ge=0, lt=1)]  # in [0, 1)
+OpenShare = Annotated[float, Range(gt=0, lt=1)]  # in (0, 1)
 
 Made = TypeVar("Made", bound=Callable[..., Any])
 PARAMETER = re.compile(r"[a-z][\w.]*(, [a-z]\w*)*: ")  # "weight: ", "r, mu: ", "losses.x.weight: "
-WORDS = {
+WORDS: dict[Any, str] = {
     int: "a whole number",
     float: "a finite number",
     str: "a word",
     bool: "true or false",
     type(None): "null",
+    Callable: "a function",
 }
 
 
@@ -138,7 +140,7 @@ def expected(hint: Any) -> str:
         return "settings in {}"
     if isinstance(origin, type) and issubclass(origin, Sequence) and origin is not str:
         return "a list in []"
-    return WORDS.get(origin) or f"{origin.__module__}.{origin.__qualname__}"
+    return WORDS.get(origin) or inspect.formatannotation(origin)
 
 
 def _shown(value: Any) -> str:

@@ -45,14 +45,19 @@ BUILT_IN = {
 }  # choices that come from Hydra or its plugins
 
 
+def choices(conf: Path, group: str) -> list[str]:
+    """The names of a group's choices."""
+    return sorted(path.stem for path in (conf / group).glob("*.yaml"))
+
+
 def list_choices(conf: Path) -> str:
     """Every choice of every group, with the start of the comment at the head of its YAML."""
     lines = []
     for group in LISTED:
         start = {"strategy/losses": "+", "hydra/launcher": "-m "}.get(group, "")
-        choices = {path.stem: _comment(path) for path in sorted((conf / group).glob("*.yaml"))}
-        choices |= BUILT_IN.get(group, {})
-        lines += ["", f"{start}{group}=...", *(f"  {n:<22} {said}" for n, said in choices.items())]
+        comments = {n: _comment(conf / group / f"{n}.yaml") for n in choices(conf, group)}
+        comments |= BUILT_IN.get(group, {})
+        lines += ["", f"{start}{group}=...", *(f"  {n:<22} {said}" for n, said in comments.items())]
     return "\n".join(lines[1:])
 
 
@@ -121,7 +126,7 @@ def _configuration_line(
     """Hydra's message in one line, with the closest existing name."""
     text = str(error)
     group, _, name = (getattr(error, "missing_cfg_file", None) or "").rpartition("/")
-    options = sorted(path.stem for path in (conf / group).glob("*.yaml")) if group else []
+    options = choices(conf, group) if group else []
     choice = re.search(r"Could not override '([^']+)'", text)
     if group == "hydra/launcher" and name in LAUNCHERS:
         return (

@@ -130,11 +130,6 @@ def _plain(config: DictConfig, without: Container[str] = ()) -> dict[str, Any]:
     }
 
 
-def choices(conf: Path, group: str) -> list[str]:
-    """The names of a group's choices."""
-    return sorted(path.stem for path in (conf / group).glob("*.yaml"))
-
-
 def known_settings(conf: Path) -> list[str]:
     """Dotted names of every setting of the default configuration, and every group."""
     GlobalHydra.instance().clear()

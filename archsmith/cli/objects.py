@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from archsmith.cli import naming
 from archsmith.cli.command_line import setting_of
-from archsmith.cli.messages import one_line
+from archsmith.cli.messages import choices, one_line
 from archsmith.cli.naming import CONF
 from archsmith.cli.settings import TAKERS, check_settings
 from archsmith.cli.tasks import IMAGES, task_of
@@ -47,10 +47,8 @@ def build(node: DictConfig, path: str, **live: Any) -> Any:
         if isinstance(cause, Failure):
             raise cause from error
         nested = re.search(r"full_key: (\S+)$", str(error))
-        message = one_line(cause or error)
-        raise ConfigError(
-            located(path, located(nested[1], message) if nested else message)
-        ) from error
+        where = nested[1] if nested else path
+        raise ConfigError(located(where, one_line(cause or error))) from error
     with configuring(), setting(path):
         return made(**live) if live else made
 
@@ -104,7 +102,7 @@ def build_space(
     if name != chosen.name:
         if "space" in said:
             architecture.check(chosen, "architecture")
-        file, known = CONF / "space" / f"{name}.yaml", naming.choices(CONF, "space")
+        file, known = CONF / "space" / f"{name}.yaml", choices(CONF, "space")
         if name not in known:
             raise ConfigError(
                 f"architecture: found in space '{name}', which is not one of ours "

@@ -94,9 +94,12 @@ def compare_task(task: Task, config: DictConfig) -> None:
     """Prints a comparison of runs."""
     from archsmith.data.benchmark import Benchmark
     from archsmith.result.compare import compare
+    from search_spaces.settings import setting
 
     with configuring():
-        print(compare(Path(config.runs), Benchmark(**config.benchmark)), end="")
+        with setting("benchmark"):
+            benchmark = Benchmark(**config.benchmark)
+        print(compare(Path(config.runs), benchmark), end="")
     leave_no_folder()
 
 

@@ -127,10 +127,10 @@ def test_limit_is_in_proportion_and_refused_where_a_class_would_vanish():
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ({"split": 1.0}, r"data\.split: 1\.0, expected a share above 0 and below 1"),
-        ({"select": 0}, r"data\.select: 0, expected a share above 0 and below 1"),
-        ({"limit": 1.5}, r"data\.limit: 1\.5, expected 1 image or more, or null"),
-        ({"limit": 0}, r"data\.limit: 0, expected 1 image or more, or null for all"),
+        ({"split": 1.0}, r"^split: expected a number above 0 and below 1, found 1\.0"),
+        ({"select": 0}, r"^select: expected a number above 0 and below 1, found 0"),
+        ({"limit": 1.5}, r"^limit: expected a whole number of at least 1 or null, found 1\.5"),
+        ({"limit": 0}, r"^limit: expected a whole number of at least 1 or null, found 0"),
         ({"augment": {"crop": 1}}, r"data\.augment: crop; expected exactly crop, flip, cutout"),
     ],
 )
