@@ -16,6 +16,7 @@ from archsmith.result.recipe import Recipe
 from archsmith.search.settings import SearchSettings
 from archsmith.train.runtime import PRECISIONS, Runtime
 from search_spaces.architecture import Architecture
+from search_spaces.settings import setting
 from search_spaces.space import Space
 from strategies.replay import Replay, cuda_capture
 from supernets.forms import use_form
@@ -59,16 +60,23 @@ class Job:
             return "fused"  # the native kernels contain their own batch norms
         return self.runtime.form
 
+    def network(self, strategy: Any) -> Network:
+        """The supernet that a strategy searches, on torch's default device and not set up."""
+        with setting("strategy.mixed_op"):
+            return supernet(self.space, strategy.mixed_op)
+
     def supernet(self, strategy: Any) -> Network:
         """The supernet that a strategy searches, on the device and in the configured form.
 
         Also sets the strategy up for it. Raises ValueError if the two are incompatible.
         """
-        net = supernet(self.space, strategy.mixed_op).to(self.device)
-        use_form(net, self.form, self.device, channels_last=self.runtime.channels_last)
+        net = self.network(strategy).to(self.device)
+        with setting("runtime"):
+            use_form(net, self.form, self.device, channels_last=self.runtime.channels_last)
         net.checkpoint_cells = self.runtime.checkpoint_cells
         net.autocast = PRECISIONS[self.search.precision]
-        strategy.setup(net, self.device)
+        with setting("strategy"):
+            strategy.setup(net, self.device)
         if self.runtime.graphs is True and size() > 1:
             raise ValueError(
                 f"runtime.graphs: not with several processes, found {size()}; set it to auto"

@@ -104,14 +104,13 @@ def complete_edges(
 ) -> tuple[Edge, ...]:
     """Joins each node to all states before it; candidates for all edges, or one list an edge."""
     if isinstance(candidates, str) or not isinstance(candidates, Sequence) or not candidates:
-        raise ValueError(f"space.candidates: expected a list of names, found {candidates!r}")
+        raise ValueError(f"candidates: expected a list of names, found {candidates!r}")
     pairs = [(j, i) for i in range(inputs, inputs + nodes) for j in range(i)]
     same = isinstance(candidates[0], str | Option)
     rows: list[Any] = [candidates] * len(pairs) if same else list(candidates)
     if len(rows) != len(pairs):
         raise ValueError(
-            f"space.candidates: {len(rows)} lists for {len(pairs)} edges; give one list, or one "
-            "an edge"
+            f"candidates: {len(rows)} lists for {len(pairs)} edges; give one list, or one an edge"
         )
     return tuple(
         Edge(j, i, tuple(map(Option.of, row)), strided=reduction and j < inputs)

@@ -7,12 +7,13 @@ Source of the form: Sandler et al. 2018, arXiv:1801.04381, table 2; as a search 
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, Literal
 
 from search_spaces.cells import Cell, CellSpace, Edge, Layer
 from search_spaces.choice import Choice, Option, Row
 from search_spaces.darts import CANDIDATES
-from search_spaces.space import check_at_least, known_operations
+from search_spaces.settings import Count, Range, checked
+from search_spaces.space import MOST_LAYERS, Channels, known_operations
 
 BLOCKS = "blocks"  # the name of the choice
 
@@ -60,15 +61,16 @@ class ChainSpace(CellSpace):
         return [BLOCKS]
 
 
+@checked
 def chain(
     *,
-    layers: int,
-    channels: int,
-    widths: Sequence[float],
+    layers: Annotated[int, Range(ge=1, le=MOST_LAYERS)],
+    channels: Channels,
+    widths: Sequence[Annotated[float, Range(gt=0, le=1000)]],
     candidates: Sequence[str],
     input_shape: Sequence[int],
-    classes: int,
-    stem: str = "plain",
+    classes: Count,
+    stem: Literal["plain", "imagenet"] = "plain",
     operations: Mapping[str, Callable[..., Any]] | None = None,
 ) -> ChainSpace:
     """A space of chains: stages of equally many blocks, the first ones having one more if needed.
@@ -88,13 +90,9 @@ def chain(
         ValueError: a size that is not a positive whole number, fewer blocks than stages, a width
             that is not positive, an unknown candidate.
     """
-    check_at_least(1, layers=layers, channels=channels)
-    if isinstance(widths, str) or not widths or not all(_is_positive(w) for w in widths):
-        raise ValueError(f"space.widths: expected positive numbers, one per stage, found {widths}")
-    if layers < len(widths):
+    if not 1 <= len(widths) <= layers:
         raise ValueError(
-            f"space.layers: expected at least {len(widths)}, one per stage of space.widths, "
-            f"found {layers}"
+            f"widths: expected 1 to {layers}, at most one per layer, found {len(widths)}"
         )
     options = tuple(map(Option.of, candidates))
     whole = Chain(tuple(_blocks(layers, channels, widths, options)))
@@ -130,10 +128,6 @@ def chain(
 def _cell(block: Block) -> Cell:
     edge = Edge(0, 1, block.options, strided=block.stride == 2)
     return Cell(1, 1, (edge,), keep=1, output="last")
-
-
-def _is_positive(width: Any) -> bool:
-    return isinstance(width, int | float) and not isinstance(width, bool) and 0 < width < 1000
 
 
 def _blocks(

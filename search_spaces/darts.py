@@ -5,13 +5,14 @@ Source: Liu et al. 2019, arXiv:1806.09055, section 3.1; shapes and order of the 
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Annotated, Any, Literal
 
 from torch import nn
 
 from search_spaces.cells import Cell, CellSpace, Layer, complete_edges
 from search_spaces.ops import Pool, SepConv, dil_conv, skip_connect, zero
-from search_spaces.space import check_at_least, known_operations
+from search_spaces.settings import Count, Range, checked
+from search_spaces.space import MOST_LAYERS, Channels, Nodes, known_operations
 from search_spaces.stems import STEMS
 
 CANDIDATES: dict[str, Callable[..., nn.Module]] = {
@@ -26,16 +27,17 @@ CANDIDATES: dict[str, Callable[..., nn.Module]] = {
 }
 
 
+@checked
 def darts(
     *,
-    layers: int,
-    nodes: int,
-    channels: int,
-    candidates: Sequence[str] | Mapping[str, Any],
+    layers: Annotated[int, Range(ge=3, le=MOST_LAYERS)],
+    nodes: Nodes,
+    channels: Channels,
+    candidates: Sequence[str | Sequence[str]] | Mapping[str, Any],
     input_shape: Sequence[int],
-    classes: int,
-    stem: str = "small",
-    stem_multiplier: int | None = None,
+    classes: Count,
+    stem: Literal["small", "imagenet"] = "small",
+    stem_multiplier: Channels | None = None,
     share_alphas: bool = True,
     operations: Mapping[str, Callable[..., nn.Module]] | None = None,
 ) -> CellSpace:
@@ -53,13 +55,9 @@ def darts(
     Raises:
         ValueError: a size that is not a positive whole number, an unknown candidate or stem.
     """
-    check_at_least(3, layers=layers)
-    check_at_least(1, nodes=nodes, channels=channels)
-    if stem not in STEMS:
-        raise ValueError(f"space.stem: unknown '{stem}'; known: {', '.join(STEMS)}")
     if isinstance(candidates, Mapping) and set(candidates) != {"normal", "reduce"}:
         raise ValueError(
-            "space.candidates: expected a list, or lists for 'normal' and 'reduce', found "
+            "candidates: expected a list, or lists for 'normal' and 'reduce', found "
             f"{', '.join(map(str, candidates)) or 'nothing'}"
         )
     by_cell = (
@@ -81,8 +79,6 @@ def darts(
         width = width * 2 if i in reductions else width
         group = kind if share_alphas else f"{i:02d}_{kind}"
         places.append(Layer(kind, group, width, reduction=i in reductions))
-    if stem_multiplier is not None:
-        check_at_least(1, stem_multiplier=stem_multiplier)
     multiplier = STEMS[stem].multiplier if stem_multiplier is None else stem_multiplier
     return CellSpace(
         name="darts",

@@ -134,7 +134,7 @@ def from_nasbench201(text: str, space: CellSpace) -> Architecture:
     if len(rows) != nodes:
         raise ValueError(
             f"NAS-Bench-201 string: {len(rows)} nodes in {_short(text)}, expected {nodes} joined "
-            f"by '+'; correct the text or set space.nodes={len(rows)}"
+            f"by '+'; correct the text or set the space's nodes to {len(rows)}"
         )
     kept: dict[str, tuple[str, ...]] = {}
     for target, row in enumerate(rows, 1):
@@ -162,7 +162,7 @@ def _expect_cells(groups: Any) -> None:
     if set(groups) != set(CELLS):
         raise ValueError(
             f"genotype: groups {', '.join(groups)} found, expected one normal and one reduce cell; "
-            "set space.share_alphas=true, or use the architecture file"
+            "set the space's share_alphas to true, or use the architecture file"
         )
 
 
@@ -242,7 +242,7 @@ def _kept(pairs: Inputs, kind: str, cell: Cell) -> dict[str, tuple[str, ...]]:
     if len(pairs) != PER_NODE * cell.nodes:
         raise ValueError(
             f"genotype: {kind} has {len(pairs)} inputs, expected {PER_NODE * cell.nodes}, two a "
-            f"node; correct the text, or set space.nodes to its number of nodes"
+            f"node; correct the text, or set the space's nodes to its number of nodes"
         )
     kept: dict[str, tuple[str, ...]] = {}
     for i, (name, source) in enumerate(pairs):

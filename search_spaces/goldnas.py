@@ -7,13 +7,15 @@ arXiv:2007.03331; candidates, their order and sizes of the public code (sunsmart
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Annotated, Literal
 
 from torch import nn
 
 from search_spaces import darts
 from search_spaces.cells import CellSpace, complete_edges
 from search_spaces.ops import normalised_skip, unscaled_sep_conv
-from search_spaces.space import check_at_least, known_operations
+from search_spaces.settings import Count, Range, checked
+from search_spaces.space import MOST_LAYERS, Channels, Nodes, known_operations
 
 CANDIDATES: dict[str, Callable[..., nn.Module]] = {
     "skip_connect": normalised_skip,
@@ -21,16 +23,17 @@ CANDIDATES: dict[str, Callable[..., nn.Module]] = {
 }
 
 
+@checked
 def goldnas(
     *,
-    layers: int,
-    nodes: int,
-    channels: int,
-    candidates: Sequence[str],
+    layers: Annotated[int, Range(ge=3, le=MOST_LAYERS)],
+    nodes: Nodes,
+    channels: Channels,
+    candidates: Sequence[str | Sequence[str]],
     input_shape: Sequence[int],
-    classes: int,
-    stem: str = "small",
-    stem_multiplier: int | None = None,
+    classes: Count,
+    stem: Literal["small", "imagenet"] = "small",
+    stem_multiplier: Channels | None = None,
     operations: Mapping[str, Callable[..., nn.Module]] | None = None,
 ) -> CellSpace:
     """The GOLD-NAS space; every layer is a group, with alphas of its own.
@@ -44,7 +47,6 @@ def goldnas(
         ValueError: a size that is not a positive whole number, an unknown candidate or stem.
     """
     extra = operations or {}
-    check_at_least(1, nodes=nodes)
     known = known_operations(CANDIDATES, extra, complete_edges(2, nodes, candidates))
     skeleton = darts.darts(
         layers=layers,

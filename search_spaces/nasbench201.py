@@ -5,12 +5,14 @@ Source: Dong & Yang 2020, arXiv:2001.00326, section 2; shapes and order of the p
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import Annotated
 
 from torch import nn
 
 from search_spaces.cells import Cell, CellSpace, Layer, complete_edges
 from search_spaces.ops import AvgPool, nor_conv, projecting_skip, zero
-from search_spaces.space import check_at_least, known_operations
+from search_spaces.settings import Count, Range, checked
+from search_spaces.space import MOST_LAYERS, Channels, Nodes, known_operations
 
 CANDIDATES: dict[str, Callable[..., nn.Module]] = {
     "none": zero,
@@ -21,14 +23,15 @@ CANDIDATES: dict[str, Callable[..., nn.Module]] = {
 }
 
 
+@checked
 def nasbench201(
     *,
-    layers: int,
-    nodes: int,
-    channels: int,
-    candidates: Sequence[str],
+    layers: Annotated[int, Range(ge=5, le=MOST_LAYERS)],
+    nodes: Nodes,
+    channels: Channels,
+    candidates: Sequence[str | Sequence[str]],
     input_shape: Sequence[int],
-    classes: int,
+    classes: Count,
     operations: Mapping[str, Callable[..., nn.Module]] | None = None,
 ) -> CellSpace:
     """The NAS-Bench-201 space: three stages of N equal cells, a residual block of stride 2 between
@@ -41,13 +44,11 @@ def nasbench201(
     Raises:
         ValueError: a size that is not a positive whole number or not 3N + 2, an unknown candidate.
     """
-    check_at_least(1, nodes=nodes, channels=channels)
-    check_at_least(5, layers=layers)
     if layers % 3 != 2:
         raise ValueError(
-            f"space.layers: {layers} is not 3N + 2 (three stages of N cells and two residual "
+            f"layers: {layers} is not 3N + 2 (three stages of N cells and two residual "
             "blocks); "
-            f"set space.layers to {layers // 3 * 3 + 2} or {layers // 3 * 3 + 5}"
+            f"set it to {layers // 3 * 3 + 2} or {layers // 3 * 3 + 5}"
         )
     cell = Cell(1, nodes, complete_edges(1, nodes, candidates), keep=None, output="last")
     cells_per_stage = (layers - 2) // 3

@@ -6,9 +6,10 @@ There is no torch here: a space only says what may be built; `supernets` builds 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from search_spaces.choice import Choice, Row
+from search_spaces.settings import Range
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,22 +49,10 @@ class Space(ABC):
         return self.family(**{**self.settings, **changes}, operations=self.extra_operations)
 
 
-LARGEST = {"nodes": 64, "layers": 1000}
-
-
-def check_at_least(minimum: int, **settings: int) -> None:
-    """Raises ValueError for a size of the space that is no whole number, too small or absurd.
-
-    A file from somebody else names sizes, too, and shall not keep this machine busy.
-    """
-    for name, value in settings.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
-            raise ValueError(
-                f"space.{name}: expected a whole number of at least {minimum}, found {value!r}"
-            )
-        most = LARGEST.get(name, 10_000)
-        if value > most:
-            raise ValueError(f"space.{name}: expected at most {most}, found {value}")
+# Bounds keep a machine responsive that reads an architecture file of unknown origin.
+MOST_LAYERS = 1000
+Nodes = Annotated[int, Range(ge=1, le=64)]
+Channels = Annotated[int, Range(ge=1, le=10_000)]
 
 
 def known_operations(
@@ -74,23 +63,19 @@ def known_operations(
     """The constructors a row may name. Raises ValueError for unknown or redefined candidates."""
     clash = sorted(set(family) & set(extra))
     if clash:
-        raise ValueError(
-            f"space.operations: '{clash[0]}' is a candidate already; choose another name"
-        )
+        raise ValueError(f"operations: '{clash[0]}' is a candidate already; choose another name")
     operations = {**family, **extra}
     for row in rows:
         if not row.options:
-            raise ValueError(f"space.candidates: edge {row.name} has none; name at least one")
+            raise ValueError(f"candidates: edge {row.name} has none; name at least one")
         if len(set(row.names)) < len(row.names):
-            raise ValueError(f"space.candidates: named twice on edge {row.name}: {list(row.names)}")
+            raise ValueError(f"candidates: named twice on edge {row.name}: {list(row.names)}")
         if all(option.kind == "zero" for option in row.options):
             raise ValueError(
-                f"space.candidates: edge {row.name} has only '{row.names[0]}', which passes "
+                f"candidates: edge {row.name} has only '{row.names[0]}', which passes "
                 f"nothing on; add one of {', '.join(sorted(set(operations) - set(row.names)))}"
             )
         for name in row.names:
             if name not in operations:
-                raise ValueError(
-                    f"space.candidates: unknown '{name}'; known: {', '.join(operations)}"
-                )
+                raise ValueError(f"candidates: unknown '{name}'; known: {', '.join(operations)}")
     return operations

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from search_spaces.architecture import Architecture
 from search_spaces.choice import Choice
+from search_spaces.settings import checked
 
 if TYPE_CHECKING:
     from strategies.gradients import Batch, Metrics
@@ -30,8 +31,9 @@ class Ingredient:
     that it gets the module's `state_dict`; `Relaxation` and `EdgeNormalisation` are modules
     already.
 
-    A ValueError of `__init__`, `setup` or `epoch_end` starts with the name of its parameter,
-    "weight: expected ..."; the setting's path is prepended (`strategies.settings`).
+    Arguments of `__init__` are checked against its annotations, `weight: NotNegative`. An error
+    that it, `setup` or `epoch_end` raises itself starts with the name of the parameter,
+    "ramp: expected ..."; the setting's path is prepended (`search_spaces.settings`).
 
     Raises:
         TypeError: at class definition, if a class lists `nn.Module` after an ingredient.
@@ -42,6 +44,8 @@ class Ingredient:
         parents = cls.__mro__
         if nn.Module in parents and parents.index(nn.Module) > parents.index(Ingredient):
             raise TypeError(f"{cls.__name__}: name nn.Module as the first of its base classes")
+        if "__init__" in vars(cls):
+            cls.__init__ = checked(cls.__init__)  # type: ignore[method-assign]
         if "constants" not in vars(cls):
             cls.constants = Ingredient.constants  # type: ignore[method-assign]
 
@@ -176,6 +180,6 @@ def check_kind(name: str, part: object, kind: type[Ingredient]) -> None:
     if not isinstance(part, kind):
         found = type(part)
         raise ValueError(
-            f"strategy.{name}: expected a class derived from {kind.__module__}.{kind.__name__}, "
+            f"{name}: expected a class derived from {kind.__module__}.{kind.__name__}, "
             f"found {found.__module__}.{found.__qualname__}"
         )

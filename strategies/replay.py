@@ -136,7 +136,7 @@ class Replay:
         return metrics
 
     def _give_up(self, why: str) -> None:
-        log.warning("runtime.graphs: %s; every pass is computed operation by operation", why)
+        log.warning("CUDA graphs: %s; every pass is computed operation by operation", why)
         self.off = True
         self._drop()
 

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from search_spaces.architecture import Architecture
+from search_spaces.settings import Count, NotNegative, Positive, Share, checked, setting
 from search_spaces.space import Space
 from strategies.contracts import (
     DiscretisationRule,
@@ -26,7 +27,6 @@ from strategies.discretisation.decisions import Structure
 from strategies.gradients import Batch, Gradients, eagerly
 from strategies.micro_batches import in_parts
 from strategies.optimizer_state import load_named_state, named_state
-from strategies.settings import setting
 from strategies.shares import every_option
 from supernets import plain_layers
 from supernets.mixture import Active, GroupMixture, Mixture, everything_active
@@ -66,6 +66,7 @@ class Strategy:
     gradients: Gradients = staticmethod(eagerly)  # how a pass and its gradients are computed
     structure = 0  # counts the changes of `alive`
 
+    @checked
     def __init__(
         self,
         space: Space,
@@ -80,14 +81,13 @@ class Strategy:
         discretisation: DiscretisationRule,
         alpha_optimizer: MakeOptimizer,
         weight_optimizer: MakeOptimizer,
-        min_lr: float,
-        lr_batch: int | None,
-        alpha_lr_scale: float,
-        clip: float | None,
+        min_lr: NotNegative,
+        lr_batch: Count | None,
+        alpha_lr_scale: Positive,
+        clip: Positive | None,
         alpha_init: float,
-        warmup: float,
+        warmup: Share,
     ):
-        _check_numbers(warmup, min_lr, clip, alpha_lr_scale, lr_batch)
         _check_optimizers(alpha=alpha_optimizer, weight=weight_optimizer)
         self.space = space
         self.relaxation, self.edge_normalisation = relaxation, edge_normalisation
@@ -117,9 +117,7 @@ class Strategy:
         for name, term in self.losses.items():
             check_kind(f"losses.{name}", term, LossTerm)
         if not callable(self.discretisation):
-            raise ValueError(
-                f"strategy.discretisation: expected a function, found {self.discretisation!r}"
-            )
+            raise ValueError(f"discretisation: expected a function, found {self.discretisation!r}")
 
     def _make_logits(self, alpha_init: float) -> None:
         """Draws the alphas (R, O) and betas (R,) of each choice; padding of a row is not alive."""
@@ -157,7 +155,7 @@ class Strategy:
             group["lr"] *= self.alpha_lr_scale
         self.weight_lr = [group["lr"] for group in self.weight_optimizer.param_groups]
         for name, part in self._named_ingredients().items():
-            with setting(f"strategy.{name}"):
+            with setting(name):
                 part.setup(net, self)
 
     def ingredients(self) -> Iterator[Ingredient]:
@@ -272,7 +270,7 @@ class Strategy:
         """Calls the ingredients' hooks after an epoch; returns True if the search should stop."""
         verdicts = []
         for name, part in self._named_ingredients().items():
-            with setting(f"strategy.{name}"):
+            with setting(name):
                 verdicts.append(part.epoch_end(net, self, loaders, progress))
         return any(verdict is True for verdict in verdicts)
 
@@ -321,7 +319,7 @@ class Strategy:
         choices, again, gates = {}, [], self.gates()
         for name, (values, factors) in self._expected().items():
             choice, alive = self.space.choices[name], self.alive[name].cpu()
-            with setting("strategy.pruning"):  # pruning left too few candidates
+            with setting("pruning"):  # pruning left too few candidates
                 choices[name] = self.discretisation(choice, values, factors, alive)
                 if not choice.connects(choices[name]):
                     choices[name] = connected(choice, gates[name], alive)
@@ -333,7 +331,7 @@ class Strategy:
     def structures(self) -> dict[str, Structure | None]:
         """The structure of each choice under the discretisation rule; None if it ignores gates."""
         rule = self.discretisation
-        with setting("strategy.pruning"):
+        with setting("pruning"):
             return {n: Structure.of_rule(rule, choice) for n, choice in self.space.choices.items()}
 
     def within(
@@ -393,33 +391,10 @@ class Strategy:
         return [(part, state) for part, state in states if state is not None]
 
 
-def _check_numbers(
-    warmup: float, min_lr: float, clip: float | None, alpha_lr_scale: float, lr_batch: int | None
-) -> None:
-    """Raises ValueError, which names the setting, for a number out of range."""
-    if not 0 <= warmup < 1:
-        raise ValueError(
-            f"strategy.warmup: expected a share of the epochs in [0, 1), found {warmup}; "
-            "at 1 the alphas would never move"
-        )
-    if min_lr < 0:
-        raise ValueError(f"strategy.min_lr: expected at least 0, found {min_lr}")
-    if clip is not None and clip <= 0:
-        raise ValueError(f"strategy.clip: expected a positive norm or null, found {clip}")
-    if alpha_lr_scale <= 0:
-        raise ValueError(
-            f"strategy.alpha_lr_scale: expected a positive number, found {alpha_lr_scale}"
-        )
-    if lr_batch is not None and lr_batch < 1:
-        raise ValueError(
-            f"strategy.lr_batch: expected a batch size of at least 1 or null, found {lr_batch}"
-        )
-
-
 def _check_optimizers(**makers: MakeOptimizer) -> None:
     """Raises ValueError, which names the setting, if an optimiser rejects its settings."""
     for name, make in makers.items():
         try:
             make([nn.Parameter(torch.zeros(1))])
         except (ValueError, TypeError) as error:
-            raise ValueError(f"strategy.{name}_optimizer: {error}") from error
+            raise ValueError(f"{name}_optimizer: {error}") from error

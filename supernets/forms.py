@@ -53,15 +53,15 @@ def has_dense(cell: CellModule) -> bool:
 def check_form(form: str) -> None:
     """Raises ValueError for an unknown form."""
     if form not in ("auto", *FORMS):
-        raise ValueError(f"runtime.form: expected one of auto, {', '.join(FORMS)}, found {form!r}")
+        raise ValueError(f"form: expected one of auto, {', '.join(FORMS)}, found {form!r}")
 
 
 def check_layout(channels_last: bool, device: torch.device) -> None:
     """Raises ValueError for channels last on a CPU."""
     if channels_last and device.type == "cpu":
         raise ValueError(
-            "runtime.channels_last: needs CUDA, found cpu, where torch's convolutions may then "
-            "write outside their memory; set runtime.channels_last=false"
+            "channels_last: needs CUDA, found cpu, where torch's convolutions may then write "
+            "outside their memory; set it to false"
         )
 
 
@@ -76,14 +76,11 @@ def use_form(net: Network, form: str, device: torch.device, *, channels_last: bo
     check_form(form)
     check_layout(channels_last, device)
     if form == "native" and device.type != "cpu":
-        raise ValueError(
-            f"runtime.form: native needs a CPU, found {device.type}; set runtime=fused"
-        )
+        raise ValueError(f"form: native needs a CPU, found {device.type}; set it to fused")
     if form == "native" and library() is None:
         raise ValueError(
-            "runtime.form: native kernels cannot be built here, for the reason that is logged "
-            "above; mend that (compiler: CXX; where they are kept: TORCH_EXTENSIONS_DIR), or set "
-            "runtime=fused"
+            "form: native kernels cannot be built here, for the reason that is logged above; mend "
+            "that (compiler: CXX; where they are kept: TORCH_EXTENSIONS_DIR), or set it to fused"
         )
     cells = [module for module in net.modules() if isinstance(module, CellModule)]
     if form == "auto":

@@ -5,6 +5,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from search_spaces.settings import Count, checked
+
 Candidate = Callable[..., nn.Module]
 
 
@@ -49,6 +51,7 @@ class PartialMixedOp(nn.Module):
         ValueError: `c_in` is not a multiple of `k`, or not `c_out`.
     """
 
+    @checked
     def __init__(
         self,
         candidates: Sequence[Candidate],
@@ -56,24 +59,19 @@ class PartialMixedOp(nn.Module):
         c_out: int,
         stride: int,
         *,
-        k: int,
+        k: Count,
         affine: bool = False,
     ):
         super().__init__()
-        if isinstance(k, bool) or not isinstance(k, int) or k < 1:
-            raise ValueError(
-                f"strategy.mixed_op.k: expected a whole number of at least 1, found {k!r}"
-            )
         if c_in % k:
             raise ValueError(
-                f"strategy.mixed_op: {c_in} channels cannot be split into k={k} equal parts; "
-                f"set strategy.mixed_op.k to a divisor of {c_in}, or space.channels to a "
-                f"multiple of {k}"
+                f"k: {c_in} channels cannot be split into k={k} equal parts; set k to a "
+                f"divisor of {c_in}, or the space's channels to a multiple of {k}"
             )
         if k > 1 and c_in != c_out:
             raise ValueError(
-                f"strategy.mixed_op: partial channels keep their number, but {c_in} become {c_out} "
-                "here; set strategy/mixed_op=full"
+                f"k: partial channels keep their number, but {c_in} become {c_out} here; take "
+                "another mixed op, or k=1"
             )
         self.k = k
         self.mixed = MixedOp(candidates, c_in // k, c_out // k, stride, affine=affine)

@@ -4,13 +4,14 @@ Within archsmith/ they do, too, in the order of ARCHSMITH; search and result do 
 """
 
 import ast
+import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 ORDER = ["search_spaces", "supernets", "strategies", "archsmith", "run"]
 ARCHSMITH = [
-    {"errors", "interrupt", "files", "differences", "numbers"},
+    {"errors", "interrupt", "files", "differences"},
     *({name} for name in ("parallel", "data", "train", "drawing")),
     {"search", "result"},
     *({name} for name in ("job", "phases", "cli")),
@@ -19,7 +20,14 @@ ARCHSMITH = [
 HYDRA_MAY = {
     *(
         ROOT / "archsmith" / "cli" / name
-        for name in ("naming.py", "objects.py", "command_line.py", "main.py", "tasks.py")
+        for name in (
+            "naming.py",
+            "objects.py",
+            "settings.py",
+            "command_line.py",
+            "main.py",
+            "tasks.py",
+        )
     ),
     ROOT / "archsmith" / "library.py",
 }
@@ -73,7 +81,7 @@ def test_within_archsmith_nothing_imports_what_stands_above_it():
     assert offenders(above, sorted((ROOT / "archsmith").rglob("*.py"))) == {}
 
 
-def test_only_six_modules_know_hydra():
+def test_only_seven_modules_know_hydra():
     known = offenders(lambda path: imported(path) & {"hydra", "omegaconf"})
     assert {ROOT / name for name in known} == HYDRA_MAY
 
@@ -99,3 +107,32 @@ def test_nothing_that_windows_lacks_is_imported_with_a_module():
         return names & {"fcntl", "resource", "pwd", "grp", "termios"}
 
     assert offenders(posix) == {}
+
+
+SETTING = r"\b(strategy|space|search|data|retrain|runtime|budget|benchmark|baseline|export)\.[a-z]"
+
+
+def test_only_archsmith_names_the_paths_of_settings():
+    """The code that builds or calls an object knows where its settings are (`located`)."""
+
+    def named(path: Path) -> set[str]:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        bodies = (node for node in ast.walk(tree) if isinstance(getattr(node, "body", None), list))
+        docs = {id(body.body[0].value) for body in bodies if is_docstring(body)}
+        literals = {
+            node.value
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Constant)
+            and isinstance(node.value, str)
+            and id(node) not in docs
+        }
+        return {text for text in literals if re.search(SETTING, text)}
+
+    lower = [path for path in FILES if path.relative_to(ROOT).parts[0] != "archsmith"]
+    assert offenders(named, lower) == {}
+
+
+def is_docstring(node: ast.AST) -> bool:
+    """Whether a module, class or function has a docstring."""
+    known = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+    return isinstance(node, known) and ast.get_docstring(node) is not None

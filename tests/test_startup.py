@@ -90,4 +90,4 @@ def test_c8_the_console_script_never_runs_the_users_modules_of_our_names(tmp_pat
         text=True,
     )
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith("Strategies")
+    assert done.stdout.startswith("strategy=...\n")

@@ -8,37 +8,32 @@ from archsmith.data.image_tree import PassedOver
 
 def check_text(report: Mapping[str, Any]) -> str:
     """The report of `check` as lines; only the files if a run would refuse them."""
-    lines: list[str] = []
-    if report.get("files"):
-        lines += _of_files(report["files"])
+    lines = _of_files(report["files"]) if report.get("files") else []
     if not report["ready"]:
         return "\n".join(lines) + "\n"
-    data, stem = report["data"], report["stem"]
-    C, H, W = data["input_shape"]
-    counts = data["train"].values()
+    data, stem, counts = report["data"], report["stem"], report["data"]["train"].values()
+    size = "x".join(map(str, data["input_shape"]))
     lines += [
         f"data      {data['name']}: {sum(counts)} training images of {data['classes']} classes, "
-        f"{min(counts)} to {max(counts)} each, read as {C}x{H}x{W}",
+        f"{min(counts)} to {max(counts)} each, read as {size}",
         f"stem      search {stem['search']}, retrain {stem['retrain']}; "
-        f"suggested for {H}x{W}: {stem['suggested']}",
-    ]
-    for phase in ("search", "retrain"):
-        told = report.get(phase)
-        if told:
-            seconds = told["seconds"]
-            lines.append(
-                f"{phase:<9} {told['epochs']} epochs of {told['steps_an_epoch']} steps: about "
-                f"{duration(seconds['median'])} ({duration(seconds['low'])} to "
-                f"{duration(seconds['high'])}), peak {told['peak_memory_bytes'] / 1e9:.2f} GB"
-                + ("" if told["measured"] else ", estimated from small images")
-            )
-    lines += [
+        f"suggested for {size.partition('x')[2]}: {stem['suggested']}",
+        *(_of_phase(name, report[name]) for name in ("search", "retrain") if report.get(name)),
         f"          measured on {report['device']}, as busy as it is now; memory of the whole "
         "process on a CPU",
         *(f"warning   {warning}" for warning in report["warnings"]),
         f"to go on  {report['command']}",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _of_phase(name: str, told: Mapping[str, Any]) -> str:
+    median, low, high = (duration(told["seconds"][of]) for of in ("median", "low", "high"))
+    return (
+        f"{name:<9} {told['epochs']} epochs of {told['steps_an_epoch']} steps: about {median} "
+        f"({low} to {high}), peak {told['peak_memory_bytes'] / 1e9:.2f} GB"
+        + ("" if told["measured"] else ", estimated from small images")
+    )
 
 
 def _of_files(files: Mapping[str, Any]) -> list[str]:

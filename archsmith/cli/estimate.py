@@ -61,6 +61,19 @@ def estimated(prepared: Prepared, images: float, parts: int, device: torch.devic
     return Estimate(need, min(took[1] + each * (images - more), high), high)
 
 
-def measurable(estimate: Estimate | None, device: torch.device) -> bool:
-    """Whether to measure a step with this estimate; None means that the images are not large."""
-    return estimate is None or estimate.plausible(memory_of(device))
+def foreseen(
+    full: Space,
+    prepared: Callable[[Space], Prepared],
+    images: int,
+    parts: int,
+    device: torch.device,
+) -> Estimate | None:
+    """Estimates a step; None if it can be measured, as it is short or its images are small.
+
+    prepared: prepares steps in a space of other image sizes.
+    """
+    space, ratio = shrunk(full)
+    if ratio == 1:
+        return None
+    estimate = estimated(prepared(space), images * ratio, parts, device)
+    return None if estimate.plausible(memory_of(device)) else estimate

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from archsmith.cli.estimate import Estimate, estimated, measurable, shrunk
+from archsmith.cli.estimate import Estimate, Prepared, foreseen
 from archsmith.data.loader import Loader
 from archsmith.data.roles import Roles
 from archsmith.job import Job
@@ -45,12 +45,12 @@ def expected_search(job: Job) -> dict[str, Any] | None:
         return None
     one_level = not strategy.update.two_level
     roles = job.data.loaders(job.search.batch_size, one_level=one_level, seed=job.seed)
-    estimate = _foreseen_search(job, _images(roles.train))
+    prepared, images = partial(_search_step, job), _images(roles.train)
+    estimate = foreseen(job.space, prepared, images, job.search.micro_batches, job.device)
     _forget_peak(job.device)
-    if measurable(estimate, job.device):
-        step, measuring, estimate = *_measured_search(job, strategy, roles), None
+    if estimate is None:
+        step, measuring = _measured_search(job, strategy, roles)
     else:
-        assert estimate is not None
         step = estimate.seconds
         measuring = _measuring(step["median"], roles)
     loading = _loading(roles.train) * (1 if one_level else 2)
@@ -81,10 +81,8 @@ def _measuring(step: float, roles: Roles) -> float:
     return 2 * (len(roles.statistics) + len(roles.select)) * step / (3 * passes)
 
 
-def _foreseen_search(job: Job, images: int) -> Estimate | None:
-    space, ratio = shrunk(job.space)
-    if ratio == 1:
-        return None
+def _search_step(job: Job, space: Space) -> Prepared:
+    """Prepares steps of the search in this space, on random images."""
     small, parts = replace(job, space=space), job.search.micro_batches
 
     def prepared(count: int) -> Callable[[], object]:
@@ -95,7 +93,7 @@ def _foreseen_search(job: Job, images: int) -> Estimate | None:
         given = val if strategy.update.two_level else None
         return lambda: strategy.step(net, train, given, progress=1.0, move_alphas=True)
 
-    return estimated(prepared, images * ratio, parts, job.device)
+    return prepared
 
 
 def expected_retraining(job: Job) -> dict[str, Any]:
@@ -107,16 +105,17 @@ def expected_retraining(job: Job) -> dict[str, Any]:
     )
     recipe, space = job.recipe, final_space(job.space, job.recipe)
     loader = job.data.training(recipe.batch_size, job.seed, augment=recipe.augment)
-    estimate = _foreseen_retraining(job, space, some[0], loader)
+
+    def prepared(space: Space) -> Prepared:
+        return partial(_training_step, job, space, some[0], loader)
+
+    parts, device = recipe.micro_batches, job.device
+    estimate = foreseen(space, prepared, _images(loader), parts, device)
     loading, steps = _loading(loader), recipe.epochs * len(loader)
-    _forget_peak(job.device)
-    if measurable(estimate, job.device):
-        seconds, estimate = _retraining_steps(job, space, some, loader), None
-        every = [value for one in seconds for value in one]
-        step = {name: of(every) for name, of in RANGE.items()}
-    else:
-        assert estimate is not None
-        seconds, step = [[]], estimate.seconds
+    _forget_peak(device)
+    seconds = [[]] if estimate else _retraining_steps(job, space, some, loader)
+    every = [value for one in seconds for value in one]
+    step = estimate.seconds if estimate else {name: of(every) for name, of in RANGE.items()}
     return {
         "epochs": recipe.epochs,
         "steps_an_epoch": len(loader),
@@ -137,16 +136,6 @@ def _retraining_steps(
         step = _training_step(job, space, architecture, loader, _images(loader))
         seconds.append(timed(step, job.device, time.perf_counter))
     return seconds
-
-
-def _foreseen_retraining(
-    job: Job, full: Space, architecture: Architecture, loader: Loader
-) -> Estimate | None:
-    space, ratio = shrunk(full)
-    if ratio == 1:
-        return None
-    prepared = partial(_training_step, job, space, architecture, loader)
-    return estimated(prepared, _images(loader) * ratio, job.recipe.micro_batches, job.device)
 
 
 def _training_step(

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from archsmith.differences import renamed
-from search_spaces.genotype import PUBLISHED
 
 
 @dataclass(frozen=True)
@@ -25,50 +24,39 @@ class GivenRun:
     fingerprint: str | None = None
 
 
-def given_run(architecture: Any, known_data: Mapping[str, Mapping[str, Any]]) -> GivenRun | None:
-    """What is known about a given architecture; None if none is given.
+def given_run(architecture: str, known_data: Mapping[str, Mapping[str, Any]]) -> GivenRun:
+    """What is known about a given architecture.
 
     known_data: name -> settings, for every data set in `conf/data`.
     """
-    if not isinstance(architecture, str):
-        return None
+    from search_spaces.genotype import PUBLISHED
+
     path = Path(architecture)
     if not path.exists():
         path = PUBLISHED / f"{path.name}.json"
-    if not path.is_dir():
-        return GivenRun(_names_of_file(path, {"name", "strategy"}))
-    names = _names_of_file(path / "architecture.json", {"strategy"})
+    run = path.is_dir()
+    file = _object(path / "architecture.json" if run else path)
+    meta, space = (one if isinstance(one := file.get(k), dict) else {} for k in ("meta", "space"))
     results, config = _object(path / "results.json"), _object(path / "config.json")
-    names |= _words({"strategy": results.get("strategy"), "data": results.get("data")})
+    title = None if run else meta.get("name")  # of a published architecture
+    words = {
+        "strategy": _word(results.get("strategy"), meta.get("strategy"), title),
+        "space": _word(space.get("name")),
+        "data": _word(results.get("data")),
+    }
     seed, settings = config.get("seed"), renamed(config.get("data"))
     return GivenRun(
-        names,
+        {name: word for name, word in words.items() if word},
         seed if isinstance(seed, int) and not isinstance(seed, bool) and seed >= 0 else None,
-        settings if _readable(settings, known_data.get(names.get("data", ""))) else None,
-        _words({"found": results.get("data_fingerprint")}, longest=64).get("found"),
+        settings if _readable(settings, known_data.get(words["data"] or "")) else None,
+        _word(results.get("data_fingerprint")),
     )
 
 
-def _names_of_file(path: Path, of_meta: set[str]) -> dict[str, str]:
-    """The space of an architecture file, and as strategy the first of `of_meta` in its meta."""
-    file = _object(path)
-    meta, space = file.get("meta"), file.get("space")
-    said = (
-        [meta.get(key) for key in sorted(of_meta, reverse=True)] if isinstance(meta, dict) else []
-    )
-    strategy = next((value for value in said if value), None)
-    return _words(
-        {"strategy": strategy, "space": space.get("name") if isinstance(space, dict) else None}
-    )
-
-
-def _words(found: Mapping[str, Any], longest: int = 60) -> dict[str, str]:
-    """The values that can be part of a folder name."""
-    return {
-        key: value
-        for key, value in found.items()
-        if isinstance(value, str) and len(value) <= longest and re.fullmatch(r"[\w.-]+", value)
-    }
+def _word(*values: Any) -> str | None:
+    """The first of the values that can be part of a folder name."""
+    texts = (value for value in values if isinstance(value, str))
+    return next((text for text in texts if re.fullmatch(r"[\w.-]{1,64}", text)), None)
 
 
 def _readable(settings: Any, known: Mapping[str, Any] | None) -> bool:

@@ -10,7 +10,6 @@ import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -51,21 +50,15 @@ def told() -> Iterator[None]:
     it installs signal handlers, and the error is sent back as a `JobError`, a line and an exit
     code.
     """
-    folder = Path(HydraConfig.get().runtime.output_dir)
-    if HydraConfig.get().mode != RunMode.MULTIRUN:
-        try:
-            yield
-        except Exception as error:
-            if isinstance(error, ConfigError | DataError):
-                leave_no_folder()
-            raise Ended(error) from error
-        return
     try:
         with interrupt.listening():
             yield
     except Exception as error:
         if isinstance(error, ConfigError | DataError):
             leave_no_folder()
+        if HydraConfig.get().mode != RunMode.MULTIRUN:
+            raise Ended(error) from error
+        folder = HydraConfig.get().runtime.output_dir
         code, line = explain(error, CONF, list, composed=True)
         log.error("%s failed: %s", folder, line or one_line(error), exc_info=line is None)
         raise JobError(

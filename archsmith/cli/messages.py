@@ -1,6 +1,5 @@
 """What the command line prints: errors as one line with an exit code, and the available choices."""
 
-import difflib
 import errno
 import re
 import sys
@@ -20,43 +19,24 @@ from archsmith.errors import (
     OutOfMemory,
     is_out_of_memory,
 )
-from archsmith.result.limits import budget_line
 from archsmith.train.doubts import doubts, interval
+from search_spaces.settings import nearest
 
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)  # the disk accepts no more writes
 WIDTH = 120  # columns of a line about a choice
-WORKERS = ("joblib", "submitit", "ray")  # their errors mean that a job's process died
 LEFT = (
     "report.html", "architecture.json", "cell_*.svg", "metrics.jsonl", "results.json",
     "weights.safetensors", "export",
 )  # fmt: skip
-EXTRAS = {
-    "joblib": "joblib",
-    "submitit_slurm": "submitit",
-    "submitit_local": "submitit",
-    "ray": "ray",
-}
-
-LISTED = {
-    "strategy": "Strategies (strategy=...)",
-    "strategy/relaxation": "Relaxations (strategy/relaxation=...)",
-    "strategy/mixed_op": "Mixed ops (strategy/mixed_op=...)",
-    "strategy/edge_normalisation": "Edge normalisations (strategy/edge_normalisation=...)",
-    "strategy/update": "Updates (strategy/update=...)",
-    "strategy/losses": "Loss terms (+strategy/losses=...)",
-    "strategy/pruning": "Pruning (strategy/pruning=...)",
-    "strategy/stopping": "Stopping (strategy/stopping=...)",
-    "strategy/discretisation": "Discretisations (strategy/discretisation=...)",
-    "space": "Search spaces (space=...)",
-    "data": "Data (data=...)",
-    "retrain": "Retraining recipes (retrain=...)",
-    "baseline": "Hand-made baselines (baseline=...)",
-    "runtime": "Forms of a supernet (runtime=...)",
-    "experiment": "Experiments (experiment=...)",
-    "hydra/launcher": "Launchers of a sweep (-m hydra/launcher=...)",
-}
-
-
+LAUNCHERS = {  # Hydra's name of a launcher -> the optional dependencies with it
+    "joblib": "joblib", "submitit_slurm": "submitit", "submitit_local": "submitit", "ray": "ray",
+}  # fmt: skip
+LISTED = (
+    "strategy", "strategy/relaxation", "strategy/mixed_op", "strategy/edge_normalisation",
+    "strategy/update", "strategy/losses", "strategy/pruning", "strategy/stopping",
+    "strategy/discretisation", "space", "data", "retrain", "baseline", "runtime", "experiment",
+    "hydra/launcher",
+)  # fmt: skip
 BUILT_IN = {
     "hydra/launcher": {
         "basic": "One job after the other, here (the default).",
@@ -65,25 +45,29 @@ BUILT_IN = {
 }  # choices that come from Hydra or its plugins
 
 
+def choices(conf: Path, group: str) -> list[str]:
+    """The names of a group's choices."""
+    return sorted(path.stem for path in (conf / group).glob("*.yaml"))
+
+
 def list_choices(conf: Path) -> str:
     """Every choice of every group, with the start of the comment at the head of its YAML."""
     lines = []
-    for group, title in LISTED.items():
-        lines += ["", title]
-        for path in sorted((conf / group).glob("*.yaml")):
-            lines.append(f"  {path.stem:<22} {_comment(path)}")
-        lines += [f"  {name:<22} {said}" for name, said in BUILT_IN.get(group, {}).items()]
+    for group in LISTED:
+        start = {"strategy/losses": "+", "hydra/launcher": "-m "}.get(group, "")
+        comments = {n: _comment(conf / group / f"{n}.yaml") for n in choices(conf, group)}
+        comments |= BUILT_IN.get(group, {})
+        lines += ["", f"{start}{group}=...", *(f"  {n:<22} {said}" for n, said in comments.items())]
     return "\n".join(lines[1:])
 
 
 def _comment(path: Path) -> str:
-    lines: list[str] = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        if not line.startswith("#") and lines:
-            break
-        if line.startswith("#") and "@package" not in line:
-            lines.append(line.lstrip("# "))
-    return textwrap.shorten(" ".join(lines), WIDTH, placeholder=" ...")
+    """The comment at the head of a file, shortened to a line."""
+    head = re.match(r"(#.*\n)*", path.read_text(encoding="utf-8"))
+    lines = head[0].replace("# @package _global_", "").splitlines() if head else []
+    return textwrap.shorten(
+        " ".join(line.lstrip("# ") for line in lines), WIDTH, placeholder=" ..."
+    )
 
 
 def explain(
@@ -113,10 +97,10 @@ def explain(
                 "retrain.batch_size or the network's channels and layers"
             )
     kind = type(error).__module__.partition(".")[0]
-    if kind in WORKERS:
+    if kind in LAUNCHERS.values():  # a job's process died
         return _lost_worker(kind, error)
     if kind in ("hydra", "omegaconf") or not composed:
-        return 2, _configuration_line(error, conf, known_settings)
+        return ConfigError.exit_code, _configuration_line(error, conf, known_settings)
     return 1, None
 
 
@@ -141,25 +125,20 @@ def _configuration_line(
 ) -> str:
     """Hydra's message in one line, with the closest existing name."""
     text = str(error)
-    option = re.search(r"Could not (?:find|load) '([^']+)'", text)
-    if option:
-        group, _, name = option[1].rpartition("/")
-        if group == "hydra/launcher" and name in EXTRAS:
-            return (
-                f"hydra/launcher: '{name}' is not installed; "
-                f"pip install -e '.[{EXTRAS[name]}]' in Archsmith's folder"
-            )
-        options = sorted(path.stem for path in (conf / group).glob("*.yaml"))
-        if options:
-            return (
-                f"{group}: unknown '{name}'{_nearest(name, options)}; known: {', '.join(options)}"
-            )
+    group, _, name = (getattr(error, "missing_cfg_file", None) or "").rpartition("/")
+    options = choices(conf, group) if group else []
     choice = re.search(r"Could not override '([^']+)'", text)
+    if group == "hydra/launcher" and name in LAUNCHERS:
+        return (
+            f"hydra/launcher: '{name}' is not installed; "
+            f"pip install -e '.[{LAUNCHERS[name]}]' in Archsmith's folder"
+        )
+    if options:
+        return f"{group}: unknown '{name}'{nearest(name, options)}; known: {', '.join(options)}"
+    if choice and choice[1] in (known := known_settings()):
+        return f"{choice[1]}: not a setting of what is chosen here (strategy, space, data, retrain)"
     if choice:
-        key, known = choice[1], known_settings()
-        if key in known:
-            return f"{key}: not a setting of what is chosen here (strategy, space, data, retrain)"
-        return f"unknown setting '{key}'{_nearest(key, known)}; see {program()} --help"
+        return f"unknown setting '{choice[1]}'{nearest(choice[1], known)}; see {program()} --help"
     groups = _not_choices(conf)
     if groups and (isinstance(error, TypeError) or "Config group override must be" in text):
         # Hydra does not say which group
@@ -197,50 +176,39 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split())
 
 
-def _nearest(name: str, options: list[str]) -> str:
-    """`, did you mean 'x'?` for the closest name, or nothing."""
-    close = difflib.get_close_matches(name, options, n=1, cutoff=0.5)
-    return f", did you mean '{close[0]}'?" if close else ""
-
-
 def summary(results: Mapping[str, Any], folder: Path, following: Sequence[str]) -> str:
     """What a run found, where it is stored, and which commands may follow."""
-    rows = [
-        ("supernet accuracy (select)", _percent(results["supernet_accuracy"])),
-        ("discretised accuracy (select)", _percent(results["discretised_accuracy"])),
-        ("test accuracy (retrained)", _tested(results)),
-        ("parameters", _count(results["parameters"])),
-        ("multiply-accumulates", _count(results["macs"])),
-        (
-            "seconds",
-            ", ".join(f"{phase} {value:.0f}" for phase, value in results["seconds"].items()),
-        ),
-        ("times the test split was read", str(results["test_reads"])),
-    ]
-    if results["budget"]:
-        rows.insert(5, ("budget", budget_line(results["budget"]).removeprefix("budget: ")))
-    for name, told in (results["baseline"] or {}).items():
-        rows.insert(3, (f"test accuracy ({name})", _percent(told["test_accuracy"])))
-    shown = [f"  {name:<31} {value}" for name, value in rows if value]
+    from archsmith.result.limits import budget_line
+
+    seconds = (f"{phase} {value:.0f}" for phase, value in results["seconds"].items())
+    budget, where = results["budget"], interval(results)
+    tested = _percent(results["test_accuracy"])
+    rows = {
+        "supernet accuracy (select)": _percent(results["supernet_accuracy"]),
+        "discretised accuracy (select)": _percent(results["discretised_accuracy"]),
+        "test accuracy (retrained)": f"{tested} (95% interval {where})" if where else tested,
+        **{
+            f"test accuracy ({name})": _percent(told["test_accuracy"])
+            for name, told in (results["baseline"] or {}).items()
+        },
+        "parameters": _count(results["parameters"]),
+        "multiply-accumulates": _count(results["macs"]),
+        "budget": budget_line(budget).removeprefix("budget: ") if budget else "",
+        "seconds": ", ".join(seconds),
+        "times the test split was read": str(results["test_reads"]),
+    }
     there = [name for name in LEFT if any(folder.glob(name))]
-    return "\n".join(
-        [
-            "",
-            f"{results['strategy']} on {results['space']}, {results['data']}, seed "
-            f"{results['seed']}",
-            *shown,
-            "",
-            f"  everything is in {command_line.shown(folder)}: {', '.join(there)}",
-            *(f"  beware: {doubt}" for doubt in doubts(results)),
-            *(["Next:"] if following else []),
-            *(f"  {command}" for command in following),
-        ]
-    )
-
-
-def _tested(results: Mapping[str, Any]) -> str:
-    accuracy, where = _percent(results["test_accuracy"]), interval(results)
-    return f"{accuracy} (95% interval {where})" if where else accuracy
+    lines = [
+        "",
+        f"{results['strategy']} on {results['space']}, {results['data']}, seed {results['seed']}",
+        *(f"  {name:<31} {value}" for name, value in rows.items() if value),
+        "",
+        f"  everything is in {command_line.shown(folder)}: {', '.join(there)}",
+        *(f"  beware: {doubt}" for doubt in doubts(results)),
+        *(["Next:"] if following else []),
+        *(f"  {command}" for command in following),
+    ]
+    return "\n".join(lines)
 
 
 def _percent(value: float | None) -> str:

@@ -2,7 +2,7 @@
 
 import copy
 import hashlib
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -128,28 +128,6 @@ def _plain(config: DictConfig, without: Container[str] = ()) -> dict[str, Any]:
         for key in config
         if key not in without
     }
-
-
-def defaults_of(overrides: Sequence[str]) -> dict[str, Any]:
-    """The configuration with a run's group choices only, before any setting is overridden.
-
-    Called inside Hydra's main; `overrides` are those of its command line.
-    """
-    loader = GlobalHydra.instance().config_loader()
-    parsed = OverridesParser.create().parse_overrides(list(overrides))
-    chosen = [
-        one.input_line
-        for one in parsed
-        if one.input_line is not None
-        and loader.get_group_options(one.key_or_group.partition("@")[0])
-    ]
-    return _composed(tuple(chosen), str(loader.get_search_path()))
-
-
-@lru_cache
-def _composed(chosen: tuple[str, ...], search_path: str) -> dict[str, Any]:
-    """Cached: jobs of a sweep in one process often share choices, and composing takes 0.2 s."""
-    return _plain(compose("config", overrides=list(chosen)))
 
 
 def known_settings(conf: Path) -> list[str]:

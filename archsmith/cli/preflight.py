@@ -1,6 +1,7 @@
 """Checks before the first phase what could fail in a later one, on the meta device."""
 
 from collections.abc import Set
+from typing import Any
 
 import torch
 
@@ -12,13 +13,14 @@ from archsmith.phases.pipeline import PHASES
 from archsmith.result.fit import Fit
 from archsmith.result.network import final_space
 from search_spaces.architecture import Architecture
+from search_spaces.settings import setting
 from search_spaces.space import Space
 from search_spaces.stems import STEMS
-from supernets.network import final_network, supernet
+from supernets.network import final_network
 
 
 def preflight(job: Job, phases: tuple[str, ...]) -> None:
-    """Builds the networks of these phases on the meta device, and their loaders.
+    """Builds the strategy, the networks of these phases on the meta device, and their loaders.
 
     Raises:
         ConfigError: the settings are incompatible.
@@ -26,13 +28,13 @@ def preflight(job: Job, phases: tuple[str, ...]) -> None:
     """
     trained = {PHASES[name].trains for name in phases}
     with configuring():
-        if "supernet" in trained:
+        with setting("strategy"):
             strategy = job.strategy(job.space)
-            if strategy.searches:
-                with torch.device("meta"):
-                    supernet(job.space, strategy.mixed_op)
-                one_level = not strategy.update.two_level
-                job.data.loaders(job.search.batch_size, one_level=one_level, seed=job.seed)
+        if "supernet" in trained and strategy.searches:
+            with torch.device("meta"):
+                job.network(strategy)
+            one_level = not strategy.update.two_level
+            job.data.loaders(job.search.batch_size, one_level=one_level, seed=job.seed)
         if "final" in trained:
             space = final_space(job.space, job.recipe)
             architecture = job.architecture or some_architecture(space)
@@ -45,10 +47,10 @@ def preflight(job: Job, phases: tuple[str, ...]) -> None:
                 for name in job.recipe.augment:  # these override the data's
                     said = said.replace(f"data.augment.{name}:", f"retrain.{name}:")
                 raise ConfigError(said) from error
-        check_budget(job, trained)
+        check_budget(job, strategy, trained)
 
 
-def check_budget(job: Job, trained: Set[str | None]) -> None:
+def check_budget(job: Job, strategy: Any, trained: Set[str | None]) -> None:
     """Raises ConfigError if the given architecture, or all that can be found, exceed the budget.
 
     `trained`: the networks that the phases train, named as in `Phase.trains`.
@@ -62,7 +64,7 @@ def check_budget(job: Job, trained: Set[str | None]) -> None:
         )
     fit = Fit(job.budget, job.space, job.recipe, job.device)
     if "supernet" in trained:
-        fit.check_possible(job.strategy(job.space))
+        fit.check_possible(strategy)
     elif job.architecture is not None:
         fit.check(job.architecture, "the given architecture's network")
 

@@ -93,9 +93,12 @@ def compare_task(task: Task, config: DictConfig) -> None:
     """Prints a comparison of runs."""
     from archsmith.data.benchmark import Benchmark
     from archsmith.result.compare import compare
+    from search_spaces.settings import setting
 
     with configuring():
-        print(compare(Path(config.runs), Benchmark(**config.benchmark)), end="")
+        with setting("benchmark"):
+            benchmark = Benchmark(**config.benchmark)
+        print(compare(Path(config.runs), benchmark), end="")
     leave_no_folder()
 
 
@@ -180,67 +183,22 @@ def leave_no_folder() -> None:
 # ------------------------------------------------------------------------------------------------
 
 _ENTRIES = (
-    Task(
-        "all",
-        "search, retrain, evaluate once, export; with baseline=... that network, too",
-        run_phases,
-        phases=("search", "retrain", "evaluate", "export", "baseline"),
-        needs=(IMAGES,),
-        following=others,
-    ),
-    Task(
-        "search",
-        "find an architecture",
-        run_phases,
-        phases=("search",),
-        needs=(IMAGES,),
-        following=then("all"),
-    ),
-    Task(
-        "retrain",
-        "train the final network on all training images",
-        run_phases,
-        phases=("retrain",),
-        needs=(IMAGES, "architecture"),
-        following=then("all"),
-    ),
-    Task(
-        "evaluate",
-        "read the test images once, with the trained network",
-        run_phases,
-        phases=("evaluate",),
-        needs=(IMAGES, "architecture", "weights"),
-        following=then("export"),
-    ),
-    Task(
-        "export",
-        "write the network to files that need no Archsmith",
-        run_phases,
-        phases=("export",),
-        needs=("architecture", "weights"),
-    ),
-    Task(
-        "rank",
-        "compare the supernet's ranking with a benchmark's",
-        run_phases,
-        phases=("rank",),
-        needs=(IMAGES, "benchmark.table"),
-    ),
-    Task(
-        "baseline",
-        "train a hand-made network as the found one is",
-        run_phases,
-        phases=("baseline",),
-        needs=(IMAGES, "architecture", "baseline"),
-    ),
-    Task(
-        "check",
-        "say what a run will take: images, time, memory; train nothing",
-        check_task,
-        phases=("search", "retrain"),
-        needs=(IMAGES,),
-    ),
+    Task("all", "search, retrain, evaluate once, export; with baseline=... that network, too",
+         run_phases, ("search", "retrain", "evaluate", "export", "baseline"), (IMAGES,), others),
+    Task("search", "find an architecture", run_phases, ("search",), (IMAGES,), then("all")),
+    Task("retrain", "train the final network on all training images",
+         run_phases, ("retrain",), (IMAGES, "architecture"), then("all")),
+    Task("evaluate", "read the test images once, with the trained network",
+         run_phases, ("evaluate",), (IMAGES, "architecture", "weights"), then("export")),
+    Task("export", "write the network to files that need no Archsmith",
+         run_phases, ("export",), ("architecture", "weights")),
+    Task("rank", "compare the supernet's ranking with a benchmark's",
+         run_phases, ("rank",), (IMAGES, "benchmark.table")),
+    Task("baseline", "train a hand-made network as the found one is",
+         run_phases, ("baseline",), (IMAGES, "architecture", "baseline")),
+    Task("check", "say what a run will take: images, time, memory; train nothing",
+         check_task, ("search", "retrain"), (IMAGES,)),
     Task("compare", "print the runs below a folder, runs=outputs, side by side", compare_task),
     Task("list", "print every choice of every group, and the tasks", list_task),
-)
+)  # fmt: skip
 TASKS = {task.name: task for task in _ENTRIES}

@@ -3,13 +3,13 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from archsmith.data.checks import is_whole, require
+from search_spaces.settings import Range, checked, setting
 
 
 def generator(*key: object) -> torch.Generator:
@@ -50,6 +50,10 @@ def cutout(x: Tensor, centres: Tensor, size: int) -> Tensor:
     return x.masked_fill((rows[:, :, None] & columns[:, None, :])[:, None], 0.0)
 
 
+Pixels = Annotated[int, Range(ge=0)]
+
+
+@checked
 @dataclass(frozen=True)
 class Augment:
     """Random crop, flip and Cutout, drawn per image.
@@ -64,15 +68,9 @@ class Augment:
             bool.
     """
 
-    crop: int
+    crop: Pixels
     flip: bool
-    cutout: int
-
-    def __post_init__(self) -> None:
-        for name in ("crop", "cutout"):
-            value = getattr(self, name)
-            require(is_whole(value, 0), f"augment.{name}", value, "a whole number of pixels >= 0")
-        require(isinstance(self.flip, bool), "augment.flip", self.flip, "true or false")
+    cutout: Pixels
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> "Augment":
@@ -80,7 +78,8 @@ class Augment:
         if set(settings) != set(known):
             found = ", ".join(settings) or "nothing"
             raise ValueError(f"data.augment: {found}; expected exactly {', '.join(known)}")
-        return cls(**settings)
+        with setting("data.augment"):
+            return cls(**settings)
 
     def check(self, shape: Sequence[int]) -> None:
         """Raises ValueError if padding or square could erase the image: both must be smaller."""

@@ -9,16 +9,18 @@ import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from archsmith.errors import DataError
 from archsmith.files import write_atomically
 from search_spaces.architecture import Architecture
 from search_spaces.genotype import to_nasbench201
+from search_spaces.settings import Range, checked
 
 log = logging.getLogger(__name__)
 
 
+@checked
 @dataclass(frozen=True)
 class Benchmark:
     """The location of the table and the columns to read.
@@ -35,13 +37,7 @@ class Benchmark:
 
     table: str | None
     column: str
-    samples: int
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.samples, int) or self.samples < 2:
-            raise ValueError(
-                f"benchmark.samples: expected a whole number of at least 2, found {self.samples!r}"
-            )
+    samples: Annotated[int, Range(ge=2)]
 
     def read(self) -> dict[str, float]:
         """Architecture string -> accuracy in %. Raises DataError for a missing file, column or

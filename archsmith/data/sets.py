@@ -8,7 +8,7 @@ from http.client import HTTPException
 from importlib.metadata import distribution
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -16,7 +16,6 @@ import torch.nn.functional as F
 
 from archsmith import interrupt
 from archsmith.data.augment import generator
-from archsmith.data.checks import require, require_share
 from archsmith.data.image_file import first_line, height_width, infer_shape
 from archsmith.data.image_folder import load
 from archsmith.data.image_tree import scan
@@ -25,6 +24,7 @@ from archsmith.data.roles import Data
 from archsmith.data.split import Settings, image_set, limited, stratified
 from archsmith.data.survey import survey
 from archsmith.errors import DataError
+from search_spaces.settings import Count, NotNegative, OpenShare, Range, checked
 
 log = logging.getLogger(__name__)
 
@@ -65,14 +65,14 @@ def _in_memory(
     return Data(name, classes, images.take(index), test, settings, normalise=normalise)
 
 
+@checked
 @image_set
-def digits(root: str | None, test_share: float, settings: Settings) -> Data:
+def digits(root: str | None, test_share: OpenShare, settings: Settings) -> Data:
     """The 1,797 handwritten digits, 1 x 8 x 8, that come with scikit-learn; `root` is not used.
 
     A share of `test_share`, the same for every seed, are the test images. Values are scaled from
     0-16 to 0-255.
     """
-    require_share("test_share", test_share)
     images, target = _digits()
     pixels = torch.from_numpy(np.rint(images * 255 / 16).astype(np.uint8))[:, None]
     every = Images(pixels, torch.from_numpy(target.astype(np.int64)))
@@ -88,27 +88,23 @@ def _digits() -> tuple[np.ndarray, np.ndarray]:
     return table[:, :-1].reshape(-1, 8, 8), table[:, -1]
 
 
+@checked
 @image_set
 def synthetic(
     root: str | None,
-    size: int,
-    classes: int,
-    channels: int,
+    size: Count,
+    classes: Count,
+    channels: Count,
     image_size: int | Sequence[int],
-    noise: float,
+    noise: NotNegative,
     settings: Settings,
 ) -> Data:
     """A coarse pattern per class, plus Gaussian noise of `noise` times its amplitude.
 
     `size` training images and as many test images, cycling through the classes, all drawn from
-    `seed`; `root` is not used. Raises ValueError for fewer than 1 channel, or fewer images than
-    classes.
+    `seed`; `root` is not used. Raises ValueError for fewer images than classes.
     """
     H, W = height_width(image_size)
-    if min(size, channels, classes) < 1 or noise < 0:
-        raise ValueError(
-            f"data: {size=}, {channels=}, {classes=}, {noise=}; expected at least 1 and noise >= 0"
-        )
     if size < classes:
         raise ValueError(f"data.size: {size} images for {classes} classes, expected one of each")
     key = (settings.seed, classes, channels, H, W)
@@ -124,14 +120,15 @@ def synthetic(
     return _in_memory("synthetic", names, draw("train"), lambda _: draw("test"), settings)
 
 
+@checked
 @image_set
 def folder(
     root: str | None,
     image_size: int | Sequence[int] | None,
-    channels: int | None,
-    on_error: str,
-    workers: int,
-    memory_mb: float,
+    channels: Count | None,
+    on_error: Literal["abort", "skip"],
+    workers: Annotated[int, Range(ge=0)],
+    memory_mb: NotNegative,
     settings: Settings,
 ) -> Data:
     """Your own images, `root/train/<class>/*` and `root/test/<class>/*`; see `image_folder`.
@@ -161,15 +158,20 @@ def folder(
 SURVEYS = {f"{__name__}.folder": survey}  # data whose files `task=check` opens, by what
 
 
+@checked
 @image_set
-def torchvision_set(dataset: str, root: str | None, download: bool, settings: Settings) -> Data:
+def torchvision_set(
+    dataset: Literal["CIFAR10", "CIFAR100", "FashionMNIST", "SVHN"],
+    root: str | None,
+    download: bool,
+    settings: Settings,
+) -> Data:
     """CIFAR10, CIFAR100, FashionMNIST or SVHN (without the extra images), from torchvision.
 
     Raises:
         DataError: files are missing or damaged, or the download failed.
         ValueError: an unknown `dataset`.
     """
-    require(dataset in TORCHVISION, "dataset", dataset, f"one of {', '.join(TORCHVISION)}")
     if root is None:
         raise DataError(f"data.root: null, expected a folder for {dataset}; set data.root to it")
     place = Path(root).expanduser()

@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 
 from archsmith.data.augment import Augment, generator
-from archsmith.data.checks import is_whole, require, require_share
 from archsmith.errors import DataError
+from search_spaces.settings import Count, OpenShare, checked
 
 Made = TypeVar("Made")
 
 
+@checked
 @dataclass(frozen=True)
 class Settings:
     """The settings common to all data sets.
@@ -33,17 +34,13 @@ class Settings:
         ValueError: a share outside (0, 1), a limit below 1, an unknown augmentation.
     """
 
-    limit: int | None
-    split: float
-    select: float
+    limit: Count | None
+    split: OpenShare
+    select: OpenShare
     augment: Mapping[str, Any]
     seed: int
 
     def __post_init__(self) -> None:
-        require_share("split", self.split)
-        require_share("select", self.select)
-        fits = self.limit is None or is_whole(self.limit, 1)
-        require(fits, "limit", self.limit, "1 image or more, or null for all")
         Augment.of(self.augment)
 
 

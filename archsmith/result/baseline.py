@@ -8,12 +8,13 @@ import math
 from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from search_spaces.architecture import Architecture
+from search_spaces.settings import checked
 from search_spaces.space import Space
 from search_spaces.stems import STEMS
 from supernets.costs import macs, parameters
@@ -24,6 +25,7 @@ STEPS = 512  # widths are multiples of 1 / STEPS
 WIDEST = 16
 
 
+@checked
 @dataclass(frozen=True)
 class Baseline:
     """Which network, and which measure of size is matched to the found one.
@@ -32,15 +34,8 @@ class Baseline:
         ValueError: an unknown name.
     """
 
-    network: str
-    match: str
-
-    def __post_init__(self) -> None:
-        for name, known in (("network", NETWORKS), ("match", SIZES)):
-            if getattr(self, name) not in known:
-                raise ValueError(
-                    f"baseline.{name}: unknown {getattr(self, name)!r}; known: {', '.join(known)}"
-                )
+    network: Literal["resnet18", "mobilenet_v3_small"]
+    match: Literal["parameters", "macs"]
 
     def beside(self, space: Space, architecture: Architecture) -> tuple["HandMade", dict[str, Any]]:
         """The network matched to an architecture, and its record. space: the final one."""

@@ -6,10 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from search_spaces.settings import Count, checked
+
 UNITS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9}
 NAMES = {"params": "parameters", "macs": "multiply-accumulates", "latency_ms": "ms"}
 
 
+@checked
 @dataclass(frozen=True)
 class Budget:
     """The limits; None means no limit.
@@ -25,18 +28,13 @@ class Budget:
     params: Any = None
     macs: Any = None
     latency_ms: Any = None
-    latency_batch: int = 1
+    latency_batch: Count = 1
 
     def __post_init__(self) -> None:
         for kind in NAMES:
             value = getattr(self, kind)
             if value is not None:
                 object.__setattr__(self, kind, _amount(kind, value))
-        batch = self.latency_batch
-        if isinstance(batch, bool) or not isinstance(batch, int) or batch < 1:
-            raise ValueError(
-                f"budget.latency_batch: expected a whole number of at least 1, found {batch!r}"
-            )
 
     @property
     def limits(self) -> dict[str, float]:
@@ -51,7 +49,7 @@ def _amount(kind: str, value: Any) -> float:
     amount = float(found[1]) * UNITS[found[2]] if found and not isinstance(value, bool) else 0.0
     if not 0 < amount < math.inf or (found and found[2] and kind == "latency_ms"):
         known = "milliseconds" if kind == "latency_ms" else "a number, or one as 300k, 1.5M, 2G"
-        raise ValueError(f"budget.{kind}: expected {known}, above 0; found {value!r}")
+        raise ValueError(f"{kind}: expected {known}, above 0; found {value!r}")
     return amount
 
 

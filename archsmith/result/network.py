@@ -13,6 +13,7 @@ from archsmith.errors import ConfigError, configuring
 from archsmith.result.recipe import Recipe
 from archsmith.result.weights import load_weights, read_metadata, save_weights
 from search_spaces.architecture import Architecture
+from search_spaces.settings import setting
 from search_spaces.space import Space
 from supernets.network import Network, final_network
 
@@ -34,10 +35,8 @@ def final_space(space: Space, recipe: Recipe) -> Space:
             f"retrain.drop_path: expected 0 in space {space.name}, where what would be dropped is "
             f"the only way through the network, found {recipe.drop_path}"
         )
-    try:
+    with configuring(), setting("retrain"):
         return space.resize(**size)
-    except ValueError as error:
-        raise ConfigError(f"retrain: {error}") from error
 
 
 class Trained(NamedTuple):

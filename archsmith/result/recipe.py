@@ -5,12 +5,12 @@ code of both.
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from archsmith.numbers import is_number
-from archsmith.train.runtime import PRECISIONS
+from archsmith.data.augment import Pixels
+from archsmith.train.runtime import Precision
+from search_spaces.settings import Count, NotNegative, OpenShare, Positive, Range, Share, checked
 
 
 def cosine(lr: float, min_lr: float, epoch: int, epochs: int) -> float:
@@ -36,54 +36,8 @@ def linear(lr: float, min_lr: float, epoch: int, epochs: int) -> float:
 
 SCHEDULES = {"cosine": cosine, "exponential": exponential, "linear": linear}
 
-Rule = tuple[str, Callable[[Any], bool]]  # what is expected, and a test for it
 
-
-def _whole(least: int) -> Rule:
-    expected = f"a whole number of at least {least}"
-    return expected, lambda v: isinstance(v, int) and not isinstance(v, bool) and v >= least
-
-
-def _number(expected: str, test: Callable[[float], bool]) -> Rule:
-    return f"a number {expected} (with a dot: 3.0e-4)", lambda v: is_number(v) and test(v)
-
-
-def _one_of(known: Any) -> Rule:
-    return f"one of {', '.join(known)}", lambda v: isinstance(v, str) and v in known
-
-
-_positive = _number("above 0", lambda v: v > 0)
-_at_least_0 = _number("of at least 0", lambda v: v >= 0)
-_share = _number("in [0, 1)", lambda v: 0 <= v < 1)
-_truth: Rule = ("true or false", lambda v: isinstance(v, bool))
-
-RULES: dict[str, Rule] = {
-    "layers": _whole(1),
-    "channels": _whole(1),
-    "stem": ("a name", lambda v: isinstance(v, str)),
-    "epochs": _whole(1),
-    "batch_size": _whole(2),
-    "micro_batches": _whole(1),
-    "lr": _positive,
-    "min_lr": _at_least_0,
-    "schedule": _one_of(SCHEDULES),
-    "warmup_epochs": _whole(0),
-    "momentum": _share,
-    "nesterov": _truth,
-    "weight_decay": _at_least_0,
-    "clip": _positive,
-    "label_smoothing": _share,
-    "auxiliary_weight": _at_least_0,
-    "drop_path": _share,
-    "crop": _whole(0),
-    "flip": _truth,
-    "cutout": _whole(0),
-    "ema": _number("in (0, 1)", lambda v: 0 < v < 1),
-    "precision": _one_of(PRECISIONS),
-}
-NULLABLE = ("layers", "channels", "stem", "clip", "crop", "flip", "cutout", "ema")
-
-
+@checked
 @dataclass(frozen=True)
 class Recipe:
     """The settings of one retraining.
@@ -103,54 +57,46 @@ class Recipe:
             each part's statistics.
 
     Raises:
-        ValueError: a setting out of its range, named `retrain.<setting>`.
+        ValueError: settings that conflict, or one out of its range.
     """
 
-    layers: int | None
-    channels: int | None
+    layers: Count | None
+    channels: Count | None
     stem: str | None
-    epochs: int
-    batch_size: int
-    lr: float
-    min_lr: float
-    schedule: str
-    warmup_epochs: int
-    momentum: float
+    epochs: Count
+    batch_size: Annotated[int, Range(ge=2)]
+    lr: Positive
+    min_lr: NotNegative
+    schedule: Literal["cosine", "exponential", "linear"]
+    warmup_epochs: Annotated[int, Range(ge=0)]
+    momentum: Share
     nesterov: bool
-    weight_decay: float
-    clip: float | None
-    label_smoothing: float
-    auxiliary_weight: float
-    drop_path: float
-    crop: int | None
+    weight_decay: NotNegative
+    clip: Positive | None
+    label_smoothing: Share
+    auxiliary_weight: NotNegative
+    drop_path: Share
+    crop: Pixels | None
     flip: bool | None
-    cutout: int | None
-    ema: float | None
-    precision: str
-    micro_batches: int = 1
+    cutout: Pixels | None
+    ema: OpenShare | None
+    precision: Precision
+    micro_batches: Count = 1
 
     def __post_init__(self) -> None:
-        for name, (expected, test) in RULES.items():
-            value = getattr(self, name)
-            if not (value is None and name in NULLABLE) and not test(value):
-                null = " or null" if name in NULLABLE else ""
-                raise ValueError(f"retrain.{name}: expected {expected}{null}, found {value!r}")
         if self.min_lr > self.lr:
-            raise ValueError(
-                f"retrain.min_lr: {self.min_lr} is above retrain.lr={self.lr}; lower it"
-            )
+            raise ValueError(f"min_lr: {self.min_lr} is above lr={self.lr}; lower it")
         if self.schedule == "exponential" and self.min_lr == 0:
             raise ValueError(
-                "retrain.min_lr: 0 is never approached by a constant factor; set it above 0, "
-                "or retrain.schedule=cosine"
+                "min_lr: 0 is never approached by a constant factor; set it above 0, or schedule "
+                "to cosine"
             )
         if self.warmup_epochs > self.epochs:
             raise ValueError(
-                f"retrain.warmup_epochs: {self.warmup_epochs} is above "
-                f"retrain.epochs={self.epochs}; lower it"
+                f"warmup_epochs: {self.warmup_epochs} is above epochs={self.epochs}; lower it"
             )
         if self.nesterov and self.momentum == 0:
-            raise ValueError("retrain.nesterov: needs retrain.momentum above 0; set it to false")
+            raise ValueError("nesterov: needs momentum above 0; set it to false")
 
     @property
     def size(self) -> dict[str, Any]:

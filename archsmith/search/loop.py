@@ -29,6 +29,7 @@ from archsmith.train.memory import sparing
 from archsmith.train.memory_probe import PROBED_STEPS, check_memory, images_for, step_memory
 from archsmith.train.record import Progress, Record
 from search_spaces.architecture import Architecture
+from search_spaces.settings import located
 from strategies.gradients import Batch, eagerly
 from strategies.strategy import Strategy
 from supernets.network import Network
@@ -182,7 +183,7 @@ class _Search:
         try:
             done = state.strategy.epoch_end(state.net, state.roles, progress)
         except ValueError as error:
-            raise ConfigError(str(error)) from error
+            raise ConfigError(located("strategy", str(error))) from error
         found = self.measure(epoch)
         found.architecture.save(self.folder / "architectures" / f"epoch_{epoch:03d}.json")
         metrics |= found.metrics | {"seconds": round(time.perf_counter() - began, 3)}

@@ -8,6 +8,7 @@ from archsmith.search.curvature import alpha_eigenvalue, weight_sharpness
 from archsmith.search.diagnosis import diagnose
 from archsmith.train.evaluate import evaluate, restore_statistics
 from search_spaces.architecture import Architecture
+from search_spaces.settings import setting
 from strategies.strategy import Strategy
 from supernets.mixture import Mixture
 from supernets.network import Network
@@ -31,7 +32,8 @@ def measure(
     # Running averages lag behind a fast-learning net; training never reads them.
     restore_statistics(net, roles.statistics, mixture)
     selected = evaluate(net, roles.select, mixture)
-    architecture = strategy.architecture(**meta)
+    with setting("strategy"):
+        architecture = strategy.architecture(**meta)
     discretised = discretised_accuracy(net, architecture, roles)
     metrics = {
         "supernet_accuracy": selected["accuracy"],

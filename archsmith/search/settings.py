@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass
 
-from archsmith.numbers import is_number
-from archsmith.train.runtime import PRECISIONS
+from archsmith.train.runtime import Precision
+from search_spaces.settings import Count, Positive, checked
 
 
+@checked
 @dataclass(frozen=True)
 class SearchSettings:
     """Length, batches and precision of a search.
@@ -21,30 +22,12 @@ class SearchSettings:
             statistics stay float32.
 
     Raises:
-        ValueError: a number is not positive, or not whole although it must be, or the precision is
-            unknown.
+        ValueError: a setting out of its range.
     """
 
-    epochs: int
-    batch_size: int
-    seconds: float | None = None
+    epochs: Count
+    batch_size: Count
+    seconds: Positive | None = None
     curvature: bool = False
-    micro_batches: int = 1
-    precision: str = "float32"
-
-    def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "micro_batches"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(
-                    f"search.{name}: expected a whole number of at least 1, found {value!r}"
-                )
-        if self.precision not in PRECISIONS:
-            raise ValueError(
-                f"search.precision: expected one of {', '.join(PRECISIONS)}, "
-                f"found {self.precision!r}"
-            )
-        if self.seconds is not None and not (is_number(self.seconds) and self.seconds > 0):
-            raise ValueError(
-                f"search.seconds: expected a positive number or null, found {self.seconds!r}"
-            )
+    micro_batches: Count = 1
+    precision: Precision = "float32"

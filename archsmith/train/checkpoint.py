@@ -4,7 +4,6 @@ import hashlib
 import io
 import json
 import logging
-import math
 import re
 import time
 import zipfile
@@ -18,6 +17,7 @@ import torch
 from archsmith.differences import differing_keys, renamed
 from archsmith.errors import CheckpointError, is_out_of_memory
 from archsmith.files import write_atomically
+from search_spaces.settings import NotNegative, checked
 
 log = logging.getLogger(__name__)
 
@@ -49,13 +49,9 @@ def other_configuration(where: Path, saved: Any, present: Any, *, force: bool) -
     return True
 
 
-def checkpoint_seconds(every_seconds: float) -> float:
+@checked
+def checkpoint_seconds(every_seconds: NotNegative) -> float:
     """Returns the setting `checkpoint.every_seconds` if valid, else raises ValueError."""
-    number = isinstance(every_seconds, int | float) and not isinstance(every_seconds, bool)
-    if not number or not 0 <= every_seconds < math.inf:
-        raise ValueError(
-            f"checkpoint.every_seconds: expected a number of at least 0, found {every_seconds!r}"
-        )
     return every_seconds
 
 

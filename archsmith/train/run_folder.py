@@ -17,7 +17,6 @@ from archsmith.train.checkpoint import other_configuration
 
 UNKNOWN = "another process (or its file system has no locks)"
 HOLDER = ".holder"  # file that names the process that holds the lock
-RESUME = ("auto", "never", "force")
 
 
 @contextmanager

@@ -10,20 +10,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import psutil
 import torch
 
-from supernets.forms import check_form, check_layout
+from search_spaces.settings import Count, checked, setting
+from supernets.forms import check_layout
 
 log = logging.getLogger(__name__)
 
 MENDED_CAPTURE = "2.15"  # first torch version whose CUDA allocator survives a failed capture
+Precision = Literal["float32", "bfloat16"]
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}  # autocast type of a network
 
 
+@checked
 @dataclass(frozen=True)
 class Runtime:
     """The settings of a run that concern the machine.
@@ -44,30 +47,12 @@ class Runtime:
         ValueError: a setting has an unknown value.
     """
 
-    deterministic: bool | str
-    threads: int | None
-    form: str
+    deterministic: Literal["auto", True, False]
+    threads: Count | None
+    form: Literal["auto", "reference", "fused", "native"]
     checkpoint_cells: bool
     channels_last: bool
-    graphs: bool | str
-
-    def __post_init__(self) -> None:
-        if self.deterministic not in (True, False, "auto"):
-            raise ValueError(
-                f"runtime.deterministic: expected auto, true or false, found {self.deterministic!r}"
-            )
-        if self.threads is not None and (not isinstance(self.threads, int) or self.threads < 1):
-            raise ValueError(
-                "runtime.threads: expected a whole number of at least 1 or null, found "
-                f"{self.threads!r}"
-            )
-        check_form(self.form)
-        for name in ("checkpoint_cells", "channels_last"):
-            if not isinstance(getattr(self, name), bool):
-                found = getattr(self, name)
-                raise ValueError(f"runtime.{name}: expected true or false, found {found!r}")
-        if self.graphs not in (True, False, "auto"):
-            raise ValueError(f"runtime.graphs: expected auto, true or false, found {self.graphs!r}")
+    graphs: Literal["auto", True, False]
 
     def captures(self, device: torch.device) -> bool:
         """Whether passes of a search on this device are captured as graphs."""
@@ -79,10 +64,9 @@ class Runtime:
         """Sets threads and determinism, seeds, and returns the device. Raises ValueError."""
         chosen = choose_device(device)
         if self.graphs is True and chosen.type != "cuda":
-            raise ValueError(
-                f"runtime.graphs: needs CUDA, found {chosen.type}; set runtime.graphs=auto"
-            )
-        check_layout(self.channels_last, chosen)
+            raise ValueError(f"runtime.graphs: needs CUDA, found {chosen.type}; set it to auto")
+        with setting("runtime"):
+            check_layout(self.channels_last, chosen)
         if chosen.index is not None:
             torch.cuda.set_device(chosen)
         if self.threads is not None:

@@ -28,17 +28,9 @@ class NNISweeperConf:
 class NNISweeper(Sweeper):
     """Proposes runs, launches them in batches and reports to the tuner; see `tuning.optimise`."""
 
-    def __init__(
-        self,
-        tuner: str,
-        direction: str,
-        n_trials: int,
-        n_jobs: int,
-        seed: int | None,
-        tuner_args: dict[str, Any],
-    ):
-        self.tuner, self.direction, self.tuner_args = tuner, direction, tuner_args
-        self.n_trials, self.n_jobs, self.seed = n_trials, n_jobs, seed
+    def __init__(self, **settings: Any):
+        """Takes the settings of `NNISweeperConf`, as attributes."""
+        vars(self).update(settings)
 
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig

@@ -4,7 +4,7 @@ import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override
@@ -12,9 +12,10 @@ from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import OmegaConf
 
 from archsmith import interrupt
+from search_spaces.settings import Count, checked, setting
 
 log = logging.getLogger(__name__)
-TUNERS = ("tpe", "evolution", "random", "grid")
+TUNERS = {"tpe": "TPE", "evolution": "Evolution", "random": "Random", "grid": "GridSearch"}
 RESULTS = "optimization_results.yaml"
 
 
@@ -30,42 +31,46 @@ def optimise(sweeper: Any, arguments: Sequence[str]) -> None:
     """
     parser = OverridesParser.create(config_loader=sweeper.hydra_context.config_loader)
     fixed, space = search_space(parser.parse_overrides(list(arguments)))
-    if sweeper.n_trials < 1 or sweeper.n_jobs < 1:
-        raise ValueError("hydra.sweeper: n_trials and n_jobs must be at least 1")
-    tuner = make_tuner(sweeper.tuner, sweeper.direction, sweeper.seed, dict(sweeper.tuner_args))
+    with setting("hydra.sweeper"):
+        batches = in_batches(sweeper.n_trials, sweeper.n_jobs)
+        tuner = make_tuner(sweeper.tuner, sweeper.direction, sweeper.seed, dict(sweeper.tuner_args))
     tuner.update_search_space(space)
-    folder = Path(str(sweeper.config.hydra.sweep.dir))
-    folder.mkdir(parents=True, exist_ok=True)
     done: list[tuple[float, list[str]]] = []
     failed: list[JobReturn] = []
-    trial = 0
-    while trial < sweeper.n_trials:
-        ids = list(range(trial, min(trial + sweeper.n_jobs, sweeper.n_trials)))
-        proposed = tuner.generate_multiple_parameters(ids)
+    for ids in batches:
+        proposed = tuner.generate_multiple_parameters(list(ids))
         if not proposed:
-            log.info("nni: the search space is exhausted after %d trials", trial)
+            log.info("nni: the search space is exhausted after %d trials", ids.start)
             break
-        batch = [overrides_of(parameters) for parameters in proposed]
-        jobs = [[*fixed, *overrides] for overrides in batch]
-        sweeper.validate_batch_is_legal(jobs)
-        returns = sweeper.launcher.launch(jobs, initial_job_idx=trial)
-        interrupt.check("sweep")
-        for one, parameters, overrides, result in zip(ids, proposed, batch, returns, strict=False):
-            value = value_of(result)
+        jobs = [[*fixed, *overrides_of(parameters)] for parameters in proposed]
+        returns = _launched(sweeper, jobs, ids.start)
+        for trial, parameters, result in zip(ids, proposed, returns, strict=False):
+            value, overrides = value_of(result), overrides_of(parameters)
             if value is None:
                 failed.append(result)
-                log.warning("nni: trial %d failed: %s", one, " ".join(overrides))
-                tuner.trial_end(one, False)
-                continue
-            tuner.receive_trial_result(one, parameters, value)
-            tuner.trial_end(one, True)
-            done.append((value, overrides))
-            log.info("nni: trial %d gave %.4f: %s", one, value, " ".join(overrides))
-        trial += len(proposed)
-        _write(folder, sweeper.direction, done, len(failed))
+                log.warning("nni: trial %d failed: %s", trial, " ".join(overrides))
+            else:
+                tuner.receive_trial_result(trial, parameters, value)
+                done.append((value, overrides))
+                log.info("nni: trial %d gave %.4f: %s", trial, value, " ".join(overrides))
+            tuner.trial_end(trial, value is not None)
+        _write(Path(str(sweeper.config.hydra.sweep.dir)), sweeper.direction, done, len(failed))
     if not done and failed:
         _ = failed[0].return_value  # raises what the job raised
         raise ValueError("hydra.sweeper: no trial returned a finite number")
+
+
+def _launched(sweeper: Any, jobs: list[list[str]], first: int) -> Sequence[JobReturn]:
+    sweeper.validate_batch_is_legal(jobs)
+    returns: Sequence[JobReturn] = sweeper.launcher.launch(jobs, initial_job_idx=first)
+    interrupt.check("sweep")
+    return returns
+
+
+@checked
+def in_batches(n_trials: Count, n_jobs: Count) -> list[range]:
+    """The numbers of all trials, those that run at the same time together."""
+    return [range(i, min(i + n_jobs, n_trials)) for i in range(0, n_trials, n_jobs)]
 
 
 def search_space(overrides: Sequence[Override]) -> tuple[list[str], dict[str, Any]]:
@@ -81,13 +86,13 @@ def search_space(overrides: Sequence[Override]) -> tuple[list[str], dict[str, An
             continue
         key = override.get_key_element()
         sweep: Any = override.value()
-        if isinstance(sweep, IntervalSweep):
-            kind = "loguniform" if "log" in sweep.tags else "uniform"
-            if kind == "loguniform" and not (sweep.start or 0) > 0:
-                raise ValueError(f"{key}: a logarithmic interval must start above 0")
-            space[key] = {"_type": kind, "_value": [sweep.start, sweep.end]}
-        else:
+        if not isinstance(sweep, IntervalSweep):
             space[key] = {"_type": "choice", "_value": list(override.sweep_string_iterator())}
+            continue
+        kind = "loguniform" if "log" in sweep.tags else "uniform"
+        if kind == "loguniform" and not (sweep.start or 0) > 0:
+            raise ValueError(f"{key}: a logarithmic interval must start above 0")
+        space[key] = {"_type": kind, "_value": [sweep.start, sweep.end]}
     if not space:
         raise ValueError(
             "hydra/sweeper=nni: nothing to optimise; give a setting several values, as "
@@ -110,49 +115,40 @@ def value_of(result: JobReturn) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def make_tuner(name: str, direction: str, seed: int | None, more: dict[str, Any]) -> Any:
+@checked
+def make_tuner(
+    tuner: Literal["tpe", "evolution", "random", "grid"],
+    direction: Literal["maximize", "minimize"],
+    seed: int | None,
+    tuner_args: dict[str, Any],
+) -> Any:
     """An NNI tuner. Raises ValueError for an unknown one."""
-    if direction not in ("maximize", "minimize"):
-        raise ValueError(
-            f"hydra.sweeper.direction: expected maximize or minimize, found '{direction}'"
-        )
-    if name not in TUNERS:
-        raise ValueError(f"hydra.sweeper.tuner: unknown '{name}'; known: {', '.join(TUNERS)}")
     try:
         import nni.runtime.log
+        from nni.tools.package_utils.tuner_factory import create_builtin_class_instance
     except Exception as error:  # a broken NNI is not an error of the search
         raise ValueError(
-            f"hydra/sweeper=nni: NNI cannot be imported ({type(error).__name__}: {error}); "
+            f"NNI cannot be imported ({type(error).__name__}: {error}); "
             "pip install nni==3.0, or leave the sweeper out"
         ) from error
     nni.runtime.log.silence_stdout()  # otherwise every line is printed twice
-    if name == "tpe":
-        from nni.algorithms.hpo.tpe_tuner import TpeTuner
-
-        return TpeTuner(optimize_mode=direction, seed=seed, tpe_args=more or None)
-    if name == "evolution":
-        from nni.algorithms.hpo.evolution_tuner import EvolutionTuner
-
-        return EvolutionTuner(optimize_mode=direction, **more)
-    if name == "random":
-        from nni.algorithms.hpo.random_tuner import RandomTuner
-
-        return RandomTuner(seed=seed, **more)
-    from nni.algorithms.hpo.gridsearch_tuner import GridSearchTuner
-
-    return GridSearchTuner(**more)
+    more = {"tpe_args": tuner_args or None} if tuner == "tpe" else tuner_args
+    more |= {"optimize_mode": direction} if tuner in ("tpe", "evolution") else {}
+    more |= {"seed": seed} if tuner in ("tpe", "random") else {}
+    return create_builtin_class_instance(TUNERS[tuner], more, "tuners")
 
 
 def _write(folder: Path, direction: str, done: list[tuple[float, list[str]]], failed: int) -> None:
     if not done:
         return
-    best = (max if direction == "maximize" else min)(done, key=lambda pair: pair[0])
+    best, overrides = (max if direction == "maximize" else min)(done, key=lambda pair: pair[0])
     content = {
         "name": "nni",
-        "best_evaluated_result": best[0],
-        "best_overrides": best[1],
+        "best_evaluated_result": best,
+        "best_overrides": overrides,
         "trials": [{"value": value, "overrides": overrides} for value, overrides in done],
         "failed": failed,
     }
-    log.info("nni: best of %d trials, %.4f: %s", len(done), best[0], " ".join(best[1]))
+    log.info("nni: best of %d trials, %.4f: %s", len(done), best, " ".join(overrides))
+    folder.mkdir(parents=True, exist_ok=True)
     OmegaConf.save(OmegaConf.create(content), folder / RESULTS)

@@ -70,7 +70,7 @@ def connected(choice: Choice, gates: Tensor, alive: Tensor) -> dict[str, tuple[s
     if found is None:
         raise ValueError(
             "no way from a cell's input to its output is left; prune less, or "
-            "widen space.candidates"
+            "give the space more candidates"
         )
     return found[""]
 

@@ -67,4 +67,4 @@ def best_options(
     return kept
 
 
-NOTHING_LEFT = "no candidate into node {} is left; prune less, or widen space.candidates"
+NOTHING_LEFT = "no candidate into node {} is left; prune less, or give the space more candidates"

@@ -4,11 +4,12 @@ Source: Chen et al. 2021, arXiv:2006.10355, section 2.2: lambda d(c, 1) is added
 loss.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
 
+from search_spaces.settings import NotNegative
 from strategies.contracts import LossTerm
 from strategies.relaxation.dirichlet import Dirichlet, concentrations
 
@@ -33,13 +34,7 @@ class DirichletAnchor(LossTerm):
         ValueError: an unknown distance, a negative weight, or a relaxation other than Dirichlet.
     """
 
-    def __init__(self, weight: float, distance: str):
-        if weight < 0:
-            raise ValueError(f"weight: expected at least 0, found {weight}")
-        if distance not in DISTANCES:
-            raise ValueError(
-                f"distance: expected one of {', '.join(DISTANCES)}, found '{distance}'"
-            )
+    def __init__(self, weight: NotNegative, distance: Literal["l2", "kl"]):
         self.weight, self.distance = weight, DISTANCES[distance]
 
     def setup(self, net: nn.Module, strategy: "Strategy") -> None:

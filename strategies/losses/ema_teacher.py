@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from search_spaces.settings import NotNegative, Positive, Share
 from strategies.contracts import LossTerm
 from strategies.losses.distillation import distillation, softened
 from strategies.losses.snapshot import Snapshot, Weights, copy_mixture, copy_weights, lent
@@ -30,15 +31,7 @@ class EMATeacher(LossTerm):
 
     roles = ("train",)
 
-    def __init__(self, *, weight: float, temperature: float, decay: float, start: float):
-        for name, holds, expected, found in (
-            ("weight", weight >= 0, "at least 0", weight),
-            ("temperature", temperature > 0, "a positive number", temperature),
-            ("decay", 0 <= decay < 1, "a number in [0, 1)", decay),
-            ("start", 0 <= start < 1, "a share of the search in [0, 1)", start),
-        ):
-            if not holds:
-                raise ValueError(f"{name}: expected {expected}, found {found!r}")
+    def __init__(self, *, weight: NotNegative, temperature: Positive, decay: Share, start: Share):
         self.weight, self.temperature = weight, temperature
         self.decay, self.start = decay, start
         self.teaching = False

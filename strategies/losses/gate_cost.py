@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from search_spaces.settings import NotNegative, Positive
 from strategies.contracts import LossTerm
 from strategies.losses.pressure import Pressure
-from strategies.settings import require
 from strategies.shares import node_sums, real_options, same_target, shares
 from supernets.costs import candidate_macs
 
@@ -65,12 +65,12 @@ class GateCost(LossTerm):
         period: float,
         pace: float,
         ceiling: float | None,
-        r: float,
-        mu: float,
-        unit: float | None,
+        r: NotNegative,
+        mu: NotNegative,
+        unit: Positive | None,
     ):
-        require(min(r, mu) >= 0 and r + mu > 0, "r, mu", "at least 0, not both 0", (r, mu))
-        require(unit is None or unit > 0, "unit", "a positive number or null", unit)
+        if r + mu == 0:
+            raise ValueError(f"r, mu: expected at least 0, not both 0, found {(r, mu)}")
         self.pressure = Pressure(start, factor, period, pace, ceiling)
         self.r, self.mu, self.unit = r, mu, unit
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from search_spaces.settings import NotNegative
 from strategies.contracts import LossTerm
 
 if TYPE_CHECKING:
@@ -25,9 +26,7 @@ class LabelSmoothing(LossTerm):
 
     roles = ("train",)
 
-    def __init__(self, *, weight: float):
-        if weight < 0:
-            raise ValueError(f"weight: expected at least 0, found {weight}")
+    def __init__(self, *, weight: NotNegative):
         self.weight = weight
 
     def __call__(self, net: "Logits", batch: "Batch", logits: Tensor, mixture: "Mixture") -> Tensor:

@@ -1,11 +1,11 @@
 """A factor that grows until pruning keeps pace. GOLD-NAS, Bi et al. 2020, arXiv:2007.03331."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 
-from strategies.settings import require
+from search_spaces.settings import Positive, Range, checked
 
 
 class Pressure:
@@ -26,13 +26,15 @@ class Pressure:
         ValueError: a setting out of its range.
     """
 
+    @checked
     def __init__(
-        self, start: float, factor: float, period: float, pace: float, ceiling: float | None = None
+        self,
+        start: Positive,
+        factor: Annotated[float, Range(gt=1)],
+        period: Positive,
+        pace: Positive,
+        ceiling: Positive | None = None,
     ):
-        for name, value in (("start", start), ("period", period), ("pace", pace)):
-            require(value > 0, name, "a positive number", value)
-        require(ceiling is None or ceiling > 0, "ceiling", "a positive number or null", ceiling)
-        require(factor > 1, "factor", "a number above 1", factor)
         self.start, self.factor, self.period, self.pace = start, factor, period, pace
         self.ceiling = ceiling
         self.setup(0, torch.device("cpu"))

@@ -8,15 +8,15 @@ al. 2022, arXiv:2205.14083, and its code).
 """
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from search_spaces.settings import Count, NotNegative, Positive
 from strategies.contracts import LossTerm
 from strategies.losses.distillation import VOTES, distillation, softened
 from strategies.losses.teachers import Teachers
-from strategies.settings import require
 
 if TYPE_CHECKING:
     from strategies.gradients import Batch
@@ -48,25 +48,21 @@ class SelfDistillation(LossTerm):
 
     def __init__(
         self,
-        weight: float,
-        temperature: float,
+        weight: NotNegative,
+        temperature: Positive,
         ramp: Sequence[float],
         *,
-        teachers: int,
-        lag: int,
-        unit: str,
-        vote: str,
+        teachers: Count,
+        lag: Count,
+        unit: Literal["step", "epoch"],
+        vote: Literal["soft", "hard"],
         on_alphas: bool,
     ):
-        require(weight >= 0, "weight", "at least 0", weight)
-        require(temperature > 0, "temperature", "a positive number", temperature)
-        rises = len(ramp) == 2 and 0 <= ramp[0] <= ramp[1] <= 1 and ramp[0] < 1
-        require(rises, "ramp", "[start, full] with 0 <= start <= full <= 1 and start < 1", ramp)
-        for name, value in (("teachers", teachers), ("lag", lag)):
-            whole = isinstance(value, int) and not isinstance(value, bool) and value >= 1
-            require(whole, name, "a whole number of at least 1", value)
-        require(unit in ("step", "epoch"), "unit", "step or epoch", unit)
-        require(vote in VOTES, "vote", " or ".join(VOTES), vote)
+        if len(ramp) != 2 or not 0 <= ramp[0] <= ramp[1] <= 1 or ramp[0] == 1:
+            raise ValueError(
+                "ramp: expected [start, full] with 0 <= start <= full <= 1 and start < 1, "
+                f"found {ramp!r}"
+            )
         self.weight, self.temperature, self.ramp = weight, temperature, tuple(ramp)
         self.vote, self.roles = VOTES[vote], ("train", "val") if on_alphas else ("train",)
         self.teachers = Teachers(teachers, lag, unit)

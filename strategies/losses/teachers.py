@@ -60,8 +60,8 @@ class Teachers:
             if not self.past and oldest >= epochs:
                 raise ValueError(
                     f"teachers are up to {oldest} epochs old, "
-                    f"found search.epochs={epochs}, so they would never teach; raise "
-                    "search.epochs, or lower teachers or lag"
+                    f"found a search of {epochs}, so they would never teach; search "
+                    "longer, or lower teachers or lag"
                 )
             self._end_period()
 

@@ -4,11 +4,12 @@ This is the intended rule: the public code only ever cuts edges from a cell's fi
 """
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from torch import Tensor
 
 from search_spaces.choice import Choice
+from search_spaces.settings import NotNegative, Range, Share
 from strategies.contracts import Pruning
 from strategies.pruning.release import release
 from strategies.shares import real_options
@@ -96,14 +97,16 @@ class ShareThreshold(Pruning):
         ValueError: anything but 0 <= minimum <= maximum < 1, 0 <= most and 0 < gradual <= 1.
     """
 
-    def __init__(self, *, minimum: float, maximum: float, most: float, gradual: float):
-        if not 0 <= minimum <= maximum < 1 or most < 0:
-            raise ValueError(
-                "expected 0 <= minimum <= maximum < 1 and 0 <= most, found "
-                f"minimum={minimum}, maximum={maximum}, most={most}"
-            )
-        if not 0 < gradual <= 1:
-            raise ValueError(f"gradual: expected a share in (0, 1], found {gradual}")
+    def __init__(
+        self,
+        *,
+        minimum: Share,
+        maximum: Share,
+        most: NotNegative,
+        gradual: Annotated[float, Range(gt=0, le=1)],
+    ):
+        if minimum > maximum:
+            raise ValueError(f"minimum: expected at most {maximum=}, found {minimum}")
         self.minimum, self.maximum, self.most, self.gradual = minimum, maximum, most, gradual
 
     def setup(self, net: "Network", strategy: "Strategy") -> None:

@@ -5,6 +5,7 @@ from collections.abc import Hashable
 import torch
 from torch import Tensor
 
+from search_spaces.settings import Positive
 from strategies.contracts import Relaxation
 from strategies.relaxation.masked import masked_softmax
 
@@ -19,10 +20,8 @@ class Softmax(Relaxation):
         ValueError: a temperature that is not positive.
     """
 
-    def __init__(self, start: float, end: float):
+    def __init__(self, start: Positive, end: Positive):
         super().__init__()
-        if min(start, end) <= 0:
-            raise ValueError(f"temperatures must be positive, got {start=}, {end=}")
         self.start, self.end = start, end
         self.temperature: Tensor
         self.register_buffer("temperature", torch.tensor(float(start)))

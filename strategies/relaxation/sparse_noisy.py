@@ -6,22 +6,25 @@ scheme based on entropy. No formula, number or code is public, so all details ar
 not a replication.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
 from torch import Tensor
 
+from search_spaces.settings import OpenShare, Positive, Range
 from strategies.relaxation.concrete import gumbel_like
 from strategies.relaxation.entropy import COLDEST, HOTTEST, temperature_at
 from strategies.relaxation.masked import masked_softmax
 from strategies.relaxation.softmax import Softmax
-from strategies.settings import require
 
 if TYPE_CHECKING:
     from strategies.strategy import Strategy
     from supernets.network import Network
 
 FASTEST = 2.0  # largest factor of change per epoch of the adaptive temperature
+
+
+Temperature = Annotated[float, Range(ge=COLDEST, le=HOTTEST)]
 
 
 class SparseNoisy(Softmax):
@@ -51,22 +54,15 @@ class SparseNoisy(Softmax):
 
     def __init__(
         self,
-        start: float,
-        end: float,
+        start: Temperature,
+        end: Temperature,
         *,
-        noisy_edges: float,
-        least_noise: float,
-        final_entropy: float | None,
-        read_at: float,
+        noisy_edges: Annotated[float, Range(ge=0, le=1)],
+        least_noise: Positive,
+        final_entropy: OpenShare | None,
+        read_at: Temperature,
     ):
         super().__init__(start, end)
-        for name, value in (("start", start), ("end", end), ("read_at", read_at)):
-            require(COLDEST <= value <= HOTTEST, name, f"between {COLDEST} and {HOTTEST}", value)
-        require(0 <= noisy_edges <= 1, "noisy_edges", "a share between 0 and 1", noisy_edges)
-        require(least_noise > 0, "least_noise", "a positive number", least_noise)
-        if final_entropy is not None:
-            expected = "a share between 0 and 1, both excluded, or null"
-            require(0 < final_entropy < 1, "final_entropy", expected, final_entropy)
         self.noisy_edges, self.least_noise = noisy_edges, least_noise
         self.samples = noisy_edges > 0  # see SecondOrder
         self.final_entropy, self.read_at = final_entropy, read_at

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from search_spaces.architecture import Architecture
+from search_spaces.settings import Share
 from search_spaces.space import Space
 from strategies.contracts import Stopping
 from strategies.shares import real_options
@@ -36,10 +37,7 @@ class MacsFloor(Stopping):
         ValueError: a share outside [0, 1); a floor that no architecture of the space can reach.
     """
 
-    def __init__(self, *, floor: float, stable: float):
-        for name, value in (("floor", floor), ("stable", stable)):
-            if not 0 <= value < 1:
-                raise ValueError(f"{name}: expected a share in [0, 1), found {value}")
+    def __init__(self, *, floor: Share, stable: Share):
         self.floor, self.stable = floor, stable
 
     def setup(self, net: "Network", strategy: "Strategy") -> None:

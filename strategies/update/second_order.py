@@ -5,12 +5,13 @@ with one virtual SGD step w' = w - xi * (momentum * buffer + grad_w L_train + we
 """
 
 from collections.abc import Callable, Hashable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from search_spaces.settings import Positive
 from strategies.update.first_order import FirstOrder
 from supernets.forms import twice_differentiable
 
@@ -36,11 +37,7 @@ class SecondOrder(FirstOrder):
             or finite differences with a relaxation that samples its gates.
     """
 
-    def __init__(self, hessian: str, radius: float):
-        if hessian not in HESSIANS:
-            raise ValueError(f"hessian: expected one of {', '.join(HESSIANS)}, found '{hessian}'")
-        if radius <= 0:
-            raise ValueError(f"radius: expected a positive number, found {radius}")
+    def __init__(self, hessian: Literal["finite_difference", "exact"], radius: Positive):
         self.hessian, self.radius = hessian, radius
         self.optimizer: torch.optim.Optimizer | None = None
 
@@ -55,7 +52,7 @@ class SecondOrder(FirstOrder):
             raise ValueError(
                 "hessian: finite_difference compares passes of equal gates, found "
                 f"relaxation {type(strategy.relaxation).__name__}, which draws new ones for every "
-                "pass; set strategy.update.hessian=exact"
+                "pass; set hessian to exact"
             )
 
     def constants(self) -> Hashable:

@@ -44,7 +44,7 @@ def library() -> ctypes.CDLL | None:
     found = compiler()
     if found is None:
         log.warning(
-            "runtime.form: no C++ compiler found, so cells run as torch operations, which takes "
+            "native form: no C++ compiler found, so cells run as torch operations, which takes "
             "several times as long; install g++ or clang, or name one in CXX"
         )
         return None
@@ -56,7 +56,7 @@ def library() -> ctypes.CDLL | None:
     except (OSError, subprocess.SubprocessError) as error:
         said = getattr(error, "stderr", None) or str(error)
         log.warning(
-            "runtime.form: %s cannot build the kernels, so cells run as torch operations, which "
+            "native form: %s cannot build the kernels, so cells run as torch operations, which "
             "takes several times as long: %s",
             found,
             said.strip().splitlines()[-1] if said.strip() else type(error).__name__,

@@ -59,13 +59,13 @@ def pointer(x: Tensor | None, skipped: int = 0) -> int | None:
 def ran(status: int) -> None:
     """Raises MemoryError where a kernel had no memory for its maps."""
     if status:
-        raise MemoryError("no memory for the maps of a cell; lower search.batch_size")
+        raise MemoryError("no memory for the maps of a cell; lower the batch size")
 
 
 def first_derivative_only() -> None:
     """Raises RuntimeError in a backward pass that is to be differentiated again."""
     if torch.is_grad_enabled():
         raise RuntimeError(
-            "runtime.form: the native kernels have no second derivatives; compute the pass "
+            "form: the native kernels have no second derivatives; compute the pass "
             "within supernets.forms.twice_differentiable(), or set runtime=fused"
         )

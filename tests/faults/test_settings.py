@@ -4,16 +4,13 @@ import os
 import re
 import shutil
 import signal
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from archsmith.cli.messages import explain
-from archsmith.cli.settings import check_types
 from archsmith.errors import ConfigError, Interrupted
 from archsmith.result.training import Training
 from strategies.strategy import Strategy
@@ -39,26 +36,26 @@ def prepared(archsmith, monkeypatch):
 
 WRONG = {
     "search=3": "search: expected settings in {}",
-    "strategy.alpha_lr_scale=nan": "strategy.alpha_lr_scale: expected a finite number (as 30.0)",
-    "search.seconds=[a,b]": "search.seconds: expected a positive number or null",
-    "strategy.alpha_lr_scale=true": "strategy.alpha_lr_scale: expected a finite number",
+    "strategy.alpha_lr_scale=nan": "strategy.alpha_lr_scale: expected a number above 0, found nan",
+    "search.seconds=[a,b]": "search.seconds: expected a number above 0 or null",
+    "strategy.alpha_lr_scale=true": "strategy.alpha_lr_scale: expected a number above 0",
     "search.batch_size=1": "batch_size: 1 for 'train', expected at least 2",
     "search.micro_batches=0": "search.micro_batches: expected a whole number of at least 1",
     "checkpoint=3": "checkpoint: expected settings in {}",
     "checkpoint.every_seconds=-1": "checkpoint.every_seconds: expected a number of at least 0",
     "export=null": "export: expected settings in {}",
     "export.formats=onnx": "export.formats: expected a list",
-    "export.formats=[7]": "export.formats: unknown '7'",
-    "device=3": "device: expected a word (as 'auto'), found 3",
+    "export.formats=[7]": "export.formats: expected a list",
+    "device=3": "device: expected auto, cpu, cuda or cuda:N, found 3",
     "device=null": "device: expected auto, cpu, cuda or cuda:N",
     "seed=99999999999999999999": "seed: expected a whole number of at least 0",
     "runtime.threads=99999999999999999999": "",
     "device=tpu": "device: expected auto, cpu, cuda or cuda:N",
     "data.size=2": "data.size: 2 images for 3 classes",
-    "data.size=x": "data.size: expected a finite number",
+    "data.size=x": "data.size: expected a whole number of at least 1",
     "data.split=null": "data.split",
-    "data.noise=null": "data.noise: expected a finite number (as 1.0), found null",
-    "data.noise=[1]": "data.noise: expected a finite number (as 1.0), found [1]",
+    "data.noise=null": "data.noise: expected a number of at least 0, found null",
+    "data.noise=[1]": "data.noise: expected a number of at least 0, found [1]",
     "space=nan": "space=nan: expected names of choices",
     "data=[0.1,0.2]": "data=[0.1,0.2]: expected names of choices",
     "retrain=[[1]]": "retrain=[[1]]: expected names of choices",
@@ -67,22 +64,22 @@ WRONG = {
     "space.candidates=5": "space.candidates: expected a list",
     "space.candidates=[none]": "has only 'none'",
     "space.candidates=[]": "space.candidates: expected a list of names",
-    "space.nodes=1000000": "space.nodes: expected at most 64",
+    "space.nodes=1000000": "space.nodes: expected a whole number of at least 1 and at most 64",
     "space.stem_multiplier=0": "space.stem_multiplier: expected a whole number of at least 1",
     "strategy.relaxation=gumbel": "a choice is written strategy/relaxation=...",
     "strategy.edge_normalisation=1.5": "strategy.edge_normalisation: expected settings in {} or",
-    "strategy.clip=x": "strategy.clip: expected a finite number",
-    "strategy.warmup=null": "strategy.warmup: expected a finite number (as 0.0), found null",
+    "strategy.clip=x": "strategy.clip: expected a number above 0 or null",
+    "strategy.warmup=null": "strategy.warmup: expected a number of at least 0 and below 1, found",
     "strategy.alpha_optimizer.betas=[]": "strategy.alpha_optimizer.betas: expected a list of 2",
     "strategy.weight_optimizer.lr=[1]": "strategy.weight_optimizer.lr: expected a finite number",
     "strategy.weight_optimizer.nesterov=null": "nesterov: expected true or false",
     "strategy.alpha_optimizer.lr=-1": "strategy.alpha_optimizer: Invalid learning rate: -1",
     "strategy.weight_optimizer.momentum=-1": "strategy.weight_optimizer: Invalid momentum",
     "retrain.cutout=100": "retrain.cutout: 100 could blank a whole 8x8 image",
-    "retrain.stem=foo": "space.stem: unknown 'foo'",
-    "retrain.layers=1": "space.layers: expected a whole number of at least 3",
+    "retrain.stem=foo": "retrain.stem: expected one of small, imagenet, found 'foo'",
+    "retrain.layers=1": "retrain.layers: expected a whole number of at least 3",
     "retrain.precision=float16": "retrain.precision: expected one of float32, bfloat16",
-    "resume=yes": "resume: expected auto, never, force, found 'yes'",
+    "resume=yes": "resume: expected one of auto, never, force, found 'yes'",
     "architecture=5": "architecture: expected the name of a file or null, found 5",
 }
 
@@ -137,18 +134,6 @@ def test_f53_a_device_that_is_not_there_is_no_silent_fallback(prepared):
     said = prepared("device=cuda:99")
     assert said.code == 2
     assert "set device=cpu or device=auto" in said.err
-
-
-def test_types_are_those_of_the_defaults():
-    defaults = {"a": 1, "b": {"c": 2.0, "d": None, "e": "auto", "f": True, "g": [1]}}
-    check_types({"a": [2], "b": {"c": 3, "d": "x", "e": True, "f": False, "g": [4]}}, defaults)
-    check_types({"a": None, "other": object()}, defaults)
-    for wrong in (
-        {"a": "x"}, {"a": True}, {"b": 1}, {"b": {"c": float("inf")}}, {"b": {"e": 1}},
-        {"b": {"f": 1}}, {"b": {"g": "x"}}, {"b": {"g": []}}, {"b": {"g": ["x"]}},
-    ):  # fmt: skip
-        with pytest.raises(ValueError, match="expected"):
-            check_types(wrong, defaults)
 
 
 VALUES = st.sampled_from(
@@ -226,24 +211,6 @@ def test_f48_any_configuration_runs_two_steps_or_is_refused_by_key(two_steps, ch
 @given(changes=st.dictionaries(KEYS, VALUES, min_size=1, max_size=3))
 def test_f48_many_configurations(two_steps, changes: dict):
     runs_or_is_refused(two_steps, changes)
-
-
-class Taker:
-    def __init__(self, shape: "B C H W", size: object = 1):  # noqa: F722
-        self.shape, self.size = shape, size
-
-
-def taking(sizes: float | Iterable[float], many: Literal[1, None], plain: float) -> None:
-    """Annotated as outside code may be."""
-
-
-def test_annotations_that_say_nothing_refuse_nothing():
-    here = f"{__name__}."
-    check_types({"size": None}, {"_target_": f"{here}Taker", "size": 1})
-    defaults = {"_target_": f"{here}taking", "sizes": 1.0, "many": 1, "plain": 1.0}
-    check_types({"sizes": [1.0], "many": None}, defaults)
-    with pytest.raises(ValueError, match="plain: expected a finite number"):
-        check_types({"plain": None}, defaults)
 
 
 @pytest.mark.parametrize("override", ["strategy.clip=null", "data.image_size=[8,12]"])

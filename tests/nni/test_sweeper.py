@@ -131,9 +131,9 @@ def test_where_all_fail_the_first_error_is_raised(tmp_path: Path):
 
 
 def test_unknown_names_are_refused():
-    with pytest.raises(ValueError, match=r"hydra\.sweeper\.tuner: unknown 'bohb'"):
+    with pytest.raises(ValueError, match=r"^tuner: expected one of tpe, .* found 'bohb'"):
         make_tuner("bohb", "maximize", 0, {})
-    with pytest.raises(ValueError, match=r"hydra\.sweeper\.direction"):
+    with pytest.raises(ValueError, match=r"^direction: expected one of"):
         make_tuner("tpe", "up", 0, {})
 
 
@@ -197,7 +197,7 @@ def test_the_sweeper_says_in_a_line_that_nni_is_missing(archsmith, monkeypatch):
     monkeypatch.setitem(sys.modules, "nni", None)
     said = archsmith("-m", "hydra/sweeper=nni", "seed=0,1")
     assert said.code == 2
-    assert "archsmith: hydra/sweeper=nni: NNI cannot be imported" in said.err
+    assert "archsmith: hydra.sweeper: NNI cannot be imported" in said.err
 
 
 def test_a_broken_nni_breaks_nothing(monkeypatch, caplog):

@@ -36,13 +36,14 @@ def test_another_width_of_the_stem_scales_all():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"layers": 2}, "space.layers: expected at least 3"),
-        ({"widths": []}, "space.widths: expected positive numbers"),
-        ({"widths": [1, 0]}, "space.widths: expected positive numbers"),
-        ({"widths": [True]}, "space.widths: expected positive numbers"),
+        ({"layers": 2}, "widths: expected 1 to 2, at most one per layer, found 3"),
+        ({"widths": []}, "widths: expected 1 to 5"),
+        ({"widths": [1, 0]}, "widths: expected a list"),
+        ({"widths": [True]}, "widths: expected a list"),
+        ({"widths": 2}, "widths: expected a list"),
         ({"candidates": ["conv_9x9"]}, "unknown 'conv_9x9'"),
         ({"candidates": ["none"]}, "has only 'none'"),
-        ({"channels": 0}, "space.channels"),
+        ({"channels": 0}, "channels: expected a whole number of at least 1"),
     ],
 )
 def test_a_wrong_size_is_one_line(changes: dict, message: str):

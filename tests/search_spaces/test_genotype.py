@@ -172,7 +172,7 @@ def test_degenerate_text_is_refused_in_one_line(text):
         (
             V2,
             "genotype: normal has 8 inputs, expected 2, two a node; "
-            "correct the text, or set space.nodes to its number of nodes",
+            "correct the text, or set the space's nodes to its number of nodes",
         ),
         (
             one_node("[('skip_connect', 0)]"),
@@ -197,9 +197,9 @@ def test_genotype_needs_its_space_and_one_cell_of_each_kind():
     per_layer = DARTS.resize(share_alphas=False)
     with pytest.raises(ValueError, match="found space 'nasbench201', expected 'darts'"):
         from_genotype(V2, BENCH)
-    with pytest.raises(ValueError, match=r"set space\.share_alphas=true"):
+    with pytest.raises(ValueError, match=r"set the space's share_alphas to true"):
         from_genotype(V2, per_layer)
-    with pytest.raises(ValueError, match=r"set space\.share_alphas=true"):
+    with pytest.raises(ValueError, match=r"set the space's share_alphas to true"):
         to_genotype(Architecture.of(per_layer, {group: {} for group in per_layer.groups}))
 
 

@@ -117,7 +117,7 @@ def test_an_architecture_needs_the_layers_it_was_found_with():
 def test_an_unknown_candidate_is_refused_with_those_there_are():
     with pytest.raises(ValueError, match=r"unknown 'max_pool_3x3'; known: skip_connect, sep_"):
         space(candidates=["skip_connect", "max_pool_3x3"])
-    with pytest.raises(ValueError, match=r"space\.nodes: expected a whole number"):
+    with pytest.raises(ValueError, match=r"nodes: expected a whole number"):
         space(nodes=0)
 
 

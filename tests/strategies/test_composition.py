@@ -19,7 +19,7 @@ KINDS = (
     "relaxation", "mixed_op", "update", "edge_normalisation", "losses", "pruning", "stopping",
     "discretisation",
 )  # fmt: skip
-REFUSED = r"^strategy\.losses\.dirichlet_anchor: needs strategy/relaxation=dirichlet, found "
+REFUSED = r"^losses\.dirichlet_anchor: needs strategy/relaxation=dirichlet, found "
 Combination = dict[str, str]
 
 

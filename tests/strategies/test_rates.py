@@ -48,8 +48,8 @@ def test_a_rate_that_is_for_any_batch_stays(toy_darts: Space):
 
 @pytest.mark.parametrize(
     ("setting", "message"),
-    [("alpha_lr_scale=0", r"strategy\.alpha_lr_scale: expected a positive number, found 0"),
-     ("lr_batch=0", r"strategy\.lr_batch: expected a batch size of at least 1 or null, found 0")],
+    [("alpha_lr_scale=0", r"^alpha_lr_scale: expected a number above 0, found 0"),
+     ("lr_batch=0", r"^lr_batch: expected a whole number of at least 1 or null, found 0")],
 )  # fmt: skip
 def test_wrong_scales_are_refused(setting: str, message: str, toy_darts: Space):
     with pytest.raises(ValueError, match=message):

@@ -8,7 +8,7 @@ from test_every_config import composed
 from archsmith.cli.objects import build
 from archsmith.errors import ConfigError
 from search_spaces.darts import darts
-from strategies.settings import located, setting
+from search_spaces.settings import located, setting
 from strategies.strategy import Strategy
 from supernets.network import supernet
 
@@ -33,15 +33,19 @@ def test_the_path_of_a_setting_comes_before_its_parameter(message: str, expected
 
 
 WRONG = [
-    ("strategy.losses.gate_cost.start", "-1", ": expected a positive number, found -1"),
-    ("strategy.losses.ema_teacher.decay", "2", ": expected a number in [0, 1), found 2"),
-    ("strategy.losses.label_smoothing.weight", "-1", ": expected at least 0, found -1"),
+    ("strategy.losses.gate_cost.start", "-1", ": expected a number above 0, found -1"),
+    (
+        "strategy.losses.ema_teacher.decay",
+        "2",
+        ": expected a number of at least 0 and below 1, found 2",
+    ),
+    ("strategy.losses.label_smoothing.weight", "-1", ": expected a number of at least 0, found -1"),
     ("strategy.losses.self_distillation.lag", "0", ": expected a whole number of at least 1, fou"),
     ("strategy.losses.dirichlet_anchor.distance", "far", ": expected one of l2, kl, found 'far'"),
-    ("strategy.relaxation.start", "-1", "strategy.relaxation: temperatures must be positive"),
-    ("strategy.update.radius", "0", ": expected a positive number, found 0"),
-    ("strategy.pruning.gradual", "0", ": expected a share in (0, 1], found 0"),
-    ("strategy.stopping.floor", "2", ": expected a share in [0, 1), found 2"),
+    ("strategy.relaxation.start", "-1", ": expected a number above 0, found -1"),
+    ("strategy.update.radius", "0", ": expected a number above 0, found 0"),
+    ("strategy.pruning.gradual", "0", ": expected a number above 0 and at most 1, found 0"),
+    ("strategy.stopping.floor", "2", ": expected a number of at least 0 and below 1, found 2"),
 ]
 CHOICES = {
     "update": "strategy/update=second_order",
@@ -56,8 +60,8 @@ def test_who_builds_an_ingredient_says_where_it_stands(key: str, value: str, sai
     chosen = f"+strategy/losses=[{name}]" if kind == "losses" else CHOICES.get(kind)
     config = composed("strategy=darts", *([chosen] if chosen else []), f"{key}={value}")
     with pytest.raises(ConfigError) as error:
-        build(config.strategy)
-    assert str(error.value).startswith(said if said.startswith("strategy") else key + said)
+        build(config.strategy, "strategy")
+    assert str(error.value).startswith(key + said)
 
 
 @pytest.mark.parametrize(
@@ -71,7 +75,7 @@ def test_who_sets_an_ingredient_up_says_where_it_stands(choice: str, said: str):
     more = ["strategy.stopping.floor=0.0"] if "stopping" in choice else []
     config = composed("strategy=darts", choice, *more).strategy
     strategy: Strategy = instantiate(config, _convert_="all")(space=SPACE)
-    with pytest.raises(ValueError, match=rf"^strategy\.{said}"):
+    with pytest.raises(ValueError, match=rf"^{said}"):
         strategy.setup(supernet(SPACE, strategy.mixed_op), torch.device("cpu"))
 
 
@@ -80,5 +84,5 @@ def test_what_pruning_left_too_little_of_is_told_by_its_setting():
         space=SPACE
     )
     strategy.prune({name: torch.zeros_like(table) for name, table in strategy.alive.items()})
-    with pytest.raises(ValueError, match=r"^strategy\.pruning: no candidate into node 2 is left"):
+    with pytest.raises(ValueError, match=r"^pruning: no candidate into node 2 is left"):
         strategy.architecture()

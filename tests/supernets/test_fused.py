@@ -178,7 +178,7 @@ def test_names_shapes_and_modules_stay(toy_darts: Space):
 
 
 def test_an_unknown_form_is_refused(toy_darts: Space):
-    with pytest.raises(ValueError, match=r"runtime\.form: expected one of auto, reference, fused"):
+    with pytest.raises(ValueError, match=r"form: expected one of auto, reference, fused"):
         use_form(supernet(toy_darts, MixedOp), "quick", CPU)
 
 

@@ -92,9 +92,18 @@ def test_cutout_is_zero_after_normalisation_and_the_crop_black_before_it():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"crop": -1, "flip": True, "cutout": 0}, r"data\.augment\.crop: -1, expected a whole"),
-        ({"crop": 1.5, "flip": True, "cutout": 0}, r"data\.augment\.crop: 1\.5, expected a whole"),
-        ({"crop": 0, "flip": 1, "cutout": 0}, r"data\.augment\.flip: 1, expected true or false"),
+        (
+            {"crop": -1, "flip": True, "cutout": 0},
+            r"data\.augment\.crop: expected a whole number of at least 0, found -1",
+        ),
+        (
+            {"crop": 1.5, "flip": True, "cutout": 0},
+            r"data\.augment\.crop: expected a whole number of at least 0, found 1\.5",
+        ),
+        (
+            {"crop": 0, "flip": 1, "cutout": 0},
+            r"data\.augment\.flip: expected true or false, found 1",
+        ),
         ({"crop": 0, "flip": True}, "crop, flip; expected exactly crop, flip, cutout"),
         ({"crop": 0, "flip": True, "cutout": 0, "jitter": 1}, "jitter; expected exactly"),
     ],

@@ -113,7 +113,7 @@ def test_its_training_goes_on_where_it_was_stopped(tmp_path: Path):
 def test_an_unknown_baseline_is_refused(archsmith):
     said = archsmith(*TINY, "baseline=resnet18", "baseline.match=size")
     assert said.code == 2
-    assert "baseline.match: unknown 'size'; known: parameters, macs" in line_of(said)
+    assert "baseline.match: expected one of parameters, macs, found 'size'" in line_of(said)
 
 
 @pytest.mark.slow

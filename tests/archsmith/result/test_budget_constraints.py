@@ -66,15 +66,15 @@ def test_amounts(value, amount: float):
 
 @pytest.mark.parametrize("value", ["x", "1.5T", -1, 0, True, "M", ".", "1 2", [1]])
 def test_what_is_no_amount_is_refused(value):
-    with pytest.raises(ValueError, match=r"budget\.macs: expected a number, or one as 300k"):
+    with pytest.raises(ValueError, match=r"^macs: expected a number, or one as 300k"):
         Budget(macs=value)
 
 
 def test_milliseconds_take_no_unit():
     assert Budget(latency_ms=1.5).limits == {"latency_ms": 1.5}
-    with pytest.raises(ValueError, match=r"budget\.latency_ms: expected milliseconds"):
+    with pytest.raises(ValueError, match=r"^latency_ms: expected milliseconds"):
         Budget(latency_ms="1k")
-    with pytest.raises(ValueError, match=r"budget\.latency_batch"):
+    with pytest.raises(ValueError, match=r"^latency_batch"):
         Budget(latency_batch=0)
 
 

@@ -110,5 +110,5 @@ def test_other_relaxations_and_bad_settings_are_refused(toy_darts: Space):
         strategy.setup(supernet(toy_darts, strategy.mixed_op), torch.device("cpu"))
     with pytest.raises(ValueError, match=r"distance: expected one of l2, kl, found 'l1'"):
         DirichletAnchor(1.0, "l1")
-    with pytest.raises(ValueError, match=r"weight: expected at least 0, found -1"):
+    with pytest.raises(ValueError, match=r"^weight: expected a number of at least 0, found -1"):
         DirichletAnchor(-1.0, "l2")

@@ -268,7 +268,7 @@ def test_lambda_stands_still_in_a_warmup_and_keeps_below_its_ceiling():
 @pytest.mark.parametrize(
     ("wrong", "named"),
     [
-        (dict(mu=-1.0), "r, mu"),
+        (dict(mu=-1.0), "mu"),
         (dict(r=0.0, mu=0.0), "r, mu"),
         (dict(factor=1.0), "factor"),
         (dict(period=0.0), "period"),

@@ -34,5 +34,5 @@ def test_dead_edge_has_zero_gates_and_zero_gradient():
 
 
 def test_temperature_must_be_positive():
-    with pytest.raises(ValueError, match=r"^temperatures must be positive"):
+    with pytest.raises(ValueError, match=r"^start: expected a number above 0, found 0\.0"):
         Softmax(start=0.0, end=1.0)

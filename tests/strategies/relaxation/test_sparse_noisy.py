@@ -394,13 +394,16 @@ def test_architecture_is_read_at_a_temperature_of_its_own():
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({"start": 0.0}, "temperatures must be positive"),
-        ({"end": 1e-4}, r"^end: expected between 0\.001 and 10\.0, found 0\.0001"),
-        ({"start": 11.0}, r"^start: expected between"),
-        ({"read_at": 0.0}, r"^read_at: expected between"),
-        ({"noisy_edges": 1.1}, r"^noisy_edges: expected a share"),
-        ({"least_noise": 0.0}, r"^least_noise: expected a positive number"),
-        ({"final_entropy": 1.0}, r"^final_entropy: expected a share .* or null"),
+        ({"start": 0.0}, r"^start: expected a number of at least 0\.001"),
+        (
+            {"end": 1e-4},
+            r"^end: expected a number of at least 0\.001 and at most 10\.0, found 0\.0001",
+        ),
+        ({"start": 11.0}, r"^start: expected a number of at least 0\.001"),
+        ({"read_at": 0.0}, r"^read_at: expected a number of at least 0\.001"),
+        ({"noisy_edges": 1.1}, r"^noisy_edges: expected a number of at least 0 and at most 1"),
+        ({"least_noise": 0.0}, r"^least_noise: expected a number above 0"),
+        ({"final_entropy": 1.0}, r"^final_entropy: expected a number above 0 and below 1 or null"),
     ],
 )
 def test_bad_settings_are_refused(changed: dict[str, float], said: str):

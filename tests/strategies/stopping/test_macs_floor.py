@@ -125,7 +125,7 @@ def test_a_floor_that_cannot_be_reached_is_refused_with_the_least_that_can():
     with pytest.raises(ValueError, match=rf"^floor: .* set it to {least:.3f}"):
         ready(floor=least - 1e-6)
     for wrong in (dict(floor=1.0), dict(stable=-0.1)):
-        with pytest.raises(ValueError, match=r"^\w+: expected a share"):
+        with pytest.raises(ValueError, match=r"^\w+: expected a number of at least 0 and below 1"):
             MacsFloor(**(dict(floor=0.1, stable=0.1) | wrong))
 
 

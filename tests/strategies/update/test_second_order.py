@@ -158,7 +158,7 @@ def test_only_what_differentiates_twice_asks_for_a_form_that_can(hessian: str, m
 
 @pytest.mark.parametrize("radius", [0.0, -0.5])
 def test_a_radius_that_is_not_positive_is_refused(radius: float):
-    with pytest.raises(ValueError, match=f"radius: expected a positive number, found {radius}"):
+    with pytest.raises(ValueError, match=f"radius: expected a number above 0, found {radius}"):
         SecondOrder("exact", radius)
 
 
