@@ -23,6 +23,7 @@ from supernets.network import final_network
 
 STEPS = 512  # widths are multiples of 1 / STEPS
 WIDEST = 16
+GEOMETRY = ("kernel_size", "stride", "padding", "dilation")  # of a convolution, as it was
 
 
 @checked
@@ -120,16 +121,11 @@ def scaled(net: nn.Module, width: float, channels: int, classes: int) -> nn.Modu
             new = nn.Linear(times(old.in_features), features)
         else:
             assert isinstance(old, nn.Conv2d)
-            geometry: tuple[Any, Any, Any, Any] = (
-                old.kernel_size,
-                old.stride,
-                old.padding,
-                old.dilation,
-            )
+            kept: dict[str, Any] = {key: getattr(old, key) for key in GEOMETRY}
             new = nn.Conv2d(
                 channels if name == first else times(old.in_channels),
                 times(old.out_channels),
-                *geometry,
+                **kept,
                 groups=1 if old.groups == 1 else times(old.groups),
                 bias=old.bias is not None,
             )

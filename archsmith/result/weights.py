@@ -1,8 +1,8 @@
 """Weights of a network as a safetensors file, which contains no executable code."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -10,8 +10,6 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from archsmith.files import write_atomically
-
-Content = TypeVar("Content")
 
 
 def weights_of(net: nn.Module) -> dict[str, Tensor]:
@@ -37,7 +35,8 @@ def load_weights(net: nn.Module, path: Path) -> None:
     Raises:
         ValueError: no such file, not a safetensors file, or a name or shape does not match.
     """
-    tensors = _read(path, load_file)
+    with _readable(path):
+        tensors = load_file(path)
     found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     wanted = {name: tuple(tensor.shape) for name, tensor in weights_of(net).items()}
     for name in sorted({*found, *wanted}):
@@ -52,17 +51,14 @@ def load_weights(net: nn.Module, path: Path) -> None:
 
 def read_metadata(path: Path) -> dict[str, str]:
     """The metadata of the file. Raises ValueError if it cannot be read."""
-
-    def metadata(path: Path) -> dict[str, str]:
-        with safe_open(path, framework="pt") as file:
-            return file.metadata() or {}
-
-    return _read(path, metadata)
+    with _readable(path), safe_open(path, framework="pt") as file:
+        return file.metadata() or {}
 
 
-def _read(path: Path, read: Callable[[Path], Content]) -> Content:
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
     try:
-        return read(path)
+        yield
     except FileNotFoundError:
         raise ValueError(
             f"weights: no file '{path}'; retrain first, or give another path"
