@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 Constructor = Callable[..., nn.Module]
+PassedOn = Callable[[int, Tensor], Iterable[tuple[int, Tensor]]]  # see `FinalCell.passed_on`
 
 
 class CellLayout(TypedDict):
@@ -107,11 +108,7 @@ class FinalCell(nn.Module):
             if start == source:
                 yield target, edge(x)
 
-    def summed(
-        self,
-        states: Sequence[Tensor],
-        passed_on: Callable[[int, Tensor], Iterable[tuple[int, Tensor]]],
-    ) -> list[Tensor]:
+    def summed(self, states: Sequence[Tensor], passed_on: PassedOn) -> list[Tensor]:
         """The states in `outputs`, (B, C, H/s, W/s) each, from the first ones."""
         found = dict(enumerate(states))
         for source in range(max(self.outputs)):

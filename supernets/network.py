@@ -3,7 +3,7 @@
 Both are a `FinalNetwork` with what searching and training add: gates, forms, layouts in memory.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
@@ -15,12 +15,19 @@ from search_spaces.cells import Cell, CellSpace, Layer
 from search_spaces.space import Space
 from search_spaces.stems import STEMS
 from supernets.checkpointing import checkpointed
-from supernets.final import CellLayout, ChosenOps, FinalCell, FinalNetwork, LayerLayout, Layout
+from supernets.final import (
+    CellLayout,
+    ChosenOps,
+    FinalCell,
+    FinalNetwork,
+    LayerLayout,
+    Layout,
+    PassedOn,
+)
 from supernets.layout import channels_first, channels_last, laid_as
 from supernets.mixture import GroupMixture, Mixture
 from supernets.skeleton import HEADS, AuxiliaryHead, ResidualBlock, fit_input
 
-PassedOn = Callable[[int, Tensor], list[tuple[int, Tensor]]]  # see `FinalCell.passed_on`
 Kept = Mapping[str, Mapping[str, Sequence[str]]]  # choice -> row -> operations
 
 
@@ -66,10 +73,10 @@ class CellModule(FinalCell):
         """The states named by `outputs`, (B, C, H/s, W/s) each."""
         return self.summed(self.preprocessed(inputs), partial(self.from_node, mixture=mixture))
 
-    def summed(self, states: Sequence[Tensor], passed_on: Any) -> list[Tensor]:
+    def summed(self, states: Sequence[Tensor], passed_on: PassedOn) -> list[Tensor]:
         """As `FinalCell.summed`; on a GPU all states have the first one's layout in memory."""
 
-        def from_laid(source: int, x: Tensor) -> Any:
+        def from_laid(source: int, x: Tensor) -> Iterable[tuple[int, Tensor]]:
             return passed_on(source, laid_as(x, states[0]))
 
         return [laid_as(y, states[0]) for y in super().summed(states, from_laid)]

@@ -5,7 +5,7 @@ The network is data; the modules that read it are copied as they are.
 
 import functools
 from collections.abc import Mapping
-from string import Template
+from pathlib import Path
 from typing import Any
 
 from archsmith.result.export import usage
@@ -13,53 +13,15 @@ from archsmith.result.export.definitions import Definitions, UnportableError
 from archsmith.result.export.literals import Code, literal, packed
 from search_spaces.architecture import Architecture
 from search_spaces.cells import CellSpace
-from supernets.final import FinalNetwork, Layout
+from supernets.final import FinalNetwork
 from supernets.network import layout, skeleton
 
-FACTS = ("INPUT_SHAPE", "CLASSES", "MEAN", "STD", "RESIZE", "PARAMETERS", "MACS")
-HEAD = '''\
-"""Architecture $identity of the $space space, found with Archsmith.
-
-It needs torch, and its weights beside it:
-
-    import model
-
-    net = model.load()
-    logits = net(model.prepare(image))  # image (C, H, W), uint8 of 0..255 or float of 0..1
-
-`prepare` normalises; it refuses an image of another size, type or range than the network knows.
-
-In a shell, `python model.py` prints its size and `python model.py image.npy` the class of an image.
-"""
-
-$imports
-
-INPUT_SHAPE = $input_shape  # channels, height, width
-CLASSES = $classes
-MEAN = $mean  # of each channel, for pixels of 0..1
-STD = $std
-RESIZE = $resize  # how the training images came to height and width; proportions were not kept
-PARAMETERS = $parameters
-MACS = $macs  # multiply-accumulates for one image, in convolutions and matrix products
-
-# The network as data, as `Layout` below describes it.
-LAYOUT = $layout'''
-BUILD = '''\
-OPERATIONS = $operations
-
-
-def build() -> FinalNetwork:
-    """The network, untrained."""
-    return FinalNetwork(
-        LAYOUT,
-        OPERATIONS,
-$parts
-    )'''
-END = """\
-if __name__ == "__main__":
-    sys.stdout.reconfigure(errors="backslashreplace")  # a class may have a name it cannot print
-    main(sys.argv[1:])
-"""
+TEMPLATE = Path(__file__).with_name("model.py.jinja")
+# What the template defines.
+NAMES = (
+    *("INPUT_SHAPE", "CLASSES", "MEAN", "STD", "RESIZE", "PARAMETERS", "MACS"),
+    *("LAYOUT", "OPERATIONS", "build"),
+)
 
 
 def standalone(space: CellSpace, architecture: Architecture, facts: Mapping[str, Any]) -> str:
@@ -71,51 +33,36 @@ def standalone(space: CellSpace, architecture: Architecture, facts: Mapping[str,
     Raises:
         UnportableError: the source of an operation is unavailable, or needs more than torch.
     """
-    definitions = Definitions([*FACTS, "LAYOUT", "OPERATIONS", "build"])
+    from jinja2 import StrictUndefined, Template
+
+    definitions = Definitions(NAMES)
     definitions.add(FinalNetwork)
     definitions.add(usage.main)
     plan = layout(space, architecture.choices)
     edges = [names for cell in plan["cells"].values() for names in cell["edges"].values()]
-    operations = {
+    table = {
         name: operation(name, space, definitions) for name in sorted({n for e in edges for n in e})
     }
-    parts = [
-        f"        {name}={expression(constructor, definitions)},"
-        for name, constructor in skeleton(space, affine=space.affine).items()
-    ]
+    fixed = skeleton(space, affine=space.affine)
+    parts = {name: expression(part, definitions) for name, part in fixed.items()}
     texts = definitions.texts()
-    network, use = texts.pop(FinalNetwork.__module__), texts.pop(usage.__name__)
-    return "\n\n\n".join(
-        [
-            Template(HEAD).substitute(
-                identity=architecture.identity,
-                space=space.name,
-                imports="\n".join(definitions.import_lines()),
-                **constants(space, plan, facts),
-            ),
-            *texts.values(),
-            network,
-            Template(BUILD).substitute(
-                operations=literal(operations, used=len("OPERATIONS = ")), parts="\n".join(parts)
-            ),
-            use,
-            END,
-        ]
+    template = Template(
+        TEMPLATE.read_text("utf-8"), undefined=StrictUndefined, keep_trailing_newline=True
     )
-
-
-def constants(space: CellSpace, plan: Layout, facts: Mapping[str, Any]) -> dict[str, str]:
-    """The source of the constants in `HEAD`."""
-    return {
-        "input_shape": literal(space.input_shape),
-        "classes": packed(facts["classes"], used=len("CLASSES = ")),
-        "mean": literal(tuple(facts["mean"]), used=len("MEAN = ")),
-        "std": literal(tuple(facts["std"]), used=len("STD = ")),
-        "resize": literal(facts["resize"]),
-        "parameters": f"{facts['parameters']:_}",
-        "macs": f"{facts['macs']:_}",
-        "layout": literal(plan, used=len("LAYOUT = ")),
-    }
+    return template.render(
+        identity=architecture.identity,
+        space=space,
+        facts=facts,
+        literal=literal,
+        packed=packed,
+        imports="\n".join(definitions.import_lines()),
+        layout=plan,
+        network=texts.pop(FinalNetwork.__module__),
+        usage=texts.pop(usage.__name__),
+        operations="\n\n\n".join(texts.values()),
+        table=table,
+        parts=parts,
+    )
 
 
 def operation(name: str, space: CellSpace, definitions: Definitions) -> Code:

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 # ruff: noqa: F821 (an exported file defines these names)
 INPUT_SHAPE: tuple[int, int, int]
 CLASSES: tuple[str, ...]
-MEAN: tuple[float, ...]
-STD: tuple[float, ...]
+MEAN: list[float]
+STD: list[float]
 RESIZE: str
 PARAMETERS: int
 MACS: int
