@@ -5,6 +5,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+MOVED = {"strategies.random_search.RandomSearch": "strategies.searchers.random.RandomSearch"}
+
 
 def differing_keys(a: Any, b: Any, prefix: str = "") -> list[str]:
     """Dotted names of the settings that differ between two nested configurations."""
@@ -21,15 +23,17 @@ def digest(plain: Any) -> str:
 
 def renamed(settings: Any) -> Any:
     """The settings with current class paths: before version 0.2, modules `archsmith.*` were called
-    `engine.*`."""
+    `engine.*`, and the random searcher stood elsewhere."""
     if isinstance(settings, Mapping):
         return {name: _target(name, renamed(value)) for name, value in settings.items()}
     return settings
 
 
 def _target(name: str, value: Any) -> Any:
-    if name != "_target_" or not isinstance(value, str) or not value.startswith("engine."):
+    if name != "_target_" or not isinstance(value, str):
         return value
+    if not value.startswith("engine."):
+        return MOVED.get(value, value)
     kind, _, rest = value.removeprefix("engine.").partition(".")
     package = {"final": "archsmith.result", "runtime": "archsmith.train.runtime"}
     return ".".join(filter(None, [package.get(kind, f"archsmith.{kind}"), rest]))

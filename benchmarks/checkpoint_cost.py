@@ -20,8 +20,9 @@ from hydra.utils import instantiate
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from archsmith.search.loop import measured_numbers, probe_memory  # noqa: E402
 from archsmith.search.state import SearchState  # noqa: E402
+
+from archsmith.search.loop import measured_numbers, probe_memory  # noqa: E402
 from archsmith.train.checkpoint import SHARE, Checkpoints  # noqa: E402
 from archsmith.train.finite import Watch  # noqa: E402
 from supernets.network import supernet  # noqa: E402

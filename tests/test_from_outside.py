@@ -12,7 +12,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from archsmith.cli import naming
-from strategies.random_search import RandomSearch
+from strategies.searchers.random import RandomSearch
 from supernets.network import final_network, supernet
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
@@ -119,9 +119,10 @@ def test_a_space_is_a_function_and_a_yaml(outside: Path):
     config = composed(outside, "space=line", "strategy=darts", "experiment=paper")
     assert torch.isfinite(one_step(config)["train_loss"])
     space = make(config.space, **SHAPES)
-    assert final_network(space, RandomSearch(space).architecture())(
-        torch.randn(2, 3, 16, 16)
-    ).shape == (2, 10)
+    assert final_network(space, RandomSearch(space).ask())(torch.randn(2, 3, 16, 16)).shape == (
+        2,
+        10,
+    )
 
 
 def test_an_operation_is_a_setting(outside: Path):
@@ -144,9 +145,6 @@ def test_an_operation_is_a_setting(outside: Path):
     assert torch.isfinite(one_step(config)["train_loss"])
     space = make(config.space, **SHAPES)
     names = {
-        n
-        for c in RandomSearch(space).architecture().choices.values()
-        for kept in c.values()
-        for n in kept
+        n for c in RandomSearch(space).ask().choices.values() for kept in c.values() for n in kept
     }
     assert names <= {"skip_connect", "blur"}

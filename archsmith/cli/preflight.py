@@ -8,12 +8,13 @@ from archsmith.data.augment import Augment
 from archsmith.errors import ConfigError, configuring
 from archsmith.job import Job
 from archsmith.parallel.distributed import size
+from archsmith.phases.methods import method_of
 from archsmith.phases.pipeline import PHASES
 from archsmith.result.fit import Fit
 from archsmith.result.network import final_space
 from search_spaces.architecture import Architecture
 from search_spaces.space import Space
-from supernets.network import final_network, supernet
+from supernets.network import final_network
 
 
 def preflight(job: Job, phases: tuple[str, ...]) -> None:
@@ -26,12 +27,7 @@ def preflight(job: Job, phases: tuple[str, ...]) -> None:
     trained = {PHASES[name].trains for name in phases}
     with configuring():
         if "supernet" in trained:
-            strategy = job.strategy(job.space)
-            if strategy.searches:
-                with torch.device("meta"):
-                    supernet(job.space, strategy.mixed_op)
-                one_level = not strategy.update.two_level
-                job.data.loaders(job.search.batch_size, one_level=one_level, seed=job.seed)
+            method_of(job).check()
         if "final" in trained:
             space = final_space(job.space, job.recipe)
             architecture = job.architecture or some_architecture(space)

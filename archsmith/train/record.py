@@ -219,11 +219,10 @@ class Progress:
                 self.phase, 100 * waited / whole,
             )  # fmt: skip
 
-    def note(self, **values: float | str) -> None:
-        """Sets the text behind the bar."""
-        self.bar.set_postfix(
-            {k: f"{v:.3f}" if isinstance(v, float) else v for k, v in values.items()}, refresh=False
-        )
+    def note(self, epoch: int, means: Mapping[str, float]) -> None:
+        """Sets the text behind the bar: the epoch (from 1), and its loss and accuracy so far."""
+        loss, accuracy = f"{means['train_loss']:.3f}", f"{means['train_accuracy']:.3f}"
+        self.bar.set_postfix({"epoch": epoch, "loss": loss, "accuracy": accuracy}, refresh=False)
 
 
 class Averages:

@@ -1,10 +1,10 @@
-"""The baseline of every comparison: an architecture drawn at random, without a search.
+"""The baseline of every comparison: an architecture drawn at random.
 
 Source: Li & Talwalkar 2019, arXiv:1902.07638, section 3; Yang et al. 2020, arXiv:1912.12522,
 section 3.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -12,11 +12,8 @@ from torch import Tensor
 
 from search_spaces.architecture import Architecture, reachable
 from search_spaces.space import Cell, Space
-from strategies.discretisation.decisions import Structure
+from strategies.contracts import Searcher
 from strategies.shares import real_candidates
-from supernets.final_costs import total
-
-DRAWS = 5000
 
 
 def random_cell(cell: Cell, generator: torch.Generator) -> dict[str, tuple[str, ...]]:
@@ -74,41 +71,27 @@ def pruned_at_random(
     return Architecture.of(space, choices)
 
 
-class RandomSearch:
-    """Draws an architecture; no supernet is trained. `alpha_lr_scale` is unused: there are no
-    alphas.
+class RandomSearch(Searcher):
+    """Draws architectures; all are equally likely, also within a budget. `alpha_lr_scale` is
+    unused: there are no alphas.
 
     Like any strategy's initialisation, the draw depends on torch's global generator at
     construction.
     """
 
-    searches = False
-
-    def __init__(self, space: Space, alpha_lr_scale: float | None = None):
-        self.space = space
+    def __init__(self, space: Space, alpha_lr_scale: float | None = None, asks: int | None = None):
+        super().__init__(space, asks)
         self.generator = torch.Generator().manual_seed(int(torch.randint(2**62, ())))
 
-    def structures(self) -> dict[str, Structure]:
-        """The structure drawn for each group."""
-        return {name: Structure.of_space(cell) for name, cell in self.space.groups.items()}
-
-    def within(
-        self, costs: Sequence[Mapping[str, Tensor]], limits: Sequence[float], **meta: Any
-    ) -> Architecture | None:
-        """The first of at most `DRAWS` drawn architectures within the limits, or None.
-
-        costs: group -> (E, O) each. All architectures within the limits are equally likely.
-        """
-        for _ in range(DRAWS):
-            drawn = self.architecture(**meta)
-            spent = (total(drawn, self.space, tables) for tables in costs)
-            if all(cost <= limit for cost, limit in zip(spent, limits, strict=True)):
-                return drawn
-        return None
-
-    def architecture(self, **meta: Any) -> Architecture:
+    def ask(self) -> Architecture:
         """A newly drawn architecture."""
         choices = {
             name: random_cell(cell, self.generator) for name, cell in self.space.groups.items()
         }
-        return Architecture.of(self.space, choices, **meta)
+        return Architecture.of(self.space, choices)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"generator": self.generator.get_state()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.generator.set_state(state["generator"])
