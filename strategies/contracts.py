@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from search_spaces.architecture import Architecture
 from search_spaces.space import Cell, Space
+from strategies.settings import require
 
 if TYPE_CHECKING:
     from strategies.discretisation.decisions import Structure
@@ -188,10 +189,9 @@ class Searcher(ABC):
     ATTEMPTS = 5000  # architectures that are asked for to find one within limits
 
     def __init__(self, space: Space, asks: int | None = None):
-        if asks is not None and (isinstance(asks, bool) or not isinstance(asks, int) or asks < 1):
-            raise ValueError(
-                f"strategy.asks: expected a whole number above 0, or null, not {asks!r}"
-            )
+        whole = isinstance(asks, int) and not isinstance(asks, bool) and asks >= 1
+        expected = "a whole number of at least 1 or null"
+        require(asks is None or whole, "strategy.asks", expected, asks)
         self.space, self.asks = space, asks
 
     @abstractmethod
