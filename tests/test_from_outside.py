@@ -188,8 +188,8 @@ def test_a_searcher_is_a_class_and_a_yaml(archsmith, outside: Path):
         "_target_: my_searcher.HillClimber\n_partial_: true\nasks: 3\npatience: 2\n",
     )
     said = archsmith(
-        "--config-dir", str(outside), *TINY, "experiment=paper", "strategy=climber", "export.formats=[]",
-        "budget.params=1M", "hydra.run.dir=d",
+        "--config-dir", str(outside), *TINY, "experiment=paper", "strategy=climber",
+        "export.formats=[]", "budget.params=1M", "hydra.run.dir=d",
     )  # fmt: skip
     assert said.code == 0, said.err
     lines = [json.loads(line) for line in Path("d/metrics.jsonl").read_text().splitlines()]

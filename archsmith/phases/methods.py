@@ -1,11 +1,15 @@
-"""The two methods of a search: by gradient, which trains a supernet, and by a searcher."""
+"""The two methods of a search: by gradient, which trains a supernet, and by a searcher.
+
+Each has `strategy`, which trains the supernet (None if there is none); `settings`, the groups of
+settings on which its result depends; `check`, before a run; and `find`, which records results.
+"""
 
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
@@ -19,10 +23,10 @@ from archsmith.phases.within_budget import fit_of, fitted, spent
 from archsmith.result.network import final_space
 from archsmith.result.retrain import retrain
 from archsmith.search.black_box import BlackBoxSearch
+from archsmith.search.diagnosis import undecided
 from archsmith.search.loop import Search
 from archsmith.search.measure import Found
 from archsmith.search.time_budget import epochs_within
-from archsmith.search.undecided import undecided
 from archsmith.train.epochs import run as run_epochs
 from archsmith.train.evaluate import evaluate
 from archsmith.train.record import Record
@@ -32,24 +36,6 @@ from strategies.strategy import Strategy
 from supernets.network import supernet
 
 log = logging.getLogger(__name__)
-
-
-class Method(Protocol):
-    """How a job searches.
-
-    `strategy` trains the supernet, if there is one; `settings` are the groups of settings on which
-    the result depends.
-    """
-
-    strategy: Strategy | None
-    settings: tuple[str, ...]
-
-    def check(self) -> None:
-        """Builds what the search needs on the meta device. Raises ValueError or DataError."""
-
-    def find(self, run: Run, identity: dict[str, Any], meta: dict[str, Any]) -> Architecture:
-        """Searches; records the results."""
-        ...
 
 
 def method_of(job: Job) -> "Gradient | BlackBox":

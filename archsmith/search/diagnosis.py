@@ -14,6 +14,8 @@ from search_spaces.space import Space
 
 LONGER = "search longer, or lower strategy.alpha_optimizer.lr"
 
+DECIDED = 0.98  # share of the largest entropy: gates then deviate by about a third
+
 
 def diagnose(
     space: Space, gates: Mapping[str, Tensor], alive: Mapping[str, Tensor], found: Architecture
@@ -93,3 +95,27 @@ def _parameter_free(space: Space, found: Architecture) -> str | None:
             "strategies that counter it: pcdarts, sddarts, drnas, gdas"
         )
     return None
+
+
+def undecided(
+    space: Space, alive: Mapping[str, Tensor], found: Architecture, entropy: float
+) -> str | None:
+    """A warning if the gates exceed that share of the largest entropy, else None.
+
+    alive (E, O) per group. If everything alive is kept, pruning has decided and not the gates.
+    """
+    kept = sum(len(names) for edges in found.choices.values() for names in edges.values())
+    left = sum(
+        int(on[o])
+        for group, cell in space.groups.items()
+        for on, edge in zip(alive[group].cpu(), cell.edges, strict=True)
+        for o, name in enumerate(edge.candidates)
+        if name != "none"
+    )
+    if entropy <= DECIDED or kept == left:
+        return None
+    return (
+        f"the gates are undecided ({entropy:.3f} of the largest entropy), so the cells are close "
+        "to a draw; search longer (search.epochs), or with larger steps of the alphas "
+        "(strategy.alpha_lr_scale), and compare with strategy=random"
+    )

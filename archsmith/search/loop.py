@@ -20,6 +20,7 @@ from archsmith.train.epochs import Training
 from archsmith.train.finite import largest
 from archsmith.train.memory_probe import images_for
 from archsmith.train.record import Record
+from search_spaces.architecture import Architecture
 from strategies.gradients import Batch, eagerly
 from strategies.strategy import Strategy
 from supernets.network import Network
@@ -72,6 +73,7 @@ class Search(Training):
         strategy.for_batches(settings.batch_size)
         self.micro_batches = settings.micro_batches
         self.found: Found | None = None  # after the last epoch of this process
+        self.pareto: Pareto | None = None
         self.stops = self.warned = False  # whether an ingredient ends the search, and of collapse
 
     @property
@@ -94,9 +96,6 @@ class Search(Training):
     def savings(self) -> str:  # type: ignore[override]
         more = "" if self.net.checkpoint_cells else "runtime.checkpoint_cells=true, or "
         return f"{more}fewer space.channels, layers or candidates"
-
-    def started(self) -> None:
-        self.pareto = Pareto(self.record.folder, self.strategy.space, self.epoch)
 
     def start_epoch(self) -> Iterable[Batch]:
         self.net.train()
@@ -124,7 +123,7 @@ class Search(Training):
         return lambda: strategy.step(net, train, given, progress=1.0, move_alphas=True)
 
     def end_epoch(self) -> dict[str, float]:
-        """Prunes, measures, and writes the epoch's architecture."""
+        """Prunes, measures, and writes the epoch's architecture and pictures."""
         self.pace.steps_end()
         progress = self.pace.progress(self.epoch + 1, 0)
         try:
@@ -133,17 +132,20 @@ class Search(Training):
             raise ConfigError(str(error)) from error
         self.found = self._measured(self.epoch)
         path = self.record.folder / "architectures" / f"epoch_{self.epoch:03d}.json"
-        self.found.architecture.save(path)
+        architecture = self.found.architecture
+        architecture.save(path)
+        pictures(self.record, self.record.folder, self.strategy, architecture, self.epoch)
+        self.pace.epoch_end(self.epoch + 1)
+        self._keep(architecture)
         return self.found.metrics
 
-    def logged(self, metrics: Mapping[str, float]) -> None:
-        assert self.found is not None
-        epoch, architecture = self.epoch, self.found.architecture
-        pictures(self.record, self.record.folder, self.strategy, architecture, epoch)
-        self.pace.epoch_end(epoch + 1)
-        for kept in self.strategy.keep(architecture, last=self._last):
+    def _keep(self, found: Architecture) -> None:
+        """Adds what the strategy keeps to the series; a resumed one loses what came later."""
+        if self.pareto is None:
+            self.pareto = Pareto(self.record.folder, self.strategy.space, self.epoch)
+        for kept in self.strategy.keep(found, last=self._last):
             accuracy = discretised_accuracy(self.net, kept, self.roles)
-            self.pareto.add(kept, epoch=epoch, accuracy=accuracy, meta=self.meta)
+            self.pareto.add(kept, epoch=self.epoch, accuracy=accuracy, meta=self.meta)
 
     def summary(self, metrics: Mapping[str, float]) -> str:
         return (
@@ -191,6 +193,7 @@ class Search(Training):
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.pareto = None
         self.strategy.load_state_dict(state["strategy"])
         for role, loader in self.loaders.items():
             loader.load_state_dict(state["loaders"][role])

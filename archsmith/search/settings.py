@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from archsmith.numbers import is_number
 from archsmith.train.runtime import PRECISIONS
+from strategies.settings import require
 
 
 @dataclass(frozen=True)
@@ -35,16 +36,9 @@ class SearchSettings:
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "micro_batches"):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(
-                    f"search.{name}: expected a whole number of at least 1, found {value!r}"
-                )
-        if self.precision not in PRECISIONS:
-            raise ValueError(
-                f"search.precision: expected one of {', '.join(PRECISIONS)}, "
-                f"found {self.precision!r}"
-            )
-        if self.seconds is not None and not (is_number(self.seconds) and self.seconds > 0):
-            raise ValueError(
-                f"search.seconds: expected a positive number or null, found {self.seconds!r}"
-            )
+            whole = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+            require(whole, f"search.{name}", "a whole number of at least 1", value)
+        known = f"one of {', '.join(PRECISIONS)}"
+        require(self.precision in PRECISIONS, "search.precision", known, self.precision)
+        valid = self.seconds is None or (is_number(self.seconds) and self.seconds > 0)
+        require(valid, "search.seconds", "a positive number or null", self.seconds)

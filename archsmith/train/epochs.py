@@ -69,17 +69,9 @@ class Training(ABC):
     def result(self) -> Any:
         """What the training is for; called after the last epoch."""
 
-    def started(self) -> None:
-        """Called before the first step, also when a run resumes."""
-        return
-
     def end_epoch(self) -> dict[str, float]:
         """Called after the last step of an epoch; returns more metrics."""
         return {}
-
-    def logged(self, metrics: Mapping[str, float]) -> None:
-        """Called when the epoch's metrics are in the record."""
-        return
 
     def summary(self, metrics: Mapping[str, float]) -> str:
         """An addition to the epoch's log line."""
@@ -217,7 +209,6 @@ class Runner:
         self.record.resume(self.phase, training.epoch)
         if saved is None:
             self._save()  # fails now if checkpoints cannot be written
-        training.started()
 
     def _epoch(self, progress: Progress) -> None:
         """The rest of the current epoch."""
@@ -257,7 +248,6 @@ class Runner:
         metrics = training.averages.read() | training.end_epoch()
         metrics["seconds"] = round(time.perf_counter() - began, 3)
         self.record.log(self.phase, epoch, metrics)
-        training.logged(metrics)
         epochs, loss, accuracy = (
             math.ceil(training.epochs), metrics["train_loss"], metrics["train_accuracy"],
         )  # fmt: skip

@@ -24,38 +24,13 @@ log = logging.getLogger(__name__)
 SLOW = 0.3  # share of an epoch spent waiting for data that triggers a warning
 
 RESULTS = (
-    "strategy",
-    "space",
-    "data",
-    "seed",
-    "search_epochs",
-    "supernet_accuracy",
-    "discretised_accuracy",
-    "test_accuracy",
-    "test_balanced_accuracy",
-    "test_images",
-    "test_interval",
-    "test_commonest_share",
-    "test_doubt",
-    "diagnosis",
-    "degenerate",
-    "undecided",
-    "warnings",
-    "benchmark",
-    "ranking",
-    "parameters",
-    "macs",
-    "budget",
-    "baseline",
-    "seconds",
-    "cpu_seconds",
-    "peak_memory_bytes",
-    "test_reads",
-    "device",
-    "versions",
-    "data_fingerprint",
+    "strategy", "space", "data", "seed", "search_epochs", "supernet_accuracy",
+    "discretised_accuracy", "test_accuracy", "test_balanced_accuracy", "test_images",
+    "test_interval", "test_commonest_share", "test_doubt", "diagnosis", "degenerate", "undecided",
+    "warnings", "benchmark", "ranking", "parameters", "macs", "budget", "baseline", "seconds",
+    "cpu_seconds", "peak_memory_bytes", "test_reads", "device", "versions", "data_fingerprint",
     "architecture",
-)
+)  # fmt: skip
 
 
 class Record:

@@ -16,6 +16,7 @@ import numpy as np
 import psutil
 import torch
 
+from strategies.settings import require
 from supernets.forms import check_form, check_layout
 
 log = logging.getLogger(__name__)
@@ -52,22 +53,14 @@ class Runtime:
     graphs: bool | str
 
     def __post_init__(self) -> None:
-        if self.deterministic not in (True, False, "auto"):
-            raise ValueError(
-                f"runtime.deterministic: expected auto, true or false, found {self.deterministic!r}"
-            )
-        if self.threads is not None and (not isinstance(self.threads, int) or self.threads < 1):
-            raise ValueError(
-                "runtime.threads: expected a whole number of at least 1 or null, found "
-                f"{self.threads!r}"
-            )
+        whole = self.threads is None or (isinstance(self.threads, int) and self.threads >= 1)
+        expected = "a whole number of at least 1 or null"
+        require(whole, "runtime.threads", expected, self.threads)
         check_form(self.form)
-        for name in ("checkpoint_cells", "channels_last"):
-            if not isinstance(getattr(self, name), bool):
-                found = getattr(self, name)
-                raise ValueError(f"runtime.{name}: expected true or false, found {found!r}")
-        if self.graphs not in (True, False, "auto"):
-            raise ValueError(f"runtime.graphs: expected auto, true or false, found {self.graphs!r}")
+        for name in ("checkpoint_cells", "channels_last", "deterministic", "graphs"):
+            found, automatic = getattr(self, name), name in ("deterministic", "graphs")
+            valid = isinstance(found, bool) or (automatic and found == "auto")
+            require(valid, f"runtime.{name}", "auto, " * automatic + "true or false", found)
 
     def captures(self, device: torch.device) -> bool:
         """Whether passes of a search on this device are captured as graphs."""
