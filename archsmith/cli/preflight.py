@@ -1,24 +1,28 @@
-"""Checks before the first phase what could fail in a later one, on the meta device."""
+"""Checks before the first phase what could fail in a later one."""
 
 from collections.abc import Set
 
 import torch
 
 from archsmith.data.augment import Augment
-from archsmith.errors import ConfigError, configuring
+from archsmith.errors import ConfigError, configuring, is_out_of_memory
 from archsmith.job import Job
 from archsmith.parallel.distributed import size
 from archsmith.phases.methods import method_of
 from archsmith.phases.pipeline import PHASES
 from archsmith.result.fit import Fit
 from archsmith.result.network import final_space
+from archsmith.result.recipe import Recipe
+from archsmith.result.retrain import Retraining
+from archsmith.train.random_state import random_state, set_random_state
 from search_spaces.architecture import Architecture
 from search_spaces.space import Space
 from supernets.network import final_network
 
 
 def preflight(job: Job, phases: tuple[str, ...]) -> None:
-    """Builds the networks of these phases on the meta device, and their loaders.
+    """Builds the supernet on the meta device, loaders, and the final network, which is trained for
+    one step.
 
     Raises:
         ConfigError: the settings are incompatible.
@@ -31,7 +35,6 @@ def preflight(job: Job, phases: tuple[str, ...]) -> None:
         if "final" in trained:
             space = final_space(job.space, job.recipe)
             architecture = job.architecture or some_architecture(space)
-            _check_passes(space, architecture, auxiliary=job.recipe.auxiliary_weight > 0)
             augment = {**job.data.settings.augment, **job.recipe.augment}
             try:
                 Augment.of(augment).check(job.data.input_shape)
@@ -40,6 +43,7 @@ def preflight(job: Job, phases: tuple[str, ...]) -> None:
                 for name in job.recipe.augment:  # these override the data's
                     said = said.replace(f"data.augment.{name}:", f"retrain.{name}:")
                 raise ConfigError(said) from error
+            _check_step(space, architecture, job.recipe, job.device)
         check_budget(job, trained)
 
 
@@ -73,16 +77,25 @@ def some_architecture(space: Space) -> Architecture:
     )
 
 
-def _check_passes(space: Space, architecture: Architecture, *, auxiliary: bool) -> None:
-    """Raises ConfigError if the images are too small for the network."""
+def _check_step(
+    space: Space, architecture: Architecture, recipe: Recipe, device: torch.device
+) -> None:
+    """Trains the network for one step on two images; the random generators are left unchanged.
+
+    Raises ConfigError if the images are too small.
+    """
+    before = random_state()
     try:
-        with torch.device("meta"):
-            net = final_network(space, architecture, auxiliary=auxiliary)
-            net.train()(torch.zeros(2, *space.input_shape))
+        net = final_network(space, architecture, auxiliary=recipe.auxiliary_weight > 0)
+        Retraining(net.to(device), [], recipe).prepared(2)()  # type: ignore[arg-type]
     except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise
         _, H, W = space.input_shape
         remedy = "set retrain.stem=small" if space.stem == "imagenet" else "give larger images"
         raise ConfigError(
             f"retrain: {H}x{W} images are too small for a network of {space.settings['layers']} "
             f"layers with stem {space.stem} ({' '.join(str(error).split())[:120]}); {remedy}"
         ) from error
+    finally:
+        set_random_state(before)

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -133,7 +134,7 @@ class Retraining(Training):
     def _losses(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The total loss, the main classifier's loss, and its logits (B, classes)."""
         dtype = PRECISIONS[self.recipe.precision]
-        with torch.autocast(x.device.type, dtype, enabled=dtype is not None):
+        with torch.autocast(x.device.type, dtype) if dtype else nullcontext():
             output = self.net(x)
         logits, *auxiliary = output if isinstance(output, tuple) else (output,)
         main = loss = self._cross_entropy(logits, y)
