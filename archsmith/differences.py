@@ -2,8 +2,14 @@
 
 import hashlib
 import json
+import logging
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
+
+from archsmith.errors import CheckpointError
+
+log = logging.getLogger(__name__)
 
 MOVED = {"strategies.random_search.RandomSearch": "strategies.searchers.random.RandomSearch"}
 
@@ -37,3 +43,26 @@ def _target(name: str, value: Any) -> Any:
     kind, _, rest = value.removeprefix("engine.").partition(".")
     package = {"final": "archsmith.result", "runtime": "archsmith.train.runtime"}
     return ".".join(filter(None, [package.get(kind, f"archsmith.{kind}"), rest]))
+
+
+def other_configuration(where: Path, saved: Any, present: Any, *, force: bool) -> bool:
+    """Whether `saved` belongs to another configuration; logs the keys in which it differs.
+
+    Raises:
+        CheckpointError: it does, and `force` is not set.
+    """
+    differing = differing_keys(renamed(saved), present)
+    if not differing:
+        return False
+    more = f" and {len(differing) - 8} more" if len(differing) > 8 else ""
+    said = (
+        f"{where}: saved under another configuration or data, differing in "
+        f"{', '.join(differing[:8])}{more}"
+    )
+    if not force:
+        raise CheckpointError(
+            f"{said}; set resume=never to start over, resume=force to go on from it, or another "
+            "hydra.run.dir"
+        )
+    log.warning("%s; taken all the same (resume=force)", said)
+    return True

@@ -16,10 +16,11 @@ from archsmith.data.sets import Data
 from archsmith.errors import ConfigError, configuring
 from archsmith.parallel.data_parallel import across_processes
 from archsmith.result.recipe import Recipe
-from archsmith.train.epochs import Training, run
+from archsmith.train.epochs import run
 from archsmith.train.evaluate import restore_statistics
 from archsmith.train.memory_probe import images_for
 from archsmith.train.runtime import PRECISIONS, seed_everything
+from archsmith.train.training import Training
 from search_spaces.architecture import Architecture
 from search_spaces.space import Space
 from supernets.forms import use_form

@@ -16,10 +16,10 @@ from archsmith.search.pareto import Pareto
 from archsmith.search.pictures import pictures
 from archsmith.search.settings import SearchSettings
 from archsmith.search.time_budget import Pace, clock_of
-from archsmith.train.epochs import Training
 from archsmith.train.finite import largest
 from archsmith.train.memory_probe import images_for
 from archsmith.train.record import Record
+from archsmith.train.training import Training
 from search_spaces.architecture import Architecture
 from strategies.gradients import Batch, eagerly
 from strategies.strategy import Strategy

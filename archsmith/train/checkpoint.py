@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from archsmith.differences import differing_keys, renamed
+from archsmith.differences import other_configuration
 from archsmith.errors import CheckpointError, is_out_of_memory
 from archsmith.files import write_atomically
 from archsmith.numbers import is_number
@@ -28,29 +28,6 @@ log = logging.getLogger(__name__)
 FORMAT = "archsmith.checkpoint/2"
 KEPT = 2
 SHARE = 0.01  # largest share of a run's time for checkpoints
-
-
-def other_configuration(where: Path, saved: Any, present: Any, *, force: bool) -> bool:
-    """Whether `saved` belongs to another configuration; logs the keys in which it differs.
-
-    Raises:
-        CheckpointError: it does, and `force` is not set.
-    """
-    differing = differing_keys(renamed(saved), present)
-    if not differing:
-        return False
-    more = f" and {len(differing) - 8} more" if len(differing) > 8 else ""
-    said = (
-        f"{where}: saved under another configuration or data, differing in "
-        f"{', '.join(differing[:8])}{more}"
-    )
-    if not force:
-        raise CheckpointError(
-            f"{said}; set resume=never to start over, resume=force to go on from it, or another "
-            "hydra.run.dir"
-        )
-    log.warning("%s; taken all the same (resume=force)", said)
-    return True
 
 
 def checkpoint_seconds(every_seconds: float) -> float:
