@@ -2,8 +2,16 @@
 
 import hashlib
 import json
+import logging
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
+
+from archsmith.errors import CheckpointError
+
+log = logging.getLogger(__name__)
+
+MOVED = {"strategies.random_search.RandomSearch": "strategies.searchers.random.RandomSearch"}
 
 
 def differing_keys(a: Any, b: Any, prefix: str = "") -> list[str]:
@@ -28,15 +36,40 @@ def digest(plain: Any) -> str:
 
 def renamed(settings: Any) -> Any:
     """The settings with current class paths: before version 0.2, modules `archsmith.*` were called
-    `engine.*`."""
+    `engine.*`, and the random searcher stood elsewhere."""
     if isinstance(settings, Mapping):
         return {name: _target(name, renamed(value)) for name, value in settings.items()}
     return settings
 
 
 def _target(name: str, value: Any) -> Any:
-    if name != "_target_" or not isinstance(value, str) or not value.startswith("engine."):
+    if name != "_target_" or not isinstance(value, str):
         return value
+    if not value.startswith("engine."):
+        return MOVED.get(value, value)
     kind, _, rest = value.removeprefix("engine.").partition(".")
     package = {"final": "archsmith.result", "runtime": "archsmith.train.runtime"}
     return ".".join(filter(None, [package.get(kind, f"archsmith.{kind}"), rest]))
+
+
+def other_configuration(where: Path, saved: Any, present: Any, *, force: bool) -> bool:
+    """Whether `saved` belongs to another configuration; logs the keys in which it differs.
+
+    Raises:
+        CheckpointError: it does, and `force` is not set.
+    """
+    differing = differing_keys(renamed(saved), present)
+    if not differing:
+        return False
+    more = f" and {len(differing) - 8} more" if len(differing) > 8 else ""
+    said = (
+        f"{where}: saved under another configuration or data, differing in "
+        f"{', '.join(differing[:8])}{more}"
+    )
+    if not force:
+        raise CheckpointError(
+            f"{said}; set resume=never to start over, resume=force to go on from it, or another "
+            "hydra.run.dir"
+        )
+    log.warning("%s; taken all the same (resume=force)", said)
+    return True

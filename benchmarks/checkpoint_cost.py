@@ -20,10 +20,12 @@ from hydra.utils import instantiate
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from archsmith.search.loop import measured_numbers, probe_memory  # noqa: E402
-from archsmith.search.state import SearchState  # noqa: E402
+from archsmith.search.loop import Search, measured_numbers  # noqa: E402
+from archsmith.search.settings import SearchSettings  # noqa: E402
 from archsmith.train.checkpoint import SHARE, Checkpoints  # noqa: E402
+from archsmith.train.epochs import probe  # noqa: E402
 from archsmith.train.finite import Watch  # noqa: E402
+from archsmith.train.record import Record  # noqa: E402
 from supernets.network import supernet  # noqa: E402
 
 EVERY = 60.0  # conf/config.yaml: checkpoint.every_seconds
@@ -55,9 +57,11 @@ def main(n: int) -> None:
     def step() -> dict[str, torch.Tensor]:
         return strategy.step(net, batch, batch, progress=0.5, move_alphas=True)
 
-    metrics, state = step(), SearchState(net, strategy, roles)
+    metrics = step()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+        settings = SearchSettings(epochs=50, batch_size=16)
+        state = Search(net, strategy, roles, settings, record=Record(folder), meta={})
         watch = Watch("search", "", folder, {})
         checkpoints = Checkpoints(folder, "search", {})
         rows = {
@@ -66,7 +70,7 @@ def main(n: int) -> None:
                 lambda: watch.see(1, 1, measured_numbers(metrics, strategy)), 20 * n
             ),
             "a check before saving": timed(lambda: watch.check(1, net.state_dict()), n),
-            "memory before a run": timed(lambda: probe_memory(net, strategy, 64), n),
+            "memory before a run": timed(lambda: probe(state), n),
             "a checkpoint": timed(lambda: checkpoints.save(state.state_dict()), n),
         }
         size = max(path.stat().st_size for path in folder.glob("*.pt"))

@@ -24,7 +24,7 @@ sys.path.insert(0, str(ROOT))
 
 from search_spaces.architecture import Architecture  # noqa: E402
 from search_spaces.goldnas import goldnas  # noqa: E402
-from strategies.random_search import pruned_at_random  # noqa: E402
+from strategies.searchers.random import pruned_at_random  # noqa: E402
 from supernets.costs import candidate_macs, macs  # noqa: E402
 from supernets.mixed_op import MixedOp  # noqa: E402
 from supernets.network import final_network, supernet  # noqa: E402

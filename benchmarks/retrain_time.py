@@ -19,7 +19,7 @@ from step_time import processor
 from workloads import CPU
 
 from archsmith.result.recipe import Recipe
-from archsmith.result.training import Training
+from archsmith.result.retrain import Retraining
 from search_spaces.architecture import Architecture
 from search_spaces.darts import CANDIDATES, darts
 from search_spaces.genotype import published
@@ -55,10 +55,10 @@ def passes(name: str, form: str, batch: int) -> dict[str, Callable[[], Any]]:
     """A training step, and a batch evaluated."""
     trained, evaluated = network(name, form).train(), network(name, form).eval()
     trained.set_drop_path(RECIPE.drop_path)
-    training = Training(trained, [], RECIPE)  # type: ignore[arg-type]
+    training = Retraining(trained, [], RECIPE)  # type: ignore[arg-type]
     x, y = torch.randn(batch, 3, 32, 32), torch.randint(10, (batch,))
     return {
-        "training step": lambda: training.step(x, y),
+        "training step": lambda: training.train_step((x, y)),
         "evaluation": lambda: torch.inference_mode()(evaluated)(x),
     }
 

@@ -61,7 +61,6 @@ class Strategy:
             size that is not positive, or an ingredient of the wrong kind.
     """
 
-    searches = True  # whether a supernet is trained at all
     micro_batches = 1  # parts in which a batch is computed
     gradients: Gradients = staticmethod(eagerly)  # how a pass and its gradients are computed
     structure = 0  # counts the changes of `alive`

@@ -249,7 +249,7 @@ def test_d1_the_seed_starts_alphas_weights_and_batches(archsmith, monkeypatch):
         started[roles.train.seed] = [t.detach().clone() for t in tensors]
         raise Interrupted("started")
 
-    monkeypatch.setattr("archsmith.phases.search.run_search", stop)
+    monkeypatch.setattr("archsmith.phases.methods.Search", stop)
     for seed in (3, 4):
         archsmith(*TINY, "task=search", f"seed={seed}", f"hydra.run.dir={seed}")
     assert set(started) == {3, 4}

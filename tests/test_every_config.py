@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from helpers import search
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
@@ -15,11 +16,12 @@ from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from archsmith.cli import naming
-from archsmith.search.loop import SearchSettings, search
+from archsmith.search.settings import SearchSettings
 from archsmith.train.checkpoint import Checkpoints
 from archsmith.train.record import Record
 from search_spaces.architecture import Architecture
 from search_spaces.space import Space
+from strategies.contracts import Searcher
 from supernets.network import final_network, supernet
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
@@ -67,8 +69,8 @@ def test_strategy_searches_and_yields_a_network(name: str, toy: str, request, tm
     data = make(config.data)
     space = space.resize(input_shape=(3, 8, 8), classes=len(data.classes))
     strategy = make(config.strategy, space=space)
-    if not strategy.searches:
-        final_network(space, strategy.architecture())(torch.randn(2, 3, 8, 8))
+    if isinstance(strategy, Searcher):
+        final_network(space, strategy.ask())(torch.randn(2, 3, 8, 8))
         return
     net = supernet(space, strategy.mixed_op)
     strategy.setup(net, CPU)
@@ -79,7 +81,6 @@ def test_strategy_searches_and_yields_a_network(name: str, toy: str, request, tm
         strategy,
         data.loaders(16, one_level=not strategy.update.two_level, seed=0),
         SearchSettings(epochs=2, batch_size=16),
-        folder=tmp_path,
         record=Record(tmp_path),
         checkpoints=Checkpoints(tmp_path / "checkpoints", "search", {}),
         meta={"strategy": name},

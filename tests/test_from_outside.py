@@ -1,4 +1,4 @@
-"""A strategy, a space and an operation come from outside the packages, by configuration alone."""
+"""Strategies, searchers, spaces and operations come from outside the packages, by configuration."""
 
 import json
 import subprocess
@@ -12,9 +12,10 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import DictConfig
+from test_command_line import TINY
 
 from archsmith.cli import naming
-from strategies.random_search import RandomSearch
+from strategies.searchers.random import RandomSearch
 from supernets.costs import candidate_macs
 from supernets.final_costs import final_costs
 from supernets.mixed_op import MixedOp
@@ -30,7 +31,7 @@ def outside(tmp_path: Path, monkeypatch) -> Path:
     """A folder of the user's, importable and on the configuration's search path."""
     monkeypatch.syspath_prepend(str(tmp_path))
     yield tmp_path
-    for name in ("my_ops", "my_space", "my_relaxation", "my_losses", "my_blocks"):
+    for name in ("my_ops", "my_space", "my_relaxation", "my_losses", "my_blocks", "my_searcher"):
         sys.modules.pop(name, None)
 
 
@@ -124,9 +125,10 @@ def test_a_space_is_a_function_and_a_yaml(outside: Path):
     config = composed(outside, "space=line", "strategy=darts", "experiment=paper")
     assert torch.isfinite(one_step(config)["train_loss"])
     space = make(config.space, **SHAPES)
-    assert final_network(space, RandomSearch(space).architecture())(
-        torch.randn(2, 3, 16, 16)
-    ).shape == (2, 10)
+    assert final_network(space, RandomSearch(space).ask())(torch.randn(2, 3, 16, 16)).shape == (
+        2,
+        10,
+    )
 
 
 def test_an_operation_is_a_setting(outside: Path):
@@ -149,10 +151,7 @@ def test_an_operation_is_a_setting(outside: Path):
     assert torch.isfinite(one_step(config)["train_loss"])
     space = make(config.space, **SHAPES)
     names = {
-        n
-        for c in RandomSearch(space).architecture().choices.values()
-        for kept in c.values()
-        for n in kept
+        n for c in RandomSearch(space).ask().choices.values() for kept in c.values() for n in kept
     }
     assert names <= {"skip_connect", "blur"}
 
@@ -257,6 +256,34 @@ MBCONV = """\
 """
 
 
+HILL_CLIMBER = """\
+import torch
+
+from search_spaces.architecture import Architecture
+from strategies.contracts import Searcher
+from strategies.searchers.random import drawn
+
+
+class HillClimber(Searcher):
+    def __init__(self, space, *, asks, patience):
+        super().__init__(space, asks)
+        self.patience, self.best = patience, None
+        self.generator = torch.Generator().manual_seed(0)
+
+    def ask(self):
+        choices = self.space.choices
+        new = {name: drawn(choice, self.generator) for name, choice in choices.items()}
+        if self.best is not None:  # only one group changes
+            (first, *_) = choices
+            new = self.best[1].choices | {first: new[first]}
+        return Architecture.of(self.space, new)
+
+    def tell(self, architecture, score):
+        if self.best is None or score > self.best[0]:
+            self.best = score, architecture
+"""
+
+
 @pytest.mark.slow
 def test_a_chain_of_mbconv_blocks_with_changing_widths_is_searched_retrained_and_exported(
     outside: Path, archsmith
@@ -295,3 +322,30 @@ def test_a_chain_of_mbconv_blocks_with_changing_widths_is_searched_retrained_and
         cwd="run/export", capture_output=True, text=True, check=True,
     ).stdout  # fmt: skip
     assert alone.strip() == "20 (2, 3)"  # 2.5 times 8 channels
+
+
+@pytest.mark.slow
+def test_a_searcher_is_a_class_and_a_yaml(archsmith, outside: Path):
+    write(outside / "my_searcher.py", HILL_CLIMBER)
+    write(
+        outside / "strategy" / "climber.yaml",
+        "_target_: my_searcher.HillClimber\n_partial_: true\nasks: 3\npatience: 2\n",
+    )
+    said = archsmith(
+        "--config-dir", str(outside), *TINY, "experiment=paper", "strategy=climber",
+        "export.formats=[]", "budget.params=1M", "hydra.run.dir=d",
+    )  # fmt: skip
+    assert said.code == 0, said.err
+    lines = [json.loads(line) for line in Path("d/metrics.jsonl").read_text().splitlines()]
+    scores = [line["score"] for line in lines if line["phase"] == "search"]
+    assert len(scores) == 3
+    results = json.loads(Path("d/results.json").read_text())
+    assert results["diagnosis"] == {"score": max(scores), "scored": 3}
+    assert results["test_accuracy"] is not None
+    files = sorted(Path("d").glob("candidates/*/architecture.json"))
+    asked = [json.loads(file.read_text())["choices"] for file in files]
+    best = json.loads(Path("d/architecture.json").read_text())
+    assert best["choices"] == asked[scores.index(max(scores))]
+    assert (best["meta"]["strategy"], best["meta"]["epoch"]) == ("climber", None)
+    epochs = Path("d/candidates/002/metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["phase"] for line in epochs] == ["candidate"]

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 from helpers import ROOT
+from omegaconf import OmegaConf
 
-from archsmith.differences import renamed
+from archsmith.differences import differing_keys, renamed
 
 OLD = ROOT / "tests" / "fixtures" / "run_0.1.0"
 
@@ -26,6 +27,7 @@ def test_classes_are_found_where_they_are_now():
         "data": {"_target_": "engine.data.sets.folder", "root": "engine.data"},
         "recipe": {"_target_": "engine.final.recipe.Recipe", "deeper": {"_target_": "x.engine"}},
         "runtime": {"_target_": "archsmith.train.runtime.Runtime"},
+        "strategy": {"_target_": "strategies.random_search.RandomSearch"},
     }
     assert renamed(before) == {
         "data": {"_target_": "archsmith.data.sets.folder", "root": "engine.data"},
@@ -34,7 +36,16 @@ def test_classes_are_found_where_they_are_now():
             "deeper": {"_target_": "x.engine"},
         },
         "runtime": {"_target_": "archsmith.train.runtime.Runtime"},
+        "strategy": {"_target_": "strategies.searchers.random.RandomSearch"},
     }
+
+
+def test_an_older_random_search_is_that_of_today():
+    """Before searchers were a kind of their own, there was no number of architectures to ask."""
+    old = {"_target_": "strategies.random_search.RandomSearch", "alpha_lr_scale": None}
+    now = OmegaConf.load(ROOT / "conf" / "strategy" / "random.yaml")
+    now.pop("_partial_")
+    assert differing_keys(renamed(old), OmegaConf.to_container(now)) == []
 
 
 def test_an_older_run_is_evaluated_with_its_images_and_weights(archsmith, old: Path):

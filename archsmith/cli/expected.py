@@ -17,14 +17,15 @@ from archsmith.cli.estimate import Estimate, Prepared, foreseen
 from archsmith.data.loader import Loader
 from archsmith.data.roles import Roles
 from archsmith.job import Job
+from archsmith.phases.methods import method_of
 from archsmith.result.network import final_space
-from archsmith.result.training import Training
+from archsmith.result.retrain import Retraining
 from archsmith.search.time_budget import LONG, timed, timed_epoch
 from archsmith.train.memory_probe import images_for
 from archsmith.train.runtime import peak_memory, seed_everything
 from search_spaces.architecture import Architecture
 from search_spaces.space import Space
-from strategies.random_search import RandomSearch
+from strategies.searchers.random import RandomSearch
 from strategies.strategy import Strategy
 from supernets.forms import use_form
 from supernets.network import final_network
@@ -40,12 +41,11 @@ RANGE: dict[str, Callable[[list[float]], float]] = {
 def expected_search(job: Job) -> dict[str, Any] | None:
     """Time and memory of the search; None if there is none."""
     seed_everything(job.seed)
-    strategy = job.strategy(job.space)
-    if not strategy.searches:
+    method = method_of(job)
+    if method.strategy is None:
         return None
-    one_level = not strategy.update.two_level
-    roles = job.data.loaders(job.search.batch_size, one_level=one_level, seed=job.seed)
-    prepared, images = partial(_search_step, job), _images(roles.train)
+    strategy, roles = method.strategy, method.roles()
+    prepared, images = partial(_search_step, job, roles), _images(roles.train)
     estimate = foreseen(job.space, prepared, images, job.search.micro_batches, job.device)
     _forget_peak(job.device)
     if estimate is None:
@@ -53,7 +53,7 @@ def expected_search(job: Job) -> dict[str, Any] | None:
     else:
         step = estimate.seconds
         measuring = _measuring(step["median"], roles)
-    loading = _loading(roles.train) * (1 if one_level else 2)
+    loading = _loading(roles.train) * (1 if roles.val is None else 2)
     steps, epochs = len(roles.train), job.search.epochs
     epoch = {name: steps * (value + loading) + measuring for name, value in step.items()}
     if job.search.seconds is not None:
@@ -81,7 +81,7 @@ def _measuring(step: float, roles: Roles) -> float:
     return 2 * (len(roles.statistics) + len(roles.select)) * step / (3 * passes)
 
 
-def _search_step(job: Job, space: Space) -> Prepared:
+def _search_step(job: Job, roles: Roles, space: Space) -> Prepared:
     """Prepares steps of the search in this space, on random images."""
     small, parts = replace(job, space=space), job.search.micro_batches
 
@@ -90,7 +90,7 @@ def _search_step(job: Job, space: Space) -> Prepared:
         net = small.supernet(strategy).train()
         strategy.micro_batches = parts
         train, val = images_for(net, count), images_for(net, count)
-        given = val if strategy.update.two_level else None
+        given = None if roles.val is None else val
         return lambda: strategy.step(net, train, given, progress=1.0, move_alphas=True)
 
     return prepared
@@ -101,7 +101,7 @@ def expected_retraining(job: Job) -> dict[str, Any]:
     seed_everything(job.seed)
     draw = RandomSearch(job.space)
     some: Sequence[Architecture] = (
-        [job.architecture] if job.architecture else [draw.architecture() for _ in range(DRAWS)]
+        [job.architecture] if job.architecture else [draw.ask() for _ in range(DRAWS)]
     )
     recipe, space = job.recipe, final_space(job.space, job.recipe)
     loader = job.data.training(recipe.batch_size, job.seed, augment=recipe.augment)
@@ -145,8 +145,8 @@ def _training_step(
     auxiliary = job.recipe.auxiliary_weight > 0
     net = final_network(space, architecture, auxiliary=auxiliary).to(job.device)
     use_form(net, job.form, job.device)
-    training = Training(net, loader, job.recipe)
-    return partial(training.step, *images_for(net.train(), images))
+    training = Retraining(net, loader, job.recipe)
+    return partial(training.train_step, images_for(net.train(), images))
 
 
 def _images(loader: Loader) -> int:

@@ -1,4 +1,4 @@
-"""Checks before the first phase what could fail in a later one, on the meta device."""
+"""Checks before the first phase what could fail in a later one."""
 
 from collections.abc import Set
 from typing import Any
@@ -6,21 +6,25 @@ from typing import Any
 import torch
 
 from archsmith.data.augment import Augment
-from archsmith.errors import ConfigError, configuring
+from archsmith.errors import ConfigError, configuring, is_out_of_memory
 from archsmith.job import Job
 from archsmith.parallel.distributed import size
+from archsmith.phases.methods import method_of
 from archsmith.phases.pipeline import PHASES
 from archsmith.result.fit import Fit
 from archsmith.result.network import final_space
+from archsmith.result.recipe import Recipe
+from archsmith.result.retrain import Retraining
+from archsmith.train.random_state import random_state, set_random_state
 from search_spaces.architecture import Architecture
-from search_spaces.settings import setting
 from search_spaces.space import Space
 from search_spaces.stems import STEMS
 from supernets.network import final_network
 
 
 def preflight(job: Job, phases: tuple[str, ...]) -> None:
-    """Builds the strategy, the networks of these phases on the meta device, and their loaders.
+    """Builds the supernet on the meta device, loaders, and the final network, which is trained for
+    one step.
 
     Raises:
         ConfigError: the settings are incompatible.
@@ -28,17 +32,12 @@ def preflight(job: Job, phases: tuple[str, ...]) -> None:
     """
     trained = {PHASES[name].trains for name in phases}
     with configuring():
-        with setting("strategy"):
-            strategy = job.strategy(job.space)
-        if "supernet" in trained and strategy.searches:
-            with torch.device("meta"):
-                job.network(strategy)
-            one_level = not strategy.update.two_level
-            job.data.loaders(job.search.batch_size, one_level=one_level, seed=job.seed)
+        method = method_of(job)
+        if "supernet" in trained:
+            method.check()
         if "final" in trained:
             space = final_space(job.space, job.recipe)
             architecture = job.architecture or some_architecture(space)
-            _check_passes(space, architecture, auxiliary=job.recipe.auxiliary_weight > 0)
             augment = {**job.data.settings.augment, **job.recipe.augment}
             try:
                 Augment.of(augment).check(job.data.input_shape)
@@ -47,7 +46,8 @@ def preflight(job: Job, phases: tuple[str, ...]) -> None:
                 for name in job.recipe.augment:  # these override the data's
                     said = said.replace(f"data.augment.{name}:", f"retrain.{name}:")
                 raise ConfigError(said) from error
-        check_budget(job, strategy, trained)
+            _check_step(space, architecture, job.recipe, job.device)
+        check_budget(job, method.finder, trained)
 
 
 def check_budget(job: Job, strategy: Any, trained: Set[str | None]) -> None:
@@ -80,13 +80,20 @@ def some_architecture(space: Space) -> Architecture:
     )
 
 
-def _check_passes(space: Space, architecture: Architecture, *, auxiliary: bool) -> None:
-    """Raises ConfigError if the images are too small for the network."""
+def _check_step(
+    space: Space, architecture: Architecture, recipe: Recipe, device: torch.device
+) -> None:
+    """Trains the network for one step on two images; the random generators are left unchanged.
+
+    Raises ConfigError if the images are too small.
+    """
+    before = random_state()
     try:
-        with torch.device("meta"):
-            net = final_network(space, architecture, auxiliary=auxiliary)
-            net.train()(torch.zeros(2, *space.input_shape))
+        net = final_network(space, architecture, auxiliary=recipe.auxiliary_weight > 0)
+        Retraining(net.to(device), [], recipe).prepared(2)()  # type: ignore[arg-type]
     except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise
         _, H, W = space.input_shape
         remedy = (
             "set retrain.stem=small" if STEMS[space.stem].reduction > 1 else "give larger images"
@@ -95,3 +102,5 @@ def _check_passes(space: Space, architecture: Architecture, *, auxiliary: bool) 
             f"retrain: {H}x{W} images are too small for a network of {space.settings['layers']} "
             f"layers with stem {space.stem} ({' '.join(str(error).split())[:120]}); {remedy}"
         ) from error
+    finally:
+        set_random_state(before)

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from archsmith.phases.needs import need
 from archsmith.phases.run import Run
 from archsmith.result.network import KEY, final_space
-from archsmith.result.retrain import train
+from archsmith.result.retrain import train, training_loader
 from archsmith.result.weights import save_weights
 from archsmith.train.runtime import seed_everything
 
@@ -34,18 +34,14 @@ def baseline(run: Run) -> None:
         "%s: width %.3g, %s parameters, %.3f of the found network's %s",
         phase, told["width"], f"{told['parameters']:,}", told["ratio"], told["match"],
     )  # fmt: skip
-    checkpoints = run.checkpoints(phase, identity)
     seed_everything(job.seed)
     with run.measuring(phase):
         net = train(
             net.to(job.device),
-            job.data.to(job.device),
+            training_loader(job.data.to(job.device), job.recipe, job.seed),
             job.recipe,
-            folder=job.folder,
-            device=job.device,
-            seed=job.seed,
             record=run.record,
-            checkpoints=checkpoints,
+            checkpoints=run.checkpoints(phase, identity),
         )
         preprocessing = job.data.preprocessing
         about = {"network": told, "preprocessing": preprocessing.about()}

@@ -12,6 +12,7 @@ from archsmith.result.export.files import export as run_export
 from archsmith.result.network import digest_of, final_space, save_final
 from archsmith.result.outcome import UNTESTED
 from archsmith.result.retrain import retrain as run_retrain
+from archsmith.result.retrain import training_loader
 from archsmith.train.runtime import seed_everything
 from search_spaces.architecture import Architecture
 from supernets.costs import macs, parameters
@@ -36,12 +37,11 @@ def retrain(run: Run) -> None:
         net = run_retrain(
             final_space(job.space, job.recipe),
             architecture,
-            job.data,
+            training_loader(job.data, job.recipe, job.seed),
             job.recipe,
-            folder=job.folder,
-            device=job.device,
             seed=job.seed,
             form=job.form,
+            device=job.device,
             record=run.record,
             checkpoints=run.checkpoints("retrain", identity),
         )

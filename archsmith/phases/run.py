@@ -23,7 +23,6 @@ from archsmith.train.evaluate import evaluate
 from archsmith.train.record import Record, Results
 from archsmith.train.run_folder import RunFolder
 from archsmith.train.runtime import describe_device, measured, versions
-from archsmith.train.shared_checkpoints import SharedCheckpoints
 from search_spaces.architecture import Architecture
 from supernets.network import Network
 
@@ -84,7 +83,7 @@ class Run:
     def checkpoints(self, phase: str, identity: dict[str, Any]) -> Checkpoints:
         """The checkpoints of a phase; with resume=never, those of an earlier run are removed."""
         job = self.job
-        found = (Checkpoints if size() == 1 else SharedCheckpoints)(
+        found = Checkpoints(
             job.folder / "checkpoints",
             phase,
             identity,

@@ -50,17 +50,6 @@ def fitted(
     return found, spent(fit, chosen, without=without, given_up=changed)
 
 
-def drawn(job: Job, strategy: Any, meta: dict[str, Any]) -> tuple[Architecture, dict[str, Any]]:
-    """An architecture within the budget from a strategy that does not search; and the record.
-
-    Raises:
-        ConfigError: nothing fits.
-    """
-    fit = fit_of(job)
-    chosen = replace(fit.choose(strategy, None, []), meta=meta)
-    return chosen, spent(fit, chosen)
-
-
 def spent(fit: Fit, chosen: Architecture, **more: Any) -> dict[str, Any]:
     """Limits and costs of a chosen architecture's network."""
     told: dict[str, Any] = {"limits": fit.budget.limits, "cost": fit.cost(chosen), **more}

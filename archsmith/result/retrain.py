@@ -1,46 +1,41 @@
-"""Trains a given architecture's network from scratch on all training images."""
+"""Trains a given architecture's network from scratch, by a recipe."""
 
 import copy
-import logging
-import time
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils import clip_grad_norm_
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from archsmith import interrupt
 from archsmith.data.loader import Loader
 from archsmith.data.roles import Data
-from archsmith.errors import ConfigError, Interrupted, configuring
-from archsmith.parallel import distributed
+from archsmith.errors import ConfigError, configuring
 from archsmith.parallel.data_parallel import across_processes
 from archsmith.result.recipe import Recipe
-from archsmith.result.training import Training
-from archsmith.train import garbage
-from archsmith.train.checkpoint import Checkpoints
-from archsmith.train.finite import Watch, judged_at, not_learning
-from archsmith.train.memory import sparing
-from archsmith.train.memory_probe import PROBED_STEPS, check_memory, images_for, step_memory
-from archsmith.train.record import Progress, Record
-from archsmith.train.runtime import seed_everything
+from archsmith.train.epochs import run
+from archsmith.train.evaluate import restore_statistics
+from archsmith.train.memory_probe import images_for
+from archsmith.train.runtime import PRECISIONS, seed_everything
+from archsmith.train.training import Training
 from search_spaces.architecture import Architecture
 from search_spaces.space import Space
 from supernets.forms import use_form
 from supernets.network import Network, final_network
 
-log = logging.getLogger(__name__)
-
 
 def retrain(
     space: Space,
     architecture: Architecture,
-    data: Data,
+    loader: Loader,
     recipe: Recipe,
     *,
-    device: torch.device,
     seed: int,
     form: str,
+    device: torch.device,
     **how: Any,
 ) -> Network:
     """Builds the architecture's network and trains it by `train`; `space` has the recipe's size.
@@ -53,144 +48,133 @@ def retrain(
     net = final_network(space, architecture, auxiliary=recipe.auxiliary_weight > 0).to(device)
     with configuring():
         use_form(net, form, device)
-    return train(net, data, recipe, device=device, seed=seed, **how)
+    return train(net, loader, recipe, **how)
 
 
-def train(
-    net: Any,
-    data: Data,
-    recipe: Recipe,
-    *,
-    folder: Path,
-    device: torch.device,
-    seed: int,
-    record: Record,
-    checkpoints: Checkpoints,
-    stop: Callable[[], bool] = interrupt.requested,
-) -> Any:
-    """Trains (or resumes training) a network to the last epoch; returns it in eval mode.
-
-    The phase is that of the checkpoints. `stop` is called after every step. The test images are not
-    read.
-
-    Raises:
-        ConfigError: the recipe's augmentation does not fit the images.
-        NumbersError: a loss or a weight is no longer finite.
-        OutOfMemory: it occurred again with twice as many micro-batches, or is certain to occur.
-        CheckpointError: a checkpoint cannot be written, or an existing one cannot be used.
-        Interrupted: `stop` returned True; all progress is saved.
-    """
+def train(net: Any, loader: Loader, recipe: Recipe, **how: Any) -> Any:
+    """Trains (or resumes training) a network by `archsmith.train.epochs.run`, which takes `how`;
+    returns it in eval mode."""
     across_processes(net)
-    training = Training(net, _loader(data.to(device), recipe, seed), recipe)
-    if recipe.epochs * len(training.loader) >= PROBED_STEPS and distributed.size() == 1:
-        _probe(training, device)
-    task = _Retraining(training, folder, record, checkpoints, stop)
-    with garbage.settled():
-        return sparing("retrain", task.run, training.halve, device)
+    return run(Retraining(net, loader, recipe), **how)
 
 
-def _probe(training: Training, device: torch.device) -> None:
-    """Warns if a step exceeds free memory. Raises OutOfMemory if even the smallest batch does."""
-    recipe, loader = training.recipe, training.loader
-
-    def prepared(count: int) -> Callable[[], object]:
-        copied = Training(copy.deepcopy(training.net).train(), loader, recipe)
-        copied.net.set_drop_path(recipe.drop_path)
-        x, y = images_for(copied.net, count)
-        return lambda: copied.step(x, y)
-
-    check_memory(
-        "retrain",
-        step_memory(prepared, recipe.micro_batches),
-        min(loader.batch_size, len(loader.index)),
-        recipe.micro_batches,
-        device,
-        otherwise="fewer retrain.channels or layers",
-    )
-
-
-class _Retraining:
-    """A retraining in progress: writes its metrics and saves its checkpoints."""
-
-    def __init__(
-        self,
-        training: Training,
-        folder: Path,
-        record: Record,
-        checkpoints: Checkpoints,
-        stop: Callable[[], bool],
-    ):
-        self.training, self.record = training, record
-        self.checkpoints, self.stop, self.phase = checkpoints, stop, checkpoints.phase
-        remedy = _remedy(training.recipe)
-        self.watch = Watch(self.phase, remedy, folder, {"training": training.loader})
-
-    def run(self) -> Network:
-        """Trains from the last checkpoint to the end."""
-        training, epochs = self.training, self.training.recipe.epochs
-        saved = self.checkpoints.load()
-        if saved is not None:
-            training.load_state_dict(saved)
-            self.record.resume(self.phase, training.finished)
-            log.info("%s: continued in epoch %d of %d", self.phase, training.finished + 1, epochs)
-        else:
-            self.record.resume(self.phase, 0)
-            self.save()  # fails now if checkpoints cannot be written
-        steps = len(training.loader)
-        done = training.finished * steps + training.steps
-        with Progress(self.phase, epochs * steps, done) as progress:
-            while training.finished < epochs:
-                epoch, began = training.finished, time.perf_counter()
-                for _ in training.epoch(self.watch, progress):
-                    self.pause()
-                    if self.checkpoints.due():
-                        self.save()
-                metrics = training.next_epoch()
-                metrics["seconds"] = round(time.perf_counter() - began, 3)
-                self.record.log(self.phase, epoch, metrics)
-                device = next(training.net.parameters()).device
-                self.record.cost(self.phase, epoch, progress.step_seconds, device)
-                _tell(self.phase, epoch, epochs, metrics)
-                if epoch == judged_at(epochs, steps):
-                    _warn_of_guessing(self.phase, metrics, training.net.space.classes)
-                if training.finished == epochs or self.checkpoints.due(epoch_over=True):
-                    self.save()
-                if training.finished < epochs:
-                    self.pause()
-        return training.result()
-
-    def save(self) -> None:
-        """Saves. Raises NumbersError, before anything is written, or CheckpointError."""
-        self.watch.check(self.training.finished + 1, self.training.net.state_dict())
-        self.checkpoints.save(self.training.state_dict())
-
-    def pause(self) -> None:
-        """If the run was asked to stop, saves a checkpoint and raises Interrupted."""
-        if distributed.any_process(self.stop()):
-            self.save()
-            raise Interrupted(f"{self.phase}: stopped and saved; run the same command to continue")
-
-
-def _tell(phase: str, epoch: int, epochs: int, metrics: dict[str, float]) -> None:
-    log.info(
-        "%s epoch %d/%d: train loss %.3f, train accuracy %.3f",
-        phase, epoch + 1, epochs, metrics["train_loss"], metrics["train_accuracy"],
-    )  # fmt: skip
-
-
-def _warn_of_guessing(phase: str, metrics: Mapping[str, float], classes: int) -> None:
-    loss, accuracy = metrics["train_loss"], metrics["train_accuracy"]
-    warning = not_learning(loss, accuracy, classes, "retrain.lr")
-    if warning:
-        log.warning("%s: %s", phase, warning)
-
-
-def _remedy(recipe: Recipe) -> str:
-    return f"lower retrain.lr ({recipe.lr}), or set retrain.clip or retrain.precision=float32"
-
-
-def _loader(data: Data, recipe: Recipe, seed: int) -> Loader:
+def training_loader(data: Data, recipe: Recipe, seed: int) -> Loader:
+    """All training images, augmented by the recipe. Raises ConfigError if that does not fit."""
     try:
         return data.training(recipe.batch_size, seed, augment=recipe.augment)
     except ValueError as error:
         raise ConfigError(f"{error}; retrain.crop, flip and cutout go before the data's") from error
+
+
+class Retraining(Training):
+    """A network in training by a recipe; the result is the network in eval mode."""
+
+    group, rate, savings = "retrain", "retrain.lr", "fewer retrain.channels or layers"
+
+    def __init__(self, net: nn.Module, loader: Loader, recipe: Recipe):
+        super().__init__(net, {"training": loader})
+        self.recipe, self.epochs, self.micro_batches = recipe, recipe.epochs, recipe.micro_batches
+        self.remedy = (
+            f"lower retrain.lr ({recipe.lr}), or set retrain.clip or retrain.precision=float32"
+        )
+        self.average = MovingAverage(net, recipe.ema) if recipe.ema is not None else None
+        self.optimizer = torch.optim.SGD(
+            net.parameters(),
+            lr=recipe.lr,
+            momentum=recipe.momentum,
+            weight_decay=recipe.weight_decay,
+            nesterov=recipe.nesterov,
+            foreach=True,
+        )
+
+    def result(self) -> Network:
+        """The final network in eval mode; a moving average gets re-estimated statistics."""
+        net: Network = self.net
+        if self.average is not None:
+            net = self.average.net
+            restore_statistics(net, self.loader)
+        return net.eval()
+
+    def start_epoch(self) -> Iterable[tuple[Tensor, Tensor]]:
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.recipe.lr_at(self.epoch)
+        self.net.train()
+        self.net.set_drop_path(self.recipe.drop_path_at(self.epoch))
+        return self.loader
+
+    def end_epoch(self) -> dict[str, float]:
+        return {"lr": self.optimizer.param_groups[0]["lr"]}
+
+    def train_step(
+        self, batch: tuple[Tensor, Tensor]
+    ) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
+        """One update; returns the metrics of the main classifier, and the whole loss.
+
+        Gradients of micro-batches are summed, weighted by their share of the images.
+        """
+        self.optimizer.zero_grad()
+        x, y = batch
+        parts = max(1, min(self.micro_batches, len(x) // 2))
+        losses, mains, right = [], [], []
+        for x_part, y_part in zip(x.tensor_split(parts), y.tensor_split(parts), strict=True):
+            loss, main, logits = self._losses(x_part, y_part)
+            share = len(x_part) / len(x)
+            (loss * share if parts > 1 else loss).backward()
+            losses.append(loss.detach() * share)
+            mains.append(main.detach() * share)
+            right.append((logits.detach().argmax(1) == y_part).float())
+        if self.recipe.clip is not None:
+            clip_grad_norm_(self.net.parameters(), self.recipe.clip, foreach=True)
+        self.optimizer.step()
+        if self.average is not None:
+            self.average.update()
+        accuracy = torch.cat(right).mean()
+        metrics = {"train_loss": torch.stack(mains).sum(), "train_accuracy": accuracy}
+        return metrics, {"loss": torch.stack(losses).sum()}
+
+    def _losses(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The total loss, the main classifier's loss, and its logits (B, classes)."""
+        dtype = PRECISIONS[self.recipe.precision]
+        with torch.autocast(x.device.type, dtype) if dtype else nullcontext():
+            output = self.net(x)
+        logits, *auxiliary = output if isinstance(output, tuple) else (output,)
+        main = loss = self._cross_entropy(logits, y)
+        for other in auxiliary:
+            loss = loss + self.recipe.auxiliary_weight * self._cross_entropy(other, y)
+        return loss, main, logits
+
+    def _cross_entropy(self, logits: Tensor, y: Tensor) -> Tensor:
+        return F.cross_entropy(logits.float(), y, label_smoothing=self.recipe.label_smoothing)
+
+    def prepared(self, images: int) -> Callable[[], object]:
+        copied = Retraining(copy.deepcopy(self.net).train(), self.loader, self.recipe)
+        copied.net.set_drop_path(self.recipe.drop_path)
+        batch = images_for(copied.net, images)
+        return lambda: copied.train_step(batch)
+
+    def state_dict(self) -> dict[str, Any]:
+        return super().state_dict() | {
+            "average": self.average.net.state_dict() if self.average is not None else None,
+            "optimizer": self.optimizer.state_dict(),
+            "loader": self.loader.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        if self.average is not None:
+            self.average.net.load_state_dict(state["average"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.loader.load_state_dict(state["loader"])
+        super().load_state_dict(state)
+
+
+class MovingAverage:
+    """A copy of a network whose weights follow: a <- decay a + (1 - decay) w."""
+
+    def __init__(self, net: nn.Module, decay: float):
+        self.net: Any = copy.deepcopy(net)
+        self._old, self._new = list(self.net.parameters()), list(net.parameters())
+        self._average = get_ema_multi_avg_fn(decay)
+
+    def update(self) -> None:
+        """Updates the average with the current weights."""
+        self._average(self._old, self._new, None)

@@ -11,7 +11,7 @@ from archsmith.data.roles import Roles
 from archsmith.train.evaluate import evaluate, restore_statistics
 from search_spaces.architecture import Architecture
 from search_spaces.space import Space
-from strategies.random_search import RandomSearch
+from strategies.searchers.random import RandomSearch
 from supernets.mixture import Mixture
 from supernets.network import Network
 
@@ -28,7 +28,7 @@ def rank_correlation(
     table = benchmark.read()
     torch.manual_seed(seed)
     draw = RandomSearch(space)
-    architectures = [draw.architecture() for _ in range(benchmark.samples)]
+    architectures = [draw.ask() for _ in range(benchmark.samples)]
     inherited = [_inherited(net, space, roles, one) for one in architectures]
     true = [standing(table, one)["accuracy"] for one in architectures]
     return {

@@ -16,8 +16,9 @@ from archsmith import interrupt
 from archsmith.data.roles import Roles
 from archsmith.parallel.distributed import from_first
 from archsmith.train.evaluate import evaluate, restore_statistics
+from archsmith.train.memory_probe import images_for
 from archsmith.train.runtime import synchronize
-from strategies.gradients import Batch, eagerly
+from strategies.gradients import eagerly
 from strategies.strategy import Strategy
 from supernets.network import Network
 
@@ -149,7 +150,8 @@ def timed_epoch(net: Network, strategy: Strategy, roles: Roles, clock: Clock) ->
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         net, strategy = copy.deepcopy((net, strategy))
-        train, val = _batch(roles, net), _batch(roles, net) if roles.val is not None else None
+        size = min(roles.train.batch_size, len(roles.train.index))
+        train, val = images_for(net, size), images_for(net, size) if roles.val is not None else None
         net.train()
 
         def step(move_alphas: bool) -> None:
@@ -172,15 +174,6 @@ def timed_epoch(net: Network, strategy: Strategy, roles: Roles, clock: Clock) ->
             synchronize(device)
             measuring += (clock() - began) * len(loader)
         return Timing(moving, still, 2 * measuring)  # supernet and discrete network
-
-
-def _batch(roles: Roles, net: Network) -> Batch:
-    """A random batch with the shape of a training batch."""
-    device = next(net.parameters()).device
-    images, labels = next(iter(roles.select))
-    size = min(roles.train.batch_size, len(roles.train.index))
-    x = torch.randn(size, *images.shape[1:], device=device)
-    return x, torch.randint(net.space.classes, (size,), device=device).to(labels.dtype)
 
 
 def timed(

@@ -13,10 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
-from archsmith.differences import differing_keys, renamed
+from archsmith.differences import other_configuration
 from archsmith.errors import CheckpointError, is_out_of_memory
 from archsmith.files import write_atomically
+from archsmith.parallel.distributed import first, from_all, from_first, size
 from search_spaces.settings import NotNegative, checked
 
 log = logging.getLogger(__name__)
@@ -24,29 +27,6 @@ log = logging.getLogger(__name__)
 FORMAT = "archsmith.checkpoint/2"
 KEPT = 2
 SHARE = 0.01  # largest share of a run's time for checkpoints
-
-
-def other_configuration(where: Path, saved: Any, present: Any, *, force: bool) -> bool:
-    """Whether `saved` belongs to another configuration; logs the keys in which it differs.
-
-    Raises:
-        CheckpointError: it does, and `force` is not set.
-    """
-    differing = differing_keys(renamed(saved), present)
-    if not differing:
-        return False
-    more = f" and {len(differing) - 8} more" if len(differing) > 8 else ""
-    said = (
-        f"{where}: saved under another configuration or data, differing in "
-        f"{', '.join(differing[:8])}{more}"
-    )
-    if not force:
-        raise CheckpointError(
-            f"{said}; set resume=never to start over, resume=force to go on from it, or another "
-            "hydra.run.dir"
-        )
-    log.warning("%s; taken all the same (resume=force)", said)
-    return True
 
 
 @checked
@@ -58,6 +38,9 @@ def checkpoint_seconds(every_seconds: NotNegative) -> float:
 class Checkpoints:
     """The newest checkpoints of one phase in `<folder>/<phase>_<number>.pt`, with a manifest of
     checksums.
+
+    Of several processes, rank 0 reads and writes for all. The state does not depend on their
+    number, so any number can resume it.
 
     Args:
         identity: what a checkpoint must match (configuration, fingerprint of the data), as plain
@@ -85,17 +68,24 @@ class Checkpoints:
     def due(self, *, epoch_over: bool = False) -> bool:
         """Whether a checkpoint is due; at the end of an epoch, as soon as its cost is
         negligible."""
-        if self.every_seconds == 0:
-            return True
         wait = self._cost / SHARE if epoch_over else max(self.every_seconds, self._cost / SHARE)
-        return time.monotonic() - self._last >= wait
+        over = time.monotonic() - self._last >= wait
+        return from_first(self.every_seconds == 0 or over)
 
     def save(self, state: Mapping[str, Any]) -> None:
         """Writes a checkpoint, then the manifest that names it, then removes the oldest.
 
         Raises:
             CheckpointError: it cannot be written, or reads back differently; earlier ones are kept.
+            RuntimeError: the states of several processes differ.
         """
+        if size() > 1 and len(set(from_all(_digest(state)))) > 1:
+            raise RuntimeError("the processes are out of step: their states differ; not saved")
+        if first():
+            self._write(state)
+        from_first(None)
+
+    def _write(self, state: Mapping[str, Any]) -> None:
         began = time.monotonic()
         buffer = io.BytesIO()
         torch.save({"format": FORMAT, "identity": self.identity, "state": state}, buffer)
@@ -130,6 +120,15 @@ class Checkpoints:
             CheckpointError: every checkpoint is damaged, or the newest intact one has another
                 version, contains more than data, or belongs to another configuration.
         """
+        saved = self._read() if first() else None
+        if size() == 1:
+            return saved
+        packed = io.BytesIO()
+        torch.save(saved, packed)
+        packed = io.BytesIO(from_first(packed.getvalue()))
+        return torch.load(packed, map_location="cpu", weights_only=True)
+
+    def _read(self) -> Any:
         entries = self._entries()
         listed = {entry["file"] for entry in entries}
         for path in [*self.folder.glob(f".{self.phase}_*.tmp"), *self._files()]:
@@ -174,6 +173,16 @@ class Checkpoints:
         except (ValueError, TypeError, KeyError, RecursionError):
             pass
         raise CheckpointError(f"{self.manifest}: not readable; set resume=never to start over")
+
+
+def _digest(state: Any) -> str:
+    """sha256 over all tensors."""
+    digest = hashlib.sha256()
+    for tensor in tree_leaves(state):
+        if isinstance(tensor, Tensor):
+            plain = tensor.detach().cpu().contiguous().view(-1).view(torch.uint8)
+            digest.update(plain.numpy().data)
+    return digest.hexdigest()
 
 
 def unpacked(path: Path, content: bytes) -> dict[str, Any]:

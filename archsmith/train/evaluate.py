@@ -41,11 +41,13 @@ def evaluate(net: nn.Module, loader: Batches, mixture: Mixture | None = None) ->
             for name, value in _measures(logits, y).items():
                 sums[name] = sums[name] + value if name in sums else value
     assert images, "a loader without images"
-    right, counts, answers = (sums.pop(name) for name in ("right", "counts", "answers"))
+    confusion = sums.pop("confusion")  # (classes, classes): label, answer
     means = {name: float(total) / images for name, total in sums.items()}
-    means["balanced_accuracy"] = float((right / counts)[counts > 0].mean())
+    counts, answers = confusion.sum(1), confusion.sum(0)
     commonest = int(answers.argmax())
     means |= {
+        "accuracy": float(confusion.trace()) / images,
+        "balanced_accuracy": float((confusion.diag().double() / counts)[counts > 0].mean()),
         "images": images,
         "commonest_answer": commonest,
         "commonest_share": float(answers[commonest]) / images,
@@ -61,17 +63,16 @@ def evaluate(net: nn.Module, loader: Batches, mixture: Mixture | None = None) ->
 
 
 def _measures(logits: Tensor, y: Tensor) -> dict[str, Tensor]:
-    """Sums over the batch, 0-dim; `right`, `counts`, `answers` are image counts (classes,)."""
-    answers = logits.argmax(1)
-    hits, classes = answers == y, F.one_hot(y, logits.size(1))
+    """Sums over the batch: the loss, the confusion matrix, and the images whose class is among the
+    five largest logits."""
+    classes = logits.size(1)
+    pairs = y * classes + logits.argmax(1)
+    counts = pairs.new_zeros(classes * classes).scatter_add_(0, pairs, torch.ones_like(pairs))
     sums = {
-        "accuracy": hits.sum(),
-        "right": (classes * hits[:, None]).sum(0).double(),
-        "counts": classes.sum(0),
-        "answers": F.one_hot(answers, logits.size(1)).sum(0),
+        "confusion": counts.view(classes, classes),
         "loss": F.cross_entropy(logits, y, reduction="sum").double(),
     }
-    if logits.size(1) > 5:
+    if classes > 5:
         sums["top5_accuracy"] = (logits.topk(5, 1).indices == y[:, None]).sum()
     return sums
 

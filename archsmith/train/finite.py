@@ -44,10 +44,9 @@ class Watch:
         phase: str,
         remedy: str,
         folder: Path,
-        loaders: Mapping[str, Loader | None],
+        loaders: Mapping[str, Loader],
     ):
-        self.phase, self.remedy, self.folder = phase, remedy, folder
-        self.loaders = {role: one for role, one in loaders.items() if one is not None}
+        self.phase, self.remedy, self.folder, self.loaders = phase, remedy, folder, loaders
         self._seen: list[Step] = []
 
     def see(self, epoch: int, step: int, measured: Mapping[str, Tensor]) -> None:

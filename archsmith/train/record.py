@@ -24,38 +24,13 @@ log = logging.getLogger(__name__)
 SLOW = 0.3  # share of an epoch spent waiting for data that triggers a warning
 
 RESULTS = (
-    "strategy",
-    "space",
-    "data",
-    "seed",
-    "search_epochs",
-    "supernet_accuracy",
-    "discretised_accuracy",
-    "test_accuracy",
-    "test_balanced_accuracy",
-    "test_images",
-    "test_interval",
-    "test_commonest_share",
-    "test_doubt",
-    "diagnosis",
-    "degenerate",
-    "undecided",
-    "warnings",
-    "benchmark",
-    "ranking",
-    "parameters",
-    "macs",
-    "budget",
-    "baseline",
-    "seconds",
-    "cpu_seconds",
-    "peak_memory_bytes",
-    "test_reads",
-    "device",
-    "versions",
-    "data_fingerprint",
+    "strategy", "space", "data", "seed", "search_epochs", "supernet_accuracy",
+    "discretised_accuracy", "test_accuracy", "test_balanced_accuracy", "test_images",
+    "test_interval", "test_commonest_share", "test_doubt", "diagnosis", "degenerate", "undecided",
+    "warnings", "benchmark", "ranking", "parameters", "macs", "budget", "baseline", "seconds",
+    "cpu_seconds", "peak_memory_bytes", "test_reads", "device", "versions", "data_fingerprint",
     "architecture",
-)
+)  # fmt: skip
 
 
 class Record:
@@ -219,11 +194,10 @@ class Progress:
                 self.phase, 100 * waited / whole,
             )  # fmt: skip
 
-    def note(self, **values: float | str) -> None:
-        """Sets the text behind the bar."""
-        self.bar.set_postfix(
-            {k: f"{v:.3f}" if isinstance(v, float) else v for k, v in values.items()}, refresh=False
-        )
+    def note(self, epoch: int, means: Mapping[str, float]) -> None:
+        """Sets the text behind the bar: the epoch (from 1), and its loss and accuracy so far."""
+        loss, accuracy = f"{means['train_loss']:.3f}", f"{means['train_accuracy']:.3f}"
+        self.bar.set_postfix({"epoch": epoch, "loss": loss, "accuracy": accuracy}, refresh=False)
 
 
 class Averages:

@@ -11,9 +11,9 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from archsmith.differences import other_configuration
 from archsmith.errors import CheckpointError, ConfigError
 from archsmith.files import write_atomically
-from archsmith.train.checkpoint import other_configuration
 
 UNKNOWN = "another process (or its file system has no locks)"
 HOLDER = ".holder"  # file that names the process that holds the lock

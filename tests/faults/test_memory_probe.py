@@ -66,7 +66,7 @@ def test_f28_the_probe_changes_nothing_of_a_search(
 ):
     plain, probed = ToySearch(toy_darts, name), ToySearch(toy_darts, name)
     plain.run(tmp_path / "plain")
-    monkeypatch.setattr("archsmith.search.loop.PROBED_STEPS", 1)
+    monkeypatch.setattr("archsmith.train.epochs.PROBED_STEPS", 1)
     with caplog.at_level(logging.INFO):
         probed.run(tmp_path / "probed")
     assert caplog.text.count("search: a step takes about") == 1
@@ -107,7 +107,7 @@ def test_f28_what_cannot_fit_is_refused_at_once(monkeypatch):
 
 
 def test_f28_a_hopeless_run_ends_with_5_before_its_first_step(archsmith, monkeypatch):
-    monkeypatch.setattr("archsmith.search.loop.PROBED_STEPS", 1)
+    monkeypatch.setattr("archsmith.train.epochs.PROBED_STEPS", 1)
     monkeypatch.setattr(memory_probe, "memory_of", lambda _: Memory(1000, 1000))
     said = archsmith(
         "data=synthetic", "data.size=48", "data.image_size=8", "data.classes=3", "task=search",

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from archsmith.cli.messages import explain
 from archsmith.errors import ConfigError, Interrupted
-from archsmith.result.training import Training
+from archsmith.result.retrain import Retraining
 from strategies.strategy import Strategy
 
 SMALL = [
@@ -163,8 +163,8 @@ NAMES_A_KEY = re.compile(r"\b(search|data|space|strategy|retrain|runtime|checkpo
 def two_steps(archsmith, monkeypatch):
     """Runs the command line for two steps of the search and two of the retraining."""
 
-    def stopping(patch: pytest.MonkeyPatch, owner: type) -> None:
-        real, taken = owner.step, []
+    def stopping(patch: pytest.MonkeyPatch, owner: type, name: str) -> None:
+        real, taken = getattr(owner, name), []
 
         def step(self, *args, **more):
             taken.append(real(self, *args, **more))
@@ -172,13 +172,13 @@ def two_steps(archsmith, monkeypatch):
                 os.kill(os.getpid(), signal.SIGTERM)
             return taken[-1]
 
-        patch.setattr(owner, "step", step)
+        patch.setattr(owner, name, step)
 
     def call(*overrides: str):
         shutil.rmtree("d", ignore_errors=True)
         with monkeypatch.context() as patch:
-            for owner in (Strategy, Training):
-                stopping(patch, owner)
+            for owner, name in ((Strategy, "step"), (Retraining, "train_step")):
+                stopping(patch, owner, name)
             return archsmith(*SMALL, "export.formats=[genotype]", *overrides)
 
     return call

@@ -52,7 +52,7 @@ def after(monkeypatch, owner: object, name: str, calls: int, act=None) -> None:
 MOMENTS = {
     "search step": (Strategy, "step", 3),
     "evaluation in the search": (torch.nn.functional, "cross_entropy", 6),
-    "retraining step": (retrain.Training, "step", 4),
+    "retraining step": (retrain.Retraining, "train_step", 4),
     "final evaluation": ("archsmith.phases.run", "evaluate", 1),
     "export": (export, "_write", 1),
 }
@@ -228,7 +228,7 @@ def test_f51_one_failing_job_of_a_sweep_is_shown_and_the_others_finish(archsmith
 def test_f30_one_network_of_a_sweep_too_large_to_retrain_is_told_and_the_others_finish(
     archsmith, monkeypatch
 ):
-    real = retrain.Training.step
+    real = retrain.Retraining.train_step
 
     def failing(self, *args):
         if torch.initial_seed() == 1:
@@ -238,7 +238,7 @@ def test_f30_one_network_of_a_sweep_too_large_to_retrain_is_told_and_the_others_
     tiny = [one for one in TINY if not one.startswith("hydra.run.dir")]
     sweep = ["-m", *tiny, "search.epochs=1", "seed=0,1,2"]
     with monkeypatch.context() as patch:
-        patch.setattr(retrain.Training, "step", failing)
+        patch.setattr(retrain.Retraining, "train_step", failing)
         said = archsmith(*sweep)
     assert said.code == 5
     told = "retrain: out of memory, also with batches in 2 parts"

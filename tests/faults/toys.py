@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from helpers import search
 from test_every_config import composed, make
 
-from archsmith.search.loop import SearchSettings, search
-from archsmith.search.state import SearchState
-from archsmith.search.time_budget import Pace
+from archsmith.search.loop import Search
+from archsmith.search.settings import SearchSettings
 from archsmith.train.checkpoint import Checkpoints
 from archsmith.train.record import Record
 from search_spaces.space import Space
@@ -79,7 +79,6 @@ class ToySearch:
                 self.strategy,
                 data.loaders(8 if not one_level else 15, one_level=one_level, seed=0),
                 SearchSettings(epochs=epochs, batch_size=8, micro_batches=micro_batches),
-                folder=folder,
                 record=Record(folder),
                 checkpoints=Checkpoints(
                     folder / "checkpoints",
@@ -101,12 +100,14 @@ class ToySearch:
         self.net = supernet(self.space, self.strategy.mixed_op).to(device)
         self.strategy.setup(self.net, device)
 
-    def state(self) -> SearchState:
-        """That of a new search, without a loop around it."""
+    def state(self) -> Search:
+        """That of a new search, without a runner."""
         self.start()
         one_level = not self.strategy.update.two_level
         roles = make(self.config.data).loaders(8, one_level=one_level, seed=0)
-        return SearchState(self.net, self.strategy, roles, Pace(2, 2, None, lambda: 0.0))
+        settings = SearchSettings(epochs=2, batch_size=8)
+        record: Any = None
+        return Search(self.net, self.strategy, roles, settings, record=record, meta={})
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """Weights, buffers, alphas, both optimisers' moments, by name."""

@@ -12,8 +12,8 @@ from search_spaces.architecture import Architecture
 from search_spaces.goldnas import CANDIDATES, goldnas
 from search_spaces.ops import Skip
 from search_spaces.space import Space
-from strategies.random_search import RandomSearch
 from strategies.relaxation.sigmoid import Sigmoid
+from strategies.searchers.random import RandomSearch
 from supernets.costs import parameters
 from supernets.final import ChosenOps
 from supernets.mixed_op import MixedOp
@@ -145,7 +145,7 @@ def test_random_architectures_are_drawn_from_the_whole_space():
     small = space(3, 4)
     search, counts, draws = RandomSearch(small), 0, 200
     for _ in range(draws):
-        choices = search.architecture().choices["00_normal"]
+        choices = search.ask().choices["00_normal"]
         assert {edge.split("-")[1] for edge in choices} == {"2", "3", "4", "5"}
         counts += "skip_connect" in choices.get("0-2", ())
     assert counts / draws == pytest.approx(8 / 15, abs=0.1)

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers import search
 from test_every_config import composed, make
 
 from archsmith.errors import Interrupted
-from archsmith.search.loop import SearchSettings, search
+from archsmith.search.settings import SearchSettings
 from archsmith.train.checkpoint import Checkpoints
 from archsmith.train.record import Record
 from search_spaces.space import Space
@@ -84,7 +85,6 @@ def test_a_search_continues_as_if_never_stopped(name: str, toy_darts: Space, tmp
                     strategy,
                     roles,
                     SearchSettings(epochs=3, batch_size=8),
-                    folder=folder,
                     record=Record(folder),
                     checkpoints=Checkpoints(folder / "checkpoints", "search", {}),
                     meta={},

@@ -101,8 +101,7 @@ def test_rows_shorter_than_the_table_are_dead_from_the_start():
     assert strategy.mixture().groups["a"].active == [[0], [0, 1, 2], [0, 1]]
 
 
-def test_a_strategy_spends_epochs_on_a_supernet_in_whole_batches():
-    assert Strategy.searches  # `RandomSearch` does not
+def test_a_strategy_computes_whole_batches_eagerly():
     assert (made().micro_batches, made().gradients) == (1, eagerly)
 
 

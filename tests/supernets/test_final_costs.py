@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from strategies.random_search import RandomSearch
+from strategies.searchers.random import RandomSearch
 from supernets.costs import macs, parameters
 from supernets.final_costs import final_costs
 from supernets.network import final_network
@@ -14,7 +14,7 @@ def test_costs_of_candidates_add_up_to_those_of_the_network(toy: str, side: int,
     space = request.getfixturevalue(toy).resize(input_shape=(1, side, side), classes=3)
     costs, draw = final_costs(space), RandomSearch(space)
     for _ in range(6):
-        architecture = draw.architecture()
+        architecture = draw.ask()
         with torch.device("meta"):
             net = final_network(space, architecture, auxiliary=side == 16)
         assert costs["params"].of(architecture, space) == parameters(net)

@@ -6,11 +6,12 @@ from functools import partial
 import pytest
 import torch
 from equal_forms import CPU, Choose, differences, drawn, everything, pruned
+from helpers import search
 from test_every_config import composed, make
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from archsmith.search.loop import SearchSettings, search
+from archsmith.search.settings import SearchSettings
 from archsmith.train.checkpoint import Checkpoints
 from archsmith.train.record import Record
 from search_spaces import darts, goldnas, nasbench201
@@ -201,7 +202,6 @@ def test_a_search_in_float64_finds_the_architecture_of_the_reference(toy_darts, 
             strategy,
             make(composed("data=digits").data).loaders(64, one_level=False, seed=0),
             SearchSettings(epochs=2, batch_size=64),
-            folder=tmp_path / form,
             record=Record(tmp_path / form),
             checkpoints=Checkpoints(tmp_path / form, "search", {}),
             meta={},

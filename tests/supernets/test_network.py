@@ -4,7 +4,7 @@ import torch
 from search_spaces.architecture import Architecture
 from search_spaces.darts import CANDIDATES, darts
 from search_spaces.space import Space
-from strategies.random_search import RandomSearch
+from strategies.searchers.random import RandomSearch
 from supernets.mixed_op import MixedOp
 from supernets.mixture import GroupMixture, Mixture, everything_active
 from supernets.network import final_network, supernet
@@ -29,7 +29,7 @@ def test_supernet_and_final_network_take_any_image(request, toy: str, shape: tup
     space = request.getfixturevalue(toy).resize(input_shape=shape, classes=7)
     x = torch.randn(2, *shape)
     assert supernet(space, MixedOp)(x, even_mixture(space)).shape == (2, 7)
-    assert final_network(space, RandomSearch(space).architecture())(x).shape == (2, 7)
+    assert final_network(space, RandomSearch(space).ask())(x).shape == (2, 7)
 
 
 @pytest.mark.parametrize("size", [64, 96])
@@ -58,7 +58,7 @@ def test_a_cell_with_everything_dead_gives_zeros_and_finite_gradients(request, t
 
 def test_one_hot_gates_are_the_discrete_network(toy_nasbench201: Space):
     """With the same weights, running only the kept candidates equals the final network."""
-    architecture = RandomSearch(toy_nasbench201).architecture()
+    architecture = RandomSearch(toy_nasbench201).ask()
     final = final_network(toy_nasbench201, architecture)
     net = supernet(toy_nasbench201, MixedOp, affine=True)
     for i, layer in enumerate(final.layers):
@@ -96,7 +96,7 @@ def test_the_auxiliary_head_takes_any_map(size: tuple[int, int]):
 
 
 def test_auxiliary_logits_come_in_training_only(toy_darts: Space):
-    net = final_network(toy_darts, RandomSearch(toy_darts).architecture(), auxiliary=True)
+    net = final_network(toy_darts, RandomSearch(toy_darts).ask(), auxiliary=True)
     logits, auxiliary = net(torch.randn(2, 3, 16, 16))
     assert logits.shape == auxiliary.shape == (2, 10)
     assert net.eval()(torch.randn(2, 3, 16, 16)).shape == (2, 10)
@@ -111,7 +111,7 @@ def test_an_operation_may_come_from_outside(toy_darts: Space):
     space = darts(
         **{**toy_darts.settings, "candidates": ["plus_one"]}, operations={"plus_one": plus_one}
     )
-    architecture = RandomSearch(space).architecture()
+    architecture = RandomSearch(space).ask()
     assert {n for e in architecture.choices.values() for names in e.values() for n in names} == {
         "plus_one"
     }

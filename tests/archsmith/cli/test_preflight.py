@@ -1,11 +1,17 @@
 """What is refused before a run begins asks for what is not given already."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+import torch
+from helpers import ROOT
+from test_every_config import composed, make
 
-from archsmith.cli.preflight import _check_passes, some_architecture
+from archsmith.cli.preflight import _check_step, some_architecture
 from archsmith.errors import ConfigError
+
+CPU = torch.device("cpu")
 
 
 def too_small(*_: object, **__: object) -> None:
@@ -19,4 +25,12 @@ def test_c3_images_too_small_for_a_network(toy_darts, monkeypatch, stem: str, re
     monkeypatch.setattr("archsmith.cli.preflight.final_network", too_small)
     space = replace(toy_darts, stem=stem)
     with pytest.raises(ConfigError, match=f"16x16 images are too small .*; {remedy}"):
-        _check_passes(space, some_architecture(space), auxiliary=True)
+        _check_step(space, some_architecture(space), make(composed().retrain), CPU)
+
+
+@pytest.mark.parametrize("recipe", sorted((ROOT / "conf" / "retrain").glob("*.yaml")), ids=str)
+def test_a_step_of_every_recipe_works_and_moves_no_random_stream(toy_darts, recipe: Path):
+    settings = composed(f"retrain={recipe.stem}", "retrain.ema=0.9").retrain
+    before = torch.get_rng_state()
+    _check_step(toy_darts, some_architecture(toy_darts), make(settings), CPU)
+    assert torch.equal(torch.get_rng_state(), before)

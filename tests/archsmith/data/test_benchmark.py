@@ -11,7 +11,7 @@ from archsmith.search.ranking import _tau, rank_correlation
 from search_spaces.architecture import Architecture
 from search_spaces.genotype import from_nasbench201
 from search_spaces.space import Space
-from strategies.random_search import RandomSearch
+from strategies.searchers.random import RandomSearch
 from supernets.mixture import Mixture
 
 
@@ -93,7 +93,7 @@ def test_d1_ranking_goes_up_where_the_supernet_ranks_as_the_table_does(
     """`task=rank`: architectures are drawn, measured on `select`, and looked up."""
     texts = [CONV, SKIP, POOL] * 4
     drawn = [from_nasbench201(text, toy_nasbench201) for text in texts]
-    monkeypatch.setattr(RandomSearch, "architecture", lambda self: drawn.pop())
+    monkeypatch.setattr(RandomSearch, "ask", lambda self: drawn.pop())
     asked: list[Architecture] = []
 
     def of(architecture: Architecture, space: Space, device: torch.device) -> Mixture:

@@ -151,10 +151,10 @@ def training_steps(device: torch.device) -> dict[str, Tensor]:
     net = across_processes(
         final_network(space, some_architecture(space), auxiliary=True).to(device)
     )
-    training = retrain.Training(net, batches(device, 7, 4), recipe)  # type: ignore[arg-type]
+    training = retrain.Retraining(net, batches(device, 7, 4), recipe)  # type: ignore[arg-type]
     net.train()
     net.set_drop_path(0.4)
-    losses = [training.step(x, y)[0] for x, y in batches(device, 7, 4, 2)]
+    losses = [training.train_step(batch)[1]["loss"] for batch in batches(device, 7, 4, 2)]
     return net.state_dict() | {"losses": torch.stack(losses)} | {
         f"average.{key}": value for key, value in training.result().state_dict().items()
     }  # fmt: skip
@@ -265,7 +265,7 @@ def command(rank: int, folder: Path, overrides: list[str], act: dict[int, tuple[
         return step
 
     Strategy.step = counted(Strategy.step)  # type: ignore[method-assign]
-    retrain.Training.step = counted(retrain.Training.step)  # type: ignore[method-assign]
+    retrain.Retraining.train_step = counted(retrain.Retraining.train_step)  # type: ignore[method-assign]
     tiny = TINY if "data=folder" not in overrides else [one for one in TINY if "data" not in one]
     given = sorted([*tiny, *overrides], key=lambda one: not one.startswith("-"))  # flags first
     sys.argv = [RUN, *given, f"hydra.run.dir={folder}"]

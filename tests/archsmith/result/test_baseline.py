@@ -11,7 +11,7 @@ from test_every_config import composed, make
 
 from archsmith.errors import Interrupted
 from archsmith.result.baseline import SIZES, Baseline, HandMade
-from archsmith.result.retrain import train
+from archsmith.result.retrain import train, training_loader
 from archsmith.result.weights import read_metadata
 from archsmith.train.checkpoint import Checkpoints
 from archsmith.train.record import Record
@@ -89,11 +89,8 @@ def test_its_training_goes_on_where_it_was_stopped(tmp_path: Path):
         folder.mkdir(exist_ok=True)
         return train(
             net,
-            data,
+            training_loader(data, recipe, 0),
             recipe,
-            folder=folder,
-            device=CPU,
-            seed=0,
             record=record,
             checkpoints=checkpoints,
             stop=lambda: next(asked) == stop_after,

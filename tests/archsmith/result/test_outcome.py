@@ -62,7 +62,7 @@ def test_a6_the_last_lines_say_it(tmp_path: Path):
 def test_c10_what_was_warned_of_is_kept_once():
     with warnings_kept() as kept:
         for _ in range(2):
-            logging.getLogger("archsmith.result.retrain").warning("%s: not learning", "baseline")
+            logging.getLogger("archsmith.train.epochs").warning("%s: not learning", "baseline")
         logging.getLogger("archsmith").info("epoch 1")
     logging.getLogger("archsmith").warning("later")
     assert kept.lines == ["baseline: not learning"]

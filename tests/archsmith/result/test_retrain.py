@@ -16,10 +16,9 @@ from archsmith.data.split import Settings
 from archsmith.errors import ConfigError, Interrupted, NumbersError, OutOfMemory
 from archsmith.result import retrain as module
 from archsmith.result.recipe import Recipe
-from archsmith.result.retrain import retrain
-from archsmith.result.training import MovingAverage, Training
+from archsmith.result.retrain import MovingAverage, Retraining, retrain, training_loader
+from archsmith.train import epochs as runner
 from archsmith.train.checkpoint import Checkpoints
-from archsmith.train.finite import Watch
 from archsmith.train.record import Progress, Record
 from search_spaces.architecture import Architecture
 from supernets.native import build
@@ -62,9 +61,8 @@ def run(toy_darts, tmp_path):
         return retrain(
             toy_darts,
             Architecture.of(toy_darts, kept),
-            toy_data(),
+            training_loader(toy_data(), recipe, seed),
             recipe,
-            folder=place,
             device=CPU,
             seed=seed,
             form=options.pop("form", "reference"),
@@ -102,20 +100,20 @@ class Fixed(nn.Module):
 
 
 def test_loss_is_smoothed_and_adds_the_weighted_auxiliary_loss():
-    training = Training(Fixed(), [], replace(TOY, ema=None))
+    training = Retraining(Fixed(), [], replace(TOY, ema=None))
     x, y = torch.zeros(3, 1), torch.ones(3).long()
-    loss, logged = training.step(x, y)
+    logged, numbers = training.train_step((x, y))
     main = -(0.95 * math.log(0.75) + 0.05 * math.log(0.25))  # smoothing 0.1 over 2 classes
     assert logged["train_loss"].item() == pytest.approx(main)
     assert logged["train_accuracy"].item() == 1.0
-    assert loss.item() == pytest.approx(main + 0.4 * math.log(2))
+    assert numbers["loss"].item() == pytest.approx(main + 0.4 * math.log(2))
 
 
 def test_step_without_momentum_descends_the_clipped_gradient():
     recipe = replace(TOY, ema=None, momentum=0.0, nesterov=False, weight_decay=0.0, clip=0.1,
                      label_smoothing=0.0, auxiliary_weight=0.0, lr=0.5)  # fmt: skip
-    training = Training(Fixed(), [], recipe)
-    training.step(torch.zeros(3, 1), torch.zeros(3).long())
+    training = Retraining(Fixed(), [], recipe)
+    training.train_step((torch.zeros(3, 1), torch.zeros(3).long()))
     # gradient (1/4 - 1, 3/4), of norm 1.06, is cut to norm 0.1; the step is half of it
     expected = torch.tensor([0.0, math.log(3)]) + 0.05 * torch.tensor([1.0, -1.0]) / math.sqrt(2)
     torch.testing.assert_close(training.net.logits.detach(), expected, atol=1e-6, rtol=1e-5)
@@ -135,6 +133,12 @@ class Slope(nn.Module):
         self.drop = probability
 
 
+def steps_of(training: Retraining, folder: Path):
+    """The steps of an epoch, by a runner without checkpoints; batches have no positions."""
+    training.loaders = {}
+    return runner.Runner(training, Record(folder), Checkpoints(folder, "retrain", {})).steps
+
+
 def test_d1_epochs_by_hand_descend_at_the_rates_of_the_schedule_with_momentum_and_decay(tmp_path):
     """Two epochs of one image, x = 2 of class 0, then x = -1 of class 1: by plain floats."""
     batches = [(torch.tensor([[2.0]]), torch.tensor([0])), (-torch.ones(1, 1), torch.tensor([1]))]
@@ -142,11 +146,12 @@ def test_d1_epochs_by_hand_descend_at_the_rates_of_the_schedule_with_momentum_an
                      weight_decay=0.01, clip=None, label_smoothing=0.0,
                      auxiliary_weight=0.0)  # fmt: skip
     net, w, speed = Slope(), 1.0, 0.0
-    training = Training(net, batches, recipe)  # type: ignore[arg-type]
-    watch, progress = Watch("retrain", "", tmp_path, {}), Progress("retrain", 2, 0)
+    training = Retraining(net, batches, recipe)  # type: ignore[arg-type]
+    steps, progress = steps_of(training, tmp_path), Progress("retrain", 2, 0)
     for epoch, lr in enumerate((0.5, 0.3)):  # a cosine's start and middle between 0.5 and 0.1
-        list(training.epoch(watch, progress))
-        assert (training.next_epoch()["lr"], net.drop) == pytest.approx((lr, 0.3 * epoch / 2))
+        list(steps(progress))
+        assert (training.end_epoch()["lr"], net.drop) == pytest.approx((lr, 0.3 * epoch / 2))
+        training.next_epoch()
         for x, right in ((2.0, 1.0), (-1.0, 0.0)):
             gradient = x * (1 / (1 + math.exp(-w * x)) - right) + 0.01 * w
             speed = 0.9 * speed + gradient
@@ -158,8 +163,8 @@ def test_d1_epochs_by_hand_descend_at_the_rates_of_the_schedule_with_momentum_an
 def test_a_nesterov_step_goes_further_by_the_momentum():
     recipe = replace(TOY, ema=None, lr=0.5, momentum=0.9, nesterov=True, weight_decay=0.0,
                      clip=None, label_smoothing=0.0, auxiliary_weight=0.0)  # fmt: skip
-    training = Training(Slope(), [], recipe)  # type: ignore[arg-type]
-    training.step(torch.zeros(1, 1) + 2, torch.zeros(1).long())
+    training = Retraining(Slope(), [], recipe)  # type: ignore[arg-type]
+    training.train_step((torch.zeros(1, 1) + 2, torch.zeros(1).long()))
     gradient = -2 / (1 + math.exp(2))
     assert training.net.w.item() == pytest.approx(1 - 0.5 * 1.9 * gradient)
 
@@ -168,9 +173,10 @@ def test_retraining_sums_gradients_weighted_by_share():
     x, y = torch.zeros(5, 1), torch.tensor([0, 1, 1, 0, 1])
     found = {}
     for parts in (1, 2):
-        training = Training(Fixed(), [], replace(TOY, ema=None, clip=None, micro_batches=parts))
-        loss, metrics = training.step(x, y)
-        found[parts] = [training.net.logits.detach(), loss, *metrics.values()]
+        training = Retraining(Fixed(), [], replace(TOY, ema=None, clip=None, micro_batches=parts))
+        metrics, numbers = training.train_step((x, y))
+        tensors = [*numbers.values(), *metrics.values()]
+        found[parts] = [training.net.logits.detach(), *tensors]
     for a, b in zip(found[1], found[2], strict=True):
         torch.testing.assert_close(a, b)
 
@@ -183,8 +189,8 @@ def test_a_part_of_a_batch_has_two_images_at_least(images: int, parts: int, size
     seen = []
     net = Fixed()
     net.register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
-    training = Training(net, [], replace(TOY, ema=None, micro_batches=parts))  # type: ignore[arg-type]
-    training.step(torch.zeros(images, 1), torch.zeros(images).long())
+    training = Retraining(net, [], replace(TOY, ema=None, micro_batches=parts))  # type: ignore[arg-type]
+    training.train_step((torch.zeros(images, 1), torch.zeros(images).long()))
     assert seen == sizes
 
 
@@ -192,17 +198,18 @@ def test_the_bar_shows_the_means_of_the_epoch_every_ten_steps(tmp_path, monkeypa
     """Weights hardly move: images are right in turns, so that means are 1/2 at even steps."""
     batches = [(torch.tensor([[2.0]]), torch.tensor([i % 2])) for i in range(21)]
     recipe = replace(TOY, ema=None, lr=1e-12, label_smoothing=0.0, auxiliary_weight=0.0)
-    training = Training(Slope(), batches, recipe)  # type: ignore[arg-type]
-    noted: list[dict] = []
-    monkeypatch.setattr(Progress, "note", lambda _, **shown: noted.append(shown))
-    watch, progress = Watch("retrain", "", tmp_path, {}), Progress("retrain", 21, 0)
-    assert len(list(training.epoch(watch, progress))) == 21
-    assert training.next_epoch()["train_accuracy"] == pytest.approx(11 / 21)
-    list(training.epoch(watch, progress))
+    training = Retraining(Slope(), batches, recipe)  # type: ignore[arg-type]
+    noted: list[tuple] = []
+    monkeypatch.setattr(Progress, "note", lambda _, *shown: noted.append(shown))
+    steps, progress = steps_of(training, tmp_path), Progress("retrain", 21, 0)
+    assert len(list(steps(progress))) == 21
+    assert training.averages.read()["train_accuracy"] == pytest.approx(11 / 21)
+    training.next_epoch()
+    list(steps(progress))
     loss = (math.log1p(math.exp(-2)) + math.log1p(math.exp(2))) / 2
-    assert [one["epoch"] for one in noted] == ["1", "1", "2", "2"]
-    for one in noted:
-        assert (one["loss"], one["accuracy"]) == pytest.approx((loss, 0.5))
+    assert [epoch for epoch, _ in noted] == [1, 1, 2, 2]
+    for _, means in noted:
+        assert (means["train_loss"], means["train_accuracy"]) == pytest.approx((loss, 0.5))
 
 
 def test_moving_average_of_weights():
@@ -287,13 +294,14 @@ def test_bfloat16_keeps_weights_in_float32(run):
 
 
 def test_a_loss_that_is_not_finite_is_named_by_its_step(monkeypatch, run, tmp_path):
-    step = Training.step
+    step = Retraining.train_step
 
-    def poisoned(self, x, y):
+    def poisoned(self, batch):
+        x, y = batch
         at = (self.loader.epoch, self.loader.batch)
-        return step(self, x * math.nan if at == (1, 2) else x, y)
+        return step(self, (x * math.nan if at == (1, 2) else x, y))
 
-    monkeypatch.setattr(Training, "step", poisoned)
+    monkeypatch.setattr(Retraining, "train_step", poisoned)
     with pytest.raises(NumbersError, match=r"epoch 2, step 2: the loss is nan; lower retrain.lr"):
         run(TOY, "a", seconds=0)
     state = Checkpoints(tmp_path / "a" / "checkpoints", "retrain", {}).load()
@@ -302,16 +310,16 @@ def test_a_loss_that_is_not_finite_is_named_by_its_step(monkeypatch, run, tmp_pa
 
 
 def test_a_weight_that_is_not_finite_is_not_saved(monkeypatch, run, tmp_path):
-    step = Training.step
+    step = Retraining.train_step
 
-    def poisoned(self, x, y):
-        found = step(self, x, y)
-        if self.finished == 1:
+    def poisoned(self, batch):
+        found = step(self, batch)
+        if self.epoch == 1:
             with torch.no_grad():
                 self.net.stem[0].weight[0] = math.inf
         return found
 
-    monkeypatch.setattr(Training, "step", poisoned)
+    monkeypatch.setattr(Retraining, "train_step", poisoned)
     with pytest.raises(NumbersError, match=r"epoch 2: 'stem.0.weight' is no longer finite"):
         run(TOY, "a", seconds=0)
     state = Checkpoints(tmp_path / "a" / "checkpoints", "retrain", {}).load()
@@ -342,19 +350,19 @@ def test_stopped_after_every_step_equals_uninterrupted(run, tmp_path):
 @pytest.mark.slow
 def test_out_of_memory_once_goes_on_in_parts_as_if_from_the_start(run, monkeypatch):
     expected = run(replace(TOY, epochs=1, micro_batches=2), "parts")
-    real, made = Training.step, []
+    real, made = Retraining.train_step, []
 
-    def failing(self, x, y):
+    def failing(self, batch):
         made.append(1)
-        found = real(self, x, y)
+        found = real(self, batch)
         if len(made) == 1:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return found
 
-    monkeypatch.setattr(Training, "step", failing)
+    monkeypatch.setattr(Retraining, "train_step", failing)
     assert same(run(replace(TOY, epochs=1), "fails"), expected)
     made.clear()
-    monkeypatch.setattr(Training, "step", lambda *_: (_ for _ in ()).throw(MemoryError()))
+    monkeypatch.setattr(Retraining, "train_step", lambda *_: (_ for _ in ()).throw(MemoryError()))
     with pytest.raises(OutOfMemory, match=r"retrain: out of memory.*retrain.micro_batches=4"):
         run(replace(TOY, epochs=1), "never")
 
@@ -368,20 +376,20 @@ def test_memory_is_probed_before_a_long_retraining_of_one_process(
 ):
     """Three epochs of 3 steps; a batch has no more images than there are: 20."""
     asked = []
-    monkeypatch.setattr(module, "PROBED_STEPS", worth)
-    monkeypatch.setattr(module.distributed, "size", lambda: processes)
+    monkeypatch.setattr(runner, "PROBED_STEPS", worth)
+    monkeypatch.setattr(runner.distributed, "size", lambda: processes)
     monkeypatch.setattr(module, "across_processes", lambda net: None)
-    monkeypatch.setattr(module, "step_memory", lambda prepared, parts: (prepared(3)(), parts))
-    monkeypatch.setattr(module, "check_memory", lambda *given, **more: asked.append((given, more)))
-    monkeypatch.setattr(module, "sparing", lambda phase, task, halve, device: phase)
-    steps, real = [], Training.step
+    monkeypatch.setattr(runner, "step_memory", lambda prepared, parts: (prepared(3)(), parts))
+    monkeypatch.setattr(runner, "check_memory", lambda *given, **more: asked.append((given, more)))
+    monkeypatch.setattr(runner, "sparing", lambda group, *_, **__: group)
+    steps, real = [], Retraining.train_step
 
-    def stepping(self, x, y):
+    def stepping(self, batch):
         drops = {one.drop for one in self.net.modules() if hasattr(one, "drop")}
-        steps.append((self.net.training, len(x), drops))
-        return real(self, x, y)
+        steps.append((self.net.training, len(batch[0]), drops))
+        return real(self, batch)
 
-    monkeypatch.setattr(Training, "step", stepping)
+    monkeypatch.setattr(Retraining, "train_step", stepping)
     assert run(replace(TOY, batch_size=batch, micro_batches=2), "a") == "retrain"
     assert [given[0] for given, _ in asked] == ["retrain"] * len(probed)
     assert [given[1][1:] for given, _ in asked] == [(2,)] * len(probed)
@@ -410,7 +418,7 @@ def test_the_bar_counts_all_steps_and_goes_on_where_it_was_stopped(run, monkeypa
         begun.append((total, done))
         return Progress(phase, total, done)
 
-    monkeypatch.setattr(module, "Progress", progress)
+    monkeypatch.setattr(runner, "Progress", progress)
     monkeypatch.setattr(Record, "resume", lambda self, *where: resumed.append(where))
     asked = itertools.count(1)
     recipe = replace(TOY, ema=None, epochs=2)
@@ -434,12 +442,12 @@ def test_it_asks_after_every_step_and_between_epochs_whether_to_stop(run, tmp_pa
 
 
 def test_a_loss_like_guessing_is_told_in_the_epoch_that_judges(run, monkeypatch, caplog):
-    monkeypatch.setattr(module, "judged_at", lambda epochs, steps: {(3, 3): 1}[epochs, steps])
-    real = Training.next_epoch
-    monkeypatch.setattr(Training, "next_epoch", lambda self: real(self) | {"train_loss": 9.9})
+    monkeypatch.setattr(runner, "judged_at", lambda epochs, steps: {(3, 3): 1}[epochs, steps])
+    real = Retraining.end_epoch
+    monkeypatch.setattr(Retraining, "end_epoch", lambda self: real(self) | {"train_loss": 9.9})
     caplog.set_level("INFO")
     run(replace(TOY, ema=None), "a")
-    said = [r.getMessage() for r in caplog.records if r.name == module.__name__]
+    said = [r.getMessage() for r in caplog.records if r.name == runner.__name__]
     said = [line for line in said if "epoch " in line and not line.startswith("retrain: cont")]
     assert [line[: line.find(":", 9)] for line in said] == [
         "retrain epoch 1/3", "retrain epoch 2/3", "retrain: not learning", "retrain epoch 3/3",

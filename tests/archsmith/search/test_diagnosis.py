@@ -4,8 +4,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from archsmith.search.diagnosis import degenerate, diagnose
-from archsmith.search.undecided import undecided
+from archsmith.search.diagnosis import degenerate, diagnose, undecided
 from search_spaces.architecture import Architecture
 from search_spaces.nasbench201 import nasbench201
 from search_spaces.space import Space

@@ -7,20 +7,21 @@ from typing import Any
 
 import pytest
 import torch
+from helpers import search
 from test_every_config import composed, make
 from torch.utils.flop_counter import FlopCounterMode
 
 from archsmith.drawing.charts import undominated
 from archsmith.errors import Interrupted
-from archsmith.search.loop import SearchSettings, search
 from archsmith.search.measure import Found
 from archsmith.search.pareto import Pareto
+from archsmith.search.settings import SearchSettings
 from archsmith.train.checkpoint import Checkpoints
 from archsmith.train.record import Record
 from search_spaces.architecture import Architecture
 from search_spaces.goldnas import CANDIDATES, goldnas
 from search_spaces.space import Space
-from strategies.random_search import RandomSearch
+from strategies.searchers.random import RandomSearch
 from strategies.strategy import Strategy
 from supernets.costs import parameters
 from supernets.network import final_network, supernet
@@ -51,7 +52,6 @@ def run(folder: Path, space: Space, **more: Any) -> tuple[Strategy, Found]:
         strategy,
         make(config.data).loaders(8, one_level=True, seed=0),
         SearchSettings(epochs=EPOCHS, batch_size=8),
-        folder=folder,
         record=Record(folder),
         checkpoints=Checkpoints(folder / "checkpoints", "search", {}),
         meta={"strategy": "goldnas"},
@@ -184,7 +184,7 @@ def test_a_series_may_be_added_to_by_hand(tmp_path: Path):
     space = goldnas(
         layers=3, nodes=1, channels=4, candidates=list(CANDIDATES), input_shape=(1, 8, 8), classes=2
     )
-    kept = RandomSearch(space).architecture()
+    kept = RandomSearch(space).ask()
     Pareto(tmp_path, space, 0).add(kept, epoch=3, accuracy=0.5, meta={"seed": 1})
     assert Architecture.load(tmp_path / "pareto" / "00.json").meta["seed"] == 1
     assert [p["epoch"] for p in Pareto(tmp_path, space, 4).points] == [3]

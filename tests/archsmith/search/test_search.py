@@ -5,18 +5,19 @@ import json
 import math
 import time
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from helpers import search
 from test_every_config import composed, make
 
 from archsmith.errors import ConfigError, DataError, Interrupted, NumbersError
-from archsmith.search import loop
-from archsmith.search.loop import SearchSettings, search
+from archsmith.search.loop import Search, measured_numbers
 from archsmith.search.measure import Found
+from archsmith.search.settings import SearchSettings
 from archsmith.search.time_budget import Pace
+from archsmith.train import epochs as runner
 from archsmith.train.checkpoint import Checkpoints
 from archsmith.train.record import Progress, Record
 from search_spaces.space import Space
@@ -61,7 +62,6 @@ def run(net: Network, strategy: Strategy, folder: Path, epochs: float = 3, **mor
         strategy,
         roles,
         SearchSettings(epochs=math.ceil(epochs), batch_size=8),
-        folder=folder,
         record=Record(folder),
         checkpoints=Checkpoints(folder / "checkpoints", "search", {}, every_seconds=60),
         meta={},
@@ -229,33 +229,43 @@ def test_exact_and_finite_difference_agree_on_a_network(toy_darts: Space):
 
 
 @pytest.mark.parametrize(
-    ("worth", "processes", "batch", "probed"),
-    [(6, 1, 8, [8]), (5, 1, 100, [22]), (7, 1, 8, []), (6, 2, 8, [])],
+    ("worth", "processes", "batch", "epochs", "probed"),
+    [(6, 1, 8, 2, [8]), (5, 1, 100, 6, [22]), (7, 1, 8, 2, []), (6, 2, 8, 2, [])],
 )
 def test_memory_is_probed_before_a_long_search_of_one_process(
-    worth: int, processes: int, batch: int, probed: list[int], toy_darts: Space, monkeypatch
+    worth: int,
+    processes: int,
+    batch: int,
+    epochs: int,
+    probed: list[int],
+    toy_darts: Space,
+    tmp_path: Path,
+    monkeypatch,
 ):
-    """Two epochs of 3 steps; a batch has no more images than there are: 22."""
+    """Epochs of 3 steps, or of one; a batch has no more images than there are: 22."""
     asked = []
-    monkeypatch.setattr(loop, "PROBED_STEPS", worth)
-    monkeypatch.setattr(loop.distributed, "size", lambda: processes)
-    monkeypatch.setattr(loop, "probe_memory", lambda net, strategy, size: asked.append(size))
-    monkeypatch.setattr(loop, "sparing", lambda *_, **__: "found")
+    monkeypatch.setattr(runner, "PROBED_STEPS", worth)
+    monkeypatch.setattr(runner.distributed, "size", lambda: processes)
+    monkeypatch.setattr(runner, "step_memory", lambda prepared, parts: parts)
+    monkeypatch.setattr(runner, "check_memory", lambda *given, **_: asked.append(given[2]))
+    monkeypatch.setattr(runner, "sparing", lambda *_, **__: "found")
     net, strategy = start(toy_darts, "darts")
-    roles = data().loaders(8, one_level=False, seed=0)
+    roles = data().loaders(batch, one_level=False, seed=0)
     assert len(roles.train.index) == 22
-    kept: dict[str, Any] = dict.fromkeys(("folder", "record", "checkpoints"))
-    monkeypatch.setattr(loop, "_Search", lambda *_: SimpleNamespace(run=None))
-    settings = SearchSettings(epochs=2, batch_size=batch)
-    assert search(net, strategy, roles, settings, meta={}, **kept) == "found"
+    settings = SearchSettings(epochs=epochs, batch_size=batch)
+    record, checkpoints = Record(tmp_path), Checkpoints(tmp_path, "search", {})
+    kept = dict(record=record, checkpoints=checkpoints)
+    assert search(net, strategy, roles, settings, **kept) == "found"
     assert asked == probed
 
 
 def test_a_probe_is_of_a_whole_step_on_copies_and_says_what_takes_less(
-    toy_darts: Space, monkeypatch
+    toy_darts: Space, tmp_path: Path, monkeypatch
 ):
     net, strategy = start(toy_darts, "darts")
-    strategy.micro_batches = 2
+    settings = SearchSettings(epochs=2, batch_size=8, micro_batches=2)
+    roles = data().loaders(8, one_level=False, seed=0)
+    task = Search(net, strategy, roles, settings, record=Record(tmp_path), meta={})
     before = [tensor.clone() for tensor in everything(net, strategy)]
     steps, real = [], Strategy.step
 
@@ -265,27 +275,29 @@ def test_a_probe_is_of_a_whole_step_on_copies_and_says_what_takes_less(
 
     monkeypatch.setattr(Strategy, "step", stepping)
     said = []
-    monkeypatch.setattr(loop, "step_memory", lambda prepared, parts: prepared(3)() and parts)
-    monkeypatch.setattr(loop, "check_memory", lambda *given, **more: said.append((given, more)))
+    monkeypatch.setattr(runner, "step_memory", lambda prepared, parts: prepared(3)() and parts)
+    monkeypatch.setattr(runner, "check_memory", lambda *given, **more: said.append((given, more)))
     net.eval()
-    loop.probe_memory(net, strategy, 64)
+    runner.probe(task)
     net.checkpoint_cells = True
-    loop.probe_memory(net, strategy, 64)
+    runner.probe(task)
     assert steps == [(True, 3, 3, {"progress": 1.0, "move_alphas": True})] * 2
     assert all(map(torch.equal, everything(net, strategy), before))
     fewer = "fewer space.channels, layers or candidates"
-    assert [given for given, _ in said] == [("search", 2, 64, 2, CPU)] * 2
+    assert [given for given, _ in said] == [("search", 2, 8, 2, CPU)] * 2
     assert [more["otherwise"] for _, more in said] == [
         f"runtime.checkpoint_cells=true, or {fewer}", fewer,
     ]  # fmt: skip
 
 
-def test_graphs_are_dropped_where_there_are_any(toy_darts: Space):
-    _, strategy = start(toy_darts, "darts")
+def test_graphs_are_dropped_where_there_are_any(toy_darts: Space, tmp_path: Path):
+    net, strategy = start(toy_darts, "darts")
+    roles, settings = data().loaders(8, one_level=False, seed=0), SearchSettings(2, 8)
+    task = Search(net, strategy, roles, settings, record=Record(tmp_path), meta={})
     strategy.gradients = lambda *given: eagerly(*given)
-    assert loop._drop_graphs(strategy)
+    assert task.release()
     assert strategy.gradients is eagerly
-    assert not loop._drop_graphs(strategy)
+    assert not task.release()
 
 
 @pytest.mark.parametrize("steps", [6, 5])  # of the search; 5: the second epoch has 2
@@ -338,11 +350,11 @@ def test_what_a_step_measured_causes_before_effects(name: str, toy_darts: Space)
     first, *_ = strategy.arch_parameters()
     metrics = {"train_loss": torch.tensor(1.0), "train_accuracy": torch.tensor(0.5)}
     names = ["train_loss", "train_accuracy", "gradient of the alphas", "alphas"]
-    found = loop.measured_numbers(metrics, strategy)
+    found = measured_numbers(metrics, strategy)
     assert list(found) == names
     assert (found["gradient of the alphas"], found["alphas"]) == (0, 0.25)
     first.grad = torch.full_like(first, -3.0)
-    found = loop.measured_numbers(metrics | {"val_loss": torch.tensor(2.0)}, strategy)
+    found = measured_numbers(metrics | {"val_loss": torch.tensor(2.0)}, strategy)
     assert list(found) == ["val_loss", *names[2:], *names[:2]]
     assert (found["gradient of the alphas"], found["val_loss"]) == (3, 2)
 
@@ -358,17 +370,17 @@ def test_the_bar_shows_the_means_of_the_epoch_every_ten_steps(
         return {"train_loss": torch.tensor(loss), "train_accuracy": torch.tensor(loss / 20)}
 
     monkeypatch.setattr(Strategy, "step", stepping)
-    monkeypatch.setattr(Progress, "note", lambda _, **shown: noted.append(shown))
+    monkeypatch.setattr(Progress, "note", lambda _, *shown: noted.append(shown))
     net, strategy = start(toy_darts, "darts")
     roles = data().loaders(2, one_level=False, seed=0)
     assert len(roles.train) == 11
     search(
-        net, strategy, roles, SearchSettings(epochs=2, batch_size=2), folder=tmp_path,
+        net, strategy, roles, SearchSettings(epochs=2, batch_size=2),
         record=Record(tmp_path), checkpoints=Checkpoints(tmp_path / "checkpoints", "search", {}),
         meta={},
     )  # fmt: skip
     assert noted == [
-        {"epoch": epoch, "loss": 5.5, "accuracy": pytest.approx(0.275)} for epoch in ("1", "2")
+        (epoch, {"train_loss": 5.5, "train_accuracy": pytest.approx(0.275)}) for epoch in (1, 2)
     ]
 
 
@@ -396,8 +408,8 @@ def test_it_is_saved_at_the_start_at_the_end_and_when_due(
 def test_a_loss_like_guessing_is_told_in_the_epoch_that_judges(
     toy_darts: Space, tmp_path: Path, monkeypatch, caplog
 ):
-    monkeypatch.setattr(loop, "judged_at", lambda epochs, steps: {(3, 3): 1}[epochs, steps])
-    monkeypatch.setattr(loop, "not_learning", lambda *given: f"{given[-2]} {given[-1]}")
+    monkeypatch.setattr(runner, "judged_at", lambda epochs, steps: {(3, 3): 1}[epochs, steps])
+    monkeypatch.setattr(runner, "not_learning", lambda *given: f"{given[-2]} {given[-1]}")
     run(*start(toy_darts, "darts"), tmp_path)
     said = [r.getMessage() for r in caplog.records if "weight_optimizer.lr" in r.getMessage()]
     assert said == ["search: 3 strategy.weight_optimizer.lr"]
@@ -421,7 +433,7 @@ def test_the_bar_counts_all_steps_and_goes_on_where_a_search_was_stopped(
         begun.append((total, done))
         return Progress(phase, total, done)
 
-    monkeypatch.setattr(loop, "Progress", progress)
+    monkeypatch.setattr(runner, "Progress", progress)
     asked = itertools.count(1)
     with pytest.raises(Interrupted):
         run(*start(toy_darts, "darts"), tmp_path, epochs=2, stop=lambda: next(asked) == 6)

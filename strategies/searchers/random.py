@@ -1,10 +1,10 @@
-"""The baseline of every comparison: an architecture drawn at random, without a search.
+"""The baseline of every comparison: an architecture drawn at random.
 
 Source: Li & Talwalkar 2019, arXiv:1902.07638, section 3; Yang et al. 2020, arXiv:1912.12522,
 section 3.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -13,11 +13,8 @@ from torch import Tensor
 from search_spaces.architecture import Architecture
 from search_spaces.choice import Choice
 from search_spaces.space import Space
-from strategies.discretisation.decisions import Structure
+from strategies.contracts import Searcher
 from strategies.shares import real_options
-from supernets.final_costs import total
-
-DRAWS = 5000
 
 
 def drawn(choice: Choice, generator: torch.Generator) -> dict[str, tuple[str, ...]]:
@@ -73,41 +70,27 @@ def pruned_at_random(
     return Architecture.of(space, choices)
 
 
-class RandomSearch:
-    """Draws an architecture; no supernet is trained. `alpha_lr_scale` is unused: there are no
-    alphas.
+class RandomSearch(Searcher):
+    """Draws architectures; all are equally likely, also within a budget. `alpha_lr_scale` is
+    unused: there are no alphas.
 
     Like any strategy's initialisation, the draw depends on torch's global generator at
     construction.
     """
 
-    searches = False
-
-    def __init__(self, space: Space, alpha_lr_scale: float | None = None):
-        self.space = space
+    def __init__(self, space: Space, alpha_lr_scale: float | None = None, asks: int | None = None):
+        super().__init__(space, asks)
         self.generator = torch.Generator().manual_seed(int(torch.randint(2**62, ())))
 
-    def structures(self) -> dict[str, Structure]:
-        """The structure drawn for each choice."""
-        return {name: Structure.of_space(choice) for name, choice in self.space.choices.items()}
-
-    def within(
-        self, costs: Sequence[Mapping[str, Tensor]], limits: Sequence[float], **meta: Any
-    ) -> Architecture | None:
-        """The first of at most `DRAWS` drawn architectures within the limits, or None.
-
-        costs: choice -> (R, O) each. All architectures within the limits are equally likely.
-        """
-        for _ in range(DRAWS):
-            found = self.architecture(**meta)
-            spent = (total(found, self.space, tables) for tables in costs)
-            if all(cost <= limit for cost, limit in zip(spent, limits, strict=True)):
-                return found
-        return None
-
-    def architecture(self, **meta: Any) -> Architecture:
+    def ask(self) -> Architecture:
         """A newly drawn architecture."""
         choices = {
             name: drawn(choice, self.generator) for name, choice in self.space.choices.items()
         }
-        return Architecture.of(self.space, choices, **meta)
+        return Architecture.of(self.space, choices)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"generator": self.generator.get_state()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.generator.set_state(state["generator"])

@@ -4,7 +4,7 @@ import torch
 
 from search_spaces.goldnas import CANDIDATES, goldnas
 from search_spaces.space import Space
-from strategies.random_search import pruned_at_random
+from strategies.searchers.random import pruned_at_random
 from supernets.costs import candidate_macs
 from supernets.mixed_op import MixedOp
 from supernets.network import supernet

@@ -1,0 +1,118 @@
+"""The black-box search: a searcher asks for architectures and is told their scores."""
+
+import json
+import logging
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from archsmith import interrupt
+from archsmith.parallel.distributed import from_first
+from archsmith.train.checkpoint import Checkpoints, fitting
+from archsmith.train.random_state import random_state, set_random_state
+from archsmith.train.record import Record
+from search_spaces.architecture import Architecture
+from strategies.contracts import Searcher
+
+log = logging.getLogger(__name__)
+Score = Callable[[Architecture, Path], float]  # higher is better; it may keep files in the folder
+
+
+class BlackBoxSearch:
+    """A search that scores as many architectures as its searcher has `asks`, or as fit into a
+    number of seconds.
+
+    Writes each architecture into `candidates/NNN` of the record's folder.
+
+    Args:
+        ask: the next architecture, within the budget if there is one.
+        score: it may change the random generators: the searcher does not notice.
+    """
+
+    def __init__(
+        self,
+        searcher: Searcher,
+        ask: Callable[[], Architecture],
+        score: Score,
+        *,
+        seconds: float | None,
+        record: Record,
+        checkpoints: Checkpoints,
+    ):
+        self.searcher, self.ask, self.score, self.seconds = searcher, ask, score, seconds
+        self.record, self.checkpoints = record, checkpoints
+        self.told, self.spent = 0, 0.0  # architectures with a score, and the seconds they took
+        self.asked: Architecture | None = None  # and not scored yet
+        self.best: tuple[float, Architecture] | None = None
+
+    def run(self) -> tuple[float, Architecture]:
+        """Searches, or goes on from the last checkpoint; returns the best score and its
+        architecture.
+
+        Raises:
+            CheckpointError: a checkpoint cannot be written, or an existing one cannot be used.
+            Interrupted: the run was asked to stop; all progress is saved.
+        """
+        saved = self.checkpoints.load()
+        if saved is not None:
+            with fitting("search"):
+                self.load_state_dict(saved)
+            log.info("search: continued after %d scores", self.told)
+        self.record.resume("search", self.told)
+        while self.best is None or not self._over():
+            if self.asked is None:
+                interrupt.check("search")
+                self.asked = self.ask()
+                self._save()
+            self._score(self.asked)
+        return self.best
+
+    def _over(self) -> bool:
+        spent = self.seconds is not None and self.spent >= self.seconds
+        return from_first(spent) or self.told == self.searcher.asks
+
+    def _score(self, asked: Architecture) -> None:
+        """Scores an architecture and tells the searcher."""
+        folder = self.record.folder / "candidates" / f"{self.told:03d}"
+        asked.save(folder / "architecture.json")
+        began, before = time.perf_counter(), random_state()
+        score = self.score(asked, folder)
+        set_random_state(before)
+        seconds = time.perf_counter() - began
+        self.searcher.tell(asked, score)
+        if self.best is None or score > self.best[0]:
+            self.best = score, asked
+        metrics = {"score": score, "best_score": self.best[0], "seconds": round(seconds, 3)}
+        self.record.log("search", self.told, metrics)
+        self.told, self.spent, self.asked = self.told + 1, self.spent + seconds, None
+        log.info("search: score %d is %.3f, the best %.3f", self.told, score, self.best[0])
+        self._save()
+
+    def _save(self) -> None:
+        self.checkpoints.save(self.state_dict())
+
+    def state_dict(self) -> dict[str, Any]:
+        """All state that changes, valid after each `ask` and each `tell`."""
+        return {
+            "told": self.told,
+            "spent": self.spent,
+            "asked": self.asked and self.asked.to_json(),
+            "best": self.best and [self.best[0], self.best[1].to_json()],
+            "searcher": self.searcher.state_dict(),
+            "random": random_state(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """The inverse of `state_dict`."""
+        self.told, self.spent = int(state["told"]), float(state["spent"])
+        self.asked = _read(state["asked"]) if state["asked"] else None
+        if state["best"]:
+            score, text = state["best"]
+            self.best = float(score), _read(text)
+        self.searcher.load_state_dict(state["searcher"])
+        set_random_state(state["random"])
+
+
+def _read(text: str) -> Architecture:
+    return Architecture.parse(json.loads(text), "search")

@@ -1,0 +1,136 @@
+"""A searcher asks and is told: the best is taken, and a stopped search goes on as it was."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from archsmith import interrupt
+from archsmith.errors import CheckpointError, Interrupted
+from archsmith.search.black_box import BlackBoxSearch
+from archsmith.train.checkpoint import Checkpoints
+from archsmith.train.record import Record
+from search_spaces.architecture import Architecture
+from search_spaces.space import Space
+from strategies.contracts import Searcher
+from strategies.searchers.random import RandomSearch
+
+
+class Noting(RandomSearch):
+    """Draws, half by torch's global generator, and notes what it is told."""
+
+    def __init__(self, space: Space, asks: int | None):
+        super().__init__(space, asks=asks)
+        self.told: list[tuple[str, float]] = []
+
+    def ask(self) -> Architecture:
+        for _ in range(int(torch.randint(3, ()))):
+            super().ask()
+        return super().ask()
+
+    def tell(self, architecture: Architecture, score: float) -> None:
+        self.told.append((architecture.identity, score))
+
+    def state_dict(self) -> dict:
+        return super().state_dict() | {"told": [list(one) for one in self.told]}
+
+    def load_state_dict(self, state: dict) -> None:
+        super().load_state_dict(state)
+        self.told = [(name, score) for name, score in state["told"]]
+
+
+def score(architecture: Architecture, folder: Path) -> float:
+    """Depends on the architecture alone; moves the global generator as a training would."""
+    torch.manual_seed(0)
+    assert Architecture.load(folder / "architecture.json") == architecture
+    return int(architecture.identity, 16) / 16**8
+
+
+def search(
+    searcher: Searcher, folder: Path, *, scored=score, seconds: float | None = None
+) -> BlackBoxSearch:
+    checkpoints = Checkpoints(folder / "checkpoints", "search", {})
+    record = Record(folder)
+    return BlackBoxSearch(
+        searcher, searcher.ask, scored, seconds=seconds, record=record, checkpoints=checkpoints
+    )
+
+
+def noting(space: Space, asks: int | None = 4) -> Noting:
+    torch.manual_seed(1)
+    return Noting(space, asks)
+
+
+def scores(folder: Path) -> list[dict]:
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k != "seconds"} for line in lines]
+
+
+def test_the_best_of_all_that_were_asked_for_is_taken(toy_darts: Space, tmp_path: Path):
+    searcher = noting(toy_darts)
+    best, found = search(searcher, tmp_path).run()
+    told = dict(searcher.told)
+    assert len(searcher.told) == len(told) == 4
+    assert (best, told[found.identity]) == (max(told.values()), max(told.values()))
+    lines = scores(tmp_path)
+    assert [(line["phase"], line["step"]) for line in lines] == [("search", n) for n in range(4)]
+    assert [line["score"] for line in lines] == [score for _, score in searcher.told]
+    assert lines[-1]["best_score"] == best
+
+
+@pytest.mark.parametrize("moment", ["before a score", "after a score"])
+def test_stopped_at_every_moment_equals_uninterrupted(
+    moment: str, toy_darts: Space, tmp_path: Path, monkeypatch
+):
+    whole = noting(toy_darts)
+    expected = search(whole, tmp_path / "whole").run()
+
+    def stopped(architecture: Architecture, folder: Path) -> float:
+        if moment == "before a score" and len(calls) % 2 == 0:
+            calls.append(1)
+            raise Interrupted("stopped")
+        calls.append(1)
+        if moment == "after a score":
+            interrupt._asked.set()
+        return score(architecture, folder)
+
+    calls: list[int] = []
+    for attempt in range(20):
+        parts = noting(toy_darts)
+        if attempt:
+            torch.manual_seed(attempt)  # another process starts elsewhere
+        try:
+            found = search(parts, tmp_path / "parts", scored=stopped).run()
+            break
+        except Interrupted:
+            interrupt._asked.clear()
+    interrupt._asked.clear()
+    assert attempt >= 3
+    assert found == expected
+    assert parts.told == whole.told
+    assert scores(tmp_path / "parts") == scores(tmp_path / "whole")
+    again = search(noting(toy_darts), tmp_path / "parts", scored=lambda *_: pytest.fail("scored"))
+    assert again.run() == expected
+
+
+def test_seconds_end_it_after_the_score_that_exceeds_them(
+    toy_darts: Space, tmp_path: Path, monkeypatch
+):
+    clock = iter([0.0, 6.0, 10.0, 16.0])
+    monkeypatch.setattr("archsmith.search.black_box.time.perf_counter", lambda: next(clock))
+    searcher = noting(toy_darts, asks=9)
+    search(searcher, tmp_path, seconds=10.0).run()
+    assert len(searcher.told) == 2
+
+
+def test_a_checkpoint_that_is_not_of_a_searcher_is_refused(toy_darts: Space, tmp_path: Path):
+    Checkpoints(tmp_path / "checkpoints", "search", {}).save({"epoch": 1})
+    with pytest.raises(CheckpointError, match="search: the checkpoint does not fit this run"):
+        search(noting(toy_darts), tmp_path).run()
+
+
+@pytest.mark.parametrize("asks", [0, 1.5, True, "many"])
+def test_a_number_of_architectures_that_makes_no_sense_is_refused(toy_darts: Space, asks):
+    with pytest.raises(ValueError, match=r"strategy\.asks: expected a whole number of at least 1"):
+        RandomSearch(toy_darts, asks=asks)
