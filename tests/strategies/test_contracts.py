@@ -10,6 +10,7 @@ from test_every_config import CONF, composed
 from torch import Tensor, nn
 
 from search_spaces.darts import darts
+from search_spaces.settings import NotNegative
 from strategies.contracts import (
     EdgeNormalisation,
     Ingredient,
@@ -258,3 +259,15 @@ def test_a_module_is_named_before_its_contract():
 def test_a_kind_asks_for_its_method(kind: type[Ingredient]):
     with pytest.raises(TypeError, match="abstract"):
         type("Empty", (kind,), {})()
+
+
+def test_annotations_alone_check_an_ingredient_from_outside():
+    class Mine(LossTerm):
+        def __init__(self, weight: NotNegative):
+            self.weight = weight
+
+        def __call__(self, *given: Any) -> Any: ...
+
+    assert Mine(3).weight == 3
+    with pytest.raises(ValueError, match=r"^weight: expected a number of at least 0, found -1$"):
+        Mine(-1)
