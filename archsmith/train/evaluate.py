@@ -41,6 +41,17 @@ def evaluate(net: nn.Module, loader: Batches, mixture: Mixture | None = None) ->
             for name, value in _measures(logits, y).items():
                 sums[name] = sums[name] + value if name in sums else value
     assert images, "a loader without images"
+    means = _means(sums, images)
+    if not math.isfinite(means["loss"]):
+        raise NumbersError(
+            f"evaluation: the mean loss over {images} images is {means['loss']}, expected a finite "
+            "number; train again with a lower learning rate"
+        )
+    return means
+
+
+def _means(sums: dict[str, Tensor], images: int) -> dict[str, float]:
+    """What `evaluate` returns, from the sums of `_measures` over all batches."""
     confusion = sums.pop("confusion")  # (classes, classes): label, answer
     means = {name: float(total) / images for name, total in sums.items()}
     counts, answers = confusion.sum(1), confusion.sum(0)
@@ -54,11 +65,6 @@ def evaluate(net: nn.Module, loader: Batches, mixture: Mixture | None = None) ->
         "commonest_true": float(counts[commonest]) / images,
         "largest_class": float(counts.max()) / images,
     }
-    if not math.isfinite(means["loss"]):
-        raise NumbersError(
-            f"evaluation: the mean loss over {images} images is {means['loss']}, expected a finite "
-            "number; train again with a lower learning rate"
-        )
     return means
 
 
