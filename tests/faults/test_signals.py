@@ -14,6 +14,7 @@ from faults.toys import image_tree
 from helpers import ROOT, RUN
 
 from archsmith import interrupt
+from archsmith.data import image_folder
 from archsmith.errors import ConfigError
 from archsmith.result import retrain
 from archsmith.result.export import files as export
@@ -99,7 +100,7 @@ def test_f03_f04_stopped_in_every_phase_and_run_again(
 def test_f04_stopped_while_images_are_read(archsmith, tmp_path: Path, monkeypatch):
     image_tree(tmp_path / "images")
     with monkeypatch.context() as patch:
-        after(patch, sys.modules["archsmith.data.image_folder"], "attempt", 3)
+        after(patch, image_folder, "attempt", 3)
         said = archsmith("data=folder", f"data.root={tmp_path / 'images'}")
     assert said.code == 75
     assert "data: stopped" in said.err
@@ -109,12 +110,12 @@ def test_f04_stopped_while_images_are_downloaded(archsmith, tmp_path: Path, monk
     """The attempt under way ends, no other begins, and nothing of it stays."""
     attempts = []
 
-    def cut(dataset: str, place: str) -> None:
+    def cut(place: str, train: bool, download: bool) -> None:
         attempts.append(Path(place, "half").write_bytes(b"x"))
         os.kill(os.getpid(), signal.SIGTERM)
         raise OSError("connection reset")
 
-    monkeypatch.setattr("archsmith.data.sets._fetch", cut)
+    monkeypatch.setattr("torchvision.datasets.CIFAR10", cut)
     root = tmp_path / "images"
     said = archsmith("data=cifar10", f"data.root={root}", "data.download=true")
     assert said.code == 75, said.err

@@ -290,7 +290,7 @@ def test_a_capture_that_fails_is_said_once_and_steps_go_on(caplog):
     run = Run("darts", capture=failing).train()
     assert_equal(run, eager("darts"))
     (said,) = (r.getMessage() for r in caplog.records)
-    assert said.startswith("runtime.graphs: the pass 'alphas' cannot be captured (operation not")
+    assert said.startswith("CUDA graphs: the pass 'alphas' cannot be captured (operation not")
     assert run.captures == 1
 
 

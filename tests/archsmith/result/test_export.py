@@ -198,7 +198,7 @@ def _local() -> type:
             "export.formats: unknown 'onxx'; known: pt2, standalone, genotype, nni, onnx",
         ),
         ({"classes": ("a",)}, [], r"for \(3, 16, 16\) and 1 classes, found a network of .* and 10"),
-        ({"mean": (0.5,), "std": (0.5,)}, [], "1 means and 1 deviations, expected 3 of each"),
+        ({"mean": (0.5,), "std": (0.5,)}, [], "expected 3 numbers, one a channel"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(changes, names, message, toy_darts, tmp_path):
