@@ -5,15 +5,15 @@ Source of the form: Sandler et al. 2018, arXiv:1801.04381, table 2; as a search 
 2019, arXiv:1812.00332, and Stamoulis et al. 2019, arXiv:1904.02877.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from search_spaces.cells import Cell, CellSpace, Edge, Layer
 from search_spaces.choice import Choice, Option, Row
 from search_spaces.darts import CANDIDATES
-from search_spaces.settings import Count, Range, checked
-from search_spaces.space import MOST_LAYERS, Channels, known_operations
+from search_spaces.settings import Range
+from search_spaces.space import MOST_LAYERS, Channels, family
 
 BLOCKS = "blocks"  # the name of the choice
 
@@ -61,17 +61,15 @@ class ChainSpace(CellSpace):
         return [BLOCKS]
 
 
-@checked
+@family("chain", CANDIDATES)
 def chain(
     *,
     layers: Annotated[int, Range(ge=1, le=MOST_LAYERS)],
     channels: Channels,
     widths: Sequence[Annotated[float, Range(gt=0, le=1000)]],
     candidates: Sequence[str],
-    input_shape: Sequence[int],
-    classes: Count,
     stem: Literal["plain", "imagenet"] = "plain",
-    operations: Mapping[str, Callable[..., Any]] | None = None,
+    **common: Any,
 ) -> ChainSpace:
     """A space of chains: stages of equally many blocks, the first ones having one more if needed.
 
@@ -97,17 +95,6 @@ def chain(
     options = tuple(map(Option.of, candidates))
     whole = Chain(tuple(_blocks(layers, channels, widths, options)))
     return ChainSpace(
-        name="chain",
-        family=chain,
-        settings=dict(
-            layers=layers,
-            channels=channels,
-            widths=list(widths),
-            candidates=list(candidates),
-            input_shape=tuple(input_shape),
-            classes=classes,
-            stem=stem,
-        ),
         chain=whole,
         cells={block.name: _cell(block) for block in whole.blocks},
         layers=tuple(
@@ -115,13 +102,10 @@ def chain(
             for i, block in enumerate(whole.blocks)
         ),
         preprocess=False,
-        operations=known_operations(CANDIDATES, operations or {}, whole.blocks),
-        input_shape=(input_shape[0], input_shape[1], input_shape[2]),
-        classes=classes,
         stem=stem,
         stem_channels=channels,
         head="bn_relu_pool_linear",
-        extra_operations=operations or {},
+        **common,
     )
 
 

@@ -3,16 +3,16 @@
 Source: Dong & Yang 2020, arXiv:2001.00326, section 2; shapes and order of the public code.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Any
 
 from torch import nn
 
 from search_spaces.cells import Cell, CellSpace, Layer, complete_edges
 from search_spaces.ops import AvgPool, nor_conv, projecting_skip, zero
-from search_spaces.settings import Count, Range, checked
-from search_spaces.space import MOST_LAYERS, Channels, Nodes, known_operations
+from search_spaces.settings import Range
+from search_spaces.space import MOST_LAYERS, Channels, Nodes, family
 
 CANDIDATES: dict[str, Callable[..., nn.Module]] = {
     "none": zero,
@@ -23,16 +23,14 @@ CANDIDATES: dict[str, Callable[..., nn.Module]] = {
 }
 
 
-@checked
+@family("nasbench201", CANDIDATES)
 def nasbench201(
     *,
     layers: Annotated[int, Range(ge=5, le=MOST_LAYERS)],
     nodes: Nodes,
     channels: Channels,
     candidates: Sequence[str | Sequence[str]],
-    input_shape: Sequence[int],
-    classes: Count,
-    operations: Mapping[str, Callable[..., nn.Module]] | None = None,
+    **common: Any,
 ) -> CellSpace:
     """The NAS-Bench-201 space: three stages of N equal cells, a residual block of stride 2 between
     them.
@@ -46,8 +44,7 @@ def nasbench201(
     """
     if layers % 3 != 2:
         raise ValueError(
-            f"layers: {layers} is not 3N + 2 (three stages of N cells and two residual "
-            "blocks); "
+            f"layers: {layers} is not 3N + 2 (three stages of N cells and two residual blocks); "
             f"set it to {layers // 3 * 3 + 2} or {layers // 3 * 3 + 5}"
         )
     cell = Cell(1, nodes, complete_edges(1, nodes, candidates), keep=None, output="last")
@@ -59,24 +56,11 @@ def nasbench201(
             places.append(Layer(None, None, width, reduction=True))
         places += [Layer("cell", "cell", width, reduction=False)] * cells_per_stage
     return CellSpace(
-        name="nasbench201",
-        family=nasbench201,
-        settings=dict(
-            layers=layers,
-            nodes=nodes,
-            channels=channels,
-            candidates=candidates,
-            input_shape=tuple(input_shape),
-            classes=classes,
-        ),
         cells={"cell": cell},
         layers=tuple(places),
-        operations=known_operations(CANDIDATES, operations or {}, cell.edges),
-        input_shape=(input_shape[0], input_shape[1], input_shape[2]),
-        classes=classes,
         stem="plain",
         stem_channels=channels,
         preprocess=False,
         head="bn_relu_pool_linear",
-        extra_operations=operations or {},
+        **common,
     )

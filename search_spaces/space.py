@@ -4,12 +4,15 @@ There is no torch here: a space only says what may be built; `supernets` builds 
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from inspect import Parameter, Signature, signature
 from typing import Annotated, Any, ClassVar
 
-from search_spaces.choice import Choice, Row
-from search_spaces.settings import Range
+from search_spaces.choice import Choice
+from search_spaces.settings import Count, Range, checked
+
+Operations = Mapping[str, Callable[..., Any]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,27 +58,91 @@ Nodes = Annotated[int, Range(ge=1, le=64)]
 Channels = Annotated[int, Range(ge=1, le=10_000)]
 
 
-def known_operations(
-    family: Mapping[str, Callable[..., Any]],
-    extra: Mapping[str, Callable[..., Any]],
-    rows: Iterable[Row],
-) -> dict[str, Callable[..., Any]]:
-    """The constructors a row may name. Raises ValueError for unknown or redefined candidates."""
-    clash = sorted(set(family) & set(extra))
+def family(
+    name: str, candidates: Operations
+) -> Callable[[Callable[..., "Space"]], Callable[..., "Space"]]:
+    """Decorates a function that builds a space from sizes: `build(*, ..., **common) -> Space`.
+
+    The decorated function also takes `input_shape` (C, H, W), `classes` and `operations`, more
+    candidates than those of the family. `common` holds the fields of a `Space` that follow from
+    that; `build` passes them to the constructor.
+
+    Args:
+        candidates: name -> constructor.
+
+    Raises, when called:
+        ValueError: a setting that does not fit its annotation, a row without candidates, or one
+            that names an unknown candidate, the same twice, or nothing but zeros.
+    """
+
+    def decorate(build: Callable[..., Space]) -> Callable[..., Space]:
+        def made(
+            *,
+            input_shape: Sequence[int],
+            classes: Count,
+            operations: Operations | None = None,
+            **sizes: Any,
+        ) -> Space:
+            C, H, W = input_shape
+            extra = operations or {}
+            space = build(
+                **sizes,
+                name=name,
+                family=described,
+                settings=_settings(build, sizes) | {"input_shape": (C, H, W), "classes": classes},
+                input_shape=(C, H, W),
+                classes=classes,
+                operations=_joined(candidates, extra),
+                extra_operations=extra,
+            )
+            _check_rows(space)
+            return space
+
+        described = _described(made, name, build)
+        return described
+
+    return decorate
+
+
+def _described(
+    made: Callable[..., Space], name: str, build: Callable[..., Space]
+) -> Callable[..., Space]:
+    """The decorated function with name, text and parameters of `build`."""
+    sizes = [p for p in signature(build).parameters.values() if p.kind is Parameter.KEYWORD_ONLY]
+    own = [p for p in signature(made).parameters.values() if p.kind is Parameter.KEYWORD_ONLY]
+    made.__name__, made.__doc__, made.__module__ = name, build.__doc__, build.__module__
+    made.__signature__ = Signature([*sizes, *own])  # type: ignore[attr-defined]
+    return checked(made)
+
+
+def _settings(build: Callable[..., Space], sizes: Mapping[str, Any]) -> dict[str, Any]:
+    """All sizes of a space, those left at their defaults, too."""
+    parameters = signature(build).parameters.values()
+    known = {p.name: p.default for p in parameters if p.kind is Parameter.KEYWORD_ONLY}
+    return {name: sizes.get(name, default) for name, default in known.items()}
+
+
+def _joined(candidates: Operations, extra: Operations) -> dict[str, Callable[..., Any]]:
+    """The constructors a row may name. Raises ValueError for redefined candidates."""
+    clash = sorted(set(candidates) & set(extra))
     if clash:
         raise ValueError(f"operations: '{clash[0]}' is a candidate already; choose another name")
-    operations = {**family, **extra}
-    for row in rows:
+    return {**candidates, **extra}
+
+
+def _check_rows(space: Space) -> None:
+    """Raises ValueError for rows that offer nothing, or what the space does not know."""
+    known = space.operations
+    for row in (row for choice in space.choices.values() for row in choice.rows):
         if not row.options:
             raise ValueError(f"candidates: edge {row.name} has none; name at least one")
         if len(set(row.names)) < len(row.names):
             raise ValueError(f"candidates: named twice on edge {row.name}: {list(row.names)}")
         if all(option.kind == "zero" for option in row.options):
             raise ValueError(
-                f"candidates: edge {row.name} has only '{row.names[0]}', which passes "
-                f"nothing on; add one of {', '.join(sorted(set(operations) - set(row.names)))}"
+                f"candidates: edge {row.name} has only '{row.names[0]}', which passes nothing on; "
+                f"add one of {', '.join(sorted(set(known) - set(row.names)))}"
             )
         for name in row.names:
-            if name not in operations:
-                raise ValueError(f"candidates: unknown '{name}'; known: {', '.join(operations)}")
-    return operations
+            if name not in known:
+                raise ValueError(f"candidates: unknown '{name}'; known: {', '.join(known)}")

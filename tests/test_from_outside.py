@@ -96,25 +96,19 @@ def test_a_space_is_a_function_and_a_yaml(outside: Path):
         """\
         from search_spaces.cells import Cell, CellSpace, Layer, complete_edges
         from search_spaces.darts import CANDIDATES
+        from search_spaces.space import family
 
-        def line(*, length, channels, input_shape, classes, operations=None):
+        @family("line", CANDIDATES)
+        def line(*, length, channels, **common):
             edges = complete_edges(1, length, list(CANDIDATES))
-            cell = Cell(1, length, edges, keep=1, output="last")
-            settings = dict(length=length, channels=channels)
-            settings |= dict(input_shape=input_shape, classes=classes)
             return CellSpace(
-                name="line",
-                family=line,
-                settings=settings,
-                cells={"line": cell},
+                cells={"line": Cell(1, length, edges, keep=1, output="last")},
                 layers=(Layer("line", "line", channels, reduction=False),) * 2,
-                operations=CANDIDATES,
-                input_shape=tuple(input_shape),
-                classes=classes,
                 stem="plain",
                 stem_channels=channels,
                 preprocess=False,
                 head="pool_linear",
+                **common,
             )
         """,
     )
