@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -36,6 +37,8 @@ Logits = Callable[[Tensor, Mixture], Tensor]  # a supernet, possibly with other 
 MakeOptimizer = Callable[..., torch.optim.Optimizer]
 
 
+@checked
+@dataclass(eq=False, repr=False, kw_only=True)
 class Strategy:
     """Drives one supernet: relaxes alphas to gates, updates weights and alphas, discretises the
     architecture.
@@ -61,42 +64,35 @@ class Strategy:
             size that is not positive, or an ingredient of the wrong kind.
     """
 
-    micro_batches = 1  # parts in which a batch is computed
-    gradients: Gradients = staticmethod(eagerly)  # how a pass and its gradients are computed
-    structure = 0  # counts the changes of `alive`
+    space: Space = field(kw_only=False)
+    relaxation: Relaxation
+    mixed_op: Callable[..., nn.Module]
+    edge_normalisation: EdgeNormalisation | None
+    update: Update
+    losses: Mapping[str, LossTerm]
+    pruning: Pruning | None
+    stopping: Stopping | None
+    discretisation: DiscretisationRule
+    alpha_optimizer: torch.optim.Optimizer  # its constructor until `setup`
+    weight_optimizer: torch.optim.Optimizer  # likewise
+    min_lr: NotNegative
+    lr_batch: Count | None
+    alpha_lr_scale: Positive
+    clip: Positive | None
+    alpha_init: float
+    warmup: Share
 
-    @checked
-    def __init__(
-        self,
-        space: Space,
-        *,
-        relaxation: Relaxation,
-        mixed_op: Callable[..., nn.Module],
-        edge_normalisation: EdgeNormalisation | None,
-        update: Update,
-        losses: Mapping[str, LossTerm],
-        pruning: Pruning | None,
-        stopping: Stopping | None,
-        discretisation: DiscretisationRule,
-        alpha_optimizer: MakeOptimizer,
-        weight_optimizer: MakeOptimizer,
-        min_lr: NotNegative,
-        lr_batch: Count | None,
-        alpha_lr_scale: Positive,
-        clip: Positive | None,
-        alpha_init: float,
-        warmup: Share,
-    ):
-        _check_optimizers(alpha=alpha_optimizer, weight=weight_optimizer)
-        self.space = space
-        self.relaxation, self.edge_normalisation = relaxation, edge_normalisation
-        self.mixed_op, self.update, self.losses = mixed_op, update, dict(losses)
-        self.pruning, self.stopping, self.discretisation = pruning, stopping, discretisation
-        self.min_lr, self.clip, self.warmup = min_lr, clip, warmup
-        self.lr_batch, self.alpha_lr_scale = lr_batch, alpha_lr_scale
-        self._make_alpha_optimizer, self._make_weight_optimizer = alpha_optimizer, weight_optimizer
+    micro_batches: int = field(default=1, init=False)  # parts in which a batch is computed
+    gradients: Gradients = field(default_factory=lambda: eagerly, init=False)  # of a pass
+    structure: int = field(default=0, init=False)  # counts the changes of `alive`
+
+    def __post_init__(self) -> None:
+        self._make_alpha_optimizer = cast(MakeOptimizer, self.alpha_optimizer)
+        self._make_weight_optimizer = cast(MakeOptimizer, self.weight_optimizer)
+        _check_optimizers(alpha=self._make_alpha_optimizer, weight=self._make_weight_optimizer)
+        self.losses = dict(self.losses)
         self._check_kinds()
-        self._make_logits(alpha_init)
+        self._make_logits()
         self._refresh_active()
 
     # -- construction
@@ -118,11 +114,11 @@ class Strategy:
         if not callable(self.discretisation):
             raise ValueError(f"discretisation: expected a function, found {self.discretisation!r}")
 
-    def _make_logits(self, alpha_init: float) -> None:
+    def _make_logits(self) -> None:
         """Draws the alphas (R, O) and betas (R,) of each choice; padding of a row is not alive."""
 
         def logits(*shape: int) -> nn.Parameter:
-            return nn.Parameter(alpha_init * torch.randn(shape))
+            return nn.Parameter(self.alpha_init * torch.randn(shape))
 
         choices = self.space.choices
         self.alphas = {name: logits(len(c.rows), c.width) for name, c in choices.items()}

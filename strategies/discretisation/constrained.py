@@ -92,13 +92,7 @@ def _best(
     A column of the programme is 1 if its option is chosen. A second solve breaks ties by the
     smallest sum of fixed weights that grow with the column.
     """
-    columns = [
-        (name, r, o)
-        for name, choice in choices.items()
-        for r, offered in enumerate(choice.offers(zero=structures[name].drops))
-        for o, there in enumerate(offered)
-        if there and alive[name][r, o]
-    ]
+    columns = list(_columns(choices, structures, alive))
     lines = [
         line
         for name, choice, first in _with_flows(choices, len(columns))
@@ -119,8 +113,23 @@ def _best(
     lines.append((dict(enumerate(score)), score @ chosen - TIE * SCORE, np.inf))
     weights = np.random.default_rng(0).uniform(1, 2, len(columns)).cumsum()
     again = _solve(weights, upper, lines)
+    return _kept(choices, columns, chosen if again is None else again)
+
+
+def _columns(
+    choices: Mapping[str, Choice], structures: Mapping[str, Structure], alive: Tables
+) -> Iterator[Column]:
+    """What can be chosen: everything alive, zeros only where the structure lets them win."""
+    for name, choice in choices.items():
+        for r, offered in enumerate(choice.offers(zero=structures[name].drops)):
+            for o, there in enumerate(offered):
+                if there and alive[name][r, o]:
+                    yield name, r, o
+
+
+def _kept(choices: Mapping[str, Choice], columns: Sequence[Column], chosen: np.ndarray) -> Kept:
     kept: Kept = {name: {} for name in choices}
-    for (name, r, o), on in zip(columns, chosen if again is None else again, strict=True):
+    for (name, r, o), on in zip(columns, chosen, strict=True):
         row = choices[name].rows[r]
         if on and row.options[o].kind != "zero":
             kept[name][row.name] = (row.options[o].name,)
