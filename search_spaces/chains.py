@@ -97,10 +97,7 @@ def chain(
     return ChainSpace(
         chain=whole,
         cells={block.name: _cell(block) for block in whole.blocks},
-        layers=tuple(
-            Layer(block.name, BLOCKS, block.c_out, reduction=block.stride == 2, row=i)
-            for i, block in enumerate(whole.blocks)
-        ),
+        layers=tuple(_layer(i, block) for i, block in enumerate(whole.blocks)),
         preprocess=False,
         stem=stem,
         stem_channels=channels,
@@ -112,6 +109,10 @@ def chain(
 def _cell(block: Block) -> Cell:
     edge = Edge(0, 1, block.options, strided=block.stride == 2)
     return Cell(1, 1, (edge,), keep=1, output="last")
+
+
+def _layer(i: int, block: Block) -> Layer:
+    return Layer(block.name, BLOCKS, block.c_out, reduction=block.stride == 2, row=i)
 
 
 def _blocks(

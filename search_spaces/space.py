@@ -84,14 +84,14 @@ def family(
             **sizes: Any,
         ) -> Space:
             C, H, W = input_shape
+            shapes = {"input_shape": (C, H, W), "classes": classes}
             extra = operations or {}
             space = build(
                 **sizes,
+                **shapes,
                 name=name,
                 family=described,
-                settings=_settings(build, sizes) | {"input_shape": (C, H, W), "classes": classes},
-                input_shape=(C, H, W),
-                classes=classes,
+                settings=_settings(build, sizes) | shapes,
                 operations=_joined(candidates, extra),
                 extra_operations=extra,
             )

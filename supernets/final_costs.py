@@ -8,12 +8,10 @@ import torch
 from torch import Tensor
 
 from search_spaces.architecture import Architecture
-from search_spaces.cells import CellSpace
-from search_spaces.ops import Zero
 from search_spaces.space import Space
 from supernets.costs import inputs, macs, macs_of, parameters
 from supernets.final import ChosenOps
-from supernets.network import Network, everything
+from supernets.network import bare
 
 
 @dataclass(frozen=True)
@@ -47,12 +45,6 @@ class Site(NamedTuple):
     stride: int
     height: int  # of the map it gets
     width: int
-
-
-def bare(space: Space) -> Network:
-    """A final network with zeros in all rows: its fixed parts, on the default device."""
-    assert isinstance(space, CellSpace)
-    return Network(space, everything(space), lambda ops, *shape: Zero(*shape), affine=space.affine)
 
 
 def summed(space: Space, cost: Callable[[Site], float]) -> dict[str, Tensor]:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from search_spaces.architecture import Architecture
 from search_spaces.cells import Cell, CellSpace, Layer
+from search_spaces.ops import Zero
 from search_spaces.space import Space
 from search_spaces.stems import STEMS
 from supernets.checkpointing import checkpointed
@@ -281,3 +282,9 @@ def final_network(space: Space, architecture: Architecture, *, auxiliary: bool =
     architecture.check(space)
     kept = architecture.choices
     return Network(space, kept, ChosenOps, affine=space.affine, auxiliary=auxiliary)
+
+
+def bare(space: Space) -> Network:
+    """A final network with zeros in all rows: its fixed parts, on the default device."""
+    assert isinstance(space, CellSpace)
+    return Network(space, everything(space), lambda ops, *shape: Zero(*shape), affine=space.affine)

@@ -31,7 +31,7 @@ def outside(tmp_path: Path, monkeypatch) -> Path:
     """A folder of the user's, importable and on the configuration's search path."""
     monkeypatch.syspath_prepend(str(tmp_path))
     yield tmp_path
-    for name in ("my_ops", "my_space", "my_relaxation", "my_losses", "my_blocks", "my_searcher"):
+    for name in [name for name in sys.modules if name.startswith("my_")]:
         sys.modules.pop(name, None)
 
 
@@ -248,6 +248,31 @@ MBCONV = """\
             y = self.layers(x)
             return x + y if self.keeps_shape else y
 """
+
+
+TASK = """\
+from archsmith.cli.tasks import Task
+
+
+def greet(task, config):
+    print(f"{task.name}: seed {config.seed}, strategy {task.help}")
+
+
+GREET = Task("greet", "prints the seed", greet)
+"""
+
+
+def test_a_task_is_an_object_and_a_setting(archsmith, outside: Path):
+    write(outside / "my_tasks.py", TASK)
+    said = archsmith("task=greet", "seed=3", "+tasks.greet=my_tasks.GREET")
+    assert (said.code, said.out) == (0, "greet: seed 3, strategy prints the seed\n"), said.err
+    for wrong, message in (
+        ("my_tasks.greet", "expected a Task of archsmith.cli.tasks, found <function greet"),
+        ("my_tasks.nothing", "'my_tasks.nothing' cannot be imported"),
+    ):
+        said = archsmith("task=greet", f"+tasks.greet={wrong}")
+        assert said.code == 2
+        assert f"tasks.greet: {message}" in said.err.replace(f"'{wrong}' {message}", message)
 
 
 HILL_CLIMBER = """\

@@ -136,3 +136,29 @@ def is_docstring(node: ast.AST) -> bool:
     """Whether a module, class or function has a docstring."""
     known = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
     return isinstance(node, known) and ast.get_docstring(node) is not None
+
+
+# What may know that the rows of a choice are edges of cells.
+CELL_FAMILY = {
+    *("search_spaces/cells.py", "search_spaces/chains.py", "search_spaces/darts.py"),
+    *("search_spaces/nasbench201.py", "search_spaces/goldnas.py", "search_spaces/genotype.py"),
+    *("supernets/network.py", "supernets/final.py", "supernets/fused.py", "supernets/forms.py"),
+    "archsmith/result/export/standalone.py",  # copies a network
+}
+
+
+def test_only_the_cell_family_reads_edges():
+    """Everything else sees choices, rows and options."""
+
+    def read(path: Path) -> set[str]:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        nodes = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+        return nodes & {"edges", "cells", "strided"} | {
+            name for name in dotted(path) if name.startswith("search_spaces.cells.")
+        }
+
+    native = ROOT / "supernets" / "native"
+    others = [
+        p for p in FILES if str(p.relative_to(ROOT)) not in CELL_FAMILY and native not in p.parents
+    ]
+    assert offenders(read, others) == {}

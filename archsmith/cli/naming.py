@@ -19,7 +19,17 @@ from archsmith.differences import digest
 from archsmith.errors import ConfigError
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
-NOT_IDENTITY = ("hydra", "task", "resume", "device", "benchmark", "checkpoint", "runs", "baseline")
+NOT_IDENTITY = (
+    "hydra",
+    "task",
+    "resume",
+    "device",
+    "benchmark",
+    "checkpoint",
+    "runs",
+    "baseline",
+    "tasks",
+)
 DATA = "digits"  # the default in conf/config.yaml
 NAME = "{strategy}-{space}-{data}-s{seed}-{digest}"
 

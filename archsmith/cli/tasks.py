@@ -1,6 +1,7 @@
 """The tasks of the command line: a literal table with one entry per task.
 
-A new task is an entry in TASKS and a function; a task made of phases needs only the entry.
+A new task is an entry in TASKS and a function; a task made of phases needs only the entry. One from
+outside is an entry of the setting `tasks`.
 Functions import what they need when they are called, as importing torch takes seconds.
 """
 
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
 from archsmith.cli.command_line import (
@@ -25,7 +27,7 @@ from archsmith.cli.command_line import (
     then,
     typed,
 )
-from archsmith.cli.messages import list_choices, summary
+from archsmith.cli.messages import list_choices, one_line, summary
 from archsmith.errors import ConfigError, configuring
 from archsmith.parallel import distributed
 from archsmith.train import garbage, nni_trial
@@ -66,10 +68,28 @@ class Task:
 
 
 def task_of(config: DictConfig) -> Task:
-    """The task named by the configuration. Raises ConfigError for an unknown one."""
-    if config.task not in TASKS:
-        raise ConfigError(f"task: unknown '{config.task}'; known: {', '.join(TASKS)}")
-    return TASKS[config.task]
+    """The task named by the configuration, of `TASKS` or of the user's `tasks`.
+
+    Raises ConfigError for an unknown one.
+    """
+    if config.task in TASKS:
+        return TASKS[config.task]
+    if config.task not in config.tasks:
+        known = ", ".join([*TASKS, *config.tasks])
+        raise ConfigError(f"task: unknown '{config.task}'; known: {known}")
+    path = config.tasks[config.task]
+    try:
+        found = get_object(path)
+    except Exception as error:  # whatever the user's module raises
+        raise ConfigError(
+            f"tasks.{config.task}: '{path}' cannot be imported ({one_line(error)}); give the "
+            "dotted name of a Task, and its folder in PYTHONPATH"
+        ) from error
+    if not isinstance(found, Task):
+        raise ConfigError(
+            f"tasks.{config.task}: expected a Task of archsmith.cli.tasks, found {found!r}"
+        )
+    return found
 
 
 def help_lines() -> list[str]:

@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from archsmith.cli import naming
 
-OTHERS = {"task", "resume", "device", "benchmark", "checkpoint", "runs", "baseline"}
+OTHERS = {"task", "resume", "device", "benchmark", "checkpoint", "runs", "baseline", "tasks"}
 
 
 @pytest.fixture
