@@ -54,12 +54,12 @@ class DirichletAnchor(LossTerm):
 
 
 def l2(alphas: Tensor, alive: Tensor) -> Tensor:
-    """Half the squared norm of each edge's alive logits, (E,)."""
+    """Half the squared norm of each edge's alive logits, (R,)."""
     return torch.where(alive, alphas, 0.0).square().sum(1) / 2
 
 
 def kl_to_uniform(alphas: Tensor, alive: Tensor) -> Tensor:
-    """KL(Dir(c) || Dir(1)) over each edge's n alive candidates, (E,); 0 for n < 2.
+    """KL(Dir(c) || Dir(1)) over each edge's n alive candidates, (R,); 0 for n < 2.
 
     = ln Gamma(s) - sum_o ln Gamma(c_o) - ln Gamma(n) + sum_o (c_o - 1)(psi(c_o) - psi(s)), where
     s = sum_o c_o.

@@ -24,7 +24,7 @@ def gumbel_like(logits: Tensor) -> Tensor:
 class Concrete(Softmax):
     """Z = softmax((log a + G) / temperature) per edge, G Gumbel noise, one draw per group and pass.
 
-    (E, O) -> (E, O), soft: every alive candidate runs. alphas are log a, up to a constant that
+    (R, O) -> (R, O), soft: every alive candidate runs. alphas are log a, up to a constant that
     cancels. At any temperature, P(argmax Z = o) is softmax(alphas)_o. Like dropout, the noise is
     off in `eval` mode.
 

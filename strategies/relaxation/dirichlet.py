@@ -20,7 +20,7 @@ def concentrations(alphas: Tensor) -> Tensor:
 class Dirichlet(Relaxation):
     """theta ~ Dirichlet(c) per edge, c = ELU(alphas) + 1; the gradient goes through the sample.
 
-    (E, O) -> (E, O), soft: every alive candidate runs. One draw per group and pass. After pruning,
+    (R, O) -> (R, O), soft: every alive candidate runs. One draw per group and pass. After pruning,
     the remaining candidates follow the Dirichlet of their concentrations. There is no noise in
     `eval` mode.
     """

@@ -10,7 +10,7 @@ from strategies.relaxation.masked import masked_softmax
 
 COLDEST, HOTTEST = 1e-3, 10.0
 HALVINGS = 40  # of the range of log temperature, 9.2: an error of 1e-11
-Table = tuple[Tensor, Tensor]  # alphas (E, O), alive (E, O)
+Table = tuple[Tensor, Tensor]  # alphas (R, O), alive (R, O)
 
 
 def mean_entropy(tables: Sequence[Table], temperature: Tensor | float) -> Tensor:

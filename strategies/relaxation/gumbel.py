@@ -12,7 +12,7 @@ from strategies.relaxation.concrete import Concrete
 class Gumbel(Concrete):
     """h = one_hot(argmax_o Z_o) per edge, Z as in `Concrete`; backward as if the gates were Z.
 
-    (E, O) -> gates (E, O) of exact zeros and ones, and index (E,), the candidates that run. All
+    (R, O) -> gates (R, O) of exact zeros and ones, and index (R,), the candidates that run. All
     logits of an edge get a gradient, through the softmax. P(index = o) is softmax(alphas)_o at any
     temperature, which only scales the gradient. Without noise (`eval` mode) only the candidates
     with the largest alphas run, with the gradient of softmax(alphas).

@@ -5,7 +5,7 @@ from torch import Tensor
 
 
 def masked_softmax(logits: Tensor, alive: Tensor) -> Tensor:
-    """Softmax over the alive candidates: logits (E, O), alive (E, O) -> gates (E, O).
+    """Softmax over the alive candidates: logits (R, O), alive (R, O) -> gates (R, O).
 
     Pruned candidates, and all candidates of a dead edge, get exactly 0 and a gradient of exactly 0.
     """

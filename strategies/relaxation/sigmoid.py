@@ -12,7 +12,7 @@ class Sigmoid(Relaxation):
     """Independent gates: w_o = sigmoid(a_o). A loss term and pruning remove weak candidates."""
 
     def forward(self, alphas: Tensor, alive: Tensor) -> tuple[Tensor, None]:
-        """(E, O) logits -> (E, O) gates, no index; a pruned candidate gets exactly 0."""
+        """(R, O) logits -> (R, O) gates, no index; a pruned candidate gets exactly 0."""
         return torch.where(alive, alphas.sigmoid(), 0.0), None
 
     def constants(self) -> Hashable:

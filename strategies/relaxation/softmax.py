@@ -27,7 +27,7 @@ class Softmax(Relaxation):
         self.register_buffer("temperature", torch.tensor(float(start)))
 
     def forward(self, alphas: Tensor, alive: Tensor) -> tuple[Tensor, None]:
-        """(E, O) logits -> (E, O) gates, no index; a pruned candidate gets exactly 0."""
+        """(R, O) logits -> (R, O) gates, no index; a pruned candidate gets exactly 0."""
         return masked_softmax(alphas / self.temperature, alive), None
 
     def before_step(self, progress: float) -> None:

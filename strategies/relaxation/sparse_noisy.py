@@ -30,7 +30,7 @@ Temperature = Annotated[float, Range(ge=COLDEST, le=HOTTEST)]
 class SparseNoisy(Softmax):
     """p = softmax((a + m s g) / T) per edge: g Gumbel noise, s its scale, m in {0, 1} its mask.
 
-    (E, O) -> (E, O), one draw per group and pass. T = start (end / start)^t is set before every
+    (R, O) -> (R, O), one draw per group and pass. T = start (end / start)^t is set before every
     step, t from 0 at the end of the warm-up to 1; s = max(T, least_noise). As T falls, p tends to
     one-hot and the mean gradient to that of softmax(a / s), which does not saturate. No noise in
     `eval` mode. With `noisy_edges=0` and `start=end=1` it is plain DARTS, bit for bit.
