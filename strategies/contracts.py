@@ -85,6 +85,11 @@ class Ingredient:
         search is over."""
         return []
 
+    def result(self) -> int | None:
+        """The epoch (from 0) whose architecture is the result of the search that has ended; None
+        for the last one. Of several ingredients the earliest counts."""
+        return None
+
     def constants(self) -> Hashable | None:
         """The changeable Python values that this ingredient reads in a pass: `()` if there are
         none, None if they are unknown.

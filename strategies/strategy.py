@@ -273,6 +273,11 @@ class Strategy:
         """Architectures worth keeping after an epoch that ended with `found`."""
         return [kept for part in self.ingredients() for kept in part.keep(found, last=last)]
 
+    def result(self) -> int | None:
+        """The epoch whose architecture is the result, None for the last one."""
+        epochs = [part.result() for part in self.ingredients()]
+        return min((epoch for epoch in epochs if epoch is not None), default=None)
+
     def prune(self, alive: Mapping[str, Tensor]) -> None:
         """Switches candidates off permanently: the only place where structure changes."""
         self.alive = {name: self.alive[name] & alive[name] for name in self.alive}

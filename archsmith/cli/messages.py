@@ -64,7 +64,7 @@ def list_choices(conf: Path) -> str:
 def _comment(path: Path) -> str:
     """The comment at the head of a file, shortened to a line."""
     head = re.match(r"(#.*\n)*", path.read_text(encoding="utf-8"))
-    lines = head[0].replace("# @package _global_", "").splitlines() if head else []
+    lines = re.sub(r"# @package .*", "", head[0]).splitlines() if head else []
     return textwrap.shorten(
         " ".join(line.lstrip("# ") for line in lines), WIDTH, placeholder=" ..."
     )

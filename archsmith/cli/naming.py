@@ -149,8 +149,10 @@ def known_settings(conf: Path) -> list[str]:
 
 
 def groups(conf: Path) -> list[str]:
-    """Names of the configuration groups: `strategy`, `strategy/pruning`, ..."""
-    return sorted({str(path.parent.relative_to(conf)) for path in conf.rglob("*.yaml")} - {"."})
+    """Names of the configuration groups: `strategy`, `strategy/pruning`, ..., without `sizes`,
+    which follows from experiment and space."""
+    found = {str(path.parent.relative_to(conf)) for path in conf.rglob("*.yaml")}
+    return sorted(found - {".", "sizes"})
 
 
 def _flatten(tree: Any, prefix: str) -> Iterator[str]:

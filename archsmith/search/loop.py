@@ -4,6 +4,8 @@ import copy
 import itertools
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -133,9 +135,8 @@ class Search(Training):
         except ValueError as error:
             raise ConfigError(located("strategy", str(error))) from error
         self.found = self._measured(self.epoch)
-        path = self.record.folder / "architectures" / f"epoch_{self.epoch:03d}.json"
         architecture = self.found.architecture
-        architecture.save(path)
+        architecture.save(self._file(self.epoch))
         pictures(self.record, self.record.folder, self.strategy, architecture, self.epoch)
         self.pace.epoch_end(self.epoch + 1)
         self._keep(architecture)
@@ -176,8 +177,19 @@ class Search(Training):
         curvature = self.settings.curvature
         return measure(self.net, self.strategy, self.roles, about, curvature=curvature)
 
+    def _file(self, epoch: int) -> Path:
+        return self.record.folder / "architectures" / f"epoch_{epoch:03d}.json"
+
     def result(self) -> Found:
-        return self.found or self._measured(self.epoch - 1)
+        """The last epoch's architecture, or that of the epoch that the strategy names: its
+        discretised accuracy is then measured in the last supernet."""
+        found, epoch = self.found or self._measured(self.epoch - 1), self.strategy.result()
+        if epoch is None or epoch == self.epoch - 1:
+            return found
+        log.info("search: the result is the architecture of epoch %d", epoch + 1)
+        earlier = Architecture.load(self._file(epoch))
+        accuracy = discretised_accuracy(self.net, earlier, self.roles)
+        return replace(found, architecture=earlier, discretised_accuracy=accuracy)
 
     def release(self) -> bool:
         """Makes passes eager from now on; returns whether CUDA graphs were in use."""

@@ -4,6 +4,8 @@ import itertools
 import json
 import math
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +22,10 @@ from archsmith.search.time_budget import Pace
 from archsmith.train import epochs as runner
 from archsmith.train.checkpoint import Checkpoints
 from archsmith.train.record import Progress, Record
+from search_spaces.architecture import Architecture
 from search_spaces.space import Space
 from strategies.gradients import eagerly
+from strategies.searchers.random import RandomSearch
 from strategies.strategy import Strategy
 from strategies.update.first_order import FirstOrder
 from supernets.network import Network, supernet
@@ -340,6 +344,25 @@ def test_a_search_stops_and_keeps_its_last_where_an_ingredient_says_so(
         assert found.architecture.meta["epoch"] == len(expected) - 1
         files = sorted((tmp_path / str(stops) / "architectures").iterdir())
         assert [file.stem for file in files] == [f"epoch_{e:03d}" for e in range(len(expected))]
+
+
+def test_the_result_is_the_earliest_epoch_that_an_ingredient_names(
+    toy_darts: Space, tmp_path: Path, monkeypatch
+):
+    net, strategy = start(toy_darts, "pcdarts")
+    for part, epoch in zip(strategy.ingredients(), (None, 2, 1), strict=True):
+        monkeypatch.setattr(part, "result", lambda epoch=epoch: epoch)
+    monkeypatch.setattr(Strategy, "architecture", drawn_each_time(strategy.space))
+    found = run(net, strategy, tmp_path, epochs=4)
+    files = [tmp_path / "architectures" / f"epoch_{epoch:03d}.json" for epoch in range(4)]
+    assert found.architecture == Architecture.load(files[1])
+    assert found.architecture != Architecture.load(files[3])
+    assert found.architecture.meta["epoch"] == 1
+
+
+def drawn_each_time(space: Space) -> Callable[..., Architecture]:
+    draw = RandomSearch(space)
+    return lambda self, **meta: replace(draw.ask(), meta=meta)
 
 
 @pytest.mark.parametrize("name", ["darts", "goldnas"])
