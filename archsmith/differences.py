@@ -11,7 +11,12 @@ from archsmith.errors import CheckpointError
 
 log = logging.getLogger(__name__)
 
-MOVED = {"strategies.random_search.RandomSearch": "strategies.searchers.random.RandomSearch"}
+MOVED = {
+    "strategies.random_search.RandomSearch": "strategies.searchers.random.RandomSearch",
+    "strategies.discretisation.strongest.best_candidates": (
+        "strategies.discretisation.strongest.best_options"
+    ),
+}
 
 
 def differing_keys(a: Any, b: Any, prefix: str = "") -> list[str]:
@@ -36,7 +41,7 @@ def digest(plain: Any) -> str:
 
 def renamed(settings: Any) -> Any:
     """The settings with current class paths: before version 0.2, modules `archsmith.*` were called
-    `engine.*`, and the random searcher stood elsewhere."""
+    `engine.*`, and those in `MOVED` stood elsewhere."""
     if isinstance(settings, Mapping):
         return {name: _target(name, renamed(value)) for name, value in settings.items()}
     return settings

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 from helpers import ROOT
+from hydra.utils import get_object
 from omegaconf import OmegaConf
 
-from archsmith.differences import differing_keys, renamed
+from archsmith.differences import MOVED, differing_keys, renamed
 
 OLD = ROOT / "tests" / "fixtures" / "run_0.1.0"
 
@@ -74,3 +75,8 @@ def test_an_older_architecture_is_retrained_and_exported(archsmith, old: Path):
     said = archsmith("task=export", f"architecture={old}", "hydra.run.dir=exported")
     assert said.code == 0, said.err
     assert (Path("exported") / "export" / "model.py").is_file()
+
+
+@pytest.mark.parametrize("target", MOVED.values())
+def test_what_old_settings_named_stands_where_it_is_now_looked_for(target: str):
+    assert callable(get_object(target))
