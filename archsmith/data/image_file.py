@@ -9,13 +9,14 @@ import warnings
 from collections import Counter
 from collections.abc import Sequence
 from functools import cache
+from typing import Annotated
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from archsmith.data.checks import is_whole, require
 from archsmith.data.names import printable
 from archsmith.errors import DataError
+from search_spaces.settings import Count, checked
 
 ARRAY, ARRAY_SUFFIX = "npy x", ".npy"
 RESIZE = "bilinear"  # to the requested height and width; the aspect ratio is not kept
@@ -38,16 +39,21 @@ def suffixes() -> frozenset[str]:
     return frozenset({ARRAY_SUFFIX, *(suffix for suffix, kind in known if kind in formats())})
 
 
-def height_width(image_size: int | Sequence[int]) -> tuple[int, int]:
+Pixels = Annotated[Count | tuple[Count, Count], "pixels as n or [height, width]"]
+
+
+@checked
+def height_width(image_size: Pixels) -> tuple[int, int]:
     """(H, W) of `data.image_size`. Raises ValueError unless it is n or [h, w], whole and > 0."""
-    pair = [image_size] * 2 if isinstance(image_size, int) else list(image_size)
-    fits = len(pair) == 2 and all(is_whole(n, 1) for n in pair)
-    require(fits, "image_size", image_size, "pixels as n or [height, width]")
-    return pair[0], pair[1]
+    if isinstance(image_size, int):
+        return image_size, image_size
+    height, width = image_size
+    return height, width
 
 
+@checked
 def infer_shape(
-    paths: Sequence[str], image_size: int | Sequence[int] | None, channels: int | None
+    paths: Sequence[str], image_size: Pixels | None, channels: Count | None
 ) -> tuple[int, int, int]:
     """(C, H, W): as given, else the most common size in a sample, and 1 channel if all are grey.
 
@@ -57,8 +63,6 @@ def infer_shape(
         ValueError: a setting that is not a valid number of pixels or channels.
         DataError: none of the sampled images can be read.
     """
-    fits = channels is None or is_whole(channels, 1)
-    require(fits, "channels", channels, "a whole number >= 1, or null")
     if channels is None:
         channels = next((c for c in map(_channels, map(describe, paths)) if c > 1), 1)
     if image_size is not None:

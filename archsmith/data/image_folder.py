@@ -4,7 +4,7 @@ import logging
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from typing import NamedTuple, TypeVar
+from typing import Annotated, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -12,16 +12,18 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from archsmith import interrupt
-from archsmith.data.checks import is_whole, require
 from archsmith.data.image_file import attempt, first_line
 from archsmith.data.image_tree import Part
 from archsmith.data.loader import Images, Shape, digest, histogram
 from archsmith.errors import DataError, Interrupted, OutOfMemory
 from archsmith.parallel.data_parallel import Portion
+from search_spaces.settings import NotNegative, Range, checked
 
 log = logging.getLogger(__name__)
 
 SKIPPED = 0.01  # largest share of unreadable images under `on_error: skip`
+OnError = Literal["abort", "skip"]
+Workers = Annotated[int, Range(ge=0)]
 Value = TypeVar("Value")
 
 
@@ -133,8 +135,9 @@ def examined(part: Part, shape: Shape, workers: int, keep: bool = False) -> Iter
         yield batch
 
 
+@checked
 def load(
-    part: Part, shape: Shape, *, memory_mb: float, workers: int, on_error: str
+    part: Part, shape: Shape, *, memory_mb: NotNegative, workers: Workers, on_error: OnError
 ) -> tuple[Images, Tensor]:
     """The readable images and their positions in `part`. Every file is decoded once.
 
@@ -144,8 +147,6 @@ def load(
         DataError: there are unreadable files, or more than 1% with `on_error="skip"`.
         ValueError: an unknown `on_error`, or a negative number of workers.
     """
-    require(on_error in ("abort", "skip"), "on_error", on_error, "abort or skip")
-    require(is_whole(workers, 0), "workers", workers, "a whole number >= 0")
     count = len(part.files)
     log.info("data: reading %d images below %s", count, part.root)
     keep = count * math.prod(shape) <= memory_mb * 1e6

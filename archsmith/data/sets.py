@@ -8,7 +8,7 @@ from http.client import HTTPException
 from importlib.metadata import distribution
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -16,15 +16,15 @@ import torch.nn.functional as F
 
 from archsmith import interrupt
 from archsmith.data.augment import generator
-from archsmith.data.image_file import first_line, height_width, infer_shape
-from archsmith.data.image_folder import load
+from archsmith.data.image_file import Pixels, first_line, height_width, infer_shape
+from archsmith.data.image_folder import OnError, Workers, load
 from archsmith.data.image_tree import scan
 from archsmith.data.loader import Images, Normalise, Shape
 from archsmith.data.roles import Data
 from archsmith.data.split import Settings, image_set, limited, stratified
 from archsmith.data.survey import survey
 from archsmith.errors import DataError
-from search_spaces.settings import Count, NotNegative, OpenShare, Range, checked
+from search_spaces.settings import Count, NotNegative, OpenShare, checked
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +95,7 @@ def synthetic(
     size: Count,
     classes: Count,
     channels: Count,
-    image_size: int | Sequence[int],
+    image_size: Pixels,
     noise: NotNegative,
     settings: Settings,
 ) -> Data:
@@ -124,10 +124,10 @@ def synthetic(
 @image_set
 def folder(
     root: str | None,
-    image_size: int | Sequence[int] | None,
+    image_size: Pixels | None,
     channels: Count | None,
-    on_error: Literal["abort", "skip"],
-    workers: Annotated[int, Range(ge=0)],
+    on_error: OnError,
+    workers: Workers,
     memory_mb: NotNegative,
     settings: Settings,
 ) -> Data:

@@ -240,14 +240,16 @@ def test_shape_of_unreadable_images_is_refused(tmp_path):
 
 @pytest.mark.parametrize("size", [0, [4], [4, -1], [4.0, 4], [1, 2, 3]])
 def test_wrong_image_sizes_are_refused(size):
-    with pytest.raises(ValueError, match=r"data\.image_size: .*expected pixels as n or"):
+    with pytest.raises(
+        ValueError, match="image_size: expected pixels as n or"
+    ):
         height_width(size)
 
 
 @pytest.mark.parametrize("channels", [0, "3", 1.5])
 def test_wrong_channels_are_refused(channels):
     with pytest.raises(
-        ValueError, match=r"data\.channels: .*expected a whole number >= 1, or null"
+        ValueError, match="channels: expected a whole number of at least 1"
     ):
         infer_shape([], 4, channels)
 
@@ -428,8 +430,8 @@ def test_one_in_a_hundred_is_skipped_and_said(tree, memory_mb, caplog):
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ({"on_error": "ignore"}, r"data\.on_error: 'ignore', expected abort or skip"),
-        ({"workers": -1}, r"data\.workers: -1, expected a whole number >= 0"),
+        ({"on_error": "ignore"}, r"^on_error: expected one of abort, skip, found 'ignore'"),
+        ({"workers": -1}, r"^workers: expected a whole number of at least 0, found -1"),
     ],
 )
 def test_wrong_settings_are_refused(tree, setting, message):
