@@ -71,7 +71,7 @@ def chain(
     stem: Literal["plain", "imagenet"] = "plain",
     **common: Any,
 ) -> ChainSpace:
-    """A space of chains: stages of equally many blocks, the first ones having one more if needed.
+    """A space of chains: stages of equally many blocks, the first ones one more where needed.
 
     The first block of a stage changes the width and, from the second stage on, halves the
     resolution.
@@ -85,15 +85,13 @@ def chain(
         stem: `plain` keeps the resolution, `imagenet` divides it by 8.
 
     Raises:
-        ValueError: a size that is not a positive whole number, fewer blocks than stages, a width
-            that is not positive, an unknown candidate.
+        ValueError: a size out of its range, or fewer blocks than stages.
     """
     if not 1 <= len(widths) <= layers:
         raise ValueError(
             f"widths: expected 1 to {layers}, at most one per layer, found {len(widths)}"
         )
-    options = tuple(map(Option.of, candidates))
-    whole = Chain(tuple(_blocks(layers, channels, widths, options)))
+    whole = Chain(tuple(_blocks(layers, channels, widths, tuple(map(Option.of, candidates)))))
     return ChainSpace(
         chain=whole,
         cells={block.name: _cell(block) for block in whole.blocks},

@@ -67,12 +67,8 @@ def family(
     candidates than those of the family. `common` holds the fields of a `Space` that follow from
     that; `build` passes them to the constructor.
 
-    Args:
-        candidates: name -> constructor.
-
-    Raises, when called:
-        ValueError: a setting that does not fit its annotation, a row without candidates, or one
-            that names an unknown candidate, the same twice, or nothing but zeros.
+    candidates: name -> constructor. The decorated function raises ValueError for a size that does
+    not fit its annotation, and for rows as `_check_rows` does.
     """
 
     def decorate(build: Callable[..., Space]) -> Callable[..., Space]:

@@ -7,7 +7,7 @@ convolutions give.
 import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -62,20 +62,19 @@ class Projection:
 
     def call(
         self,
-        name: str,
         training: bool,
         x: Tensor,
         y: Tensor,
         moments: Tensor,
         affine: Tensor | None,
         weights: Sequence[Tensor],
-        kept: Tensor | None = None,
-        dx: Tensor | None = None,
-        gradients: Tensor | None = None,
-        affine_gradients: Tensor | None = None,
+        kept: Tensor | None,
+        into: "ProjectionGradients | None" = None,
     ) -> None:
-        """Calls `projection_forward` or `projection_backward`. Raises MemoryError; of tensors that
-        do not fit TypeError, ValueError."""
+        """The forward pass to y, or with `into` the backward pass from y = dL/dy. Raises
+        MemoryError; of tensors that do not fit TypeError, ValueError."""
+        dx, gradients, affine_gradients = into or (None, None, None)
+        name = "projection_forward" if into is None else "projection_backward"
         check_projection(self, x, y, moments, weights, dx, gradients, (affine, affine_gradients))
         check_dense("kept maps", kept, (self.map_floats(y),))
         what = CProjection(
@@ -86,6 +85,14 @@ class Projection:
             CImage.of(x), CImage.of(x if dx is None else dx), CImage.of(y),
         )  # fmt: skip
         ran(getattr(self.library, name)(ctypes.byref(what)))
+
+
+class ProjectionGradients(NamedTuple):
+    """Where a backward pass writes."""
+
+    x: Tensor
+    weights: Tensor | None
+    affine: Tensor | None
 
 
 class Project(torch.autograd.Function):
@@ -100,7 +107,7 @@ class Project(torch.autograd.Function):
         ctx.what, ctx.training = what, what.norm.training
         wanted = what.keeps and any(ctx.needs_input_grad)
         kept = x.new_empty(what.map_floats(y)) if wanted else None
-        what.call("projection_forward", ctx.training, x, y, moments, affine, weights, kept)
+        what.call(ctx.training, x, y, moments, affine, weights, kept)
         if what.norm.training and what.norm.track_running_stats:
             record([what.norm], [moments[0]], [moments[2]])
         ctx.save_for_backward(x, moments, affine, kept, *weights)
@@ -117,8 +124,6 @@ class Project(torch.autograd.Function):
             gradients = x.new_empty(sum(w.numel() for w in weights))
             split = gradients.split([w.numel() for w in weights])
             parts = [part.view(w.shape) for part, w in zip(split, weights, strict=True)]
-        ctx.what.call(
-            "projection_backward", ctx.training, x, dy, moments, affine, weights, kept,
-            dx, gradients, d_affine,
-        )  # fmt: skip
+        into = ProjectionGradients(dx, gradients, d_affine)
+        ctx.what.call(ctx.training, x, dy, moments, affine, weights, kept, into)
         return dx, None, d_affine, *parts

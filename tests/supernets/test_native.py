@@ -29,7 +29,7 @@ from supernets.mixed_op import MixedOp, PartialMixedOp
 from supernets.mixture import GroupMixture, Mixture
 from supernets.native import build
 from supernets.native.cell import NativeCell
-from supernets.native.projection import Projection
+from supernets.native.projection import Projection, ProjectionGradients
 from supernets.native.source import Given, Gradients, Source
 from supernets.network import supernet
 
@@ -357,11 +357,12 @@ def test_what_does_not_fit_a_projection_is_refused(stride: int):
     projection = Projection.of(op, build.library())
     x, y = torch.randn(2, 3, 5, 5), torch.empty(2, 4, -(-5 // stride), -(-5 // stride))
     weights = [m.weight.detach() for m in projection.convs]
-    given = dict(x=x, y=y, moments=projection.moments(x), affine=None, weights=weights)
-    projection.call("projection_forward", True, **given)
+    given = dict(x=x, y=y, moments=projection.moments(x), affine=None, weights=weights, kept=None)
+    projection.call(True, **given)
     for name, value in (
         ("x", x[:, :2]), ("x", x.double()), ("y", y[:, :3]), ("moments", given["moments"][1:]),
-        ("weights", [w[1:] for w in weights]), ("dx", x[1:]), ("gradients", torch.empty(3)),
+        ("weights", [w[1:] for w in weights]), ("into", ProjectionGradients(x[1:], None, None)),
+        ("into", ProjectionGradients(torch.empty_like(x), torch.empty(3), None)),
     ):  # fmt: skip
         with pytest.raises((TypeError, ValueError), match="native kernels: "):
-            projection.call("projection_forward", True, **given | {name: value})
+            projection.call(True, **given | {name: value})

@@ -240,17 +240,13 @@ def test_shape_of_unreadable_images_is_refused(tmp_path):
 
 @pytest.mark.parametrize("size", [0, [4], [4, -1], [4.0, 4], [1, 2, 3]])
 def test_wrong_image_sizes_are_refused(size):
-    with pytest.raises(
-        ValueError, match="image_size: expected pixels as n or"
-    ):
+    with pytest.raises(ValueError, match="image_size: expected pixels as n or"):
         height_width(size)
 
 
 @pytest.mark.parametrize("channels", [0, "3", 1.5])
 def test_wrong_channels_are_refused(channels):
-    with pytest.raises(
-        ValueError, match="channels: expected a whole number of at least 1"
-    ):
+    with pytest.raises(ValueError, match="channels: expected a whole number of at least 1"):
         infer_shape([], 4, channels)
 
 
