@@ -27,6 +27,13 @@ def differing_keys(a: Any, b: Any, prefix: str = "") -> list[str]:
     return [] if a == b else [prefix.rstrip(".")]
 
 
+def given(settings: Any) -> Any:
+    """The settings without those that are null, which count as missing."""
+    if isinstance(settings, Mapping):
+        return {name: given(one) for name, one in settings.items() if one is not None}
+    return settings
+
+
 def value_at(settings: Any, key: str) -> Any:
     """The value of a dotted name in nested settings; None if there is none."""
     for part in key.split("."):

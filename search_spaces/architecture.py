@@ -189,6 +189,7 @@ def _space(content: Any, *, first: bool, where: str) -> dict[str, Any]:
     if first:
         return content
     settings = content.get("settings")
-    if not isinstance(settings, dict) or set(content) != {"name", "settings"}:
+    whole = set(content) == {"name", "settings"}
+    if not isinstance(settings, dict) or "name" in settings or not whole:
         raise ValueError(f'{where}: "space" must hold "name" and "settings", an object')
     return {"name": content["name"], **settings}

@@ -65,7 +65,10 @@ class Layer:
     @property
     def place(self) -> str:
         """What distinguishes the layer's operations from those of other layers."""
-        return f"{self.group}" if self.row is None else f"{self.group} {self.row}"
+        if self.row is not None:
+            return f"{self.group} {self.row}"
+        whole = self.cell is None or self.cell in f"{self.group}"
+        return f"{self.group}" if whole else f"{self.group} {self.cell}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -80,8 +80,8 @@ def chain(
         layers: blocks in all, so the final network has as many: `retrain.layers` is null or equal.
         channels: of the stem; widths are multiples of it.
         widths: of each stage, as a multiple of `channels`, rounded to whole channels.
-        candidates: options of every block. One that cannot change width or stride fails where it
-            has to.
+        candidates: options of every block; all must be able to change width and stride, which is
+            checked before a run.
         stem: `plain` keeps the resolution, `imagenet` divides it by 8.
 
     Raises:

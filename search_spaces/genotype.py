@@ -99,7 +99,7 @@ def to_nni(architecture: Architecture) -> dict[str, Any]:
 
     Raises ValueError for what those spaces do not hold.
     """
-    name, nodes = architecture.space["name"], architecture.space["nodes"]
+    name, nodes = architecture.space["name"], architecture.space.get("nodes")
     if name == "nasbench201" and nodes == 3:
         rows = [row.strip("|").split("|") for row in to_nasbench201(architecture).split("+")]
         pairs = [(pair.split("~"), target) for target, row in enumerate(rows, 1) for pair in row]

@@ -13,6 +13,7 @@ import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from inspect import Parameter
+from pathlib import PurePath
 from types import UnionType
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union
 
@@ -104,8 +105,10 @@ def problems(taker: Callable[..., Any], given: Mapping[str, Any], path: str = ""
     for name, value in given.items():
         key = f"{path}.{name}" if path else name
         if name in known:
-            hint, validate = known[name]
-            if _plain(value) and validate is not None and not _fits(validate, value):
+            hint, default, validate = known[name]
+            if validate is None or not _plain(value) or value is default:
+                continue
+            if not _fits(validate, value):
                 found.append(f"{key}: expected {expected(hint)}, found {_shown(value)}")
         elif not any(name.startswith("*") for name in known):
             found.append(
@@ -167,23 +170,35 @@ def _plain(value: Any) -> bool:
 
 
 @functools.cache
-def _validators(taker: Callable[..., Any]) -> dict[str, tuple[Any, Callable[[Any], Any] | None]]:
-    """Parameter -> annotation and validator, None if it says nothing; `*args` with their stars."""
+def _validators(
+    taker: Callable[..., Any],
+) -> dict[str, tuple[Any, Any, Callable[[Any], Any] | None]]:
+    """Parameter -> annotation, default, and validator, None if the annotation says nothing that
+    plain data can be checked for; `*args` with their stars."""
     try:
         parameters = inspect.signature(taker, eval_str=True).parameters
     except Exception:  # names that exist only for type checkers, annotations that are no types
-        parameters = inspect.signature(taker).parameters
+        try:
+            parameters = inspect.signature(taker).parameters
+        except ValueError:  # a function of C
+            return {"**": (Parameter.empty, Parameter.empty, None)}
     stars: dict[Any, str] = {Parameter.VAR_POSITIONAL: "*", Parameter.VAR_KEYWORD: "**"}
     return {
-        stars.get(p.kind, "") + name: (p.annotation, _validator(p.annotation))
+        stars.get(p.kind, "") + name: (p.annotation, p.default, _validator(p.annotation))
         for name, p in parameters.items()
     }
+
+
+def _takes_words(hint: Any) -> bool:
+    """Whether an annotation has a class that its author makes of a word, such as Path."""
+    parts = [one for one in typing.get_args(hint) if not isinstance(one, Range | str)]
+    return any(map(_takes_words, parts)) or (isinstance(hint, type) and issubclass(hint, PurePath))
 
 
 def _validator(hint: Any) -> Callable[[Any], Any] | None:
     import pydantic  # here: an import takes longer than all else that --help needs
 
-    if hint is Parameter.empty or isinstance(hint, str):
+    if hint is Parameter.empty or isinstance(hint, str) or _takes_words(hint):
         return None
     config = pydantic.ConfigDict(strict=True, allow_inf_nan=False, arbitrary_types_allowed=True)
     try:

@@ -41,13 +41,39 @@ def macs_of(net: nn.Module, inputs: tuple[Any, ...]) -> int:
     return counter.get_total_flops() // 2
 
 
-def _run(net: nn.Module, inputs: tuple[Any, ...]) -> None:
-    """One pass in eval mode of shapes alone."""
+def check_shapes(net: Network) -> None:
+    """Raises ValueError if an option of a supernet does not give maps of the channels and the size
+    that its row wants."""
+    choices, checked = net.space.choices, set()
+    nothing = Mixture({name: _nothing(choice) for name, choice in choices.items()})
+    for place, (B, C, H, W) in inputs(net, nothing):
+        names, s = choices[place.choice].rows[place.row].names, place.stride
+        if (key := (names, place.c_out, s, H, W)) in checked:
+            continue
+        checked.add(key)
+        x, gates = torch.empty(B, C, H, W, device="meta"), torch.empty(len(names), device="meta")
+        wanted = (B, place.c_out, -(-H // s), -(-W // s))
+        for o, name in enumerate(names):
+            try:
+                y = _run(place.module, (x, gates, [o]))
+                fits, found = y is None or y.shape == wanted, "" if y is None else str([*y.shape])
+            except RuntimeError as error:
+                fits, found = False, f"an error ({str(error).splitlines()[0]})"
+            if not fits:
+                raise ValueError(
+                    f"candidates: '{name}' in row {choices[place.choice].rows[place.row].name} of "
+                    f"'{place.choice}' makes {found} of {[B, C, H, W]}, expected {[*wanted]}; "
+                    "leave it out there, or mend it"
+                )
+
+
+def _run(net: nn.Module, inputs: tuple[Any, ...]) -> Any:
+    """The result of one pass in eval mode of shapes alone."""
     ghosts = {name: t.to("meta") for name, t in (*net.named_parameters(), *net.named_buffers())}
     training = net.training
     try:
         with torch.no_grad():
-            functional_call(net.eval(), ghosts, inputs)
+            return functional_call(net.eval(), ghosts, inputs)
     finally:
         net.train(training)
 

@@ -259,6 +259,23 @@ def cell_layout(cell: Cell, names: Mapping[str, Sequence[str]]) -> CellLayout:
     }
 
 
+def without_zeros(space: Space, architecture: Architecture) -> Kept:
+    """The operations in every row; a file written by hand may name zeros beside them."""
+    return {
+        name: {
+            row.name: [
+                option.name
+                for option in row.options
+                if option.kind != "zero" and option.name in kept[row.name]
+            ]
+            for row in choice.rows
+            if row.name in kept
+        }
+        for name, choice in space.choices.items()
+        for kept in [architecture.choices[name]]
+    }
+
+
 def everything(space: Space) -> Kept:
     """All operations in every row."""
     return {
@@ -280,7 +297,7 @@ def final_network(space: Space, architecture: Architecture, *, auxiliary: bool =
     """An architecture's network, untrained. Raises ValueError where it does not fit the space."""
     assert isinstance(space, CellSpace)
     architecture.check(space)
-    kept = architecture.choices
+    kept = without_zeros(space, architecture)
     return Network(space, kept, ChosenOps, affine=space.affine, auxiliary=auxiliary)
 
 

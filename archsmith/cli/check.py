@@ -11,6 +11,7 @@ import torch
 from archsmith.cli.check_text import check_text
 from archsmith.cli.expected import expected_retraining, expected_search
 from archsmith.cli.preflight import preflight
+from archsmith.cli.stem import fitting_stem
 from archsmith.data.survey import Survey
 from archsmith.errors import DataError
 from archsmith.files import write_atomically
@@ -88,16 +89,17 @@ def _data(job: Job, files: Survey | None) -> dict[str, Any]:
 def suggested_stem(space: Space, final: Space) -> dict[str, Any]:
     """The stems of supernet and final network, and the one that suits the image size."""
     _, height, width = space.input_shape
-    fitting = "imagenet" if min(height, width) >= STEMS["imagenet"].side else "small"
-    choice = "stem" in space.settings
-    now = [space.stem if choice else "small", final.stem if choice else "small"]
-    if all(stem == fitting for stem in now):
+    large = min(height, width) >= STEMS["imagenet"].side
+    fitting = fitting_stem(space, large=large)
+    if all((STEMS[stem].reduction > 1) == large for stem in (space.stem, final.stem)):
         remedy = None
-    elif choice:
+    elif fitting:
         remedy = f"space.stem={fitting} retrain.stem={fitting}"
     else:
         remedy = f"data.image_size=32, as space {space.name} has no stem for large images"
-    return {"search": now[0], "retrain": now[1], "suggested": fitting, "set": remedy}
+    suggested = fitting or ("imagenet" if large else "small")
+    now = [one.stem if "stem" in one.settings else "small" for one in (space, final)]
+    return {"search": now[0], "retrain": now[1], "suggested": suggested, "set": remedy}
 
 
 def warnings_of(report: Mapping[str, Any]) -> list[str]:

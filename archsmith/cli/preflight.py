@@ -5,6 +5,8 @@ from typing import Any
 
 import torch
 
+from archsmith.cli.messages import one_line
+from archsmith.cli.stem import fitting_stem
 from archsmith.data.augment import Augment
 from archsmith.errors import ConfigError, configuring, is_out_of_memory
 from archsmith.job import Job
@@ -70,11 +72,14 @@ def check_budget(job: Job, strategy: Any, trained: Set[str | None]) -> None:
 
 
 def some_architecture(space: Space) -> Architecture:
-    """An arbitrary architecture of a space: every row keeps its last option."""
+    """An arbitrary architecture of a space: every row keeps its last option that is not a zero."""
     return Architecture.of(
         space,
         {
-            name: {row.name: (row.names[-1],) for row in choice.rows}
+            name: {
+                row.name: [o.name for o in row.options if o.kind != "zero"][-1:]
+                for row in choice.rows
+            }
             for name, choice in space.choices.items()
         },
     )
@@ -94,13 +99,27 @@ def _check_step(
     except RuntimeError as error:
         if is_out_of_memory(error):
             raise
+        if _passes(space, architecture):
+            raise ConfigError(
+                f"retrain: a training step of the final network fails ({one_line(error)[:200]})"
+            ) from error
         _, H, W = space.input_shape
-        remedy = (
-            "set retrain.stem=small" if STEMS[space.stem].reduction > 1 else "give larger images"
-        )
+        reduces = STEMS[space.stem].reduction > 1
+        stem = fitting_stem(space, large=False)
+        remedy = f"set retrain.stem={stem}" if reduces and stem else "give larger images"
         raise ConfigError(
             f"retrain: {H}x{W} images are too small for a network of {space.settings['layers']} "
             f"layers with stem {space.stem} ({' '.join(str(error).split())[:120]}); {remedy}"
         ) from error
     finally:
         set_random_state(before)
+
+
+def _passes(space: Space, architecture: Architecture) -> bool:
+    """Whether the shapes of the final network's maps fit."""
+    try:
+        with torch.device("meta"):
+            final_network(space, architecture).train()(torch.zeros(2, *space.input_shape))
+    except RuntimeError:
+        return False
+    return True

@@ -83,6 +83,8 @@ def _problems(given: Any, path: str, taker: Callable[..., Any] | None = None) ->
 
 def _names_code(value: Any) -> bool:
     """Whether it is, or contains, an object to build."""
+    if isinstance(value, list):
+        return any(map(_names_code, value))
     if not isinstance(value, Mapping):
         return False
     return "_target_" in value or any(map(_names_code, value.values()))

@@ -231,7 +231,11 @@ def local_device(name: str) -> str:
 
 def _mirror(folder: Path) -> None:
     """Copies the records of finished phases and epochs in rank 0's run directory to the others."""
-    kept = [p for pattern in ("*.json*", "pareto/*.json") for p in folder.glob(pattern)]
+    kept = [
+        p
+        for pattern in ("*.json*", "pareto/*.json", "architectures/*.json")
+        for p in folder.glob(pattern)
+    ]
     files = {str(path.relative_to(folder)): path.read_bytes() for path in kept} if first() else {}
     for name, content in from_first(files).items():
         if not first():

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from archsmith.data.roles import Roles
-from archsmith.errors import configuring
+from archsmith.errors import NumbersError, configuring
 from archsmith.job import Job
 from archsmith.parallel.data_parallel import across_processes
 from archsmith.parallel.distributed import from_first
@@ -35,6 +35,9 @@ from search_spaces.architecture import Architecture
 from search_spaces.settings import setting
 from strategies.contracts import Searcher
 from strategies.strategy import Strategy
+from supernets.costs import check_shapes
+from supernets.mixed_op import MixedOp
+from supernets.network import supernet
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +65,9 @@ class Gradient:
 
     def check(self) -> None:
         with torch.device("meta"):
-            self.job.network(self.strategy)
+            net = self.job.network(self.strategy)
+        with setting("space"):
+            check_shapes(net)
         self.roles()
 
     def find(self, run: Run, identity: dict[str, Any], meta: dict[str, Any]) -> Architecture:
@@ -92,11 +97,13 @@ class Gradient:
         found: Found = run_epochs(task, run.record, run.checkpoints("search", identity))
         entropy = found.metrics["gate_entropy"]
         doubt = undecided(strategy.space, strategy.alive, found.architecture, entropy)
+        if strategy.result() is not None:  # the entropy is that of the last epoch
+            doubt = None
         if doubt:
             log.warning("search: %s", doubt)
         run.results.update(undecided=doubt)
         if settings.seconds is not None:
-            run.results.update(search_epochs=found.architecture.meta["epoch"] + 1)
+            run.results.update(search_epochs=task.epoch)
         if job.budget.limits:
             found, told = fitted(job, found, net, strategy, roles)
             run.budgeted(told)
@@ -118,6 +125,8 @@ class BlackBox:
         return self.job.data.loaders(size, one_level=True, seed=self.job.seed)
 
     def check(self) -> None:
+        with torch.device("meta"), setting("space"):
+            check_shapes(supernet(self.job.space, MixedOp))
         if self.searcher.asks:
             self.roles()
 
@@ -156,21 +165,29 @@ class BlackBox:
         self, run: Run, identity: Mapping[str, Any], architecture: Architecture, folder: Path
     ) -> float:
         """The accuracy on `select` after training the final network for `search.epochs` epochs on
-        the train images, by the recipe otherwise."""
+        the train images, by the recipe otherwise, but with the data's augmentation."""
         job, roles, epochs = self.job, self.roles(), self.job.search.epochs
         warmup = min(epochs, job.recipe.warmup_epochs)
         recipe = replace(job.recipe, epochs=epochs, warmup_epochs=warmup)
         checkpoints = run.checkpoints("candidate", {**identity, "candidate": architecture.identity})
-        net = retrain(
-            final_space(job.space, recipe),
-            architecture,
-            roles.train,
-            recipe,
-            seed=job.seed,
-            form=job.form,
-            device=job.device,
-            record=Record(folder),
-            checkpoints=checkpoints,
-        )
+        record = Record(folder)
+        try:
+            net = retrain(
+                final_space(job.space, recipe),
+                architecture,
+                roles.train,
+                recipe,
+                seed=job.seed,
+                form=job.form,
+                device=job.device,
+                record=record,
+                checkpoints=checkpoints,
+            )
+            score = evaluate(net, roles.select)["accuracy"]
+        except NumbersError as error:  # it would end so again; others may do better
+            log.warning("search: an architecture scores 0: %s", error)
+            score = 0.0
+        finally:
+            record.close()
         checkpoints.clear()
-        return evaluate(net, roles.select)["accuracy"]
+        return score

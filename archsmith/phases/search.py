@@ -31,7 +31,8 @@ def search(run: Run) -> None:
     if not run.finished("search", searched):
         meta = {"strategy": job.names["strategy"], "seed": job.seed}
         version = versions()["archsmith"]
-        architecture = method.find(run, identity, meta | {"version": version})
+        known = searched if method.strategy is None else identity  # a searcher asks within a budget
+        architecture = method.find(run, known, meta | {"version": version})
         run.keep(architecture)
         warning = degenerate(job.space, architecture)
         if warning:
@@ -46,6 +47,10 @@ def rank(run: Run) -> None:
     """Kendall's tau between the searched supernet's ranking and the benchmark's table."""
     job = run.job
     need(job, "benchmark.table")
+    if method_of(job).strategy is None:
+        raise ConfigError(
+            f"task=rank: strategy {job.names['strategy']} trains no supernet; take one that does"
+        )
     state = run.checkpoints("search", run.identity(*Gradient.settings)).load()
     if state is None or "net" not in state:
         raise ConfigError(

@@ -36,7 +36,18 @@ def final_space(space: Space, recipe: Recipe) -> Space:
             f"the only way through the network, found {recipe.drop_path}"
         )
     with configuring(), setting("retrain"):
-        return space.resize(**size)
+        final = space.resize(**size)
+    if _rows(final) != _rows(space):
+        raise ConfigError(
+            f"retrain.layers: {recipe.layers}, but every layer of space {space.name} decides for "
+            f"itself, so the final network has the {space.settings['layers']} layers of the "
+            "search; set retrain.layers=null"
+        )
+    return final
+
+
+def _rows(space: Space) -> dict[str, list[str]]:
+    return {name: [row.name for row in choice.rows] for name, choice in space.choices.items()}
 
 
 class Trained(NamedTuple):

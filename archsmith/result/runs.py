@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from archsmith.differences import differing_keys, digest, renamed, value_at
+from archsmith.differences import differing_keys, digest, given, renamed, value_at
 from archsmith.errors import ConfigError
 
 # settings that distinguish the groups of a table, or do not affect results
@@ -128,7 +128,7 @@ def tables(runs: Iterable[Run]) -> dict[str, list[Run]]:
     """Comparable runs, keyed by the settings that distinguish them; '' if all are comparable."""
     found = [
         part
-        for alike in _by(runs, lambda run: digest(run.surroundings))
+        for alike in _by(runs, lambda run: digest(given(run.surroundings)))
         for part in _same_images(alike)
     ]
     facts = [members[0].surroundings | {"images": members[0].content[:8]} for members in found]
@@ -161,7 +161,7 @@ def groups(runs: Iterable[Run]) -> dict[str, list[Run]]:
     """
     named: dict[str, list[Run]] = {}
     first: dict[str, Mapping[str, Any]] = {}
-    for members in _by(runs, lambda run: digest([run.results["strategy"], run.method])):
+    for members in _by(runs, lambda run: digest([run.results["strategy"], given(run.method)])):
         strategy, settings = members[0].results["strategy"], members[0].method
         apart = differing_keys(first.setdefault(strategy, settings), settings)
         name = " ".join([strategy, *_told(settings, apart, short=True)])

@@ -70,7 +70,8 @@ class BlackBoxSearch:
 
     def _over(self) -> bool:
         spent = self.seconds is not None and self.spent >= self.seconds
-        return from_first(spent) or self.told == self.searcher.asks
+        enough = self.searcher.asks is not None and self.told >= self.searcher.asks
+        return from_first(spent) or enough
 
     def _score(self, asked: Architecture) -> None:
         """Scores an architecture and tells the searcher."""

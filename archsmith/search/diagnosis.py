@@ -40,14 +40,18 @@ def diagnose(
                 entropies.append(entropy)
                 margins.append(first - second)
             nones += bool(options) and options[int(shares.argmax())].kind == "zero"
-    kinds = [option.kind for option in kept_options(space, found, space.choices)]
     return {
         "gate_entropy": sum(entropies) / max(1, len(entropies)),
         "gate_margin": sum(margins) / max(1, len(margins)),
-        "skips": kinds.count("identity"),
-        "pools": kinds.count("pool"),
+        **kinds_of(space, found),
         "nones": nones,
     }
+
+
+def kinds_of(space: Space, found: Architecture) -> dict[str, float]:
+    """How many kept options are skip connections, and how many are poolings."""
+    kinds = [option.kind for option in kept_options(space, found, space.choices)]
+    return {"skips": kinds.count("identity"), "pools": kinds.count("pool")}
 
 
 def kept_options(space: Space, found: Architecture, names: Collection[str]) -> list[Option]:

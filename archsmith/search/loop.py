@@ -4,7 +4,6 @@ import copy
 import itertools
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from archsmith.data.loader import Loader
 from archsmith.data.roles import Roles
 from archsmith.errors import ConfigError
 from archsmith.search.diagnosis import degenerate
-from archsmith.search.measure import Found, discretised_accuracy, measure
+from archsmith.search.measure import Found, discretised_accuracy, measure, measured_again
 from archsmith.search.pareto import Pareto
 from archsmith.search.pictures import pictures
 from archsmith.search.settings import SearchSettings
@@ -188,8 +187,7 @@ class Search(Training):
             return found
         log.info("search: the result is the architecture of epoch %d", epoch + 1)
         earlier = Architecture.load(self._file(epoch))
-        accuracy = discretised_accuracy(self.net, earlier, self.roles)
-        return replace(found, architecture=earlier, discretised_accuracy=accuracy)
+        return measured_again(self.net, self.roles, found, earlier)
 
     def release(self) -> bool:
         """Makes passes eager from now on; returns whether CUDA graphs were in use."""

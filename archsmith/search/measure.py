@@ -5,7 +5,7 @@ from typing import Any
 
 from archsmith.data.roles import Roles
 from archsmith.search.curvature import alpha_eigenvalue, weight_sharpness
-from archsmith.search.diagnosis import diagnose
+from archsmith.search.diagnosis import diagnose, kinds_of
 from archsmith.train.evaluate import evaluate, restore_statistics
 from search_spaces.architecture import Architecture
 from search_spaces.settings import setting
@@ -48,6 +48,18 @@ def measure(
         metrics["alpha_eigenvalue"] = alpha_eigenvalue(net, strategy, batch)
         metrics["weight_sharpness"] = weight_sharpness(net, strategy, batch)
     return Found(architecture, selected["accuracy"], discretised, metrics)
+
+
+def measured_again(net: Network, roles: Roles, found: Found, earlier: Architecture) -> Found:
+    """The same search with an earlier architecture as its result: what depends on the architecture
+    is measured again, in the present supernet."""
+    accuracy = discretised_accuracy(net, earlier, roles)
+    metrics = found.metrics | {
+        "discretised_accuracy": accuracy,
+        "discretisation_gap": found.supernet_accuracy - accuracy,
+        **kinds_of(net.space, earlier),
+    }
+    return Found(earlier, found.supernet_accuracy, accuracy, metrics)
 
 
 def discretised_accuracy(net: Network, architecture: Architecture, roles: Roles) -> float:

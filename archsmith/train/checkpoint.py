@@ -152,9 +152,9 @@ class Checkpoints:
 
     def clear(self) -> None:
         """Deletes every checkpoint of this phase."""
+        self.manifest.unlink(missing_ok=True)  # first: a kill in between leaves no dangling entry
         for path in self._files():
             path.unlink(missing_ok=True)
-        self.manifest.unlink(missing_ok=True)
 
     def _files(self) -> list[Path]:
         return [p for p in self.folder.glob(f"{self.phase}_*.pt") if self._is_name(p.name)]

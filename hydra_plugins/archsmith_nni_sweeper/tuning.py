@@ -32,16 +32,19 @@ def optimise(sweeper: Any, arguments: Sequence[str]) -> None:
     parser = OverridesParser.create(config_loader=sweeper.hydra_context.config_loader)
     fixed, space = search_space(parser.parse_overrides(list(arguments)))
     with setting("hydra.sweeper"):
-        batches = in_batches(sweeper.n_trials, sweeper.n_jobs)
+        n_trials, n_jobs = counts(sweeper.n_trials, sweeper.n_jobs)
         tuner = make_tuner(sweeper.tuner, sweeper.direction, sweeper.seed, dict(sweeper.tuner_args))
     tuner.update_search_space(space)
     done: list[tuple[float, list[str]]] = []
     failed: list[JobReturn] = []
-    for ids in batches:
+    first = 0
+    while first < n_trials:
+        ids = range(first, min(first + n_jobs, n_trials))
         proposed = tuner.generate_multiple_parameters(list(ids))
         if not proposed:
-            log.info("nni: the search space is exhausted after %d trials", ids.start)
+            log.info("nni: the search space is exhausted after %d trials", first)
             break
+        first += len(proposed)  # a tuner may propose fewer than asked for
         jobs = [[*fixed, *overrides_of(parameters)] for parameters in proposed]
         returns = _launched(sweeper, jobs, ids.start)
         for trial, parameters, result in zip(ids, proposed, returns, strict=False):
@@ -68,9 +71,9 @@ def _launched(sweeper: Any, jobs: list[list[str]], first: int) -> Sequence[JobRe
 
 
 @checked
-def in_batches(n_trials: Count, n_jobs: Count) -> list[range]:
-    """The numbers of all trials, those that run at the same time together."""
-    return [range(i, min(i + n_jobs, n_trials)) for i in range(0, n_trials, n_jobs)]
+def counts(n_trials: Count, n_jobs: Count) -> tuple[int, int]:
+    """The numbers of trials, in all and at the same time."""
+    return n_trials, n_jobs
 
 
 def search_space(overrides: Sequence[Override]) -> tuple[list[str], dict[str, Any]]:

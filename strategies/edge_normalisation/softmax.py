@@ -14,18 +14,24 @@ class EdgeSoftmax(EdgeNormalisation):
 
     def __init__(self) -> None:
         super().__init__()
-        self._into: dict[tuple[Choice, torch.device], Tensor] = {}
+        self._into: dict[tuple[int, torch.device], tuple[Choice, Tensor]] = {}
 
     def forward(self, beta: Tensor, choice: Choice, alive: Tensor) -> Tensor:
         """beta (R,), alive rows (R,) -> factors (R,); a dead row gets exactly 0."""
-        place = choice, beta.device
-        if place not in self._into:  # cached: a copy from the host would synchronise in every pass
-            into = torch.tensor([[row.target == i for row in choice.rows] for i in choice.targets])
-            self._into[place] = into.to(beta.device)
-        into = self._into[place] & alive  # (targets, R)
+        into = self._of(choice, beta.device) & alive  # (targets, R)
         dead = ~into.any(1, keepdim=True)
         logits = beta.expand_as(into).masked_fill(~(into | dead), -torch.inf)
         return torch.where(into, logits.softmax(-1), 0.0).sum(0)
+
+    def _of(self, choice: Choice, device: torch.device) -> Tensor:
+        """(targets, R): which rows lead into which target. Kept, as a copy from the host would
+        synchronise in every pass; by identity, as hashing a choice takes longer."""
+        kept, into = self._into.get((id(choice), device), (None, None))
+        if kept is not choice or into is None:
+            into = torch.tensor([[row.target == i for row in choice.rows] for i in choice.targets])
+            into = into.to(device)
+            self._into[id(choice), device] = choice, into
+        return into
 
     def constants(self) -> Hashable:
         return ()

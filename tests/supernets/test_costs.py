@@ -1,5 +1,6 @@
 """Multiply-accumulates of candidates: the sheet goldnas.md, section 9, test 1."""
 
+from collections.abc import Sequence
 from functools import partial
 
 import pytest
@@ -8,10 +9,11 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from search_spaces.chains import chain
 from search_spaces.goldnas import CANDIDATES, goldnas
 from search_spaces.nasbench201 import nasbench201
 from search_spaces.space import Space
-from supernets.costs import candidate_macs, macs, macs_of
+from supernets.costs import candidate_macs, check_shapes, macs, macs_of
 from supernets.final_costs import final_costs
 from supernets.mixed_op import MixedOp, PartialMixedOp
 from supernets.mixture import GroupMixture, Mixture, everything_active
@@ -133,3 +135,31 @@ def test_counting_leaves_the_network_alone(toy_darts: Space):
     assert net.training
     assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in net.modules())
+
+
+def chain_of(*candidates: str, widths: Sequence[float] = (1, 1.5)) -> Network:
+    space = chain(
+        layers=3, channels=4, widths=list(widths), candidates=list(candidates),
+        input_shape=(3, 8, 8), classes=2,
+    )  # fmt: skip
+    with torch.device("meta"):
+        return supernet(space, MixedOp)
+
+
+def test_options_that_fit_every_row_pass():
+    check_shapes(chain_of("sep_conv_3x3", "dil_conv_5x5"))
+    check_shapes(chain_of("max_pool_3x3", "skip_connect", widths=[1, 1]))
+
+
+@pytest.mark.parametrize(
+    ("candidate", "made"),
+    [
+        ("skip_connect", r"\[1, 6, 4, 4\] of \[1, 4, 8, 8\], expected \[1, 6, 8, 8\]"),
+        ("avg_pool_3x3", r"an error \(.*\) of \[1, 4, 8, 8\]"),
+    ],
+)
+def test_an_option_of_another_shape_is_named(candidate: str, made: str):
+    """The first block takes 4 channels to 6 without a stride: a skip halves the map, a pool keeps
+    the channels, which the batch norm behind it does not take."""
+    with pytest.raises(ValueError, match=f"'{candidate}' in row 0-1 of 'blocks' makes {made}"):
+        check_shapes(chain_of("sep_conv_3x3", candidate, widths=[1.5, 1.5]))

@@ -14,7 +14,7 @@ from archsmith.result.export.literals import Code, literal, packed
 from search_spaces.architecture import Architecture
 from search_spaces.cells import CellSpace
 from supernets.final import FinalNetwork
-from supernets.network import layout, skeleton
+from supernets.network import layout, skeleton, without_zeros
 
 TEMPLATE = Path(__file__).with_name("model.py.jinja")
 # What the template defines.
@@ -38,7 +38,7 @@ def standalone(space: CellSpace, architecture: Architecture, facts: Mapping[str,
     definitions = Definitions(NAMES)
     definitions.add(FinalNetwork)
     definitions.add(usage.main)
-    plan = layout(space, architecture.choices)
+    plan = layout(space, without_zeros(space, architecture))
     edges = [names for cell in plan["cells"].values() for names in cell["edges"].values()]
     table = {
         name: operation(name, space, definitions) for name in sorted({n for e in edges for n in e})
