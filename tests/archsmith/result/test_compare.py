@@ -214,6 +214,18 @@ def test_a_setting_is_named_without_its_parents_where_that_is_clear(
     assert list(groups(read_runs(tmp_path)[0])) == ["darts", name]
 
 
+def test_a_setting_that_a_run_does_not_know_counts_as_null(tmp_path: Path):
+    """As between versions: all runs stand in one group, and none is lost."""
+    for seed in range(3):
+        add(tmp_path, "darts", seed, 0.5, lr=None)
+    path = next(tmp_path.glob("darts-0-*")) / "config.json"
+    config = json.loads(path.read_text())
+    del config["strategy"]["lr"], config["data"]["limit"]
+    path.write_text(json.dumps(config))
+    (members,) = tables(read_runs(tmp_path)[0]).values()
+    assert {name: len(runs) for name, runs in groups(members).items()} == {"darts": 3}
+
+
 def test_a_given_architecture_is_a_group_of_its_own(tmp_path: Path):
     add(tmp_path, "darts", 0, 0.5)
     add(tmp_path, "darts", 0, 0.5, architecture="ab" * 32)

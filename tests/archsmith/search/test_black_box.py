@@ -124,6 +124,14 @@ def test_seconds_end_it_after_the_score_that_exceeds_them(
     assert len(searcher.told) == 2
 
 
+def test_fewer_architectures_than_are_scored_already_end_it(toy_darts: Space, tmp_path: Path):
+    whole = search(noting(toy_darts), tmp_path)
+    whole.run()
+    fewer = noting(toy_darts, 2)
+    assert search(fewer, tmp_path).run() == whole.best
+    assert len(fewer.told) == 4
+
+
 def test_a_checkpoint_that_is_not_of_a_searcher_is_refused(toy_darts: Space, tmp_path: Path):
     Checkpoints(tmp_path / "checkpoints", "search", {}).save({"epoch": 1})
     with pytest.raises(CheckpointError, match="search: the checkpoint does not fit this run"):
