@@ -1,23 +1,20 @@
-"""The contracts of what a search consists of: the ingredients of a strategy, and searchers.
+"""The ingredients of a strategy: one base class, and a contract for each kind.
 
 `Ingredient` defines every hook of the life cycle as a no-op; an ingredient overrides those it
 needs. `Strategy` calls the hooks of all ingredients, in the order of `Strategy.ingredients`.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Hashable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from torch import Tensor, nn
 
 from search_spaces.architecture import Architecture
 from search_spaces.choice import Choice
-from search_spaces.settings import Count, checked
-from search_spaces.space import Space
+from search_spaces.settings import checked
 
 if TYPE_CHECKING:
-    from strategies.discretisation.decisions import Structure
     from strategies.gradients import Batch, Metrics
     from strategies.strategy import Logits, Strategy
     from supernets.mixture import Mixture
@@ -181,65 +178,6 @@ class DiscretisationRule(Protocol):
         """gates (R, O), factors of rows (R,) or None, alive (R, O) bool -> row name -> options
         kept; missing rows are dropped. Raises ValueError if no alive option can be kept."""
         ...
-
-
-class Searcher(ABC):
-    """A black-box search: asks for architectures and is told their scores; no supernet is trained.
-
-    Args:
-        asks: how many architectures are scored; the best one is the result. None takes the first
-            one without a score.
-
-    Raises:
-        ValueError: `asks` is not a positive whole number.
-    """
-
-    ATTEMPTS = 5000  # architectures that are asked for to find one within limits
-
-    @checked
-    def __init__(self, space: Space, asks: Count | None = None):
-        self.space, self.asks = space, asks
-
-    @abstractmethod
-    def ask(self) -> Architecture:
-        """The next architecture. It is asked again, without a `tell`, if the answer exceeds a
-        budget."""
-
-    def tell(self, architecture: Architecture, score: float) -> None:
-        """Called with the score of the last answer, its accuracy as a fraction, before the next
-        `ask`."""
-        return
-
-    def state_dict(self) -> dict[str, Any]:
-        """What a resumed search needs, as tensors and plain values. Global random generators are
-        saved by the search."""
-        return {}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """The inverse of `state_dict`."""
-        return
-
-    def structures(self) -> "dict[str, Structure]":
-        """The structure of each choice: what the space allows."""
-        from strategies.discretisation.decisions import Structure  # it imports this module
-
-        return {name: Structure.of_space(choice) for name, choice in self.space.choices.items()}
-
-    def within(
-        self, costs: Sequence[Mapping[str, Tensor]], limits: Sequence[float], **meta: Any
-    ) -> Architecture | None:
-        """The first of at most `ATTEMPTS` answers within the limits, or None.
-
-        costs: choice -> (R, O) each.
-        """
-        from supernets.final_costs import total
-
-        for _ in range(self.ATTEMPTS):
-            asked = self.ask()
-            spent = (total(asked, self.space, tables) for tables in costs)
-            if all(cost <= limit for cost, limit in zip(spent, limits, strict=True)):
-                return replace(asked, meta=meta)
-        return None
 
 
 def check_kind(name: str, part: object, kind: type[Ingredient]) -> None:

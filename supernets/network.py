@@ -3,7 +3,7 @@
 Both are a `FinalNetwork` with what searching and training add: gates, forms, layouts in memory.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
@@ -11,25 +11,21 @@ import torch
 from torch import Tensor, nn
 
 from search_spaces.architecture import Architecture
-from search_spaces.cells import Cell, CellSpace, Layer
+from search_spaces.cells import Cell, CellSpace
 from search_spaces.ops import Zero
 from search_spaces.space import Space
 from search_spaces.stems import STEMS
+from supernets.blueprint import Kept, everything, layout, skeleton, without_zeros
 from supernets.checkpointing import checkpointed
 from supernets.final import (
-    CellLayout,
     ChosenOps,
     FinalCell,
     FinalNetwork,
-    LayerLayout,
-    Layout,
     PassedOn,
 )
 from supernets.layout import channels_first, channels_last, laid_as
 from supernets.mixture import GroupMixture, Mixture
-from supernets.skeleton import HEADS, AuxiliaryHead, ResidualBlock, fit_input
-
-Kept = Mapping[str, Mapping[str, Sequence[str]]]  # choice -> row -> operations
+from supernets.skeleton import AuxiliaryHead
 
 
 class Place(NamedTuple):
@@ -191,96 +187,6 @@ class Network(FinalNetwork):
     def layers_of(self, choice: str) -> int:
         """How many layers share a choice."""
         return sum(place.choice == choice and place.row == 0 for place in self.places())
-
-
-def skeleton(space: CellSpace, *, affine: bool) -> dict[str, Callable[..., Any]]:
-    """The constructors of a network's fixed parts, as `FinalNetwork` takes them.
-
-    Args:
-        affine: whether the batch norms before cells have scale and shift.
-    """
-    parts: dict[str, Callable[..., Any]] = {"stem": STEMS[space.stem].build}
-    if space.preprocess:
-        parts["preprocess"] = partial(fit_input, affine=affine)
-    if any(layer.cell is None for layer in space.layers):
-        parts["block"] = ResidualBlock
-    return parts | {"head": HEADS[space.head]}
-
-
-def layout(space: CellSpace, kept: Kept) -> Layout:
-    """A space's network as data, with these operations in the rows of each choice."""
-    before, last = (space.stem_channels, STEMS[space.stem].second_stride), (space.stem_channels, 1)
-    cells: dict[str, CellLayout] = {}
-    layers: list[LayerLayout] = []
-    for layer in space.layers:
-        cell = space.cells[layer.cell] if layer.cell else None
-        inputs = [before, last][-cell.inputs :] if cell else [last]
-        stride = 2 if layer.reduction else 1
-        if cell:
-            cells[layer.place] = cell_layout(cell, edges_of(space, layer, kept))
-        layers.append(
-            {
-                "cell": layer.place if cell else None,
-                "inputs": inputs,
-                "channels": layer.channels,
-                "stride": stride,
-            }
-        )
-        before = last[0], stride
-        last = (len(cell.outputs) if cell else 1) * layer.channels, 1
-    return {
-        "image_channels": space.input_shape[0],
-        "stem_channels": space.stem_channels,
-        "cells": cells,
-        "layers": layers,
-        "head_channels": last[0],
-        "classes": space.classes,
-    }
-
-
-def edges_of(space: CellSpace, layer: Layer, kept: Kept) -> Mapping[str, Sequence[str]]:
-    """The operations on the edges of a layer's cell, by name."""
-    assert layer.group is not None
-    if layer.row is None:
-        return kept[layer.group]
-    assert layer.cell is not None
-    (edge,) = space.cells[layer.cell].edges
-    row = space.choices[layer.group].rows[layer.row]
-    return {edge.name: kept[layer.group].get(row.name, ())}
-
-
-def cell_layout(cell: Cell, names: Mapping[str, Sequence[str]]) -> CellLayout:
-    """A cell with these operations on its edges."""
-    kept = [edge for edge in cell.edges if names.get(edge.name)]
-    return {
-        "edges": {edge.name: list(names[edge.name]) for edge in kept},
-        "strided": [edge.name for edge in kept if edge.strided],
-        "outputs": list(cell.outputs),
-    }
-
-
-def without_zeros(space: Space, architecture: Architecture) -> Kept:
-    """The operations in every row; a file written by hand may name zeros beside them."""
-    return {
-        name: {
-            row.name: [
-                option.name
-                for option in row.options
-                if option.kind != "zero" and option.name in kept[row.name]
-            ]
-            for row in choice.rows
-            if row.name in kept
-        }
-        for name, choice in space.choices.items()
-        for kept in [architecture.choices[name]]
-    }
-
-
-def everything(space: Space) -> Kept:
-    """All operations in every row."""
-    return {
-        name: {row.name: row.names for row in choice.rows} for name, choice in space.choices.items()
-    }
 
 
 def supernet(space: Space, mixed_op: Callable[..., nn.Module], *, affine: bool = False) -> Network:

@@ -21,7 +21,7 @@ from archsmith.train.checkpoint import Checkpoints
 from archsmith.train.record import Record
 from search_spaces.architecture import Architecture
 from search_spaces.space import Space
-from strategies.contracts import Searcher
+from strategies.searchers.searcher import Searcher
 from supernets.network import final_network, supernet
 
 CONF = Path(__file__).resolve().parents[1] / "conf"

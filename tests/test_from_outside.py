@@ -279,7 +279,7 @@ HILL_CLIMBER = """\
 import torch
 
 from search_spaces.architecture import Architecture
-from strategies.contracts import Searcher
+from strategies.searchers.searcher import Searcher
 from strategies.searchers.random import drawn
 
 

@@ -142,7 +142,13 @@ def is_docstring(node: ast.AST) -> bool:
 CELL_FAMILY = {
     *("search_spaces/cells.py", "search_spaces/chains.py", "search_spaces/darts.py"),
     *("search_spaces/nasbench201.py", "search_spaces/goldnas.py", "search_spaces/genotype.py"),
-    *("supernets/network.py", "supernets/final.py", "supernets/fused.py", "supernets/forms.py"),
+    *(
+        "supernets/blueprint.py",
+        "supernets/network.py",
+        "supernets/final.py",
+        "supernets/fused.py",
+        "supernets/forms.py",
+    ),
     "archsmith/result/export/standalone.py",  # copies a network
 }
 

@@ -33,7 +33,7 @@ from archsmith.train.evaluate import evaluate
 from archsmith.train.record import Record
 from search_spaces.architecture import Architecture
 from search_spaces.settings import setting
-from strategies.contracts import Searcher
+from strategies.searchers.searcher import Searcher
 from strategies.strategy import Strategy
 from supernets.costs import check_shapes
 from supernets.mixed_op import MixedOp

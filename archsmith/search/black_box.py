@@ -13,7 +13,7 @@ from archsmith.train.checkpoint import Checkpoints, fitting
 from archsmith.train.random_state import random_state, set_random_state
 from archsmith.train.record import Record
 from search_spaces.architecture import Architecture
-from strategies.contracts import Searcher
+from strategies.searchers.searcher import Searcher
 
 log = logging.getLogger(__name__)
 Score = Callable[[Architecture, Path], float]  # higher is better; it may keep files in the folder

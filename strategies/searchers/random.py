@@ -13,7 +13,7 @@ from torch import Tensor
 from search_spaces.architecture import Architecture
 from search_spaces.choice import Choice
 from search_spaces.space import Space
-from strategies.contracts import Searcher
+from strategies.searchers.searcher import Searcher
 from strategies.shares import real_options
 
 

@@ -12,9 +12,10 @@ from search_spaces.nasbench201 import CANDIDATES as NASBENCH201
 from search_spaces.nasbench201 import nasbench201
 from search_spaces.ops import FactorizedReduce, ReLUConvBN
 from search_spaces.space import Space
+from supernets.blueprint import cell_layout
 from supernets.final import ChosenOps
 from supernets.mixture import GroupMixture
-from supernets.network import CellModule, cell_layout
+from supernets.network import CellModule
 
 Edges = Sequence[tuple[str, str]]  # a genotype: [(edge, candidate), ...]
 EDGES_INTO_A_NODE = [2, 3, 4, 5]  # of a DARTS cell

@@ -13,8 +13,8 @@ from archsmith.result.export.definitions import Definitions, UnportableError
 from archsmith.result.export.literals import Code, literal, packed
 from search_spaces.architecture import Architecture
 from search_spaces.cells import CellSpace
+from supernets.blueprint import layout, skeleton, without_zeros
 from supernets.final import FinalNetwork
-from supernets.network import layout, skeleton, without_zeros
 
 TEMPLATE = Path(__file__).with_name("model.py.jinja")
 # What the template defines.

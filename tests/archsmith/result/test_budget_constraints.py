@@ -22,7 +22,7 @@ from search_spaces.darts import darts
 from search_spaces.goldnas import goldnas
 from search_spaces.nasbench201 import nasbench201
 from search_spaces.space import Space
-from strategies.contracts import Searcher
+from strategies.searchers.searcher import Searcher
 from supernets.costs import macs, parameters
 from supernets.network import final_network
 

@@ -13,8 +13,8 @@ from archsmith.train.checkpoint import Checkpoints
 from archsmith.train.record import Record
 from search_spaces.architecture import Architecture
 from search_spaces.space import Space
-from strategies.contracts import Searcher
 from strategies.searchers.random import RandomSearch
+from strategies.searchers.searcher import Searcher
 
 
 class Noting(RandomSearch):
