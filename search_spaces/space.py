@@ -106,7 +106,8 @@ def _described(
     """The decorated function with name, text and parameters of `build`."""
     sizes = [p for p in signature(build).parameters.values() if p.kind is Parameter.KEYWORD_ONLY]
     own = [p for p in signature(made).parameters.values() if p.kind is Parameter.KEYWORD_ONLY]
-    made.__name__, made.__doc__, made.__module__ = name, build.__doc__, build.__module__
+    made.__name__ = made.__qualname__ = name  # a space is pickled by the name of its family
+    made.__doc__, made.__module__ = build.__doc__, build.__module__
     made.__signature__ = Signature([*sizes, *own])  # type: ignore[attr-defined]
     return checked(made)
 

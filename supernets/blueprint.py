@@ -81,20 +81,14 @@ def cell_layout(cell: Cell, names: Mapping[str, Sequence[str]]) -> CellLayout:
 
 
 def without_zeros(space: Space, architecture: Architecture) -> Kept:
-    """The operations in every row; a file written by hand may name zeros beside them."""
-    return {
-        name: {
-            row.name: [
-                option.name
-                for option in row.options
-                if option.kind != "zero" and option.name in kept[row.name]
-            ]
-            for row in choice.rows
-            if row.name in kept
-        }
-        for name, choice in space.choices.items()
-        for kept in [architecture.choices[name]]
-    }
+    """The operations in every row, in the file's order, which is that of a network's weights; a
+    file written by hand may name zeros beside them."""
+    found: dict[str, dict[str, list[str]]] = {}
+    for name, choice in space.choices.items():
+        rows, kept = {row.name: row for row in choice.rows}, architecture.choices[name]
+        zeros = {r: [o.name for o in row.options if o.kind == "zero"] for r, row in rows.items()}
+        found[name] = {r: [o for o in options if o not in zeros[r]] for r, options in kept.items()}
+    return found
 
 
 def everything(space: Space) -> Kept:

@@ -1,3 +1,5 @@
+import pickle
+
 import pytest
 import torch
 
@@ -118,3 +120,24 @@ def test_an_operation_may_come_from_outside(toy_darts: Space):
     assert final_network(space.resize(channels=4), architecture)(
         torch.randn(1, 3, 16, 16)
     ).shape == (1, 10)
+
+
+def test_operations_of_an_edge_stand_in_the_order_of_their_names(toy_darts: Space):
+    """As in the file, not as in the space: weights are found by their number."""
+    names = ["skip_connect", "dil_conv_5x5", "avg_pool_3x3"]  # as the space has them: 3, 7, 2
+    space = toy_darts.resize(candidates=list(CANDIDATES))
+    kept = {"normal": {"0-2": names}, "reduce": {"0-2": names}}
+    net = final_network(space, Architecture.of(space, kept))
+    found = [type(op).__name__ for op in net.layers[0].edges["0-2"].ops]
+    assert found == ["Pool", "Sequential", "Identity"]
+    by_hand = Architecture(Architecture.of(space, kept).space, {
+        name: {"0-2": ("avg_pool_3x3", "dil_conv_5x5", "none", "skip_connect")}
+        for name in ("normal", "reduce")
+    })  # fmt: skip
+    assert [*final_network(space, by_hand).state_dict()] == [*net.state_dict()]
+
+
+@pytest.mark.parametrize("name", ["darts", "nasbench201"])
+def test_a_space_is_pickled_with_its_network(name: str, request):
+    space = request.getfixturevalue(f"toy_{name}")
+    assert pickle.loads(pickle.dumps(space)).settings == space.settings
