@@ -48,7 +48,7 @@ def test_one_failing_job_stops_nobody(launcher: str, tmp_path: Path):
     arguments = ["strategy=pcdarts,darts,random", "search.epochs=1"]  # pcdarts needs 4 | channels
     assert sweep(launcher, tmp_path, *arguments).wait(200) == 2
     said = (tmp_path / "log.txt").read_text()
-    assert "archsmith: strategy.mixed_op: 6 channels cannot be split" in said
+    assert "archsmith: strategy.mixed_op.k: 6 channels cannot be split" in said
     found = finished(tmp_path)
     assert set(found) == {"darts", "random"}
     before = found["darts"].stat().st_mtime_ns
