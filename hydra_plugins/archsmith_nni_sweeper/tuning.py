@@ -44,9 +44,8 @@ def optimise(sweeper: Any, arguments: Sequence[str]) -> None:
         if not proposed:
             log.info("nni: the search space is exhausted after %d trials", first)
             break
+        returns = _launched(sweeper, [[*fixed, *overrides_of(one)] for one in proposed], first)
         first += len(proposed)  # a tuner may propose fewer than asked for
-        jobs = [[*fixed, *overrides_of(parameters)] for parameters in proposed]
-        returns = _launched(sweeper, jobs, ids.start)
         for trial, parameters, result in zip(ids, proposed, returns, strict=False):
             value, overrides = value_of(result), overrides_of(parameters)
             if value is None:
