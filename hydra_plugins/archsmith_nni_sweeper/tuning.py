@@ -29,18 +29,17 @@ def optimise(sweeper: Any, arguments: Sequence[str]) -> None:
         Interrupted: the sweep was asked to stop; the same command makes the same proposals again.
         Exception: the first job's, if all jobs fail.
     """
-    parser = OverridesParser.create(config_loader=sweeper.hydra_context.config_loader)
-    fixed, space = search_space(parser.parse_overrides(list(arguments)))
+    fixed, space = search_space(_parsed(sweeper, arguments))
     with setting("hydra.sweeper"):
         n_trials, n_jobs = counts(sweeper.n_trials, sweeper.n_jobs)
         tuner = make_tuner(sweeper.tuner, sweeper.direction, sweeper.seed, dict(sweeper.tuner_args))
     tuner.update_search_space(space)
     done: list[tuple[float, list[str]]] = []
     failed: list[JobReturn] = []
-    first = 0
+    folder, first = Path(str(sweeper.config.hydra.sweep.dir)), 0
     while first < n_trials:
-        ids = range(first, min(first + n_jobs, n_trials))
-        proposed = tuner.generate_multiple_parameters(list(ids))
+        ids = list(range(first, min(first + n_jobs, n_trials)))
+        proposed = tuner.generate_multiple_parameters(ids)
         if not proposed:
             log.info("nni: the search space is exhausted after %d trials", first)
             break
@@ -56,10 +55,15 @@ def optimise(sweeper: Any, arguments: Sequence[str]) -> None:
                 done.append((value, overrides))
                 log.info("nni: trial %d gave %.4f: %s", trial, value, " ".join(overrides))
             tuner.trial_end(trial, value is not None)
-        _write(Path(str(sweeper.config.hydra.sweep.dir)), sweeper.direction, done, len(failed))
+        _write(folder, sweeper.direction, done, len(failed))
     if not done and failed:
         _ = failed[0].return_value  # raises what the job raised
         raise ValueError("hydra.sweeper: no trial returned a finite number")
+
+
+def _parsed(sweeper: Any, arguments: Sequence[str]) -> list[Override]:
+    parser = OverridesParser.create(config_loader=sweeper.hydra_context.config_loader)
+    return parser.parse_overrides(list(arguments))
 
 
 def _launched(sweeper: Any, jobs: list[list[str]], first: int) -> Sequence[JobReturn]:
