@@ -37,7 +37,7 @@ def twins(kept: Architecture, draws: int) -> list[Architecture]:
         fixed = macs(final_network(space, kept))
     costs = candidate_macs(supernet(space, MixedOp))
     kept_cost = sum(
-        int(costs[group][e, edge.candidates.index(name)])
+        int(costs[group][e, edge.names.index(name)])
         for group, cell in space.groups.items()
         for e, edge in enumerate(cell.edges)
         for name in kept.choices[group].get(edge.name, ())

@@ -21,10 +21,6 @@ class Edge(Row):
     def stride(self) -> int:
         return 2 if self.strided else 1
 
-    @property
-    def candidates(self) -> tuple[str, ...]:
-        return self.names
-
 
 @dataclass(frozen=True)
 class Cell(Choice):
@@ -67,8 +63,8 @@ class Layer:
         """What distinguishes the layer's operations from those of other layers."""
         if self.row is not None:
             return f"{self.group} {self.row}"
-        whole = self.cell is None or self.cell in f"{self.group}"
-        return f"{self.group}" if whole else f"{self.group} {self.cell}"
+        alone = self.cell in (None, self.group)
+        return f"{self.group}" if alone else f"{self.group} {self.cell}"
 
 
 @dataclass(frozen=True, kw_only=True)

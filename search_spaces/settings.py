@@ -111,9 +111,9 @@ def problems(taker: Callable[..., Any], given: Mapping[str, Any], path: str = ""
             if not _fits(validate, value):
                 found.append(f"{key}: expected {expected(hint)}, found {_shown(value)}")
         elif not any(name.startswith("*") for name in known):
+            options = [f"{path}.{one}" if path else one for one in known]
             found.append(
-                f"unknown setting '{key}'{nearest(key, [f'{path}.{name}' for name in known])}; "
-                f"known: {', '.join(known)}"
+                f"unknown setting '{key}'{nearest(key, options)}; known: {', '.join(known)}"
             )
     return found
 

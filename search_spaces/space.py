@@ -29,7 +29,7 @@ class Space(ABC):
     operations: Mapping[str, Callable[..., Any]]
     input_shape: tuple[int, int, int]  # (C, H, W)
     classes: int
-    stem: str  # a name in supernets.skeleton.STEMS
+    stem: str  # a name in search_spaces.stems.STEMS
     stem_channels: int
     head: str  # a name in supernets.skeleton.HEADS
     only_way: ClassVar[bool] = False  # whether what a row keeps is the only way, so never dropped

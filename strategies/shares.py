@@ -1,4 +1,4 @@
-"""Masks over the options of a choice, and an option's share of its target's gates.
+"""Masks over the options of a choice, weighed gates, and an option's share of its target's gates.
 
 Shares: GOLD-NAS, Bi et al. 2020, arXiv:2007.03331.
 """
@@ -23,6 +23,11 @@ def same_target(choice: Choice) -> Tensor:
     """(R, R): 1 if two rows lead into the same state, else 0."""
     targets = torch.tensor([row.target for row in choice.rows])
     return (targets[:, None] == targets).float()
+
+
+def weighed(gates: Tensor, factors: Tensor | None) -> Tensor:
+    """Gates (R, O) times the factors of their rows (R,), if there are any."""
+    return gates if factors is None else factors[:, None] * gates
 
 
 def node_sums(values: Tensor, same: Tensor) -> Tensor:

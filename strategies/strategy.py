@@ -28,7 +28,7 @@ from strategies.discretisation.decisions import Structure
 from strategies.gradients import Batch, Gradients, eagerly
 from strategies.micro_batches import in_parts
 from strategies.optimizer_state import load_named_state, named_state
-from strategies.shares import every_option
+from strategies.shares import every_option, weighed
 from supernets import plain_layers
 from supernets.mixture import Active, GroupMixture, Mixture, everything_active
 from supernets.network import Network
@@ -295,10 +295,7 @@ class Strategy:
     @torch.no_grad()
     def gates(self) -> dict[str, Tensor]:
         """Choice -> gates (R, O) without noise, times the factors of the rows."""
-        return {
-            name: gates if factors is None else factors[:, None] * gates
-            for name, (gates, factors) in self._expected().items()
-        }
+        return {name: weighed(*found) for name, found in self._expected().items()}
 
     @torch.no_grad()
     def _expected(self) -> dict[str, tuple[Tensor, Tensor | None]]:
@@ -316,13 +313,13 @@ class Strategy:
         If zeros cut a choice's output off from its input, the best connected one is taken instead,
         and `meta["reconnected"]` names the choice.
         """
-        choices, again, gates = {}, [], self.gates()
+        choices, again = {}, []
         for name, (values, factors) in self._expected().items():
             choice, alive = self.space.choices[name], self.alive[name].cpu()
             with setting("pruning"):  # pruning left too few candidates
                 choices[name] = self.discretisation(choice, values, factors, alive)
                 if not choice.connects(choices[name]):
-                    choices[name] = connected(choice, gates[name], alive)
+                    choices[name] = connected(choice, weighed(values, factors), alive)
                     again.append(name)
         return Architecture.of(
             self.space, choices, **meta, **({"reconnected": again} if again else {})

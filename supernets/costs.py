@@ -48,7 +48,7 @@ def check_shapes(net: Network) -> None:
     nothing = Mixture({name: _nothing(choice) for name, choice in choices.items()})
     for place, (B, C, H, W) in inputs(net, nothing):
         names, s = choices[place.choice].rows[place.row].names, place.stride
-        if (key := (names, place.c_out, s, H, W)) in checked:
+        if (key := (names, place.c_out, s, C, H, W)) in checked:
             continue
         checked.add(key)
         x, gates = torch.empty(B, C, H, W, device="meta"), torch.empty(len(names), device="meta")

@@ -124,7 +124,7 @@ class FusedCell:
             if not columns or any(found is None for found in chains):
                 alone.append(e)
                 continue
-            names = tuple(edge.candidates[o] for o in columns)
+            names = tuple(edge.names[o] for o in columns)
             key = names, edge.strided, partial and partial.k
             alike.setdefault(key, []).append((e, columns, cast(list[Chain], chains), partial))
         bundles = []

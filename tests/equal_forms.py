@@ -16,18 +16,18 @@ Choose = Callable[[Cell], Sequence[Sequence[int]]]
 
 
 def everything(cell: Cell) -> Sequence[Sequence[int]]:
-    return [range(len(edge.candidates)) for edge in cell.edges]
+    return [range(len(edge.names)) for edge in cell.edges]
 
 
 def pruned(cell: Cell) -> Sequence[Sequence[int]]:
     """Another subset on every edge, one of them empty, many equal."""
-    sizes = [len(edge.candidates) for edge in cell.edges]
+    sizes = [len(edge.names) for edge in cell.edges]
     return [[o for o in range(n) if (e + o) % 4 != 1][: e % 3 * n] for e, n in enumerate(sizes)]
 
 
 def drawn(cell: Cell) -> Sequence[Sequence[int]]:
     """One candidate an edge."""
-    return [[(3 * e + 1) % len(edge.candidates)] for e, edge in enumerate(cell.edges)]
+    return [[(3 * e + 1) % len(edge.names)] for e, edge in enumerate(cell.edges)]
 
 
 def outcome(

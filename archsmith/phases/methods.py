@@ -1,8 +1,8 @@
 """The two methods of a search: by gradient, which trains a supernet, and by a searcher.
 
 Each has `strategy`, which trains the supernet (None if there is none); `finder`, which makes
-architectures: the strategy or the searcher; `settings`, the groups of
-settings on which its result depends; `check`, before a run; and `find`, which records results.
+architectures: the strategy or the searcher; `settings`, the groups of settings on which its result
+depends; `check`, before a run; and `find`, which records results.
 """
 
 import logging

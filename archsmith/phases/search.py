@@ -47,7 +47,8 @@ def rank(run: Run) -> None:
     """Kendall's tau between the searched supernet's ranking and the benchmark's table."""
     job = run.job
     need(job, "benchmark.table")
-    if method_of(job).strategy is None:
+    strategy = method_of(job).strategy
+    if strategy is None:
         raise ConfigError(
             f"task=rank: strategy {job.names['strategy']} trains no supernet; take one that does"
         )
@@ -57,7 +58,7 @@ def rank(run: Run) -> None:
             f"task=rank: no searched supernet in {job.folder}; run task=search first with the "
             "same settings (random trains none)"
         )
-    net = job.supernet(job.strategy(job.space))
+    net = job.supernet(strategy)
     net.load_state_dict(state["net"])
     job.data.to(job.device)
     roles = job.data.loaders(job.search.batch_size, one_level=False, seed=job.seed)

@@ -21,7 +21,10 @@ KEY = "archsmith"  # key of the metadata in a weights file
 
 
 def final_space(space: Space, recipe: Recipe) -> Space:
-    """The space at the recipe's size. Raises ConfigError if the space has no such stem."""
+    """The space at the recipe's size.
+
+    Raises ConfigError if it has no such stem or number of layers, or nothing that may be dropped.
+    """
     size = recipe.size
     if "stem" in size and "stem" not in space.settings:
         raise ConfigError(

@@ -7,6 +7,7 @@ All rules take a choice, gates (R, O), the rows' factors (R,) or None, and which
 from torch import Tensor
 
 from search_spaces.choice import Choice
+from strategies.shares import weighed
 
 
 def strongest(
@@ -33,7 +34,7 @@ def top_rows(
         ValueError: no alive option leads into a target.
     """
     assert choice.keep is not None
-    strength = (gates if factors is None else factors[:, None] * gates).tolist()
+    strength = weighed(gates, factors).tolist()
     real, on = choice.offers(zero=False), alive.tolist()
     kept: dict[str, tuple[str, ...]] = {}
     for target in choice.targets:

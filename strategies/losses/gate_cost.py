@@ -14,7 +14,7 @@ from torch import Tensor
 from search_spaces.settings import NotNegative, Positive
 from strategies.contracts import LossTerm
 from strategies.losses.pressure import Pressure
-from strategies.shares import node_sums, real_options, same_target, shares
+from strategies.shares import node_sums, real_options, same_target, shares, weighed
 from supernets.costs import candidate_macs
 
 if TYPE_CHECKING:
@@ -101,8 +101,7 @@ class GateCost(LossTerm):
         total = torch.zeros_like(self.pressure.strength)
         for name, (gates, factors, _) in mixture.groups.items():
             alive = self.strategy.alive[name] & self.real[name]
-            gates = gates if factors is None else factors[:, None] * gates
-            gates = torch.where(alive, gates, 0.0)
+            gates = torch.where(alive, weighed(gates, factors), 0.0)
             total = total + resource(gates, alive, self.prices[name], self.same[name])
         return total
 

@@ -200,7 +200,7 @@ def test_f55_a_collapse_on_the_way_is_said_once(
     real = Strategy.epoch_end
 
     def collapsing(self, *args):
-        skip = self.space.groups["normal"].edges[0].candidates.index("skip_connect")
+        skip = self.space.groups["normal"].edges[0].names.index("skip_connect")
         with torch.no_grad():
             for alpha in self.alphas.values():
                 alpha[:, skip] += 50.0

@@ -67,7 +67,7 @@ def fill_network(net: Network, ids: Mapping[str, Ids], phase: float) -> None:
 def search_ids(cell: Cell) -> Ids:
     """100 * edge + 10 * candidate."""
     return {
-        edge.name: [100 * e + 10 * o for o in range(len(edge.candidates))]
+        edge.name: [100 * e + 10 * o for o in range(len(edge.names))]
         for e, edge in enumerate(cell.edges)
     }
 

@@ -91,7 +91,7 @@ def test_every_rule_names_edges_and_their_candidates(name: str):
     cell = next(iter(SPACE.groups.values()))
     alive = torch.ones(len(cell.edges), cell.width, dtype=torch.bool)
     kept = rule(cell, torch.rand(alive.shape), None, alive)
-    edges = {edge.name: edge.candidates for edge in cell.edges}
+    edges = {edge.name: edge.names for edge in cell.edges}
     assert kept
     assert all(set(candidates) <= set(edges[edge]) for edge, candidates in kept.items())
 

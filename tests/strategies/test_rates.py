@@ -60,7 +60,7 @@ def test_b3_drnas_has_no_none_where_edges_compete_and_has_it_on_nasbench201(
     toy_darts: Space, toy_nasbench201: Space
 ):
     strategy = ready(toy_darts, "strategy=drnas")
-    none = toy_darts.groups["normal"].edges[0].candidates.index("none")
+    none = toy_darts.groups["normal"].edges[0].names.index("none")
     assert not strategy.alive["normal"][:, none].any()
     assert int(strategy.alive["normal"].sum()) == 5 * 7
     assert all(none not in row for row in strategy.mixture().groups["reduce"].active)

@@ -36,7 +36,7 @@ def alive_mixture(space: Space, share: float) -> tuple[Mixture, dict[str, torch.
     }
     for name, cell in space.groups.items():
         for e, edge in enumerate(cell.edges):
-            alive[name][e, len(edge.candidates) :] = False
+            alive[name][e, len(edge.names) :] = False
     groups = {n: GroupMixture(t.float(), None, everything_active(t)) for n, t in alive.items()}
     return Mixture(groups), alive
 

@@ -24,7 +24,7 @@ def test_costs_of_candidates_add_up_to_those_of_the_network(toy: str, side: int,
 def test_a_candidate_by_hand(toy_nasbench201):
     """A 3x3 convolution of c channels: 9 c^2 and batch norm 2 c; c = 8, 16, 32 on 16, 8, 4."""
     costs = final_costs(toy_nasbench201)
-    names = toy_nasbench201.cells["cell"].edges[0].candidates
+    names = toy_nasbench201.cells["cell"].edges[0].names
     conv, skip = names.index("nor_conv_3x3"), names.index("skip_connect")
     sizes = [(8, 16), (16, 8), (32, 4)]
     assert costs["params"].tables["cell"][0, conv] == sum(9 * c * c + 2 * c for c, _ in sizes)

@@ -96,7 +96,7 @@ def mixture_of(space: Space) -> Mixture:
     groups = {}
     for name, cell in space.groups.items():
         gates = torch.linspace(0.1, 0.9, len(cell.edges) * cell.width).view(-1, cell.width)
-        active = [range(len(edge.candidates)) for edge in cell.edges]
+        active = [range(len(edge.names)) for edge in cell.edges]
         groups[name] = GroupMixture(gates.requires_grad_(), None, active)
     return Mixture(groups)
 

@@ -36,7 +36,7 @@ def kept(space: Space, *names: str) -> Architecture:
     """Keeps these on every edge that offers them, and the last candidate on the others."""
     choices = {
         group: {
-            edge.name: tuple(n for n in edge.candidates if n in names) or edge.candidates[-1:]
+            edge.name: tuple(n for n in edge.names if n in names) or edge.names[-1:]
             for edge in cell.edges
         }
         for group, cell in space.groups.items()
@@ -48,7 +48,7 @@ def mixed(space: Space) -> Architecture:
     """Another subset on every edge, some of them empty."""
     choices = {}
     for group, cell in space.groups.items():
-        names = [[n for n in edge.candidates if n != "none"] for edge in cell.edges]
+        names = [[n for n in edge.names if n != "none"] for edge in cell.edges]
         chosen = [
             [n for o, n in enumerate(own) if (e + o) % 3] if e % 4 != 3 else []
             for e, own in enumerate(names)

@@ -70,7 +70,7 @@ def test_one_hot_gates_are_the_discrete_network(toy_nasbench201: Space):
         for edge in toy_nasbench201.cells["cell"].edges:
             for name in architecture.choices["cell"].get(edge.name, ()):
                 chosen = layer.edges[edge.name].ops[0]
-                net.layers[i].edges[edge.name].ops[edge.candidates.index(name)].load_state_dict(
+                net.layers[i].edges[edge.name].ops[edge.names.index(name)].load_state_dict(
                     chosen.state_dict()
                 )
     for part in ("stem", "head"):

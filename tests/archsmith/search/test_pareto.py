@@ -121,7 +121,7 @@ def test_goldnas_1_the_model_of_costs_agrees_with_the_counter_in_every_epoch(tmp
     costs = strategy.stopping.macs
     total = sum(int(table.sum()) for table in costs.values())
     everything = {
-        group: {edge.name: edge.candidates for edge in cell.edges}
+        group: {edge.name: edge.names for edge in cell.edges}
         for group, cell in space.groups.items()
     }
     fixed = counted(space, Architecture.of(space, everything)) - total

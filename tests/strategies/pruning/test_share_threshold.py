@@ -249,7 +249,7 @@ def test_none_is_dead_from_the_start(toy_darts: Space):
     strategy.setup(supernet(toy_darts, strategy.mixed_op), torch.device("cpu"))
     for name, cell in toy_darts.groups.items():
         for edge, alive in zip(cell.edges, strategy.alive[name], strict=True):
-            assert [bool(on) for on in alive] == [n != "none" for n in edge.candidates]
+            assert [bool(on) for on in alive] == [n != "none" for n in edge.names]
 
 
 def test_what_the_second_order_unrolls_may_be_pruned():

@@ -108,7 +108,7 @@ def test_snas_3_alphas_stand_still_in_a_warmup(toy_darts: Space):
 
 def test_snas_4_every_edge_is_kept_unless_it_chooses_none(toy_darts: Space):
     strategy = make(composed("strategy=snas").strategy, space=toy_darts)
-    candidates = toy_darts.groups["normal"].edges[0].candidates
+    candidates = toy_darts.groups["normal"].edges[0].names
     best = ["sep_conv_3x3", "none", "skip_connect", "dil_conv_5x5", "none"]
     with torch.no_grad():
         for alphas in strategy.alphas.values():

@@ -25,7 +25,7 @@ def test_cost_comes_to_lie_just_above_the_target_and_every_node_keeps_an_input()
         target = round(share * whole)
         found = pruned_at_random(where, costs, target, torch.Generator().manual_seed(seed))
         left = sum(
-            int(costs[group][e, edge.candidates.index(name)])
+            int(costs[group][e, edge.names.index(name)])
             for group, cell in where.groups.items()
             for e, edge in enumerate(cell.edges)
             for name in found.choices[group].get(edge.name, ())
