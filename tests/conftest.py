@@ -4,6 +4,7 @@ import gc
 import re
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -19,6 +20,7 @@ from omegaconf import OmegaConf
 from omegaconf._utils import get_yaml_loader
 
 from archsmith.cli import main as run
+from archsmith.train.garbage import settled
 from search_spaces.darts import CANDIDATES, darts
 from search_spaces.nasbench201 import CANDIDATES as NASBENCH201
 from search_spaces.nasbench201 import nasbench201
@@ -32,6 +34,7 @@ settings.load_profile("repeatable")
 
 
 gc.disable()  # while tests are imported
+imported = ExitStack()
 
 load_settings = OmegaConf.load
 
@@ -56,13 +59,12 @@ OmegaConf.load = staticmethod(load)
 
 def pytest_collection_finish() -> None:
     """Excludes imported objects from garbage collection, which took half of a quick test's time."""
-    gc.collect()
-    gc.freeze()
+    imported.enter_context(settled())
     gc.enable()
 
 
 def pytest_sessionfinish() -> None:
-    gc.unfreeze()
+    imported.close()
 
 
 @pytest.fixture(autouse=True)

@@ -7,10 +7,8 @@ layers gets a lane in each. Curves stay in the gaps between layers and never cro
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import NamedTuple
-
-import numpy as np
 
 from search_spaces.choice import Choice
 
@@ -23,6 +21,7 @@ PORT = 10.0  # between two arrows into one box
 TIP = 7.0  # length of an arrow's tip
 HEIGHTS = {"input": 40.0, "node": 36.0, "output": 36.0, "label": 24.0, "lane": 8.0}
 SWEEPS = 24
+STILL = 0.01  # a smaller move in a sweep cannot be seen
 STIFFNESS = {True: 12.0, False: 1.0}  # link between lanes (True) or other link
 
 
@@ -215,17 +214,17 @@ def _crossings(layout: Layout, layers: list[list[int]]) -> int:
 def _place_rows(layout: Layout, layers: list[list[int]]) -> None:
     """Moves every box as close to its linked boxes as its layer allows; lanes are straight."""
     boxes, near = layout.boxes, _neighbours(layout)
+    springs = [
+        [(boxes[j], STIFFNESS[_lanes(box, boxes[j])]) for j in near[i]] or [(box, 1e-3)]
+        for i, box in enumerate(boxes)
+    ]
+    filled = [layer for layer in layers if layer]
     for sweep in range(4 * SWEEPS):
-        for layer in layers[:: 1 if sweep % 2 else -1]:
-            wanted, weights = [], []
-            for i in layer:
-                pull = [(boxes[j].y, STIFFNESS[_lanes(boxes[i], boxes[j])]) for j in near[i]]
-                pull = pull or [(boxes[i].y, 1e-3)]
-                weights.append(sum(weight for _, weight in pull))
-                wanted.append(sum(y * weight for y, weight in pull) / weights[-1])
-            apart = [_apart(boxes[i], boxes[j]) for i, j in pairwise(layer)]
-            for i, y in zip(layer, _spread(wanted, apart, weights), strict=True):
-                boxes[i].y = y
+        before = [box.y for box in boxes]
+        for layer in filled[:: 1 if sweep % 2 else -1]:
+            _settle([boxes[i] for i in layer], [springs[i] for i in layer])
+        if sweep and all(abs(box.y - y) < STILL for box, y in zip(boxes, before, strict=True)):
+            break
     _straighten(layout, layers)
     top = min(box.y - box.height / 2 for box in boxes)
     for box in boxes:
@@ -254,17 +253,21 @@ def _apart(a: Box, b: Box) -> float:
     return (a.height + b.height) / 2 + 12
 
 
-def _spread(wanted: list[float], apart: list[float], weights: list[float]) -> list[float]:
-    """Least-squares positions for `wanted` that are `apart`: pool adjacent violators."""
-    offsets = np.concatenate([[0.0], np.cumsum(apart)])
+def _settle(layer: list[Box], springs: list[list[tuple[Box, float]]]) -> None:
+    """Moves a layer's boxes to the least-squares positions between their springs, the boxes apart:
+    pool adjacent violators."""
+    offsets = list(accumulate((_apart(a, b) for a, b in pairwise(layer)), initial=0.0))
     pools: list[tuple[float, float, int]] = []  # mean, weight, size
-    for y, weight in zip(wanted - offsets, weights, strict=True):
-        pools.append((float(y), weight, 1))
+    for pull, offset in zip(springs, offsets, strict=True):
+        weight = sum(force for _, force in pull)
+        y = sum(other.y * force for other, force in pull) / weight
+        pools.append((y - offset, weight, 1))
         while len(pools) > 1 and pools[-2][0] > pools[-1][0]:
             (y1, w1, n1), (y2, w2, n2) = pools[-2:]
             pools[-2:] = [((y1 * w1 + y2 * w2) / (w1 + w2), w1 + w2, n1 + n2)]
-    means = [mean for mean, _, size in pools for _ in range(size)]
-    return [float(y) for y in means + offsets]
+    means = (mean for mean, _, size in pools for _ in range(size))
+    for box, mean, offset in zip(layer, means, offsets, strict=True):
+        box.y = mean + offset
 
 
 def _place_columns(layout: Layout, layers: list[list[int]]) -> None:

@@ -19,17 +19,23 @@ def uncollected() -> Iterator[None]:
             gc.enable()
 
 
+_settled = False  # within a `settled` block
+
+
 @contextmanager
 def settled() -> Iterator[None]:
     """A context manager that excludes all existing objects from garbage collection: scanning a
     supernet's thousands of modules and tensors again and again frees nothing. Does nothing inside
     another such block."""
-    if gc.get_freeze_count():
+    global _settled
+    if _settled:
         yield
         return
     gc.collect()
     gc.freeze()
+    _settled = True
     try:
         yield
     finally:
+        _settled = False
         gc.unfreeze()
