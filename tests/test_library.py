@@ -51,14 +51,19 @@ def test_images_that_are_not_as_said_are_refused(images: torch.Tensor, message: 
         library.find(TensorDataset(images, torch.tensor([0, 1, 0, 1])))
 
 
+WRONG = [
+    "search.epochs=0", "resume=bogus", "serch.epochs=3", "strategy=pcdart",
+    "budget.params=none_at_all",
+]  # fmt: skip
+WRONG_TOO = [
+    "search.epochs=many", "seed=-1", "+search.epoch=3", "space.candidates=5",
+    "strategy.warmup=1.0", "export.formats=[onyx]",
+]  # fmt: skip
+
+
 @pytest.mark.parametrize(
-    "override",
-    [
-        "search.epochs=0", "search.epochs=many", "resume=bogus", "seed=-1", "serch.epochs=3",
-        "+search.epoch=3", "strategy=pcdart", "budget.params=none_at_all", "space.candidates=5",
-        "strategy.warmup=1.0", "export.formats=[onyx]",
-    ],
-)  # fmt: skip
+    "override", [*WRONG, *(pytest.param(each, marks=pytest.mark.slow) for each in WRONG_TOO)]
+)
 def test_a_wrong_setting_is_refused_with_the_line_of_the_command_line(
     archsmith, tmp_path: Path, monkeypatch, override: str
 ):

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from hydra.utils import instantiate
+from omegaconf import OmegaConf
 from test_every_config import CONF, composed
 from torch import Tensor, nn
 
@@ -62,8 +63,7 @@ def ready(strategy: Strategy) -> Network:
 
 
 def built(kind: str, name: str) -> Any:
-    choice = f"+strategy/losses=[{name}]" if kind == "losses" else f"strategy/{kind}={name}"
-    settings = composed(choice).strategy[kind]
+    settings = OmegaConf.load(CONF / "strategy" / kind / f"{name}.yaml")
     return instantiate(settings[name] if kind == "losses" else settings, _convert_="all")
 
 

@@ -94,10 +94,7 @@ def assert_equal(one: Run, other: Run) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    [
-        pytest.param(n, marks=pytest.mark.slow if n in ("darts", "darts_second_order") else [])
-        for n in CAPTURED
-    ],
+    [pytest.param(n, marks=pytest.mark.slow if n != "pcdarts" else []) for n in CAPTURED],
 )
 def test_replays_equal_eager_steps(name: str):
     graphs = Run(name, capture=recorded).train()

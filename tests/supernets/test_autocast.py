@@ -32,8 +32,10 @@ def gradients(space: Space, name: str, form: str, dtype: torch.dtype | None):
     return loss.detach(), logits, grads, weights, means
 
 
-@pytest.mark.parametrize("form", ["reference", "fused", "auto"])
-@pytest.mark.parametrize("name", ["darts", "pcdarts"])
+@pytest.mark.parametrize(
+    "form", [pytest.param("reference", marks=pytest.mark.slow), "fused", "auto"]
+)
+@pytest.mark.parametrize("name", [pytest.param("darts", marks=pytest.mark.slow), "pcdarts"])
 def test_a_pass_in_bfloat16_is_near_that_in_float32(name: str, form: str, toy_darts: Space):
     """bfloat16 keeps 8 bits; gradients are compared by direction."""
     loss, _, grads, weights, means = gradients(toy_darts, name, "reference", None)

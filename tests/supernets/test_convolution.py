@@ -30,7 +30,14 @@ def test_depthwise_is_the_same_convolution(size, dilation, stride, hw):
         torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize(("size", "stride", "dilation"), [(5, 1, 1), (5, 2, 1), (3, 1, 2)])
+@pytest.mark.parametrize(
+    ("size", "stride", "dilation"),
+    [
+        (3, 1, 2),
+        pytest.param(5, 2, 1, marks=pytest.mark.slow),
+        pytest.param(5, 1, 1, marks=pytest.mark.slow),
+    ],
+)
 def test_depthwise_has_first_and_second_derivatives(size, stride, dilation):
     torch.manual_seed(0)
     x = torch.randn(2, 2, 5, 4, dtype=torch.float64, requires_grad=True)

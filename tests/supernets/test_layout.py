@@ -212,8 +212,11 @@ def whatever_the_device(cell: CellModule, inputs, mixture) -> Tensor:
     return torch.cat(list((cell.form or cell).states(inputs, mixture)), 1)
 
 
+FAMILIES = ["nasbench201", *(pytest.param(f, marks=pytest.mark.slow) for f in ("darts", "goldnas"))]
+
+
 @pytest.mark.parametrize("mixed_op", [MixedOp, partial(PartialMixedOp, k=2)])
-@pytest.mark.parametrize("family", ["darts", "goldnas", "nasbench201", "outside"])
+@pytest.mark.parametrize("family", [*FAMILIES, "outside"])
 @pytest.mark.parametrize("form", ["reference", "fused"])
 def test_c9_all_convolutions_get_channels_last_where_that_is_asked_for(
     family: str, mixed_op, form: str, monkeypatch

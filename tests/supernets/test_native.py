@@ -54,7 +54,7 @@ def test_each_candidate(candidate: str, k: int):
 
 
 @pytest.mark.parametrize(
-    "channels", [1, 8, 16, *(pytest.param(c, marks=pytest.mark.slow) for c in (3, 12, 20))]
+    "channels", [1, 16, *(pytest.param(c, marks=pytest.mark.slow) for c in (3, 8, 12, 20))]
 )
 def test_any_number_of_channels(channels: int):
     # one weight before a batch norm has a gradient of rounding alone

@@ -30,7 +30,9 @@ def test_c3_images_too_small_for_a_network(toy_darts, monkeypatch, stem: str, re
 
 @pytest.mark.parametrize("recipe", sorted((ROOT / "conf" / "retrain").glob("*.yaml")), ids=str)
 def test_a_step_of_every_recipe_works_and_moves_no_random_stream(toy_darts, recipe: Path):
-    settings = composed(f"retrain={recipe.stem}", "retrain.ema=0.9").retrain
+    settings = composed(
+        f"retrain={recipe.stem}", "retrain.layers=3", "retrain.channels=4", "retrain.ema=0.9"
+    ).retrain
     before = torch.get_rng_state()
     _check_step(toy_darts, some_architecture(toy_darts), make(settings), CPU)
     assert torch.equal(torch.get_rng_state(), before)

@@ -465,7 +465,7 @@ def test_the_bar_counts_all_steps_and_goes_on_where_a_search_was_stopped(
 
 
 @pytest.mark.parametrize(
-    "stop", [4, 5, 6]
+    "stop", [pytest.param(4, marks=pytest.mark.slow), 5, pytest.param(6, marks=pytest.mark.slow)]
 )  # before the short epoch, in it, and after its last step
 def test_b5_a_search_stopped_around_its_short_last_epoch_goes_on_bit_for_bit(
     stop: int, toy_darts: Space, tmp_path: Path
