@@ -12,10 +12,20 @@ from archsmith.errors import CheckpointError
 log = logging.getLogger(__name__)
 
 MOVED = {
+    "strategies.edge_normalisation.softmax.EdgeSoftmax": (
+        "strategies.topology.edge_normalisation.EdgeNormalisation"
+    ),
     "strategies.random_search.RandomSearch": "strategies.searchers.random.RandomSearch",
     "strategies.discretisation.strongest.best_candidates": (
         "strategies.discretisation.strongest.best_options"
     ),
+}
+RENAMED = {"edge_normalisation": "topology"}  # settings of a strategy
+ADDED = {  # class -> settings that it has now, as it was before it had them
+    "strategies.strategy.Strategy": {
+        "schedule": {"_target_": "strategies.schedules.cosine", "_partial_": True},
+        "alpha_schedule": {"_target_": "strategies.schedules.constant", "_partial_": True},
+    }
 }
 
 
@@ -47,11 +57,15 @@ def digest(plain: Any) -> str:
 
 
 def renamed(settings: Any) -> Any:
-    """The settings with current class paths: before version 0.2, modules `archsmith.*` were called
-    `engine.*`, and those in `MOVED` stood elsewhere."""
-    if isinstance(settings, Mapping):
-        return {name: _target(name, renamed(value)) for name, value in settings.items()}
-    return settings
+    """The settings in the terms of this version: class paths (before version 0.2, modules
+    `archsmith.*` were called `engine.*`), names of settings, and settings that did not exist."""
+    if not isinstance(settings, Mapping):
+        return settings
+    new = {name: _target(name, renamed(value)) for name, value in settings.items()}
+    added = ADDED.get(new.get("_target_", ""))
+    if added is None:
+        return new
+    return {**added, **{RENAMED.get(name, name): value for name, value in new.items()}}
 
 
 def _target(name: str, value: Any) -> Any:

@@ -4,8 +4,9 @@
 needs. `Strategy` calls the hooks of all ingredients, in the order of `Strategy.ingredients`.
 """
 
+import typing
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from torch import Tensor, nn
@@ -28,7 +29,7 @@ class Ingredient:
     which returns None, because a parent cannot know what its subclass reads.
 
     An ingredient that is a module lists `nn.Module` first, `class Mine(nn.Module, LossTerm)`, so
-    that it gets the module's `state_dict`; `Relaxation` and `EdgeNormalisation` are modules
+    that it gets the module's `state_dict`; `Relaxation` and `Topology` are modules
     already.
 
     Arguments of `__init__` are checked against its annotations, `weight: NotNegative`. An error
@@ -38,6 +39,8 @@ class Ingredient:
     Raises:
         TypeError: at class definition, if a class lists `nn.Module` after an ingredient.
     """
+
+    may_return: bool = False  # whether the search keeps the state of each epoch to return to
 
     def __init_subclass__(cls, **kwargs: Any):
         super().__init_subclass__(**kwargs)
@@ -82,6 +85,16 @@ class Ingredient:
         search is over."""
         return []
 
+    def returns_to(self) -> int | None:
+        """The epoch (from 0) to whose end the search returns, asked after each epoch but the last;
+        None to go on. Only for an ingredient with `may_return`."""
+        return None
+
+    def returned(self, strategy: "Strategy") -> None:
+        """Called when the state of that epoch is loaded into everything, this ingredient
+        included."""
+        return
+
     def result(self) -> int | None:
         """The epoch (from 0) whose architecture is the result of the search that has ended; None
         for the last one. Of several ingredients the earliest counts."""
@@ -122,12 +135,26 @@ class Relaxation(nn.Module, Ingredient, ABC):
         return self(alphas, alive)
 
 
-class EdgeNormalisation(nn.Module, Ingredient, ABC):
-    """Weighs the rows into a target against each other: the edges into a node."""
+class Topology(nn.Module, Ingredient, ABC):
+    """Weighs the rows into a target against each other, and says which of them run: the edges into
+    a node. If it samples, it must not sample in `eval` mode."""
+
+    samples: bool = False  # whether two passes differ
 
     @abstractmethod
-    def forward(self, beta: Tensor, choice: Choice, alive: Tensor) -> Tensor:
-        """Betas (R,) and alive rows (R,) bool -> factors (R,), exactly 0 for a dead row."""
+    def forward(
+        self, beta: Tensor, choice: Choice, alive: Tensor
+    ) -> tuple[Tensor, Sequence[bool] | None]:
+        """Betas (`size(choice)`,) and alive rows (R,) bool -> factors (R,), exactly 0 for a row
+        that is dead or does not run, and which rows run; None if all alive ones do."""
+
+    def expected(self, beta: Tensor, choice: Choice, alive: Tensor) -> Tensor:
+        """The noise-free factors (R,) that the architecture is read from."""
+        return self(beta, choice, alive)[0]
+
+    def size(self, choice: Choice) -> int:
+        """The number of betas of a choice: one per row."""
+        return len(choice.rows)
 
 
 class Update(Ingredient, ABC):
@@ -169,6 +196,15 @@ class Stopping(Ingredient):
     """Ends the search early by returning True from `epoch_end`."""
 
 
+class Schedule(Protocol):
+    """The learning rate of an epoch. A function; it has no state and no hooks."""
+
+    def __call__(self, lr: float, min_lr: float, epoch: int, epochs: float, /) -> float:
+        """The rate of an epoch (from 0, of `epochs`, whose last one may be short), between the
+        first rate `lr` and the last one `min_lr`."""
+        ...
+
+
 class DiscretisationRule(Protocol):
     """Reads a discrete network from gates. A function; it has no state and no hooks."""
 
@@ -178,6 +214,18 @@ class DiscretisationRule(Protocol):
         """gates (R, O), factors of rows (R,) or None, alive (R, O) bool -> row name -> options
         kept; missing rows are dropped. Raises ValueError if no alive option can be kept."""
         ...
+
+
+def kinds_of(strategy: type) -> dict[str, type[Ingredient]]:
+    """Setting -> kind of ingredient: the fields of a strategy whose annotation names one, alone, as
+    an option or as the values of a mapping."""
+    hints = typing.get_type_hints(strategy)
+    return {
+        name: part
+        for name, hint in hints.items()
+        for part in (hint, *typing.get_args(hint))
+        if isinstance(part, type) and issubclass(part, Ingredient)
+    }
 
 
 def check_kind(name: str, part: object, kind: type[Ingredient]) -> None:

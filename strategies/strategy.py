@@ -1,6 +1,5 @@
 """A strategy: alphas, betas, both optimisers, and the ingredients that a YAML combines."""
 
-import math
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -10,18 +9,21 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from search_spaces.architecture import Architecture
+from search_spaces.choice import Choice
 from search_spaces.settings import Count, NotNegative, Positive, Share, checked, setting
 from search_spaces.space import Space
 from strategies.contracts import (
     DiscretisationRule,
-    EdgeNormalisation,
     Ingredient,
     LossTerm,
     Pruning,
     Relaxation,
+    Schedule,
     Stopping,
+    Topology,
     Update,
     check_kind,
+    kinds_of,
 )
 from strategies.discretisation.constrained import Tables, connected, within
 from strategies.discretisation.decisions import Structure
@@ -49,7 +51,8 @@ class Strategy:
         mixed_op: constructor of the module on an edge of the supernet; `supernet(space,
             strategy.mixed_op)`.
         alpha_optimizer, weight_optimizer: `parameters -> torch optimiser`.
-        min_lr: final value of the cosine schedule of the weights' learning rate.
+        schedule, alpha_schedule: the learning rates of weights and of alphas by epoch; the weights'
+            ends at `min_lr`, the alphas' at 0.
         lr_batch: the batch size for which the weights' learning rate and `min_lr` are tuned; for
             other sizes they are scaled linearly. None: no scaling.
         alpha_lr_scale: factor on the learning rate of the alpha optimiser, of any class. The
@@ -67,14 +70,16 @@ class Strategy:
     space: Space = field(kw_only=False)
     relaxation: Relaxation
     mixed_op: Callable[..., nn.Module]
-    edge_normalisation: EdgeNormalisation | None
+    topology: Topology | None
     update: Update
-    losses: Mapping[str, LossTerm]
     pruning: Pruning | None
     stopping: Stopping | None
+    losses: Mapping[str, LossTerm]
     discretisation: DiscretisationRule
     alpha_optimizer: torch.optim.Optimizer  # its constructor until `setup`
     weight_optimizer: torch.optim.Optimizer  # likewise
+    schedule: Schedule
+    alpha_schedule: Schedule
     min_lr: NotNegative
     lr_batch: Count | None
     alpha_lr_scale: Positive
@@ -99,20 +104,17 @@ class Strategy:
     # -------------------------------------------------------------------------------------
 
     def _check_kinds(self) -> None:
-        """Raises ValueError for an ingredient of the wrong kind."""
-        check_kind("relaxation", self.relaxation, Relaxation)
-        check_kind("update", self.update, Update)
-        for name, part, kind in (
-            ("edge_normalisation", self.edge_normalisation, EdgeNormalisation),
-            ("pruning", self.pruning, Pruning),
-            ("stopping", self.stopping, Stopping),
-        ):
-            if part is not None:
-                check_kind(name, part, kind)
-        for name, term in self.losses.items():
-            check_kind(f"losses.{name}", term, LossTerm)
-        if not callable(self.discretisation):
-            raise ValueError(f"discretisation: expected a function, found {self.discretisation!r}")
+        """Raises ValueError for an ingredient of the wrong kind, or a rule that is none."""
+        for name, part in self._named_ingredients().items():
+            check_kind(name, part, KINDS[name.partition(".")[0]])
+        for name in ("discretisation", "schedule", "alpha_schedule"):
+            rule = getattr(self, name)
+            if not callable(rule):
+                raise ValueError(f"{name}: expected a function, found {rule!r}")
+        with setting("schedule"):
+            self.schedule(1.0, min(1.0, self.min_lr), 0, 1.0)
+        with setting("alpha_schedule"):
+            self.alpha_schedule(1.0, 0.0, 0, 1.0)
 
     def _make_logits(self) -> None:
         """Draws the alphas (R, O) and betas (R,) of each choice; padding of a row is not alive."""
@@ -122,10 +124,11 @@ class Strategy:
 
         choices = self.space.choices
         self.alphas = {name: logits(len(c.rows), c.width) for name, c in choices.items()}
+        topology = self.topology
         self.betas = (
-            {}
-            if self.edge_normalisation is None
-            else {name: logits(len(choice.rows)) for name, choice in choices.items()}
+            {name: logits(topology.size(choice)) for name, choice in choices.items()}
+            if topology is not None
+            else {}
         )
         self.alive = {name: every_option(choice) for name, choice in choices.items()}
 
@@ -149,6 +152,7 @@ class Strategy:
         for group in self.alpha_optimizer.param_groups:
             group["lr"] *= self.alpha_lr_scale
         self.weight_lr = [group["lr"] for group in self.weight_optimizer.param_groups]
+        self.alpha_lr = [group["lr"] for group in self.alpha_optimizer.param_groups]
         for name, part in self._named_ingredients().items():
             with setting(name):
                 part.setup(net, self)
@@ -159,13 +163,13 @@ class Strategy:
 
     def _named_ingredients(self) -> dict[str, Ingredient]:
         """The same, keyed by setting: `update`, `losses.mine`."""
-        parts = {
-            "relaxation": self.relaxation,
-            "edge_normalisation": self.edge_normalisation,
-            "update": self.update,
-            "pruning": self.pruning,
-            "stopping": self.stopping,
-        } | {f"losses.{name}": term for name, term in self.losses.items()}
+        parts: dict[str, Ingredient] = {}
+        for name in KINDS:
+            given = getattr(self, name)
+            several = isinstance(given, Mapping)
+            parts |= (
+                {f"{name}.{key}": each for key, each in given.items()} if several else {name: given}
+            )
         return {name: part for name, part in parts.items() if part is not None}
 
     def arch_parameters(self) -> list[nn.Parameter]:
@@ -187,15 +191,18 @@ class Strategy:
             active = self._active[name]
             if index is not None:
                 active = [[i] if row else [] for i, row in zip(index.tolist(), active, strict=True)]
-            groups[name] = GroupMixture(gates, self._factors(name), active)
+            factors = None
+            if self.topology is not None:
+                self.topology.train(noise)
+                factors, runs = self.topology(*self._weighed(name))
+                if runs is not None:
+                    active = [row if on else [] for row, on in zip(active, runs, strict=True)]
+            groups[name] = GroupMixture(gates, factors, active)
         return Mixture(groups)
 
-    def _factors(self, name: str) -> Tensor | None:
-        """The factors (R,) of a choice's rows, None if rows are not weighed against each other."""
-        if self.edge_normalisation is None:
-            return None
-        alive = self.alive[name].any(1)
-        return self.edge_normalisation(self.betas[name], self.space.choices[name], alive)
+    def _weighed(self, name: str) -> tuple[Tensor, Choice, Tensor]:
+        """What the topology weighs: betas, the choice and its alive rows (R,)."""
+        return self.betas[name], self.space.choices[name], self.alive[name].any(1)
 
     def loss(self, net: Logits, batch: Batch, role: str = "train") -> tuple[Tensor, Tensor]:
         """Cross-entropy plus the terms of `losses`, and the logits (B, classes).
@@ -219,9 +226,10 @@ class Strategy:
         ingredient or a user-defined operation whose class has no method of this name.
         """
         twice = getattr(self.net, "checkpoint_cells", False)
-        if self.relaxation.samples or self.micro_batches > 1 or twice:
+        samples = self.relaxation.samples or (self.topology is not None and self.topology.samples)
+        if samples or self.micro_batches > 1 or twice:
             return None
-        parts = [self.relaxation, self.edge_normalisation, self.update, *self.losses.values()]
+        parts = [self.relaxation, self.topology, self.update, *self.losses.values()]
         said = [part.constants() for part in parts if part is not None]
         said += [plain_layers.constants(layer) for layer in self._outside]
         return None if any(one is None for one in said) else (self.structure, *said)
@@ -242,11 +250,12 @@ class Strategy:
             group["lr"] = lr
 
     def epoch_start(self, epoch: int, epochs: float) -> None:
-        """Sets the cosine learning rate of this epoch (from 0, of `epochs`) and calls the
-        ingredients' hooks."""
-        cosine = (1 + math.cos(math.pi * epoch / epochs)) / 2
+        """Sets the learning rates of this epoch (from 0, of `epochs`) and calls the ingredients'
+        hooks."""
         for group, lr in zip(self.weight_optimizer.param_groups, self.weight_lr, strict=True):
-            group["lr"] = self.min_lr + (lr - self.min_lr) * cosine
+            group["lr"] = self.schedule(lr, self.min_lr, epoch, epochs)
+        for group, lr in zip(self.alpha_optimizer.param_groups, self.alpha_lr, strict=True):
+            group["lr"] = self.alpha_schedule(lr, 0.0, epoch, epochs)
         for ingredient in self.ingredients():
             ingredient.epoch_start(epoch, epochs)
 
@@ -278,6 +287,21 @@ class Strategy:
         epochs = [part.result() for part in self.ingredients()]
         return min((epoch for epoch in epochs if epoch is not None), default=None)
 
+    @property
+    def may_return(self) -> bool:
+        """Whether an ingredient may take the search back to an earlier epoch."""
+        return any(part.may_return for part in self.ingredients())
+
+    def returns_to(self) -> int | None:
+        """The epoch to whose end the search returns, the earliest of the ingredients'."""
+        epochs = [part.returns_to() for part in self.ingredients()]
+        return min((epoch for epoch in epochs if epoch is not None), default=None)
+
+    def returned(self) -> None:
+        """Called after the state of an earlier epoch was loaded to go on from it."""
+        for ingredient in self.ingredients():
+            ingredient.returned(self)
+
     def prune(self, alive: Mapping[str, Tensor]) -> None:
         """Switches candidates off permanently: the only place where structure changes."""
         self.alive = {name: self.alive[name] & alive[name] for name in self.alive}
@@ -303,8 +327,10 @@ class Strategy:
         found = {}
         for name in self.alphas:
             gates, _ = self.relaxation.expected(self.alphas[name], self.alive[name])
-            factors = self._factors(name)
-            found[name] = gates.cpu(), None if factors is None else factors.cpu()
+            factors = None
+            if self.topology is not None:
+                factors = self.topology.expected(*self._weighed(name)).cpu()
+            found[name] = gates.cpu(), factors
         return found
 
     def architecture(self, **meta: Any) -> Architecture:
@@ -386,6 +412,9 @@ class Strategy:
         """The ingredients with a state, and their states; `{}` for a module without buffers."""
         states = [(part, part.state_dict()) for part in self.ingredients()]
         return [(part, state) for part, state in states if state is not None]
+
+
+KINDS = kinds_of(Strategy)
 
 
 def _check_optimizers(**makers: MakeOptimizer) -> None:

@@ -8,6 +8,7 @@ import pytest
 from helpers import ROOT
 from hydra.utils import get_object
 from omegaconf import OmegaConf
+from test_every_config import composed
 
 from archsmith.differences import MOVED, differing_keys, renamed
 
@@ -47,6 +48,21 @@ def test_an_older_random_search_is_that_of_today():
     now = OmegaConf.load(ROOT / "conf" / "strategy" / "random.yaml")
     now.pop("_partial_")
     assert differing_keys(renamed(old), OmegaConf.to_container(now)) == []
+
+
+def test_settings_of_a_strategy_that_came_later_are_as_it_was_before():
+    before = {
+        "_target_": "strategies.strategy.Strategy",
+        "edge_normalisation": {"_target_": "strategies.edge_normalisation.softmax.EdgeSoftmax"},
+        "min_lr": 0.1,
+    }
+    now = OmegaConf.to_container(composed("strategy=pcdarts").strategy)
+    names = ("topology", "schedule", "alpha_schedule")
+    assert renamed(before) == {
+        **{n: now[n] for n in names},
+        "_target_": now["_target_"],
+        "min_lr": 0.1,
+    }
 
 
 def test_an_older_run_is_evaluated_with_its_images_and_weights(archsmith, old: Path):

@@ -32,9 +32,10 @@ LAUNCHERS = {  # Hydra's name of a launcher -> the optional dependencies with it
     "joblib": "joblib", "submitit_slurm": "submitit", "submitit_local": "submitit", "ray": "ray",
 }  # fmt: skip
 LISTED = (
-    "strategy", "strategy/relaxation", "strategy/mixed_op", "strategy/edge_normalisation",
+    "strategy", "strategy/relaxation", "strategy/mixed_op", "strategy/topology",
     "strategy/update", "strategy/losses", "strategy/pruning", "strategy/stopping",
-    "strategy/discretisation", "space", "data", "retrain", "baseline", "runtime", "experiment",
+    "strategy/discretisation", "strategy/schedule", "strategy/alpha_schedule",
+    "space", "data", "retrain", "baseline", "runtime", "experiment",
     "hydra/launcher",
 )  # fmt: skip
 BUILT_IN = {

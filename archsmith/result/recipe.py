@@ -4,35 +4,13 @@ Sources: Liu et al. 2019, arXiv:1806.09055, section 3; Xu et al. 2020, arXiv:190
 code of both.
 """
 
-import math
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from archsmith.data.augment import Pixels
 from archsmith.train.runtime import Precision
 from search_spaces.settings import Count, NotNegative, OpenShare, Positive, Range, Share, checked
-
-
-def cosine(lr: float, min_lr: float, epoch: int, epochs: int) -> float:
-    """Half a cosine from `lr` at epoch 0 to `min_lr` after the last epoch."""
-    return min_lr + (lr - min_lr) * (1 + math.cos(math.pi * epoch / epochs)) / 2
-
-
-def exponential(lr: float, min_lr: float, epoch: int, epochs: int) -> float:
-    """A constant factor per epoch, from `lr` at epoch 0 to `min_lr` after the last epoch."""
-    return lr * (min_lr / lr) ** (epoch / epochs)
-
-
-def linear(lr: float, min_lr: float, epoch: int, epochs: int) -> float:
-    """A line that would reach `min_lr` 5 epochs before the end, then a flatter one to the end.
-
-    Source: PC-DARTS public code for ImageNet. With fewer than 10 epochs the flatter line takes half
-    of them.
-    """
-    tail, left = min(5, epochs // 2), epochs - epoch
-    height = left - tail if left > tail else left / tail
-    return min_lr + (lr - min_lr) * height / (epochs - tail)
-
+from strategies.schedules import cosine, exponential, linear
 
 SCHEDULES = {"cosine": cosine, "exponential": exponential, "linear": linear}
 

@@ -168,6 +168,20 @@ class Search(Training):
         super().next_epoch()
 
     @property
+    def may_return(self) -> bool:
+        return self.strategy.may_return
+
+    def returns_to(self) -> int | None:
+        return self.strategy.returns_to()
+
+    def return_to(self, state: Mapping[str, Any]) -> None:
+        """Loads everything but the time that is spent, and lets the ingredients change what they
+        went back for."""
+        self.load_state_dict({**state, "pace": self.pace.state_dict()})
+        self.found = None
+        self.strategy.returned()
+
+    @property
     def _last(self) -> bool:
         return self.stops or self.epoch + 1 == self.pace.number
 

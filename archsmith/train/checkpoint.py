@@ -65,6 +65,11 @@ class Checkpoints:
         self.manifest = folder / f"{phase}_manifest.json"
         self._last, self._cost = time.monotonic(), 0.0  # last save: end time, seconds
 
+    def of_epoch(self, epoch: int) -> "Checkpoints":
+        """The checkpoints of the end of one epoch (from 0), which are kept until `clear`."""
+        phase = f"{self.phase}_epoch_{epoch:03d}"
+        return Checkpoints(self.folder, phase, self.identity, force=self.force)
+
     def due(self, *, epoch_over: bool = False) -> bool:
         """Whether a checkpoint is due; at the end of an epoch, as soon as its cost is
         negligible."""
@@ -151,7 +156,9 @@ class Checkpoints:
         return None
 
     def clear(self) -> None:
-        """Deletes every checkpoint of this phase."""
+        """Deletes every checkpoint of this phase, and those of its epochs."""
+        for file in self.folder.glob(f"{self.phase}_epoch_*_manifest.json"):
+            Checkpoints(self.folder, file.name.removesuffix("_manifest.json"), {}).clear()
         self.manifest.unlink(missing_ok=True)  # first: a kill in between leaves no dangling entry
         for path in self._files():
             path.unlink(missing_ok=True)

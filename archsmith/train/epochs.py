@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from archsmith import interrupt
-from archsmith.errors import Interrupted
+from archsmith.errors import CheckpointError, Interrupted
 from archsmith.parallel import distributed
 from archsmith.train import garbage
 from archsmith.train.checkpoint import Checkpoints, fitting
@@ -103,6 +103,8 @@ class Runner:
                 self._save()
         self.record.cost(self.phase, training.epoch, progress.step_seconds, training.device)
         self._end_epoch(began)
+        if training.may_return and not training.over:
+            self._return(progress)
         if training.over or self.checkpoints.due(epoch_over=True):
             self._save()
         if not training.over:
@@ -144,6 +146,27 @@ class Runner:
             if warning:
                 log.warning("%s: %s", self.phase, warning)
         training.next_epoch()
+
+    def _return(self, progress: Progress) -> None:
+        """Keeps the state at the end of this epoch, and goes back to an earlier one if asked to."""
+        training = self.training
+        kept = self.checkpoints.of_epoch(training.epoch - 1)
+        kept.clear()  # of this epoch before the training went back
+        kept.save(training.state_dict())
+        epoch = training.returns_to()
+        if epoch is None:
+            return
+        state = self.checkpoints.of_epoch(epoch).load()
+        if state is None:
+            raise CheckpointError(
+                f"{self.phase}: the state at the end of epoch {epoch + 1} is missing, to which the "
+                "run goes back; set resume=never to start over"
+            )
+        log.info("%s: back from epoch %d to %d", self.phase, training.epoch, epoch + 1)
+        with fitting(self.phase):
+            training.return_to(state)
+        self.record.resume(self.phase, training.epoch)
+        progress.at(training.epoch * len(training.loader))
 
     def _save(self) -> None:
         """Saves. Raises NumbersError, before anything is written, or CheckpointError."""

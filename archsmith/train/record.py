@@ -194,6 +194,10 @@ class Progress:
                 self.phase, 100 * waited / whole,
             )  # fmt: skip
 
+    def at(self, done: int) -> None:
+        """Sets the number of steps that are done."""
+        self.bar.n = done
+
     def note(self, epoch: int, means: Mapping[str, float]) -> None:
         """Sets the text behind the bar: the epoch (from 1), and its loss and accuracy so far."""
         loss, accuracy = f"{means['train_loss']:.3f}", f"{means['train_accuracy']:.3f}"

@@ -64,6 +64,19 @@ class Training(ABC):
         """An addition to the epoch's log line."""
         return ""
 
+    @property
+    def may_return(self) -> bool:
+        """Whether the training may return to the end of an earlier epoch."""
+        return False
+
+    def returns_to(self) -> int | None:
+        """The epoch (from 0) to whose end the training returns; None to go on."""
+        return None
+
+    def return_to(self, state: Mapping[str, Any]) -> None:
+        """Loads the state at the end of that epoch."""
+        self.load_state_dict(state)
+
     def release(self) -> bool:
         """Frees memory that only serves speed; returns whether there was any."""
         return False

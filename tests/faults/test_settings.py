@@ -67,7 +67,7 @@ WRONG = {
     "space.nodes=1000000": "space.nodes: expected a whole number of at least 1 and at most 64",
     "space.stem_multiplier=0": "space.stem_multiplier: expected a whole number of at least 1",
     "strategy.relaxation=gumbel": "a choice is written strategy/relaxation=...",
-    "strategy.edge_normalisation=1.5": "strategy.edge_normalisation: expected settings in {} or",
+    "strategy.topology=1.5": "strategy.topology: expected settings in {} or",
     "strategy.clip=x": "strategy.clip: expected a number above 0 or null",
     "strategy.warmup=null": "strategy.warmup: expected a number of at least 0 and below 1, found",
     "strategy.alpha_optimizer.betas=[]": "strategy.alpha_optimizer.betas: expected a list of 2",

@@ -16,7 +16,7 @@ from strategies.strategy import Strategy
 from supernets.network import supernet
 
 KINDS = (
-    "relaxation", "mixed_op", "update", "edge_normalisation", "losses", "pruning", "stopping",
+    "relaxation", "mixed_op", "update", "topology", "losses", "pruning", "stopping",
     "discretisation",
 )  # fmt: skip
 REFUSED = r"^losses\.dirichlet_anchor: needs strategy/relaxation=dirichlet, found "

@@ -13,13 +13,14 @@ from torch import Tensor, nn
 from search_spaces.darts import darts
 from search_spaces.settings import NotNegative
 from strategies.contracts import (
-    EdgeNormalisation,
     Ingredient,
     LossTerm,
     Pruning,
     Relaxation,
     Stopping,
+    Topology,
     Update,
+    kinds_of,
 )
 from strategies.losses.label_smoothing import LabelSmoothing
 from strategies.relaxation.sigmoid import Sigmoid
@@ -34,12 +35,16 @@ SPACE = darts(
 )  # fmt: skip
 KINDS = {
     "relaxation": Relaxation,
-    "edge_normalisation": EdgeNormalisation,
+    "topology": Topology,
     "update": Update,
     "losses": LossTerm,
     "pruning": Pruning,
     "stopping": Stopping,
 }
+
+
+def test_a_kind_of_ingredient_is_a_field_of_the_strategy():
+    assert kinds_of(Strategy) == KINDS
 
 
 def names(kind: str) -> list[str]:
@@ -104,7 +109,7 @@ def record(strategy: Strategy) -> list[tuple[str, str]]:
     calls: list[tuple[str, str]] = []
     parts = {
         "relaxation": strategy.relaxation,
-        "edge_normalisation": strategy.edge_normalisation,
+        "topology": strategy.topology,
         "update": strategy.update,
         "pruning": strategy.pruning,
         "stopping": strategy.stopping,
@@ -127,11 +132,11 @@ def record(strategy: Strategy) -> list[tuple[str, str]]:
 def test_hooks_are_called_in_the_order_of_the_ingredients():
     losses = "+strategy/losses=[label_smoothing,gate_cost]"
     strategy = made(
-        "strategy/edge_normalisation=softmax", "strategy/pruning=without_none", losses,
+        "strategy/topology=edge_normalisation", "strategy/pruning=without_none", losses,
         stopping=Stopping(),
     )  # fmt: skip
     calls = record(strategy)
-    order = ["relaxation", "edge_normalisation", "update", "pruning", "stopping",
+    order = ["relaxation", "topology", "update", "pruning", "stopping",
              "label_smoothing", "gate_cost"]  # fmt: skip
 
     def called() -> list[tuple[str, str]]:
@@ -203,7 +208,7 @@ def test_constants_of_our_ingredients_are_not_inherited(parent: type[Ingredient]
 def test_a_state_has_an_entry_for_each_ingredient_that_has_one():
     """In the order of the ingredients; a module's is there without buffers, too."""
     strategy = made(
-        "strategy/edge_normalisation=softmax", "strategy/pruning=without_none",
+        "strategy/topology=edge_normalisation", "strategy/pruning=without_none",
         "+strategy/losses=[label_smoothing,gate_cost]",
     )  # fmt: skip
     ready(strategy)
@@ -229,7 +234,7 @@ class Plain:
     [
         ({"relaxation": Plain()}, "relaxation", "Relaxation"),
         ({"relaxation": nn.Softmax(1)}, "relaxation", "Relaxation"),
-        ({"edge_normalisation": Plain()}, "edge_normalisation", "EdgeNormalisation"),
+        ({"topology": Plain()}, "topology", "Topology"),
         ({"update": Plain()}, "update", "Update"),
         ({"update": None}, "update", "Update"),
         ({"pruning": Stopping()}, "pruning", "Pruning"),
@@ -255,7 +260,7 @@ def test_a_module_is_named_before_its_contract():
     assert type("Right", (nn.Module, Pruning), {})().state_dict() == {}
 
 
-@pytest.mark.parametrize("kind", [Relaxation, EdgeNormalisation, Update, LossTerm])
+@pytest.mark.parametrize("kind", [Relaxation, Topology, Update, LossTerm])
 def test_a_kind_asks_for_its_method(kind: type[Ingredient]):
     with pytest.raises(TypeError, match="abstract"):
         type("Empty", (kind,), {})()

@@ -46,7 +46,7 @@ def test_d1_edges_are_ranked_by_gates_and_not_by_alphas():
 
 
 def test_d1_factors_of_edges_count_in_what_is_read():
-    strategy = ready("strategy=darts", "strategy/edge_normalisation=softmax")
+    strategy = ready("strategy=darts", "strategy/topology=edge_normalisation")
     expected = torch.tensor([[0.1007, 0.1113], [0.0253, 0.1867], [0.4211, 0.1549]])
     torch.testing.assert_close(strategy.gates()["cell"], expected, atol=1e-3, rtol=0)
     assert strategy.architecture().choices == {"cell": {"2-3": ("skip_connect",)}}

@@ -15,12 +15,13 @@ from search_spaces.space import Space
 from strategies.contracts import LossTerm, Pruning, Stopping
 from strategies.discretisation.strongest import strongest
 from strategies.discretisation.survivors import survivors
-from strategies.edge_normalisation.softmax import EdgeSoftmax
 from strategies.gradients import eagerly
 from strategies.losses.label_smoothing import LabelSmoothing
 from strategies.relaxation.gumbel import Gumbel
 from strategies.relaxation.softmax import Softmax
+from strategies.schedules import constant, cosine, cosine_power, exponential
 from strategies.strategy import Strategy
+from strategies.topology.edge_normalisation import EdgeNormalisation
 from strategies.update.first_order import FirstOrder
 from supernets.mixed_op import MixedOp
 from supernets.network import supernet
@@ -42,7 +43,8 @@ def two_groups() -> Space:
 def made(**changes: Any) -> Strategy:
     """Plain DARTS but for these settings."""
     settings: dict[str, Any] = dict(
-        relaxation=Softmax(1.0, 1.0), mixed_op=MixedOp, edge_normalisation=None,
+        relaxation=Softmax(1.0, 1.0), mixed_op=MixedOp, topology=None,
+        schedule=cosine, alpha_schedule=constant,
         update=FirstOrder(), losses={}, pruning=None, stopping=None, discretisation=strongest,
         alpha_optimizer=partial(torch.optim.Adam, lr=3e-4),
         weight_optimizer=partial(torch.optim.SGD, lr=1.0), min_lr=0.2, lr_batch=None,
@@ -87,7 +89,7 @@ def test_alphas_and_betas_start_at_their_standard_deviation():
     torch.manual_seed(0)
     drawn = [torch.randn(shape) for shape in ((3, 3), (3, 3), (3,), (3,))]
     torch.manual_seed(0)
-    strategy = made(edge_normalisation=EdgeSoftmax(), alpha_init=0.5)
+    strategy = made(topology=EdgeNormalisation(), alpha_init=0.5)
     named = strategy.named_arch_parameters()
     assert list(named) == ["alpha.a", "alpha.b", "beta.a", "beta.b"]
     for found, noise in zip(named.values(), drawn, strict=True):
@@ -107,7 +109,7 @@ def test_a_strategy_computes_whole_batches_eagerly():
 
 def test_all_that_a_pass_reads_goes_to_the_device():
     """On `meta` there are no numbers: whatever stayed behind is told by its device."""
-    strategy, meta = made(edge_normalisation=EdgeSoftmax()), torch.device("meta")
+    strategy, meta = made(topology=EdgeNormalisation()), torch.device("meta")
     strategy.setup(supernet(strategy.space, strategy.mixed_op).to(meta), meta)
     moved = [*strategy.alive.values(), *strategy.relaxation.buffers()]
     for tensor in [*strategy.arch_parameters(), *strategy.weights, *moved]:
@@ -245,7 +247,7 @@ def test_a_rule_that_keeps_several_candidates_has_no_best_architecture_within_li
 
 def test_a_state_brings_everything_back_and_what_does_not_fit_is_refused():
     torch.manual_seed(0)
-    strategy = ready(edge_normalisation=EdgeSoftmax())
+    strategy = ready(topology=EdgeNormalisation())
     alive = {name: table.clone() for name, table in strategy.alive.items()}
     alive["a"][1, 1] = False
     strategy.prune(alive)
@@ -254,7 +256,7 @@ def test_a_state_brings_everything_back_and_what_does_not_fit_is_refused():
     state = {**state, "weights": state["weights"][1:]}  # as after pruning
     strategy.weight_optimizer.param_groups[0]["params"].pop(0)
 
-    other = ready(edge_normalisation=EdgeSoftmax())
+    other = ready(topology=EdgeNormalisation())
     before = other.structure
     other.load_state_dict(state)
     assert other.structure != before
@@ -268,3 +270,32 @@ def test_a_state_brings_everything_back_and_what_does_not_fit_is_refused():
     for wrong in (alive["a"].float(), alive["a"][:2]):
         with pytest.raises(ValueError, match=r"'alive' of 'a' is not bool \(R, O\)"):
             other.load_state_dict({**state, "alive": {**alive, "a": wrong}})
+
+
+def test_of_several_epochs_the_earliest_counts(monkeypatch):
+    """Those that ingredients name as the result, and as the one to go back to."""
+    strategy = ready(topology=EdgeNormalisation())
+    assert (strategy.result(), strategy.returns_to(), strategy.may_return) == (None, None, False)
+    for part, epoch in zip(strategy.ingredients(), (None, 4, 2), strict=True):
+        monkeypatch.setattr(part, "result", lambda epoch=epoch: epoch)
+        monkeypatch.setattr(part, "returns_to", lambda epoch=epoch: epoch and epoch - 1)
+        monkeypatch.setattr(part, "may_return", epoch == 4)
+    assert (strategy.result(), strategy.returns_to(), strategy.may_return) == (2, 1, True)
+
+
+def test_the_schedules_set_the_rates_of_weights_and_alphas_between_their_bounds():
+    strategy = ready(schedule=cosine, alpha_schedule=cosine, alpha_lr_scale=10.0)
+    strategy.epoch_start(1, 2)
+    rates = [o.param_groups[0]["lr"] for o in (strategy.weight_optimizer, strategy.alpha_optimizer)]
+    assert rates == pytest.approx([(1.0 + 0.2) / 2, 3e-3 / 2])
+
+
+def test_a_schedule_that_refuses_its_settings_is_named():
+    with pytest.raises(
+        ValueError, match=r"^schedule: an exponential schedule needs a min_lr above 0"
+    ):
+        made(schedule=exponential, min_lr=0.0)
+    with pytest.raises(ValueError, match=r"^schedule.power: expected a number of at least 1"):
+        made(schedule=partial(cosine_power, power=0.5))
+    with pytest.raises(ValueError, match=r"^alpha_schedule: expected a function, found 3"):
+        made(alpha_schedule=3)

@@ -14,7 +14,7 @@ import torch
 from helpers import search
 from test_every_config import composed, make
 
-from archsmith.errors import ConfigError, DataError, Interrupted, NumbersError
+from archsmith.errors import CheckpointError, ConfigError, DataError, Interrupted, NumbersError
 from archsmith.search.loop import Search, measured_numbers
 from archsmith.search.measure import Found
 from archsmith.search.settings import SearchSettings
@@ -24,6 +24,7 @@ from archsmith.train.checkpoint import Checkpoints
 from archsmith.train.record import Progress, Record
 from search_spaces.architecture import Architecture
 from search_spaces.space import Space
+from strategies.contracts import Stopping
 from strategies.gradients import eagerly
 from strategies.searchers.random import RandomSearch
 from strategies.strategy import Strategy
@@ -199,7 +200,7 @@ def test_pcdarts_with_k_1_and_no_edge_normalisation_is_darts_bit_for_bit(
 ):
     toy = request.getfixturevalue(space)
     same = [
-        "strategy.mixed_op.k=1", "strategy/edge_normalisation=none", "strategy.warmup=0",
+        "strategy.mixed_op.k=1", "strategy/topology=none", "strategy.warmup=0",
         "strategy.min_lr=0.001", "strategy.lr_batch=null", "strategy.alpha_optimizer.lr=3e-4",
         "strategy.weight_optimizer.lr=0.025",
     ]  # fmt: skip
@@ -512,3 +513,88 @@ def test_what_an_ingredient_refuses_after_an_epoch_is_a_wrong_setting(
     monkeypatch.setattr(Strategy, "epoch_end", epoch_end)
     with pytest.raises(ConfigError, match=r"strategy\.losses\.mine\.lag: too long"):
         run(*start(toy_darts, "darts"), tmp_path, epochs=1)
+
+
+class Stronger(Stopping):
+    """Multiplies the weight decay by 100 after epoch 0: at once, or by going back after epoch
+    `seen`."""
+
+    may_return = True
+
+    def __init__(self, seen: int | None) -> None:
+        self.seen, self.epoch, self.stage = seen, -1, 0
+
+    def setup(self, net: Any, strategy: Strategy) -> None:
+        (self.group,) = strategy.weight_optimizer.param_groups
+
+    def epoch_start(self, epoch: int, epochs: float) -> None:
+        self.epoch = epoch
+
+    def epoch_end(self, net: Any, strategy: Strategy, loaders: Any, progress: float) -> None:
+        if self.seen is None and self.epoch == 0:
+            self.load_state_dict({"stage": 1})
+
+    def returns_to(self) -> int | None:
+        return 0 if self.epoch == self.seen and self.stage == 0 else None
+
+    def returned(self, strategy: Strategy) -> None:
+        self.load_state_dict({"stage": 1})
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"stage": self.stage}
+
+    def load_state_dict(self, state: Any) -> None:
+        self.stage = state["stage"]
+        self.group["weight_decay"] = 3e-2 if self.stage else 3e-4
+
+
+def begun(space: Space, seen: int | None) -> Any:
+    net, strategy = start(space, "pcdarts")
+    strategy.stopping = Stronger(seen)
+    strategy.stopping.setup(net, strategy)
+    return net, strategy
+
+
+def test_a_search_goes_on_from_the_epoch_it_returns_to_bit_for_bit(
+    toy_darts: Space, tmp_path: Path
+):
+    straight, back = begun(toy_darts, None), begun(toy_darts, 2)
+    expected = run(*straight, tmp_path / "straight", epochs=4)
+    found = run(*back, tmp_path / "back", epochs=4)
+    assert found.architecture == expected.architecture
+    for ours, theirs in zip(everything(*back), everything(*straight), strict=True):
+        assert torch.equal(ours, theirs)
+    lines = (tmp_path / "back" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [0, 1, 2, 3]
+
+
+def test_a_search_that_returned_resumes_bit_for_bit(toy_darts: Space, tmp_path: Path):
+    whole, parts = begun(toy_darts, 2), begun(toy_darts, 2)
+    run(*whole, tmp_path / "whole", epochs=4)
+    asked = itertools.count(1)  # after each step and epoch: 3 epochs of 3 steps, then back
+    with pytest.raises(Interrupted):
+        run(*parts, tmp_path / "parts", epochs=4, stop=lambda: next(asked) == 14)
+    assert parts[1].stopping.stage == 1
+    torch.manual_seed(99)
+    resumed = begun(toy_darts, 2)
+    run(*resumed, tmp_path / "parts", epochs=4)
+    for ours, theirs in zip(everything(*resumed), everything(*whole), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_a_lost_state_is_one_line(toy_darts: Space, tmp_path: Path, monkeypatch):
+    def removed(search: Search) -> int | None:
+        for file in (tmp_path / "checkpoints").glob("search_epoch_000*"):
+            file.unlink()
+        return search.strategy.returns_to()
+
+    monkeypatch.setattr(Search, "returns_to", removed)
+    with pytest.raises(CheckpointError, match="state at the end of epoch 1 is missing"):
+        run(*begun(toy_darts, 2), tmp_path, epochs=4)
+
+
+def test_states_of_epochs_are_kept_only_where_a_search_may_return(toy_darts: Space, tmp_path: Path):
+    run(*start(toy_darts, "pcdarts"), tmp_path / "plain", epochs=3)
+    run(*begun(toy_darts, 1), tmp_path / "back", epochs=3)
+    kept = [len([*(tmp_path / name).rglob("*_epoch_*.pt")]) for name in ("plain", "back")]
+    assert kept == [0, 2]

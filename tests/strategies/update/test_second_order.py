@@ -128,7 +128,10 @@ def test_d1_a_finite_difference_on_a_cubic_by_hand(scale: float):
     assert found["finite_difference"] == pytest.approx(-0.1 * (22.8 + 5.824 * scale**2 / 16))
 
 
-def test_an_alpha_of_which_the_training_gradient_is_independent_has_the_direct_term_alone():
+@pytest.mark.parametrize("hessian", HESSIANS)
+def test_an_alpha_of_which_the_training_gradient_is_independent_has_the_direct_term_alone(
+    hessian: str,
+):
     a, b = (torch.ones(1, dtype=torch.float64, requires_grad=True) for _ in range(2))
     w = torch.tensor([3.0]).double()
     _, gradients = unrolled_gradient(
@@ -136,11 +139,25 @@ def test_an_alpha_of_which_the_training_gradient_is_independent_has_the_direct_t
         lambda ws: (b * ws[0]).sum(),
         [a, b],
         sgd(w, lr=0.1),
-        hessian="exact",
+        hessian=hessian,
         radius=0.01,
     )
     ahead = 3.0 - 0.1 * 6.0
     assert [g.item() for g in gradients] == pytest.approx([-0.1 * 6.0, ahead])
+
+
+@pytest.mark.parametrize("hessian", HESSIANS)
+def test_where_weights_do_not_matter_the_direct_term_is_all(hessian: str):
+    a = torch.full((1,), 2.0, dtype=torch.float64, requires_grad=True)
+    _, (gradient,) = unrolled_gradient(
+        lambda ws: (a * ws[0] ** 2).sum(),
+        lambda ws: (3.0 * a).sum(),
+        [a],
+        sgd(torch.tensor([3.0]).double(), lr=0.1),
+        hessian=hessian,
+        radius=0.01,
+    )
+    assert gradient.item() == 3.0
 
 
 @pytest.mark.parametrize("hessian", HESSIANS)

@@ -6,22 +6,22 @@ import torch
 from torch import Tensor
 
 from search_spaces.choice import Choice
-from strategies.contracts import EdgeNormalisation
+from strategies.contracts import Topology
 
 
-class EdgeSoftmax(EdgeNormalisation):
+class EdgeNormalisation(Topology):
     """Factors per row that sum to one over the rows into each target."""
 
     def __init__(self) -> None:
         super().__init__()
         self._into: dict[tuple[int, torch.device], tuple[Choice, Tensor]] = {}
 
-    def forward(self, beta: Tensor, choice: Choice, alive: Tensor) -> Tensor:
-        """beta (R,), alive rows (R,) -> factors (R,); a dead row gets exactly 0."""
+    def forward(self, beta: Tensor, choice: Choice, alive: Tensor) -> tuple[Tensor, None]:
+        """beta (R,), alive rows (R,) -> factors (R,); a dead row gets exactly 0. All rows run."""
         into = self._of(choice, beta.device) & alive  # (targets, R)
         dead = ~into.any(1, keepdim=True)
         logits = beta.expand_as(into).masked_fill(~(into | dead), -torch.inf)
-        return torch.where(into, logits.softmax(-1), 0.0).sum(0)
+        return torch.where(into, logits.softmax(-1), 0.0).sum(0), None
 
     def _of(self, choice: Choice, device: torch.device) -> Tensor:
         """(targets, R): which rows lead into which target. Kept, as a copy from the host would
