@@ -221,6 +221,6 @@ def _solve(cost: np.ndarray, upper: np.ndarray, lines: Sequence[Line]) -> np.nda
     chosen = np.round(result.x[:n])
     sums = matrix @ np.concatenate([chosen, result.x[n:]])
     if (sums < low - ROUNDING).any() or (sums > high + ROUNDING).any():
-        forbidden = dict.fromkeys(np.flatnonzero(chosen).tolist(), 1.0)
-        return _solve(cost, upper, [*lines, (forbidden, 0.0, len(forbidden) - 1.0)])
+        forbidden = dict(enumerate(2 * chosen - 1))  # any other vector is at least 1 below the sum
+        return _solve(cost, upper, [*lines, (forbidden, -np.inf, chosen.sum() - 1)])
     return chosen

@@ -299,6 +299,23 @@ def test_a_rule_says_by_its_answers_how_it_decides():
         assert Structure.of_space(cell) == Structure.of_rule(strongest, cell)
 
 
+def test_a_rule_from_outside_is_asked_with_shares_and_may_keep_two_options_a_row():
+    def above(choice, gates, factors, alive):
+        assert 0 < gates.min() <= gates.max() <= 1
+        rows = zip(choice.rows, gates.tolist(), alive.tolist(), strict=True)
+        return {
+            row.name: tuple(
+                option.name
+                for option, g, on in zip(row.options, shares, lives, strict=True)
+                if on and g > 0.4 and option.kind != "zero"
+            )[:count]
+            for row, shares, lives in rows
+        }
+
+    for count, expected in ((1, Structure({2: 2, 3: 3}, False)), (2, None)):  # noqa: B007 - read by the rule
+        assert Structure.of_rule(above, two_inputs()) == expected
+
+
 @pytest.mark.parametrize("cell", [two_inputs(), every_edge("last")], ids=["two-inputs", "every"])
 def test_the_cheapest_costs_as_much_as_the_tightest_limit_that_can_be_met(cell: Cell):
     space = toy(cell, 2)
@@ -336,3 +353,38 @@ def test_b2_none_that_wins_everywhere_cuts_nothing_off(output: str):
         assert all(cell.connects(found[n]) for n, cell in space.groups.items())
         expected = by_enumeration(space, True, gates, costs, limits)
         assert score_of(space, True, found, gates) == pytest.approx(expected)
+
+
+def test_a_target_without_a_row_that_is_alive_leaves_nothing():
+    cell = two_inputs()
+    space = toy(cell, 1)
+    gates, alive, costs = drawn(space, 0)
+    for row in cell.into(3):
+        alive["g0"][row] = False
+    structures = {"g0": Structure.of_space(cell)}
+    assert within(space.choices, structures, gates, alive, costs, (400, 400)) is None
+
+
+@pytest.mark.parametrize("wrong", [0, 1, -1])
+def test_what_breaks_a_line_after_rounding_is_forbidden_and_solved_again(wrong: int, monkeypatch):
+    """The solver's first answer is one option alone, nothing, or everything."""
+    cell = two_inputs()
+    space = toy(cell, 1)
+    gates, alive, costs = drawn(space, 0)
+    structures = {"g0": Structure.of_space(cell)}
+    expected = within(space.choices, structures, gates, alive, costs, (25, 21))
+    solve, answers = scipy.optimize.milp, []
+
+    def milp(cost, **given):
+        found = solve(cost, **given)
+        if not answers:
+            n = int(given["integrality"].sum())
+            broken = np.ones(n) if wrong < 0 else np.zeros(n)
+            broken[0] = float(wrong != 0)
+            found.x[:n] = broken
+        answers.append(found.x)
+        return found
+
+    monkeypatch.setattr(scipy.optimize, "milp", milp)
+    assert within(space.choices, structures, gates, alive, costs, (25, 21)) == expected
+    assert len(answers) == 3
