@@ -41,7 +41,7 @@ def test_entropy_margin_and_counts_by_hand(space: Space):
 
 def test_all_skips_are_named_a_collapse(space: Space):
     assert "collapse" in degenerate(space, found(space, *["skip_connect"] * 3))
-    assert "skips and pools" in degenerate(
+    assert "(skip connections and pools)" in degenerate(
         space, found(space, "skip_connect", "avg_pool_3x3", "none")
     )
     assert degenerate(space, found(space, "nor_conv_3x3", "none", "skip_connect")) is None
