@@ -49,9 +49,10 @@ def seeded(run: Callable[[], Tensor]) -> Tensor:
 
 def every_candidate(space: Space) -> Architecture:
     """Two edges into each node, each with all candidates."""
-    groups = space.groups.items()
+    cells = space.groups.items()
     return Architecture.of(
-        space, {name: {e.name: e.names for e in cell.edges if e.source < 2} for name, cell in groups}
+        space,
+        {name: {e.name: e.names for e in cell.edges if e.source < 2} for name, cell in groups},
     )
 
 
