@@ -52,7 +52,7 @@ def every_candidate(space: Space) -> Architecture:
     cells = space.groups.items()
     return Architecture.of(
         space,
-        {name: {e.name: e.names for e in cell.edges if e.source < 2} for name, cell in groups},
+        {name: {e.name: e.names for e in cell.edges if e.source < 2} for name, cell in cells},
     )
 
 
