@@ -88,4 +88,5 @@ def _layers(layers: int, channels: int, share_alphas: bool) -> Iterator[Layer]:
         yield Layer(kind, group, channels, reduction=i in reductions)
 
 
+# Noise: the space S4 of Zela et al. 2020, arXiv:1909.09656, section 3.
 darts = family("darts", CANDIDATES | {"noise": Noise})(stacked)
