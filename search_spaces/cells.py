@@ -109,7 +109,8 @@ def complete_edges(
     rows: list[Any] = [candidates] * len(pairs) if same else list(candidates)
     if len(rows) != len(pairs):
         raise ValueError(
-            f"candidates: {len(rows)} lists for {len(pairs)} edges; give one list, or one an edge"
+            f"candidates: {len(rows)} lists for {len(pairs)} edges; give one list, one an edge, or "
+            "another number of nodes"
         )
     return tuple(
         Edge(j, i, tuple(map(Option.of, row)), strided=reduction and j < inputs)

@@ -20,18 +20,20 @@ KINDS = {
     "sep_conv_5x5": "conv",
     "dil_conv_3x3": "conv",
     "dil_conv_5x5": "conv",
+    "noise": "noise",
     "nor_conv_1x1": "conv",
     "nor_conv_3x3": "conv",
 }
-FREE = ("identity", "pool")  # kinds without weights that pass their input on
+# Kinds without weights, by the name of several of them.
+FREE = {"identity": "skip connections", "pool": "pools", "noise": "noise"}
 
 
 @dataclass(frozen=True)
 class Option:
     """What a row may keep.
 
-    name: stands in architecture files, so it never changes. kind: `zero` (passes nothing on),
-    `identity`, `pool`, `conv`, or `op` for all else.
+    name: stands in architecture files, so it never changes. kind: `zero` (passes nothing on, and is
+    never kept), `noise` (ignores its input), `identity`, `pool`, `conv`, or `op` for all else.
     """
 
     name: str

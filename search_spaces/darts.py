@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from torch import nn
 
 from search_spaces.cells import Cell, CellSpace, Layer, complete_edges
-from search_spaces.ops import Pool, SepConv, dil_conv, skip_connect, zero
+from search_spaces.ops import Noise, Pool, SepConv, dil_conv, skip_connect, zero
 from search_spaces.settings import Range
 from search_spaces.space import MOST_LAYERS, Channels, Nodes, family
 from search_spaces.stems import STEMS
@@ -88,4 +88,5 @@ def _layers(layers: int, channels: int, share_alphas: bool) -> Iterator[Layer]:
         yield Layer(kind, group, channels, reduction=i in reductions)
 
 
-darts = family("darts", CANDIDATES)(stacked)
+# Noise: the space S4 of Zela et al. 2020, arXiv:1909.09656, section 3.
+darts = family("darts", CANDIDATES | {"noise": Noise})(stacked)

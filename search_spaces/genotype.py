@@ -119,6 +119,10 @@ def to_nni(architecture: Architecture) -> dict[str, Any]:
                         f"NNI form: node {node} of '{kind}' has fewer than two inputs, and "
                         "nni.nas.hub has no 'none'"
                     )
+                if op == "noise":
+                    raise ValueError(
+                        f"NNI form: node {node} of '{kind}' keeps 'noise', which nni.nas.hub lacks"
+                    )
                 found |= {f"{kind}/op_{node}_{slot}": op, f"{kind}/input_{node}_{slot}": [j]}
     return found
 

@@ -4,6 +4,8 @@ A candidate is a constructor `op(c_in, c_out, stride, *, affine, search)` of a m
 (B, C, H, W) to (B, C', ceil(H/s), ceil(W/s)). `search` is true in a supernet.
 """
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -133,6 +135,29 @@ def dil_conv(
     return depthwise_separable(
         c_in, c_out, stride, affine=affine, kernel_size=kernel_size, dilation=2
     )
+
+
+# RobustDARTS: Zela et al. 2020, arXiv:1909.09656, section 3
+
+
+class Noise(nn.Module):
+    """Gaussian noise, iid N(0, 1), of the shape that the edge would give; ignores its input.
+
+    Every pass draws anew, from torch's generator. Evaluation draws, too, as in the public code, so
+    the accuracy of a network with noise depends on the seed.
+    """
+
+    def __init__(self, c_in: int, c_out: int, stride: int, *, affine: bool, search: bool):
+        super().__init__()
+        self.c_out, self.stride = c_out, stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        h, w = (-(-side // self.stride) for side in x.shape[2:])
+        return self.drawn(x, (x.size(0), self.c_out, h, w))
+
+    def drawn(self, x: Tensor, shape: Sequence[int]) -> Tensor:
+        """Noise of this shape, with the type and device of x."""
+        return torch.randn(shape, dtype=x.dtype, device=x.device)
 
 
 # GOLD-NAS: Bi et al. 2020, arXiv:2007.03331, public code. No batch norm inside a cell has scale and

@@ -14,7 +14,8 @@ from supernets.network import CellModule, Network
 from supernets.one_path import OnePathOp
 from supernets.skeleton import AuxiliaryHead, ResidualBlock
 
-# Without those of final networks alone: the drop-path of `ChosenOps` changes.
+# Without those of final networks alone, because the drop-path of `ChosenOps` changes, and `Noise`,
+# because a replayed pass must equal the first one.
 PLAIN = frozenset(
     {
         *(AuxiliaryHead, AvgPool, CellModule, FactorizedReduce, MixedOp, Network, OnePathOp),

@@ -21,6 +21,7 @@ LIGHT = {
     "conv": ("#1f5fbf", "#e3eefc"),
     "pool": ("#a85a00", "#fdf0dc"),
     "identity": ("#1b7a3d", "#e2f5e8"),
+    "noise": ("#b3261e", "#fde8e6"),
     "op": ("#7a3fb5", "#f2e8fc"),
 }
 DARK = {
@@ -30,6 +31,7 @@ DARK = {
     "conv": ("#7ab4ff", "#12294a"),
     "pool": ("#f0b35a", "#3a2708"),
     "identity": ("#6fd394", "#0f3220"),
+    "noise": ("#ff9d94", "#42130f"),
     "op": ("#cfa2ff", "#301b4a"),
 }
 

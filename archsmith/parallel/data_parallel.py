@@ -23,6 +23,7 @@ from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from archsmith.parallel import distributed
+from search_spaces.ops import Noise
 from supernets.chains import LAYERS
 from supernets.final import ChosenOps
 from supernets.fused import record
@@ -196,6 +197,15 @@ class GlobalChosenOps(ChosenOps):
         return super().kept(x.new_empty(_now.total, 1))[_now.start : _now.stop]
 
 
+class GlobalNoise(Noise):
+    """Every process draws noise for all images and uses the part for its own."""
+
+    def drawn(self, x: Tensor, shape: Sequence[int]) -> Tensor:
+        if x.is_meta:
+            return super().drawn(x, shape)
+        return super().drawn(x, (_now.total, *shape[1:]))[_now.start : _now.stop]
+
+
 def across_processes(net: Network) -> Network:
     """Returns the same network; if there are several processes, they now compute its passes
     together.
@@ -209,4 +219,6 @@ def across_processes(net: Network) -> Network:
                 module.__class__ = GlobalNorm
             elif isinstance(module, ChosenOps):
                 module.__class__ = GlobalChosenOps
+            elif isinstance(module, Noise):
+                module.__class__ = GlobalNoise
     return net

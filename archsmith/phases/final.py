@@ -64,6 +64,7 @@ def evaluate(run: Run) -> None:
     with configuring():
         use_form(net, job.form, job.device)
     log.info("evaluate: the test images are read")
+    seed_everything(job.seed)  # for operations that draw: a resumed run draws the same
     with run.measuring("evaluate"):
         tested = run.tested(net, preprocessing)
     reads = run.results.fields["test_reads"] + 1

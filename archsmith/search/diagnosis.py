@@ -73,7 +73,13 @@ def degenerate(space: Space, found: Architecture) -> str | None:
 
 def _cut_off(space: Space, found: Architecture) -> str | None:
     for name, choice in space.choices.items():
-        if not choice.connects(found.choices[name]):
+        kept = found.choices[name]
+        passing = [
+            row.name
+            for row in choice.rows
+            if any(o.kind != "noise" and o.name in kept.get(row.name, ()) for o in row.options)
+        ]
+        if not choice.connects(passing):
             return f"'{name}' is cut off: its output does not depend on its input; {LONGER}"
     return None
 
@@ -91,8 +97,8 @@ def _reconnected(found: Architecture) -> str | None:
 
 def _parameter_free(space: Space, found: Architecture) -> str | None:
     kinds = {option.kind for option in kept_options(space, found, space.body)}
-    if kinds and kinds <= set(FREE):
-        what = "skip connections" if kinds == {"identity"} else "skips and pools"
+    if kinds and kinds <= FREE.keys():
+        what = " and ".join(name for kind, name in FREE.items() if kind in kinds)
         return (
             f"collapse: every kept candidate is parameter-free ({what}), but for what a reduction "
             "cell may hold. Plain DARTS often ends "

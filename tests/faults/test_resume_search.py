@@ -178,10 +178,14 @@ def test_f16_generators_of_devices_that_are_not_here_are_passed_over():
     assert all(torch.equal(a, b) for a, b in [(random_state()["torch"], state["torch"])])
 
 
-@pytest.mark.parametrize("name", ["gdas", "drnas"])
-def test_f01_what_is_drawn_goes_on_where_it_was(name: str, toy_darts: Space):
-    """Three steps, and the third again from what the second left: the same gates are drawn."""
+@pytest.mark.parametrize(
+    ("name", "candidate"), [("gdas", "none"), ("drnas", "none"), ("darts", "noise")]
+)
+def test_f01_what_is_drawn_goes_on_where_it_was(name: str, candidate: str, toy_darts: Space):
+    """Three steps, and the third again from what the second left: the same gates, or the same
+    noise, are drawn."""
     toy = ToySearch(toy_darts, name)
+    toy.space = toy.space.resize(candidates=[candidate, "skip_connect", "sep_conv_3x3"])
     state = toy.state()
 
     def step() -> list[torch.Tensor]:

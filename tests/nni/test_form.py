@@ -43,6 +43,10 @@ def test_what_nni_has_no_space_for_is_refused():
     )
     with pytest.raises(ValueError, match="fewer than two inputs"):
         to_nni(Architecture.of(whole, {"normal": {}, "reduce": {}}))
+    noisy = whole.resize(candidates=["noise", "sep_conv_3x3"])
+    cell = {e.name: ("noise",) for e in noisy.cells["normal"].edges if e.source < 2}
+    with pytest.raises(ValueError, match="node 2 of 'normal' keeps 'noise'"):
+        to_nni(Architecture.of(noisy, {"normal": cell, "reduce": cell}))
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from torch import nn
 
-from search_spaces.ops import Zero
+from search_spaces.ops import Noise, Zero
 from supernets.final import ChosenOps, FinalCell, FinalNetwork
 from supernets.plain_layers import PLAIN, constants, reads_tensors_alone
 
@@ -25,7 +25,7 @@ def own_layers() -> set[type[nn.Module]]:
 
 
 def test_every_layer_of_ours_is_known():
-    assert own_layers() - {ChosenOps, FinalCell, FinalNetwork} == PLAIN
+    assert own_layers() - {ChosenOps, FinalCell, FinalNetwork, Noise} == PLAIN
 
 
 class Outside(Zero):

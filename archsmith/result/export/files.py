@@ -25,13 +25,12 @@ from archsmith.result.export.formats import FORMATS, Job, SkippedError, importab
 from archsmith.result.export.fresh_process import FreshProcess
 from archsmith.result.export.logits import (
     BATCH_SIZES,
-    SEED,
     TOLERANCE,
     compare,
     expected_logits,
     largest_of,
 )
-from archsmith.result.export.reload import LOADERS
+from archsmith.result.export.reload import LOADERS, SEED
 from archsmith.result.weights import save_weights, weights_of
 from archsmith.train import garbage
 from archsmith.train.runtime import versions

@@ -52,6 +52,13 @@ class Job:
         )
 
     @cached_property
+    def draws(self) -> bool:
+        """Whether the network draws random numbers: two passes of one image differ."""
+        image = torch.zeros(1, *self.preprocessing.input_shape, dtype=torch.uint8)
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            return not torch.equal(self.classifier(image), self.classifier(image))
+
+    @cached_property
     def program(self) -> torch.export.ExportedProgram:
         """Raw images (B, C, H, W) uint8 -> logits, for any B; the source of ONNX and .pt2."""
         example = torch.zeros(2, *self.preprocessing.input_shape, dtype=torch.uint8)
@@ -73,6 +80,11 @@ def write_onnx(job: Job, path: Path) -> None:
     for package in ("onnx", "onnxscript"):
         if not importable(package):
             raise SkippedError(f"{package} is not installed; pip install 'archsmith[onnx]'")
+    if job.draws:
+        raise SkippedError(
+            "the network draws random numbers, and ONNX runtimes draw others than torch, so its "
+            "logits cannot be checked; search without operations that draw, such as 'noise'"
+        )
     from archsmith.result.export.onnx_form import to_onnx  # imports torch.onnx
 
     program = to_onnx(job.program)

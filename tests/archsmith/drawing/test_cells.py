@@ -168,6 +168,15 @@ def test_none_is_not_drawn():
     assert [box.text for box in layout.boxes if box.kind == "faded"] == ["1", "2"]
 
 
+def test_noise_has_a_colour_of_its_own():
+    cell = Cell(1, 1, complete_edges(1, 1, ["noise", "sep_conv_3x3"]), None)
+    assert 'class="noise' in cell_svg(cell, {"0-1": ("noise",)}, "title")
+    noise, conv = (cell_image(cell, {"0-1": (name,)}, "title") for name in cell.edges[0].names)
+    red = tuple(bytes.fromhex(LIGHT["noise"][0][1:]))
+    assert (noise == red).all(-1).any()
+    assert not (conv == red).all(-1).any()
+
+
 def test_text_is_escaped():
     name = "</text><script>\"&'\x00"
     cell = Cell(1, 1, (Edge(0, 1, (Option(name),)),), None, "last")

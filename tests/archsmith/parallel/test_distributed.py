@@ -329,6 +329,16 @@ def test_a_run_of_two_processes_ends_as_one_does_and_leaves_one_folder(whole: Pa
 
 
 @pytest.mark.slow
+def test_two_processes_draw_the_noise_of_one(tmp_path: Path):
+    noisy = "space.candidates=[noise,sep_conv_3x3]"
+    assert runs(1, tmp_path / "one", noisy)[0] == [0]
+    assert runs(2, tmp_path / "two", noisy) == ([0, 0], [[], []])
+    assert_same(tmp_path / "two", tmp_path / "one", "search", "retrain")
+    kept = json.loads((tmp_path / "two" / "architecture.json").read_text())["choices"]
+    assert ["noise"] in [names for rows in kept.values() for names in rows.values()]
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", STRATEGIES[1:])
 def test_a_search_of_two_processes_ends_as_one_does(strategy: str, tmp_path: Path):
     overrides = [f"strategy={strategy}", "task=search"]

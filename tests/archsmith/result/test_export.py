@@ -309,6 +309,21 @@ def test_every_form_gives_the_logits(case, tmp_path):
 
 
 @pytest.mark.slow
+def test_noise_leaves_with_the_same_draws_or_not_at_all(tmp_path):
+    space = darts_space(candidates=["noise", "sep_conv_3x3"])
+    net, architecture = chosen(space, {"0-2": ["noise"], "1-2": ["sep_conv_3x3"], "2-3": ["noise"]})
+    before = torch.get_rng_state()
+    forms = exported(net, architecture, tmp_path, "standalone", "onnx", "pt2", "nni")["forms"]
+    assert torch.equal(torch.get_rng_state(), before)
+    assert forms["standalone"]["max_abs_difference"] == forms["pt2"]["max_abs_difference"] == 0.0
+    assert forms["onnx"]["skipped"].startswith("the network draws random numbers")
+    assert "class Noise" in (tmp_path / "model.py").read_text()
+    images = torch.randint(256, (5, 3, 16, 16), dtype=torch.uint8)
+    again = torch.export.load(tmp_path / "model.pt2").module()
+    assert not torch.equal(again(images), again(images))
+
+
+@pytest.mark.slow
 def test_the_stand_alone_file_runs_from_anywhere_without_the_project(toy_darts, tmp_path):
     net, architecture = chosen(toy_darts, SMALL)
     names = tuple(f"gr\u00fcn {i}" for i in range(10))

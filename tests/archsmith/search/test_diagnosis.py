@@ -41,7 +41,7 @@ def test_entropy_margin_and_counts_by_hand(space: Space):
 
 def test_all_skips_are_named_a_collapse(space: Space):
     assert "collapse" in degenerate(space, found(space, *["skip_connect"] * 3))
-    assert "skips and pools" in degenerate(
+    assert "(skip connections and pools)" in degenerate(
         space, found(space, "skip_connect", "avg_pool_3x3", "none")
     )
     assert degenerate(space, found(space, "nor_conv_3x3", "none", "skip_connect")) is None
@@ -49,6 +49,19 @@ def test_all_skips_are_named_a_collapse(space: Space):
 
 def test_a_cell_that_is_cut_off_is_named(space: Space):
     assert "cut off" in degenerate(space, found(space, "nor_conv_3x3", "none", "none"))
+
+
+@pytest.mark.parametrize("candidate", ["noise", "sep_conv_3x3"])
+def test_a_cell_of_noise_is_cut_off_and_a_collapse(toy_darts: Space, candidate: str):
+    space = toy_darts.resize(candidates=["noise", "sep_conv_3x3"])
+    kept = {"0-2": (candidate,), "1-2": ("noise",), "0-3": ("noise",), "2-3": ("noise",)}
+    found = Architecture.of(space, {"normal": kept, "reduce": kept})
+    said = degenerate(space, found)
+    if candidate == "noise":
+        assert "'normal' is cut off" in said
+        assert "parameter-free (noise)" in said
+    else:
+        assert said is None
 
 
 def test_a6_a_normal_cell_of_poolings_is_a_collapse_whatever_the_reduction_cell(toy_darts: Space):
