@@ -182,8 +182,13 @@ class Strategy:
     # -- one pass
     # -----------------------------------------------------------------------------------------
 
-    def mixture(self, *, noise: bool = True) -> Mixture:
-        """Relaxes every choice: gates, factors, active options. Measure without noise."""
+    def mixture(
+        self, *, noise: bool = True, offsets: Mapping[str, Tensor] | None = None
+    ) -> Mixture:
+        """Relaxes every choice: gates, factors, active options. Measure without noise.
+
+        offsets: choice -> what is added to its gates (R, O), which stay in [0, 1].
+        """
         self.relaxation.train(noise)
         groups = {}
         for name in self.alphas:
@@ -191,6 +196,8 @@ class Strategy:
             active = self._active[name]
             if index is not None:
                 active = [[i] if row else [] for i, row in zip(index.tolist(), active, strict=True)]
+            if offsets is not None:
+                gates = torch.where(self.alive[name], (gates + offsets[name]).clamp(0, 1), gates)
             factors = None
             if self.topology is not None:
                 self.topology.train(noise)
@@ -204,13 +211,20 @@ class Strategy:
         """What the topology weighs: betas, the choice and its alive rows (R,)."""
         return self.betas[name], self.space.choices[name], self.alive[name].any(1)
 
-    def loss(self, net: Logits, batch: Batch, role: str = "train") -> tuple[Tensor, Tensor]:
+    def loss(
+        self,
+        net: Logits,
+        batch: Batch,
+        role: str = "train",
+        offsets: Mapping[str, Tensor] | None = None,
+    ) -> tuple[Tensor, Tensor]:
         """Cross-entropy plus the terms of `losses`, and the logits (B, classes).
 
         `role` is that of the batch, train or val; a term is added only for its `roles`.
+        offsets: added to the gates, see `mixture`.
         """
         x, y = batch
-        mixture = self.mixture()
+        mixture = self.mixture(offsets=offsets)
         logits = in_parts(lambda part: net(part, mixture), x, self.micro_batches, self.net)
         loss = F.cross_entropy(logits, y)
         for term in self.losses.values():

@@ -35,7 +35,7 @@ class Structure:
         The rule is called twice: without zeros, and with zeros as the largest gates.
         """
         real = real_options(choice)
-        gates = torch.where(real, 0.5, 1.0)
+        gates = torch.where(real, 0.999, 1.0)
         kept = rule(choice, gates, None, real)
         if any(len(names) > 1 for names in kept.values()):
             return None

@@ -3,7 +3,7 @@
 Order: first the alphas descend on a validation batch, then the weights on a training batch.
 """
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -19,10 +19,15 @@ if TYPE_CHECKING:
 
 
 def loss_gradients(
-    strategy: "Strategy", net: nn.Module, wanted: Sequence[Tensor], batch: "Batch"
+    strategy: "Strategy",
+    net: nn.Module,
+    wanted: Sequence[Tensor],
+    batch: "Batch",
+    offsets: Mapping[str, Tensor] | None = None,
 ) -> dict[str, Tensor]:
-    """Fills `.grad` of `wanted` from the training loss; returns 0-dim loss and accuracy."""
-    loss, logits = strategy.loss(net, batch)
+    """Fills `.grad` of `wanted` from the training loss, with offsets of the gates if given; returns
+    0-dim loss and accuracy."""
+    loss, logits = strategy.loss(net, batch, offsets=offsets)
     loss.backward(inputs=list(wanted))
     with torch.no_grad():
         accuracy = (logits.argmax(1) == batch[1]).float().mean()
@@ -75,12 +80,19 @@ class FirstOrder(Update):
     ) -> dict[str, Tensor]:
         """One weight step on the training loss, with gradient clipping."""
         strategy.weight_optimizer.zero_grad()
-        compute = partial(loss_gradients, strategy, net, strategy.weights)
+        offsets = self.offsets(strategy, net, train)
+        compute = partial(loss_gradients, strategy, net, strategy.weights, offsets=offsets)
         metrics = strategy.gradients("weights", compute, [train], strategy.weights)
         if strategy.clip is not None:
             nn.utils.clip_grad_norm_(strategy.weights, strategy.clip)
         strategy.weight_optimizer.step()
         return metrics
+
+    def offsets(
+        self, strategy: "Strategy", net: nn.Module, train: "Batch"
+    ) -> Mapping[str, Tensor] | None:
+        """What the weight step adds to the gates (R, O) of each choice; None: nothing."""
+        return None
 
     def constants(self) -> Hashable:
         return ()
