@@ -5,7 +5,7 @@ batch norms one over all channels with the gates as its scale. Equal to the refe
 rounding (tests/supernets/test_fused.py), and differentiable twice.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, cast
@@ -259,17 +259,27 @@ def normalised(x: Tensor, norms: Sequence[Any], gate: Tensor | None) -> Tensor:
             joined([getattr(m, name) for m in norms]) for name in ("running_mean", "running_var")
         )
         return F.batch_norm(x, mean, variance, scale, shift, False, 0.0, norm.eps)
-    if hasattr(norm, "normalise"):  # over the images of several processes
-        y, mean, variance = norm.normalise(x, scale, shift)
-        if norm.track_running_stats:
-            record_all(norms, mean, variance)
-        return y
-    if not norm.track_running_stats:
-        return F.batch_norm(x, None, None, scale, shift, True, 0.0, norm.eps)
-    mean, variance = (norm.running_mean.new_zeros(x.size(1)) for _ in range(2))
-    y = F.batch_norm(x, mean, variance, scale, shift, True, 1.0, norm.eps)
-    record_all(norms, mean, variance)
+    y, mean, variance = NORMALISATIONS[type(norm)](norm, x, scale, shift)
+    if norm.track_running_stats:
+        record_all(norms, mean, variance)
     return y
+
+
+def over_batch(
+    norm: nn.BatchNorm2d, x: Tensor, scale: Tensor | None, shift: Tensor | None
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """The images normalised over the batch, and its mean and unbiased variance, one a channel;
+    these are None where the norm does not track them."""
+    mean = variance = None
+    if norm.track_running_stats:
+        mean, variance = (norm.running_mean.new_zeros(x.size(1)) for _ in range(2))
+    y = F.batch_norm(x, mean, variance, scale, shift, True, 1.0, norm.eps)
+    return y, mean, variance
+
+
+# How a batch norm in training normalises images, by its class: `over_batch`, or with other
+# statistics. Takes and returns what `over_batch` does.
+NORMALISATIONS: dict[type, Callable[..., tuple[Tensor, Any, Any]]] = {nn.BatchNorm2d: over_batch}
 
 
 def record_all(norms: Sequence[Any], means: Tensor, variances: Tensor) -> None:

@@ -12,7 +12,7 @@ Batch norms use the mean and variance of all images (Ioffe & Szegedy 2015, arXiv
 the whole batch). torch.nn.SyncBatchNorm needs CUDA and has no second derivative.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -25,9 +25,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from archsmith.parallel import distributed
 from supernets.chains import LAYERS
 from supernets.final import ChosenOps
-from supernets.fused import record
+from supernets.fused import NORMALISATIONS, record
 from supernets.mixture import GroupMixture, Mixture
-from supernets.network import Network
+from supernets.network import Logits, Network
 
 
 class _Sum(Function):
@@ -115,29 +115,29 @@ class Portion(NamedTuple):
 _now = Portion(0, 0, 0, 1)  # of the current pass
 
 
-class GlobalNetwork(Network):
-    """A network whose passes all processes compute together; each holds all `x` (B, C, H, W)."""
+class _Local(nn.Module):
+    """The pass of this process alone, as a module, so that its weights can be replaced."""
 
-    inside = False
+    def __init__(self, net: Network):
+        super().__init__()
+        self.net = net
 
-    def forward(  # type: ignore[override]
-        self, x: Tensor, mixture: Mixture | None = None
-    ) -> Tensor | tuple[Tensor, Tensor]:
-        if self.inside or x.is_meta:
-            return super().forward(x, mixture)
-        global _now
-        _now = portion = Portion.mine(len(x))
-        names, weights = zip(*self.named_parameters(), strict=True)
-        given = dict(zip(names, shared(weights), strict=True))
-        part = None if mixture is None else _shared_mixture(mixture)
-        self.inside = True
-        try:
-            found = functional_call(self, given, (x[portion.start : portion.stop], part))
-        finally:
-            self.inside = False
-        if isinstance(found, Tensor):
-            return portion.whole(found)
-        return portion.whole(found[0]), portion.whole(found[1])
+    def forward(self, x: Tensor, mixture: Mixture | None) -> Logits:
+        return self.net.local(x, mixture)
+
+
+def joint_pass(net: Network, x: Tensor, mixture: Mixture | None) -> Logits:
+    """A pass that all processes compute together; each holds all `x` (B, C, H, W)."""
+    global _now
+    _now = portion = Portion.mine(len(x))
+    local = _Local(net)
+    names, weights = zip(*local.named_parameters(), strict=True)
+    given = dict(zip(names, shared(weights), strict=True))
+    part = None if mixture is None else _shared_mixture(mixture)
+    logits = functional_call(local, given, (x[portion.start : portion.stop], part))
+    if isinstance(logits, Tensor):
+        return portion.whole(logits)
+    return portion.whole(logits[0]), portion.whole(logits[1])
 
 
 def _shared_mixture(mixture: Mixture) -> Mixture:
@@ -149,7 +149,16 @@ def _shared_mixture(mixture: Mixture) -> Mixture:
 
 
 class GlobalNorm(nn.BatchNorm2d):
-    """A batch norm over the images of all processes: (b, C, ...) -> (b, C, ...)."""
+    """A batch norm over the images of all processes: (b, C, ...) -> (b, C, ...).
+
+    It takes over the parameters and buffers of the batch norm that it replaces.
+    """
+
+    def __init__(self, norm: _BatchNorm):
+        stated = norm.affine, norm.track_running_stats, torch.device("meta")
+        super().__init__(norm.num_features, norm.eps, norm.momentum, *stated)
+        self._parameters, self._buffers = norm._parameters, norm._buffers
+        self.training = norm.training
 
     def _check_input_dim(self, input: Tensor) -> None:
         pass  # accepts any number of dimensions, like the layer it replaces
@@ -186,11 +195,17 @@ class GlobalNorm(nn.BatchNorm2d):
         return y.to(input.dtype), mean.detach().to(x), unbiased.to(x)
 
 
-LAYERS[GlobalNorm] = LAYERS[nn.BatchNorm2d]  # the fused form batches these layers, too
+# The fused form runs these layers together, too.
+LAYERS[GlobalNorm] = LAYERS[nn.BatchNorm2d]
+NORMALISATIONS[GlobalNorm] = GlobalNorm.normalise
 
 
 class GlobalChosenOps(ChosenOps):
     """Every process draws drop-path for all images and uses the part for its own."""
+
+    def __init__(self, chosen: ChosenOps):
+        nn.Module.__init__(self)
+        self.ops, self.drop, self.training = chosen.ops, chosen.drop, chosen.training
 
     def kept(self, x: Tensor) -> Tensor:
         return super().kept(x.new_empty(_now.total, 1))[_now.start : _now.stop]
@@ -200,13 +215,23 @@ def across_processes(net: Network) -> Network:
     """Returns the same network; if there are several processes, they now compute its passes
     together.
 
-    Parameters, buffers and their names are unchanged. The form must be reference or fused.
+    Its batch norms and drop-path are replaced by those over all processes; parameters, buffers and
+    their names are unchanged. The form must be reference or fused.
     """
     if distributed.size() > 1:
-        net.__class__ = GlobalNetwork
-        for module in net.modules():
-            if isinstance(module, _BatchNorm):
-                module.__class__ = GlobalNorm
-            elif isinstance(module, ChosenOps):
-                module.__class__ = GlobalChosenOps
+        net.joint_pass = joint_pass
+        replace_modules(net, _BatchNorm, GlobalNorm)
+        replace_modules(net, ChosenOps, GlobalChosenOps)
     return net
+
+
+def replace_modules(
+    net: nn.Module, kind: type[nn.Module], replaced: Callable[[Any], nn.Module]
+) -> None:
+    """Replaces each submodule of a kind, at all its places, under the same names."""
+    made: dict[nn.Module, nn.Module] = {}
+    for name, module in list(net.named_modules(remove_duplicate=False)):
+        if isinstance(module, kind):
+            if module not in made:
+                made[module] = replaced(module)
+            net.set_submodule(name, made[module])
