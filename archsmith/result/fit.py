@@ -210,7 +210,7 @@ def given_up(
         return {option: round(table[row.names.index(option)], 6) for option in options}
 
     return [
-        {"group": name, "edge": row.name, "was": was, "is": now}
+        {"choice": name, "row": row.name, "was": was, "is": now}
         for name, choice in space.choices.items()
         for r, row in enumerate(choice.rows)
         if (was := kept(found, name, r)).keys() != (now := kept(chosen, name, r)).keys()

@@ -224,8 +224,8 @@ def test_what_was_given_up():
     gates = {n: torch.full((len(c.edges), 5), 0.2) for n, c in space.groups.items()}
     gates["reduce"][0, 3] = 0.5
     assert given_up(space, *pair, gates) == [
-        {"group": group, "edge": "0-2", "was": {"sep_conv_3x3": gate}, "is": {"skip_connect": 0.2}}
-        for group, gate in (("normal", 0.2), ("reduce", 0.5))
+        {"choice": name, "row": "0-2", "was": {"sep_conv_3x3": gate}, "is": {"skip_connect": 0.2}}
+        for name, gate in (("normal", 0.2), ("reduce", 0.5))
     ]
 
 
