@@ -5,8 +5,10 @@ all images; only inside the pass are the images split. So losses, updates, secon
 evaluations need no code for several processes. Two operations, each the derivative of the other to
 any order, do this:
 
-- `summed`: the parts of all processes -> their sum, on each. Its derivative is `shared`.
-- `shared`: a replicated tensor -> the tensor each uses for its part. Its derivative is `summed`.
+- `sum_over_processes`: the parts of all processes -> their sum, on each. Its derivative is
+  `shared`.
+- `shared`: a replicated tensor -> the tensor each uses for its part. Its derivative is
+  `sum_over_processes`.
 
 Batch norms use the mean and variance of all images (Ioffe & Szegedy 2015, arXiv:1502.03167, over
 the whole batch). torch.nn.SyncBatchNorm needs CUDA and has no second derivative.
@@ -25,7 +27,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from archsmith.parallel import distributed
 from supernets.chains import LAYERS
 from supernets.final import ChosenOps
-from supernets.fused import NORMALISATIONS, record
+from supernets.fused import NORMALISATIONS, record_statistics
 from supernets.mixture import GroupMixture, Mixture
 from supernets.network import Logits, Network
 
@@ -62,7 +64,7 @@ def _applied(function: type[Function], tensors: Iterable[Tensor | None]) -> tupl
     return tuple(None if t is None else next(made) for t in tensors)
 
 
-def summed(part: Tensor) -> Tensor:
+def sum_over_processes(part: Tensor) -> Tensor:
     return _Sum.apply(part)[0]
 
 
@@ -99,8 +101,8 @@ class Portion(NamedTuple):
     def whole(self, part: Tensor) -> Tensor:
         """The parts (b, K) of all processes as (B, K), on each."""
         if self.copies > 1:
-            return summed(part / self.copies)
-        return summed(F.pad(part, (0, 0, self.start, self.total - self.stop)))
+            return sum_over_processes(part / self.copies)
+        return sum_over_processes(F.pad(part, (0, 0, self.start, self.total - self.stop)))
 
     def gathered(self, images: Tensor) -> Tensor:
         """The images (b, C, H, W) uint8 of all processes as (B, C, H, W), on each."""
@@ -168,7 +170,7 @@ class GlobalNorm(nn.BatchNorm2d):
             return super().forward(input)
         y, mean, variance = self.normalise(input, self.weight, self.bias)
         if self.training and self.track_running_stats:
-            record([self], [mean], [variance])
+            record_statistics([self], [mean], [variance])
         return y
 
     def normalise(
@@ -182,7 +184,7 @@ class GlobalNorm(nn.BatchNorm2d):
         axes = [axis for axis in range(x.dim()) if axis != 1]
         var, mean = (v.double() for v in torch.var_mean(x, axes, correction=0))  # (C,) each
         count = mean.new_full((1,), x.numel() / x.size(1))
-        sums = summed(torch.cat([mean * count, (var + mean**2) * count, count]))
+        sums = sum_over_processes(torch.cat([mean * count, (var + mean**2) * count, count]))
         sums = shared([sums])[0]
         mean, square = (sums[:-1] / sums[-1]).view(2, -1)
         var = square - mean**2

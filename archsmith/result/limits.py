@@ -53,7 +53,7 @@ def _amount(kind: str, value: Any) -> float:
     return amount
 
 
-def shown(kind: str, amount: float) -> str:
+def shown_amount(kind: str, amount: float) -> str:
     """`12.3k`, `1.5M`; for a latency `0.81`. Rounded up, so that as a limit it can be met."""
     if kind == "latency_ms":
         return f"{math.ceil(amount * 100) / 100:g}"

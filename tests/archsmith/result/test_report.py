@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from archsmith.drawing.cells import cell_svg
-from archsmith.drawing.render import drawn
+from archsmith.drawing.render import chart
 from archsmith.result.limits import budget_line
 from archsmith.result.report.page import write_report
 from archsmith.train.record import RESULTS
@@ -126,7 +126,7 @@ def test_rows_changed_for_a_budget_are_listed_also_of_older_runs(
 def test_points_stand_where_their_values_say():
     series = {"a": [0.0, None, 1.0]}
     drawing = ET.fromstring(
-        drawn("line_chart", "t", series, width=258, height=252, limits=(0.0, 1.0))
+        chart("line_chart", "t", series, width=258, height=252, limits=(0.0, 1.0))
     )
     namespace = {"s": "http://www.w3.org/2000/svg"}
     lines = drawing.findall("s:path[@class='line']", namespace)
@@ -137,7 +137,7 @@ def test_points_stand_where_their_values_say():
 
 @pytest.mark.parametrize("values", [[], [None], [float("nan")], [3.0], [1e-9, 1e9], [-5.0, -5.0]])
 def test_any_values_give_a_chart(values: list[float | None]):
-    ET.fromstring(drawn("line_chart", "t", {"a": values}))
+    ET.fromstring(chart("line_chart", "t", {"a": values}))
 
 
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine")
