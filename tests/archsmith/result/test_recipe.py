@@ -80,7 +80,7 @@ def test_sizes_and_augmentation_of_null_are_left_to_space_and_data():
             {"lr": "3e-4"},
             r"^lr: expected a number above 0, found '3e-4', a word in YAML; .* as 3\.0e-4",
         ),
-        ({"lr": math.nan}, r"^lr: expected a number above 0"),
+        ({"lr": math.nan}, r"^lr: expected a finite number above 0"),
         ({"lr": math.inf}, r"^lr: expected a finite number above 0"),
         ({"momentum": 1}, r"^momentum: expected a number of at least 0 and below 1"),
         ({"schedule": "step"}, r"one of cosine, exponential, linear, found 'step'"),
