@@ -10,7 +10,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -41,8 +41,8 @@ def timed(act: Callable[[], object], n: int) -> list[float]:
     return found
 
 
-def main(n: int) -> None:
-    torch.set_num_threads(1)
+def searched(folder: Path) -> tuple[Search, Callable[[], dict[str, torch.Tensor]]]:
+    """The search of the workload, and a step of it."""
     with initialize_config_dir(version_base="1.3", config_dir=str(ROOT / "conf")):
         sizes = ["experiment=paper", "data=synthetic", "data.image_size=32", "data.classes=10"]
         config = compose("config", overrides=[*sizes, "strategy=darts"])
@@ -57,23 +57,36 @@ def main(n: int) -> None:
     def step() -> dict[str, torch.Tensor]:
         return strategy.step(net, batch, batch, progress=0.5, move_alphas=True)
 
-    metrics = step()
+    settings = SearchSettings(epochs=50, batch_size=16)
+    return Search(net, strategy, roles, settings, record=Record(folder), meta={}), step
+
+
+def main(n: int) -> None:
+    torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        settings = SearchSettings(epochs=50, batch_size=16)
-        state = Search(net, strategy, roles, settings, record=Record(folder), meta={})
+        search, step = searched(folder)
+        metrics = step()
         watch = Watch("search", "", folder, {})
         checkpoints = Checkpoints(folder, "search", {})
         rows = {
             "a step": timed(step, n),
             "its numbers": timed(
-                lambda: watch.see(1, 1, measured_numbers(metrics, strategy)), 20 * n
+                lambda: watch.see(1, 1, measured_numbers(metrics, search.strategy)), 20 * n
             ),
-            "a check before saving": timed(lambda: watch.check(1, net.state_dict()), n),
-            "memory before a run": timed(lambda: probe(state), n),
-            "a checkpoint": timed(lambda: checkpoints.save(state.state_dict()), n),
+            "a check before saving": timed(lambda: watch.check(1, search.net.state_dict()), n),
+            "memory before a run": timed(lambda: probe(search), n),
+            "a checkpoint": timed(lambda: checkpoints.save(search.state_dict()), n),
         }
         size = max(path.stat().st_size for path in folder.glob("*.pt"))
+    show(rows, size, n)
+
+
+def show(rows: Mapping[str, Sequence[float]], size: int, n: int) -> None:
+    """Prints the seconds of each row, and the share of a run that safety takes.
+
+    size: bytes of a checkpoint.
+    """
     print(
         f"torch {torch.__version__}, CPU, 1 thread, n = {n}; a checkpoint has {size / 1e6:.1f} MB"
     )

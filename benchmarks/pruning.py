@@ -12,12 +12,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rows import Run, swept
+from rows import FinishedRun, swept
 
 SPACES = ("goldnas", "darts", "nasbench201")
 
 
-def alive(run: Run) -> list[int]:
+def alive(run: FinishedRun) -> list[int]:
     """Gates above zero after each epoch, over all groups."""
     tables = [json.loads(p.read_text()) for p in sorted((run.folder / "gates").glob("*.json"))]
     edges = [[edge for group in table.values() for edge in group.values()] for table in tables]

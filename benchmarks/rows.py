@@ -8,13 +8,13 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from archsmith.result.compare import measured, summary  # noqa: E402
-from archsmith.result.runs import Run, read_runs  # noqa: E402
+from archsmith.result.compare import measurements, spreads  # noqa: E402
+from archsmith.result.runs import FinishedRun, read_runs  # noqa: E402
 
 
 def swept(
     out: Path, rows: Mapping[str, Sequence[str]], seeds: int, common: Sequence[str]
-) -> dict[str, list[Run]]:
+) -> dict[str, list[FinishedRun]]:
     """Runs every row (name -> overrides) below `out`; what is done already is not run again."""
     runs = {}
     for name, overrides in rows.items():
@@ -27,11 +27,11 @@ def swept(
     return runs
 
 
-def show(runs: Mapping[str, list[Run]], wanted: Sequence[str] | None = None) -> None:
+def show(runs: Mapping[str, list[FinishedRun]], wanted: Sequence[str] | None = None) -> None:
     """Prints, per column (wanted, or all) and row, mean and deviation, the difference to the first
     row with its 95% interval, and every seed."""
-    baseline, values = next(iter(runs)), measured(runs)
-    for column, rows in summary(values, [baseline]).groupby("column", sort=False):
+    baseline, values = next(iter(runs)), measurements(runs)
+    for column, rows in spreads(values, [baseline]).groupby("column", sort=False):
         if wanted is not None and column not in wanted:
             continue
         print(f"\n{column}")

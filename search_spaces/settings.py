@@ -8,6 +8,7 @@ parameter; the code that builds or calls it prepends the path.
 import difflib
 import functools
 import inspect
+import math
 import re
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -109,7 +110,10 @@ def problems(taker: Callable[..., Any], given: Mapping[str, Any], path: str = ""
             if validate is None or not _plain(value) or value is default:
                 continue
             if not _fits(validate, value):
-                found.append(f"{key}: expected {expected(hint)}, found {_shown(value)}")
+                words = expected(hint)
+                if isinstance(value, float) and not math.isfinite(value):
+                    words = words.replace("a number", "a finite number")
+                found.append(f"{key}: expected {words}, found {_shown(value)}")
         elif not any(name.startswith("*") for name in known):
             options = [f"{path}.{one}" if path else one for one in known]
             found.append(

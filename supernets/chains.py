@@ -21,7 +21,7 @@ LAYERS: dict[type, Callable[..., bool]] = {
 IN_ORDER = frozenset({nn.Identity, nn.Sequential, ReLUConvBN, Pool, SepConv, AvgPool, Skip})
 
 
-def chain(op: nn.Module) -> Chain | None:
+def chain_of(op: nn.Module) -> Chain | None:
     """The layers of a candidate in order, None where there is one that only it can run.
 
     Types are compared exactly: a subclass may do anything. A factorised reduction is one layer, and
@@ -33,7 +33,7 @@ def chain(op: nn.Module) -> Chain | None:
         return None
     layers: Chain = []
     for part in op if isinstance(op, nn.Sequential) else op.children():
-        inner = chain(part)
+        inner = chain_of(part)
         if inner is None or (layers and any(type(m) is FactorizedReduce for m in inner)):
             return None
         layers += inner

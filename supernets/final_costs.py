@@ -47,7 +47,7 @@ class Site(NamedTuple):
     width: int
 
 
-def summed(space: Space, cost: Callable[[Site], float]) -> dict[str, Tensor]:
+def cost_tables(space: Space, cost: Callable[[Site], float]) -> dict[str, Tensor]:
     """Choice -> (R, O): costs of the options that are not zeros, summed over the layers that share
     the choice; asked once for equal places."""
     choices = space.choices
@@ -87,6 +87,6 @@ def final_costs(space: Space) -> dict[str, Cost]:
     with meta:
         fixed = bare(space)
     return {
-        "params": Cost(parameters(fixed), summed(space, parameters_at)),
-        "macs": Cost(macs(fixed), summed(space, macs_at)),
+        "params": Cost(parameters(fixed), cost_tables(space, parameters_at)),
+        "macs": Cost(macs(fixed), cost_tables(space, macs_at)),
     }

@@ -5,7 +5,7 @@ batch norms one over all channels with the gates as its scale. Equal to the refe
 rounding (tests/supernets/test_fused.py), and differentiable twice.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, cast
@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from search_spaces.ops import FactorizedReduce
-from supernets.chains import Chain, adds_nothing, chain
+from supernets.chains import Chain, adds_nothing, chain_of
 from supernets.convolution import grouped
 from supernets.mixed_op import MixedOp, PartialMixedOp
 from supernets.mixture import GroupMixture
@@ -120,7 +120,7 @@ class FusedCell:
             ops = cast(MixedOp, op if partial is None else partial.mixed).ops
             known = partial is not None or type(op) is MixedOp
             columns = [o for o in running if known and not adds_nothing(ops[o])]
-            chains = [chain(ops[o]) for o in columns]
+            chains = [chain_of(ops[o]) for o in columns]
             if not columns or any(found is None for found in chains):
                 alone.append(e)
                 continue
@@ -149,7 +149,7 @@ def beside(y: Tensor, bundle: Bundle, tail: Tensor, factors: Tensor | None) -> S
     assert bundle.bypass is not None
     bypassed = bundle.bypass(tail)[:, None].expand(-1, len(bundle.edges), -1, -1, -1)
     if factors is not None:
-        bypassed = scaled(bypassed, factors)
+        bypassed = gated(bypassed, factors)
     y = torch.cat([y, bypassed], 2)
     return y.unflatten(2, (bundle.k, -1)).transpose(2, 3).flatten(2, 3).unbind(1)
 
@@ -210,15 +210,15 @@ def chained(layers: Sequence[Sequence[nn.Module]], shared: Shared, gate: Tensor)
         else:
             x = layer(x)
     y = x.unflatten(1, (E if stacked else 1, -1))
-    return y if folded else scaled(y, gate)
+    return y if folded else gated(y, gate)
 
 
-def scaled(y: Tensor, by: Tensor) -> Tensor:
+def gated(y: Tensor, by: Tensor) -> Tensor:
     """y (B, E, C, H, W) times a number (E,) an edge that is not rounded; in the precision of y."""
     return (by.view(1, -1, 1, 1, 1) * y).to(y.dtype)
 
 
-def joined(tensors: Sequence[Tensor]) -> Tensor:
+def concatenated(tensors: Sequence[Tensor]) -> Tensor:
     return torch.cat(list(tensors)) if len(tensors) > 1 else tensors[0]
 
 
@@ -228,8 +228,8 @@ def convolved(x: Tensor, convs: Sequence[Any], shared: Shared, stacked: bool) ->
     groups = conv.groups
     if stacked or groups > 1:
         x, groups = x if stacked else shared.repeated(x), groups * len(convs)
-    weight = joined([m.weight for m in convs])
-    bias = None if conv.bias is None else joined([m.bias for m in convs])
+    weight = concatenated([m.weight for m in convs])
+    bias = None if conv.bias is None else concatenated([m.bias for m in convs])
     return grouped(x, weight, bias, conv, groups)
 
 
@@ -252,34 +252,48 @@ def normalised(x: Tensor, norms: Sequence[Any], gate: Tensor | None) -> Tensor:
     scale = None if gate is None else gate.repeat_interleave(channels)
     shift = None
     if norm.affine:
-        weight, shift = (joined([getattr(m, name) for m in norms]) for name in ("weight", "bias"))
+        weight, shift = (
+            concatenated([m.weight for m in norms]),
+            concatenated([m.bias for m in norms]),
+        )
         scale, shift = (weight, shift) if scale is None else (scale * weight, scale * shift)
     if not norm.training:
-        mean, variance = (
-            joined([getattr(m, name) for m in norms]) for name in ("running_mean", "running_var")
-        )
+        mean = concatenated([m.running_mean for m in norms])
+        variance = concatenated([m.running_var for m in norms])
         return F.batch_norm(x, mean, variance, scale, shift, False, 0.0, norm.eps)
-    if hasattr(norm, "normalise"):  # over the images of several processes
-        y, mean, variance = norm.normalise(x, scale, shift)
-        if norm.track_running_stats:
-            record_all(norms, mean, variance)
-        return y
-    if not norm.track_running_stats:
-        return F.batch_norm(x, None, None, scale, shift, True, 0.0, norm.eps)
-    mean, variance = (norm.running_mean.new_zeros(x.size(1)) for _ in range(2))
-    y = F.batch_norm(x, mean, variance, scale, shift, True, 1.0, norm.eps)
-    record_all(norms, mean, variance)
+    y, mean, variance = NORMALISATIONS[type(norm)](norm, x, scale, shift)
+    if norm.track_running_stats:
+        record_all(norms, mean, variance)
     return y
 
 
+def over_batch(
+    norm: Any, x: Tensor, scale: Tensor | None, shift: Tensor | None
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """The images normalised over the batch, and its mean and unbiased variance, one a channel;
+    these are None where the norm does not track them."""
+    mean = variance = None
+    if norm.track_running_stats:
+        mean, variance = (norm.running_mean.new_zeros(x.size(1)) for _ in range(2))
+    y = F.batch_norm(x, mean, variance, scale, shift, True, 1.0, norm.eps)
+    return y, mean, variance
+
+
+# How a batch norm in training normalises images, by its class: `over_batch`, or with other
+# statistics. Takes and returns what `over_batch` does.
+NORMALISATIONS: dict[type, Callable[..., tuple[Tensor, Any, Any]]] = {nn.BatchNorm2d: over_batch}
+
+
 def record_all(norms: Sequence[Any], means: Tensor, variances: Tensor) -> None:
-    """`record` of (E * C,), or of (C,) that all have in common."""
+    """`record_statistics` of (E * C,), or of (C,) that all have in common."""
     rows = [t.view(-1, norms[0].num_features).expand(len(norms), -1) for t in (means, variances)]
-    record(norms, *(row.unbind() for row in rows))
+    record_statistics(norms, *(row.unbind() for row in rows))
 
 
 @torch.no_grad()
-def record(norms: Sequence[Any], means: Sequence[Tensor], variances: Sequence[Tensor]) -> None:
+def record_statistics(
+    norms: Sequence[Any], means: Sequence[Tensor], variances: Sequence[Tensor]
+) -> None:
     """Moves running statistics as `nn.BatchNorm2d` does; of each norm (C,)."""
     counts = [m.num_batches_tracked for m in norms]
     torch._foreach_add_(counts, 1)

@@ -27,6 +27,8 @@ from supernets.layout import channels_first, channels_last, laid_as
 from supernets.mixture import GroupMixture, Mixture
 from supernets.skeleton import AuxiliaryHead
 
+Logits = Tensor | tuple[Tensor, Tensor]  # with those of the auxiliary head
+
 
 class Place(NamedTuple):
     """What stands at one place of a row of a choice; layers that share the choice are places."""
@@ -104,6 +106,8 @@ class Network(FinalNetwork):
 
     forward: (B, C, H, W) -> logits (B, classes). In training a final network with an auxiliary head
         returns `(logits, auxiliary logits)`.
+
+    `joint_pass`, if it is set, computes a pass in place of `local`: over several processes.
     """
 
     def __init__(
@@ -120,6 +124,7 @@ class Network(FinalNetwork):
         self.cells_channels_last = False  # lays cells' inputs out so, where kernels are fast on it
         self.autocast: torch.dtype | None = None  # computes in it where that is safe
         self.checkpoint_cells = False  # less memory, a second forward pass: checkpointing.py
+        self.joint_pass: Callable[[Network, Tensor, Mixture | None], Logits] | None = None
         self.auxiliary_after = 2 * len(space.layers) // 3
         self.auxiliary: AuxiliaryHead | None = None
 
@@ -138,14 +143,20 @@ class Network(FinalNetwork):
 
     def forward(  # type: ignore[override]
         self, x: Tensor, mixture: Mixture | None = None
-    ) -> Tensor | tuple[Tensor, Tensor]:
+    ) -> Logits:
+        if self.joint_pass is None or x.is_meta:
+            return self.local(x, mixture)
+        return self.joint_pass(self, x, mixture)
+
+    def local(self, x: Tensor, mixture: Mixture | None) -> Logits:
+        """As `forward`, in this process alone."""
         if self.autocast is None:
             return self._logits(x, mixture)
         with torch.autocast(x.device.type, self.autocast):
             found = self._logits(x, mixture)
         return found.float() if isinstance(found, Tensor) else (found[0].float(), found[1].float())
 
-    def _logits(self, x: Tensor, mixture: Mixture | None) -> Tensor | tuple[Tensor, Tensor]:
+    def _logits(self, x: Tensor, mixture: Mixture | None) -> Logits:
         if self.channels_last:
             x = x.contiguous(memory_format=torch.channels_last)
         before = self.stem(channels_first(x))

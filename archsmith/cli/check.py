@@ -27,7 +27,7 @@ IMBALANCE = 3.0  # largest class over smallest; a run warns only at 10 (archsmit
 FEW = 10  # a class with fewer images than this gets a warning
 
 
-def check(
+def check_report(
     folder: Path,
     survey: Callable[[], Survey] | None,
     make_job: Callable[[], Job],

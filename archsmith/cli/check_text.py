@@ -28,10 +28,13 @@ def check_text(report: Mapping[str, Any]) -> str:
 
 
 def _of_phase(name: str, told: Mapping[str, Any]) -> str:
+    if told.get("scores") == 0:
+        return f"{name:<9} one architecture without a score: nothing is trained"
+    scores = f"{told['scores']} trainings of " if "scores" in told else ""
     median, low, high = (duration(told["seconds"][of]) for of in ("median", "low", "high"))
     return (
-        f"{name:<9} {told['epochs']} epochs of {told['steps_an_epoch']} steps: about {median} "
-        f"({low} to {high}), peak {told['peak_memory_bytes'] / 1e9:.2f} GB"
+        f"{name:<9} {scores}{told['epochs']} epochs of {told['steps_an_epoch']} steps: "
+        f"about {median} ({low} to {high}), peak {told['peak_memory_bytes'] / 1e9:.2f} GB"
         + ("" if told["measured"] else ", estimated from small images")
     )
 

@@ -33,7 +33,7 @@ def program() -> str:
     script = started if started.name == "run.py" else OWN / "run.py"
     if not script.is_file():  # an installed package has none
         return f"{python()} -m archsmith"
-    return f"{python()} {shlex.quote(shown(script))}"
+    return f"{python()} {shlex.quote(shown_path(script))}"
 
 
 def python() -> str:
@@ -72,7 +72,7 @@ def check_options(arguments: Sequence[str]) -> None:
     )
 
 
-def shown(path: Path) -> str:
+def shown_path(path: Path) -> str:
     """A path relative to the working directory if it lies below it, else unchanged."""
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
@@ -151,10 +151,10 @@ def next_commands(
 
     `following` comes from the run's task (`archsmith/cli/tasks.py`).
     """
-    here = shown(folder)
+    here = shown_path(folder)
     look = [f"tensorboard --logdir {shlex.quote(here)}"] * (folder / "tensorboard").is_dir()
     model = folder / "export" / "model.py"
-    use = [f"{python()} {shlex.quote(shown(model))}"] * model.is_file()
+    use = [f"{python()} {shlex.quote(shown_path(model))}"] * model.is_file()
     return [*look, *use, *following(line, config, results, here)]
 
 

@@ -1,9 +1,10 @@
-"""Expected time and memory of a search and a retraining.
+"""Expected time and memory of a search, by gradient or by a searcher, and of a retraining.
 
 Measured on a few steps, or only estimated if those would take too much time or memory.
 """
 
 import itertools
+import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -17,7 +18,7 @@ from archsmith.cli.estimate import Estimate, Prepared, foreseen
 from archsmith.data.loader import Loader
 from archsmith.data.roles import Roles
 from archsmith.job import Job
-from archsmith.phases.methods import method_of
+from archsmith.phases.methods import BlackBox, Gradient, method_of
 from archsmith.result.network import final_space
 from archsmith.result.retrain import Retraining
 from archsmith.search.time_budget import LONG, timed, timed_epoch
@@ -38,12 +39,12 @@ RANGE: dict[str, Callable[[list[float]], float]] = {
 }
 
 
-def expected_search(job: Job) -> dict[str, Any] | None:
-    """Time and memory of the search; None if there is none."""
+def expected_search(job: Job) -> dict[str, Any]:
+    """Time and memory of the search."""
     seed_everything(job.seed)
     method = method_of(job)
-    if method.strategy is None:
-        return None
+    if not isinstance(method, Gradient):
+        return _expected_scores(job, method)
     strategy, roles = method.strategy, method.roles()
     prepared, images = partial(_search_step, job, roles), _images(roles.train)
     estimate = foreseen(job.space, prepared, images, job.search.micro_batches, job.device)
@@ -63,6 +64,26 @@ def expected_search(job: Job) -> dict[str, Any] | None:
         "steps_an_epoch": steps,
         "seconds": {name: epochs * value for name, value in epoch.items()},
         **_memory(job, estimate),
+    }
+
+
+def _expected_scores(job: Job, method: BlackBox) -> dict[str, Any]:
+    """Time and memory of the scores that a searcher asks for, each a short training; of a searcher
+    that takes its first architecture without a score, only that there are none."""
+    asks, roles = method.searcher.asks, method.roles() if method.searcher.asks else None
+    if asks is None or roles is None:
+        return {"scores": 0}
+    told, epochs = _expected_training(job, _some(job.space), roles.train), job.search.epochs
+    steps = epochs * len(roles.train) + len(roles.select) / 3  # a forward pass is a third of a step
+    score = {name: steps * value for name, value in told.pop("step").items()}
+    if job.search.seconds is not None:
+        asks = min(asks, math.ceil(job.search.seconds / score["median"]))
+    return {
+        "scores": asks,
+        "epochs": epochs,
+        "steps_an_epoch": len(roles.train),
+        "seconds": {name: asks * value for name, value in score.items()},
+        **told,
     }
 
 
@@ -99,27 +120,41 @@ def _search_step(job: Job, roles: Roles, space: Space) -> Prepared:
 def expected_retraining(job: Job) -> dict[str, Any]:
     """Time and memory of the retraining, for the given architecture or for a few random ones."""
     seed_everything(job.seed)
-    draw = RandomSearch(job.space)
-    some: Sequence[Architecture] = (
-        [job.architecture] if job.architecture else [draw.ask() for _ in range(DRAWS)]
-    )
-    recipe, space = job.recipe, final_space(job.space, job.recipe)
+    some = [job.architecture] if job.architecture else _some(job.space)
+    recipe = job.recipe
     loader = job.data.training(recipe.batch_size, job.seed, augment=recipe.augment)
+    told, steps = _expected_training(job, some, loader), recipe.epochs * len(loader)
+    return {
+        "epochs": recipe.epochs,
+        "steps_an_epoch": len(loader),
+        "seconds": {name: steps * value for name, value in told.pop("step").items()},
+        **told,
+    }
+
+
+def _some(space: Space) -> Sequence[Architecture]:
+    """A few random architectures."""
+    draw = RandomSearch(space)
+    return [draw.ask() for _ in range(DRAWS)]
+
+
+def _expected_training(job: Job, some: Sequence[Architecture], loader: Loader) -> dict[str, Any]:
+    """Training of the final network: the seconds of a `step` and of its batch, the memory, and of
+    how many architectures a step was timed."""
+    space = final_space(job.space, job.recipe)
 
     def prepared(space: Space) -> Prepared:
         return partial(_training_step, job, space, some[0], loader)
 
-    parts, device = recipe.micro_batches, job.device
+    parts, device = job.recipe.micro_batches, job.device
     estimate = foreseen(space, prepared, _images(loader), parts, device)
-    loading, steps = _loading(loader), recipe.epochs * len(loader)
+    loading = _loading(loader)
     _forget_peak(device)
     seconds = [[]] if estimate else _retraining_steps(job, space, some, loader)
     every = [value for one in seconds for value in one]
     step = estimate.seconds if estimate else {name: of(every) for name, of in RANGE.items()}
     return {
-        "epochs": recipe.epochs,
-        "steps_an_epoch": len(loader),
-        "seconds": {name: steps * (value + loading) for name, value in step.items()},
+        "step": {name: value + loading for name, value in step.items()},
         **_memory(job, estimate),
         "architectures": len(seconds),
     }

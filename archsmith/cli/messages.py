@@ -46,7 +46,7 @@ BUILT_IN = {
 }  # choices that come from Hydra or its plugins
 
 
-def choices(conf: Path, group: str) -> list[str]:
+def choice_names(conf: Path, group: str) -> list[str]:
     """The names of a group's choices."""
     return sorted(path.stem for path in (conf / group).glob("*.yaml"))
 
@@ -56,7 +56,7 @@ def list_choices(conf: Path) -> str:
     lines = []
     for group in LISTED:
         start = {"strategy/losses": "+", "hydra/launcher": "-m "}.get(group, "")
-        comments = {n: _comment(conf / group / f"{n}.yaml") for n in choices(conf, group)}
+        comments = {n: _comment(conf / group / f"{n}.yaml") for n in choice_names(conf, group)}
         comments |= BUILT_IN.get(group, {})
         lines += ["", f"{start}{group}=...", *(f"  {n:<22} {said}" for n, said in comments.items())]
     return "\n".join(lines[1:])
@@ -127,7 +127,7 @@ def _configuration_line(
     """Hydra's message in one line, with the closest existing name."""
     text = str(error)
     group, _, name = (getattr(error, "missing_cfg_file", None) or "").rpartition("/")
-    options = choices(conf, group) if group else []
+    options = choice_names(conf, group) if group else []
     choice = re.search(r"Could not override '([^']+)'", text)
     if group == "hydra/launcher" and name in LAUNCHERS:
         return (
@@ -177,7 +177,7 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split())
 
 
-def summary(results: Mapping[str, Any], folder: Path, following: Sequence[str]) -> str:
+def result_summary(results: Mapping[str, Any], folder: Path, following: Sequence[str]) -> str:
     """What a run found, where it is stored, and which commands may follow."""
     from archsmith.result.limits import budget_line
 
@@ -204,7 +204,7 @@ def summary(results: Mapping[str, Any], folder: Path, following: Sequence[str]) 
         f"{results['strategy']} on {results['space']}, {results['data']}, seed {results['seed']}",
         *(f"  {name:<31} {value}" for name, value in rows.items() if value),
         "",
-        f"  everything is in {command_line.shown(folder)}: {', '.join(there)}",
+        f"  everything is in {command_line.shown_path(folder)}: {', '.join(there)}",
         *(f"  beware: {doubt}" for doubt in doubts(results)),
         *(["Next:"] if following else []),
         *(f"  {command}" for command in following),

@@ -45,12 +45,11 @@ def register() -> None:
 def run_name(*, _root_: DictConfig) -> str:
     """`<strategy>-<space>-<data>-s<seed>-<8 hexadecimal digits of the configuration>`."""
     config = inherited(_root_, _root_.hydra)
-    return NAME.format(
-        **names(_root_, _root_.hydra), seed=config.seed, digest=digest(identity(config))
-    )
+    identity = digest(job_settings(config))
+    return NAME.format(**chosen_names(_root_, _root_.hydra), seed=config.seed, digest=identity)
 
 
-def names(config: DictConfig, hydra: Any) -> dict[str, str]:
+def chosen_names(config: DictConfig, hydra: Any) -> dict[str, str]:
     """The names of strategy, space and data: those chosen, or those of a given architecture."""
     chosen = {name: hydra.runtime.choices[name] for name in ("strategy", "space", "data")}
     found = _given(config)
@@ -118,7 +117,7 @@ def _known_data() -> dict[str, dict[str, Any]]:
     return {name: OmegaConf.to_container(node) for name, node in found.items()}  # type: ignore[misc]
 
 
-def identity(config: DictConfig) -> dict[str, Any]:
+def job_settings(config: DictConfig) -> dict[str, Any]:
     """The resolved settings that can change a result; files are represented by their content."""
     plain = _plain(config, NOT_IDENTITY)
     for key in ("architecture", "weights"):
@@ -145,10 +144,10 @@ def known_settings(conf: Path) -> list[str]:
     GlobalHydra.instance().clear()
     with initialize_config_dir(version_base="1.3", config_dir=str(conf)):
         tree = OmegaConf.to_container(compose("config"), resolve=False)
-    return [*_flatten(tree, ""), *groups(conf)]
+    return [*_flatten(tree, ""), *config_groups(conf)]
 
 
-def groups(conf: Path) -> list[str]:
+def config_groups(conf: Path) -> list[str]:
     """Names of the configuration groups: `strategy`, `strategy/pruning`, ..., without `sizes`,
     which follows from experiment and space."""
     found = {str(path.parent.relative_to(conf)) for path in conf.rglob("*.yaml")}

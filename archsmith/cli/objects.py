@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from archsmith.cli import naming
 from archsmith.cli.command_line import setting_of
-from archsmith.cli.messages import choices, one_line
+from archsmith.cli.messages import choice_names, one_line
 from archsmith.cli.naming import CONF
 from archsmith.cli.settings import TAKERS, check_settings
 from archsmith.cli.tasks import IMAGES, task_of
@@ -102,7 +102,7 @@ def build_space(
     if name != chosen.name:
         if "space" in said:
             architecture.check(chosen, "architecture")
-        file, known = CONF / "space" / f"{name}.yaml", choices(CONF, "space")
+        file, known = CONF / "space" / f"{name}.yaml", choice_names(CONF, "space")
         if name not in known:
             raise ConfigError(
                 f"architecture: found in space '{name}', which is not one of ours "
@@ -163,8 +163,9 @@ def make_job(config: DictConfig, own: Own | None = None) -> Job:
         said = [setting_of(override) for override in hydra_config.overrides.task]
         space = build_space(config, data, architecture, said, own.operations if own else {})
     return Job(
-        names=naming.names(config, hydra_config) | ({"data": data.name} if own else {}),
-        settings=naming.identity(config) | ({"operations": sorted(own.operations)} if own else {}),
+        names=naming.chosen_names(config, hydra_config) | ({"data": data.name} if own else {}),
+        settings=naming.job_settings(config)
+        | ({"operations": sorted(own.operations)} if own else {}),
         folder=own.folder if own else Path(hydra_config.runtime.output_dir),
         fingerprint=naming.given_fingerprint(config) if unread else data.fingerprint(),
         **{name: config[name] for name in ("resume", "seed")},

@@ -8,7 +8,7 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
 from archsmith.cli.command_line import program
-from archsmith.cli.naming import CONF, groups
+from archsmith.cli.naming import CONF, config_groups
 from archsmith.data.benchmark import Benchmark
 from archsmith.errors import ConfigError
 from archsmith.result.export.files import check_formats
@@ -54,7 +54,7 @@ def check_settings(config: DictConfig) -> None:
 def _not_chosen(plain: Mapping[str, Any]) -> list[str]:
     """Groups (`strategy/pruning`) without settings: their choices were written with dots."""
     found = []
-    for group in groups(CONF):
+    for group in config_groups(CONF):
         value: Any = plain
         for name in group.split("/"):
             value = value.get(name) if isinstance(value, Mapping) else None

@@ -27,7 +27,7 @@ from archsmith.cli.command_line import (
     then,
     typed,
 )
-from archsmith.cli.messages import list_choices, one_line, summary
+from archsmith.cli.messages import list_choices, one_line, result_summary
 from archsmith.errors import ConfigError, configuring
 from archsmith.parallel import distributed
 from archsmith.train import garbage, nni_trial
@@ -124,14 +124,15 @@ def compare_task(task: Task, config: DictConfig) -> None:
 
 def check_task(task: Task, config: DictConfig) -> None:
     """Prints a report on what a run will need."""
-    from archsmith.cli.check import check
+    from archsmith.cli.check import check_report
     from archsmith.cli.objects import make_job
     from archsmith.train.run_folder import locked
 
     folder = Path(HydraConfig.get().runtime.output_dir)
     command = str(typed().without("task"))
     with locked(folder):
-        print(check(folder, _survey(config.data), partial(make_job, config), command, task.phases))
+        survey, job = _survey(config.data), partial(make_job, config)
+        print(check_report(folder, survey, job, command, task.phases))
 
 
 def run_phases(task: Task, config: DictConfig) -> float | None:
@@ -162,7 +163,7 @@ def run_phases(task: Task, config: DictConfig) -> float | None:
         _report(run)
     results = run.results.fields
     following = next_commands(typed(), config, results, job.folder, task.following)
-    print(summary(results, job.folder, following))
+    print(result_summary(results, job.folder, following))
     accuracy: float | None = results["test_accuracy"]
     accuracy = results["discretised_accuracy"] if accuracy is None else accuracy
     nni_trial.final(accuracy)

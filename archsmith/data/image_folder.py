@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from archsmith import interrupt
 from archsmith.data.image_file import attempt, first_line
 from archsmith.data.image_tree import Part
-from archsmith.data.loader import Images, Shape, digest, histogram
+from archsmith.data.loader import Images, Shape, pixel_counts, pixel_digest
 from archsmith.errors import DataError, Interrupted, OutOfMemory
 from archsmith.parallel.data_parallel import Portion
 from search_spaces.settings import NotNegative, Range, checked
@@ -121,8 +121,8 @@ def _examined(shape: Shape, keep: bool, paths: list[str]) -> Examined:
     stacked = torch.from_numpy(np.stack([*images, np.zeros(shape, np.uint8)])[:-1])
     return Examined(
         stacked if keep else stacked[:0],
-        histogram(stacked),
-        [digest(image) for image in images],
+        pixel_counts(stacked),
+        [pixel_digest(image) for image in images],
         [reason if isinstance(reason, str) else "" for reason in found],
     )
 

@@ -58,12 +58,12 @@ class Images:
     @cached_property
     def counts(self) -> Tensor:
         """(C, 256): how often each value occurs in each channel."""
-        return histogram(self._pixels.cpu())
+        return pixel_counts(self._pixels.cpu())
 
     @cached_property
     def digests(self) -> list[bytes]:
         """One of each image's pixels; images with equal digests are copies."""
-        return [digest(image) for image in self._pixels.cpu().numpy()]
+        return [pixel_digest(image) for image in self._pixels.cpu().numpy()]
 
     def content(self) -> bytes | memoryview:
         """All pixels, as bytes for the fingerprint."""
@@ -88,12 +88,12 @@ def warn_of_copies(role: str, images: Images, index: Tensor, others: Images, oth
         )  # fmt: skip
 
 
-def digest(pixels: np.ndarray) -> bytes:
+def pixel_digest(pixels: np.ndarray) -> bytes:
     """A digest of the pixels."""
     return hashlib.blake2b(np.ascontiguousarray(pixels).data, digest_size=16).digest()
 
 
-def histogram(pixels: Tensor) -> Tensor:
+def pixel_counts(pixels: Tensor) -> Tensor:
     """(N, C, H, W) uint8 -> (C, 256) counts of each value per channel."""
     counts = torch.zeros(pixels.size(1), 256, dtype=torch.int64)
     for chunk in pixels.split(1024):

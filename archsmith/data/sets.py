@@ -29,7 +29,7 @@ from search_spaces.settings import Count, NotNegative, OpenShare, checked
 log = logging.getLogger(__name__)
 
 
-class Source(NamedTuple):
+class Archive(NamedTuple):
     """How torchvision stores a data set."""
 
     files: Sequence[str]  # the expected entries below `data.root`
@@ -44,10 +44,10 @@ DARTS_CIFAR10 = Normalise(
     torch.tensor([0.24703233, 0.24348505, 0.26158768]),
 )
 TORCHVISION = {
-    "CIFAR10": Source(["cifar-10-batches-py"], normalise=DARTS_CIFAR10),
-    "CIFAR100": Source(["cifar-100-python"]),
-    "FashionMNIST": Source(["FashionMNIST/raw"]),
-    "SVHN": Source(
+    "CIFAR10": Archive(["cifar-10-batches-py"], normalise=DARTS_CIFAR10),
+    "CIFAR100": Archive(["cifar-100-python"]),
+    "FashionMNIST": Archive(["FashionMNIST/raw"]),
+    "SVHN": Archive(
         ["train_32x32.mat", "test_32x32.mat"], ({"split": "train"}, {"split": "test"}), "labels"
     ),
 }

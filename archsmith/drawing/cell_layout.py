@@ -78,7 +78,7 @@ class Curve(NamedTuple):
 
 
 @dataclass
-class Layout:
+class Drawing:
     """Boxes with their positions, and the curves that join boxes of neighbouring layers."""
 
     boxes: list[Box] = field(default_factory=list)
@@ -110,7 +110,7 @@ class Layout:
         return found
 
 
-def cell_layout(cell: Choice, kept: Kept, title: str = "") -> Layout:
+def arranged(cell: Choice, kept: Kept, title: str = "") -> Drawing:
     """The layout of a cell. Raises ValueError if `kept` names an edge that does not exist."""
     known = [row.name for row in cell.rows]
     for name in kept:
@@ -127,7 +127,7 @@ def cell_layout(cell: Choice, kept: Kept, title: str = "") -> Layout:
     return layout
 
 
-def _connect(cell: Choice, kept: Kept) -> Layout:
+def _connect(cell: Choice, kept: Kept) -> Drawing:
     """Boxes and links of a cell, without positions."""
     wires = [
         (row.source, row.target, option)
@@ -140,7 +140,7 @@ def _connect(cell: Choice, kept: Kept) -> Layout:
         column.append(1 + max((column[j] for j, target, _ in wires if target == node), default=0))
     entered = {*range(cell.inputs), *(target for _, target, _ in wires)}
     last = 2 * max(column) + 1
-    layout = Layout()
+    layout = Drawing()
     at: dict[tuple[int, int], int] = {}  # (state, layer) -> the state, or its lane in that layer
     for state, first in enumerate(2 * c for c in column):
         kind = "plain" if state in entered else "faded"
@@ -171,7 +171,7 @@ def _grow(boxes: list[Box], links: list[tuple[int, int, str]]) -> None:
         box.height = max(HEIGHTS[box.role], PORT * (arrows + 1) * (arrows > 0))
 
 
-def _order(layout: Layout) -> list[list[int]]:
+def _order(layout: Drawing) -> list[list[int]]:
     """Each layer's boxes from top to bottom, with few crossings; inputs keep their order."""
     layers = layout.layers
     best, fewest = layers, _crossings(layout, layers)
@@ -193,7 +193,7 @@ def _order(layout: Layout) -> list[list[int]]:
     return best
 
 
-def _neighbours(layout: Layout) -> list[list[int]]:
+def _neighbours(layout: Drawing) -> list[list[int]]:
     near: list[list[int]] = [[] for _ in layout.boxes]
     for a, b, _ in layout.links:
         near[a].append(b)
@@ -201,7 +201,7 @@ def _neighbours(layout: Layout) -> list[list[int]]:
     return near
 
 
-def _crossings(layout: Layout, layers: list[list[int]]) -> int:
+def _crossings(layout: Drawing, layers: list[list[int]]) -> int:
     place = {i: p for layer in layers for p, i in enumerate(layer)}
     gaps: list[list[tuple[int, int]]] = [[] for _ in layers]
     for a, b, _ in layout.links:
@@ -211,7 +211,7 @@ def _crossings(layout: Layout, layers: list[list[int]]) -> int:
     )
 
 
-def _place_rows(layout: Layout, layers: list[list[int]]) -> None:
+def _place_rows(layout: Drawing, layers: list[list[int]]) -> None:
     """Moves every box as close to its linked boxes as its layer allows; lanes are straight."""
     boxes, near = layout.boxes, _neighbours(layout)
     springs = [
@@ -232,7 +232,7 @@ def _place_rows(layout: Layout, layers: list[list[int]]) -> None:
     layout.height = max(box.y + box.height / 2 for box in boxes) + MARGIN
 
 
-def _straighten(layout: Layout, layers: list[list[int]]) -> None:
+def _straighten(layout: Drawing, layers: list[list[int]]) -> None:
     """Aligns every lane with its continuation as far as its layer allows, from right to left."""
     boxes = layout.boxes
     after = {a: boxes[b] for a, b, _ in layout.links if _lanes(boxes[a], boxes[b])}
@@ -270,7 +270,7 @@ def _settle(layer: list[Box], springs: list[list[tuple[Box, float]]]) -> None:
         box.y = mean + offset
 
 
-def _place_columns(layout: Layout, layers: list[list[int]]) -> None:
+def _place_columns(layout: Drawing, layers: list[list[int]]) -> None:
     """Places layers left to right, their boxes equally wide; steep curves get wider gaps."""
     x = MARGIN
     for k, layer in enumerate(layers):

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from archsmith.drawing.canvas import PLAIN, Canvas
-from archsmith.drawing.cell_layout import LETTER, MARGIN, Kept, Point, cell_layout
+from archsmith.drawing.cell_layout import LETTER, MARGIN, Kept, Point, arranged
 from archsmith.drawing.render import render
 from search_spaces.choice import Choice
 
@@ -41,7 +41,7 @@ def cell_svg(cell: Choice, kept: Kept, title: str) -> str:
 
     Raises ValueError if `kept` names an edge that the cell does not have.
     """
-    layout = cell_layout(cell, kept, title)
+    layout = arranged(cell, kept, title)
     return render("cell.svg.j2", layout=layout, title=title, margin=MARGIN, light=LIGHT, dark=DARK)
 
 
@@ -50,7 +50,7 @@ def cell_image(cell: Choice, kept: Kept, title: str) -> np.ndarray:
 
     Raises ValueError if `kept` names an edge that the cell does not have.
     """
-    layout = cell_layout(cell, kept, title)
+    layout = arranged(cell, kept, title)
     canvas = Canvas(layout.width, layout.height)
     canvas.write(MARGIN, MARGIN + 5, title, size=15, anchor="lm")
     for curve in layout.curves():

@@ -14,7 +14,7 @@ def render(template: str, **facts: Any) -> str:
     return _environment().get_template(template).render(facts)
 
 
-def drawn(macro: str, *data: Any, **how: Any) -> str:
+def chart(macro: str, *data: Any, **how: Any) -> str:
     """A chart by one of the macros of `charts.j2`, as SVG."""
     return str(getattr(_environment().get_template("charts.j2").module, macro)(*data, **how))
 

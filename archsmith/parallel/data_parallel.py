@@ -5,14 +5,16 @@ all images; only inside the pass are the images split. So losses, updates, secon
 evaluations need no code for several processes. Two operations, each the derivative of the other to
 any order, do this:
 
-- `summed`: the parts of all processes -> their sum, on each. Its derivative is `shared`.
-- `shared`: a replicated tensor -> the tensor each uses for its part. Its derivative is `summed`.
+- `sum_over_processes`: the parts of all processes -> their sum, on each. Its derivative is
+  `shared`.
+- `shared`: a replicated tensor -> the tensor each uses for its part. Its derivative is
+  `sum_over_processes`.
 
 Batch norms use the mean and variance of all images (Ioffe & Szegedy 2015, arXiv:1502.03167, over
 the whole batch). torch.nn.SyncBatchNorm needs CUDA and has no second derivative.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -26,9 +28,9 @@ from archsmith.parallel import distributed
 from search_spaces.ops import Noise
 from supernets.chains import LAYERS
 from supernets.final import ChosenOps
-from supernets.fused import record
+from supernets.fused import NORMALISATIONS, record_statistics
 from supernets.mixture import GroupMixture, Mixture
-from supernets.network import Network
+from supernets.network import Logits, Network
 
 
 class _Sum(Function):
@@ -63,7 +65,7 @@ def _applied(function: type[Function], tensors: Iterable[Tensor | None]) -> tupl
     return tuple(None if t is None else next(made) for t in tensors)
 
 
-def summed(part: Tensor) -> Tensor:
+def sum_over_processes(part: Tensor) -> Tensor:
     return _Sum.apply(part)[0]
 
 
@@ -100,8 +102,8 @@ class Portion(NamedTuple):
     def whole(self, part: Tensor) -> Tensor:
         """The parts (b, K) of all processes as (B, K), on each."""
         if self.copies > 1:
-            return summed(part / self.copies)
-        return summed(F.pad(part, (0, 0, self.start, self.total - self.stop)))
+            return sum_over_processes(part / self.copies)
+        return sum_over_processes(F.pad(part, (0, 0, self.start, self.total - self.stop)))
 
     def gathered(self, images: Tensor) -> Tensor:
         """The images (b, C, H, W) uint8 of all processes as (B, C, H, W), on each."""
@@ -116,29 +118,29 @@ class Portion(NamedTuple):
 _now = Portion(0, 0, 0, 1)  # of the current pass
 
 
-class GlobalNetwork(Network):
-    """A network whose passes all processes compute together; each holds all `x` (B, C, H, W)."""
+class _Local(nn.Module):
+    """The pass of this process alone, as a module, so that its weights can be replaced."""
 
-    inside = False
+    def __init__(self, net: Network):
+        super().__init__()
+        self.net = net
 
-    def forward(  # type: ignore[override]
-        self, x: Tensor, mixture: Mixture | None = None
-    ) -> Tensor | tuple[Tensor, Tensor]:
-        if self.inside or x.is_meta:
-            return super().forward(x, mixture)
-        global _now
-        _now = portion = Portion.mine(len(x))
-        names, weights = zip(*self.named_parameters(), strict=True)
-        given = dict(zip(names, shared(weights), strict=True))
-        part = None if mixture is None else _shared_mixture(mixture)
-        self.inside = True
-        try:
-            found = functional_call(self, given, (x[portion.start : portion.stop], part))
-        finally:
-            self.inside = False
-        if isinstance(found, Tensor):
-            return portion.whole(found)
-        return portion.whole(found[0]), portion.whole(found[1])
+    def forward(self, x: Tensor, mixture: Mixture | None) -> Logits:
+        return self.net.local(x, mixture)
+
+
+def joint_pass(net: Network, x: Tensor, mixture: Mixture | None) -> Logits:
+    """A pass that all processes compute together; each holds all `x` (B, C, H, W)."""
+    global _now
+    _now = portion = Portion.mine(len(x))
+    local = _Local(net)
+    names, weights = zip(*local.named_parameters(), strict=True)
+    given = dict(zip(names, shared(weights), strict=True))
+    part = None if mixture is None else _shared_mixture(mixture)
+    logits = functional_call(local, given, (x[portion.start : portion.stop], part))
+    if isinstance(logits, Tensor):
+        return portion.whole(logits)
+    return portion.whole(logits[0]), portion.whole(logits[1])
 
 
 def _shared_mixture(mixture: Mixture) -> Mixture:
@@ -150,7 +152,16 @@ def _shared_mixture(mixture: Mixture) -> Mixture:
 
 
 class GlobalNorm(nn.BatchNorm2d):
-    """A batch norm over the images of all processes: (b, C, ...) -> (b, C, ...)."""
+    """A batch norm over the images of all processes: (b, C, ...) -> (b, C, ...).
+
+    It takes over the parameters and buffers of the batch norm that it replaces.
+    """
+
+    def __init__(self, norm: _BatchNorm):
+        stated = norm.affine, norm.track_running_stats, torch.device("meta")
+        super().__init__(norm.num_features, norm.eps, norm.momentum, *stated)
+        self._parameters, self._buffers = norm._parameters, norm._buffers
+        self.training = norm.training
 
     def _check_input_dim(self, input: Tensor) -> None:
         pass  # accepts any number of dimensions, like the layer it replaces
@@ -160,7 +171,7 @@ class GlobalNorm(nn.BatchNorm2d):
             return super().forward(input)
         y, mean, variance = self.normalise(input, self.weight, self.bias)
         if self.training and self.track_running_stats:
-            record([self], [mean], [variance])
+            record_statistics([self], [mean], [variance])
         return y
 
     def normalise(
@@ -174,7 +185,7 @@ class GlobalNorm(nn.BatchNorm2d):
         axes = [axis for axis in range(x.dim()) if axis != 1]
         var, mean = (v.double() for v in torch.var_mean(x, axes, correction=0))  # (C,) each
         count = mean.new_full((1,), x.numel() / x.size(1))
-        sums = summed(torch.cat([mean * count, (var + mean**2) * count, count]))
+        sums = sum_over_processes(torch.cat([mean * count, (var + mean**2) * count, count]))
         sums = shared([sums])[0]
         mean, square = (sums[:-1] / sums[-1]).view(2, -1)
         var = square - mean**2
@@ -187,11 +198,17 @@ class GlobalNorm(nn.BatchNorm2d):
         return y.to(input.dtype), mean.detach().to(x), unbiased.to(x)
 
 
-LAYERS[GlobalNorm] = LAYERS[nn.BatchNorm2d]  # the fused form batches these layers, too
+# The fused form runs these layers together, too.
+LAYERS[GlobalNorm] = LAYERS[nn.BatchNorm2d]
+NORMALISATIONS[GlobalNorm] = GlobalNorm.normalise
 
 
 class GlobalChosenOps(ChosenOps):
     """Every process draws drop-path for all images and uses the part for its own."""
+
+    def __init__(self, chosen: ChosenOps):
+        nn.Module.__init__(self)
+        self.ops, self.drop, self.training = chosen.ops, chosen.drop, chosen.training
 
     def kept(self, x: Tensor) -> Tensor:
         return super().kept(x.new_empty(_now.total, 1))[_now.start : _now.stop]
@@ -199,6 +216,10 @@ class GlobalChosenOps(ChosenOps):
 
 class GlobalNoise(Noise):
     """Every process draws noise for all images and uses the part for its own."""
+
+    def __init__(self, noise: Noise):
+        nn.Module.__init__(self)
+        self.c_out, self.stride, self.training = noise.c_out, noise.stride, noise.training
 
     def drawn(self, x: Tensor, shape: Sequence[int]) -> Tensor:
         if x.is_meta:
@@ -210,15 +231,24 @@ def across_processes(net: Network) -> Network:
     """Returns the same network; if there are several processes, they now compute its passes
     together.
 
-    Parameters, buffers and their names are unchanged. The form must be reference or fused.
+    Its batch norms, drop-path and `noise` are replaced by those over all processes; parameters,
+    buffers and their names are unchanged. The form must be reference or fused.
     """
     if distributed.size() > 1:
-        net.__class__ = GlobalNetwork
-        for module in net.modules():
-            if isinstance(module, _BatchNorm):
-                module.__class__ = GlobalNorm
-            elif isinstance(module, ChosenOps):
-                module.__class__ = GlobalChosenOps
-            elif isinstance(module, Noise):
-                module.__class__ = GlobalNoise
+        net.joint_pass = joint_pass
+        replace_modules(net, _BatchNorm, GlobalNorm)
+        replace_modules(net, ChosenOps, GlobalChosenOps)
+        replace_modules(net, Noise, GlobalNoise)
     return net
+
+
+def replace_modules(
+    net: nn.Module, kind: type[nn.Module], replaced: Callable[[Any], nn.Module]
+) -> None:
+    """Replaces each submodule of a kind, at all its places, under the same names."""
+    made: dict[nn.Module, nn.Module] = {}
+    for name, module in list(net.named_modules(remove_duplicate=False)):
+        if isinstance(module, kind):
+            if module not in made:
+                made[module] = replaced(module)
+            net.set_submodule(name, made[module])

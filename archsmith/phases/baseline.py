@@ -14,7 +14,7 @@ from archsmith.train.runtime import seed_everything
 log = logging.getLogger(__name__)
 
 
-def baseline(run: Run) -> None:
+def baseline_phase(run: Run) -> None:
     """Trains a hand-designed network like the found one and evaluates it once on the test split.
 
     Writes `baseline_<network>.safetensors`.

@@ -8,11 +8,10 @@ from archsmith.data.roles import Data
 from archsmith.errors import ConfigError, configuring
 from archsmith.phases.run import Run
 from archsmith.phases.within_budget import fit_of, spent
-from archsmith.result.export.files import export as run_export
+from archsmith.result.export.files import export
 from archsmith.result.network import digest_of, final_space, save_final
 from archsmith.result.outcome import UNTESTED
-from archsmith.result.retrain import retrain as run_retrain
-from archsmith.result.retrain import training_loader
+from archsmith.result.retrain import retrain, training_loader
 from archsmith.train.runtime import seed_everything
 from search_spaces.architecture import Architecture
 from supernets.costs import macs, parameters
@@ -22,7 +21,7 @@ from supernets.network import Network
 log = logging.getLogger(__name__)
 
 
-def retrain(run: Run) -> None:
+def retrain_phase(run: Run) -> None:
     """Trains the final network on all training images and writes `weights.safetensors`."""
     job, architecture = run.job, run.architecture()
     identity = run.identity("retrain") | {"architecture": architecture.identity}
@@ -34,7 +33,7 @@ def retrain(run: Run) -> None:
     seed_everything(job.seed)
     job.data.to(job.device)
     with run.measuring("retrain"):
-        net = run_retrain(
+        net = retrain(
             final_space(job.space, job.recipe),
             architecture,
             training_loader(job.data, job.recipe, job.seed),
@@ -50,7 +49,7 @@ def retrain(run: Run) -> None:
     run.finish("retrain", identity)
 
 
-def evaluate(run: Run) -> None:
+def evaluate_phase(run: Run) -> None:
     """Evaluates on the test split: once in a full run; every read is counted."""
     job = run.job
     net, architecture, preprocessing, data, path = run.final()
@@ -98,7 +97,7 @@ def _size(net: Network, architecture: Architecture) -> dict[str, Any]:
     }
 
 
-def export(run: Run) -> None:
+def export_phase(run: Run) -> None:
     """Exports the network to run without this project; checks each file in a fresh process."""
     job = run.job
     net, architecture, preprocessing, data, path = run.final()
@@ -107,7 +106,7 @@ def export(run: Run) -> None:
         return
     log.info("export: %s, each loaded again in a fresh process", ", ".join(job.formats) or "none")
     with run.measuring("export"):
-        run_export(
+        export(
             net.cpu(),
             architecture,
             job.folder / "export",

@@ -164,8 +164,11 @@ class BlackBox:
     def _score(
         self, run: Run, identity: Mapping[str, Any], architecture: Architecture, folder: Path
     ) -> float:
-        """The accuracy on `select` after training the final network for `search.epochs` epochs on
-        the train images, by the recipe otherwise, but with the data's augmentation."""
+        """The accuracy on `select`, whose images are not augmented.
+
+        The final network is trained on the train images for `search.epochs` epochs, by the recipe
+        otherwise, but with the data's augmentation.
+        """
         job, roles, epochs = self.job, self.roles(), self.job.search.epochs
         warmup = min(epochs, job.recipe.warmup_epochs)
         recipe = replace(job.recipe, epochs=epochs, warmup_epochs=warmup)

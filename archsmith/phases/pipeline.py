@@ -7,10 +7,10 @@ from typing import Literal
 from archsmith import interrupt
 from archsmith.job import Job
 from archsmith.parallel import distributed
-from archsmith.phases.baseline import baseline
-from archsmith.phases.final import evaluate, export, retrain
+from archsmith.phases.baseline import baseline_phase
+from archsmith.phases.final import evaluate_phase, export_phase, retrain_phase
 from archsmith.phases.run import Run
-from archsmith.phases.search import rank, search
+from archsmith.phases.search import rank_phase, search_phase
 
 
 @dataclass(frozen=True)
@@ -33,16 +33,16 @@ class Phase:
 
 PHASES: dict[str, Phase] = {
     "search": Phase(
-        search,
+        search_phase,
         together=True,
         trains="supernet",
         left_out=lambda job: job.architecture is not None,
     ),
-    "retrain": Phase(retrain, together=True, trains="final"),
-    "evaluate": Phase(evaluate),
-    "export": Phase(export),
-    "baseline": Phase(baseline, left_out=lambda job: job.baseline is None),
-    "rank": Phase(rank),
+    "retrain": Phase(retrain_phase, together=True, trains="final"),
+    "evaluate": Phase(evaluate_phase),
+    "export": Phase(export_phase),
+    "baseline": Phase(baseline_phase, left_out=lambda job: job.baseline is None),
+    "rank": Phase(rank_phase),
 }
 
 

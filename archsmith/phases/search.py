@@ -14,7 +14,7 @@ from archsmith.train.runtime import seed_everything, versions
 log = logging.getLogger(__name__)
 
 
-def search(run: Run) -> None:
+def search_phase(run: Run) -> None:
     """Writes `architecture.json`, one file per epoch, and drawings of the cells."""
     job = run.job
     if job.architecture is not None:
@@ -43,7 +43,7 @@ def search(run: Run) -> None:
         run.results.update(benchmark=look_up(job.benchmark, job.folder))
 
 
-def rank(run: Run) -> None:
+def rank_phase(run: Run) -> None:
     """Kendall's tau between the searched supernet's ranking and the benchmark's table."""
     job = run.job
     need(job, "benchmark.table")

@@ -43,7 +43,7 @@ def fitted(
     }
     changed = given_up(job.space, found.architecture, chosen, strategy.gates())
     log.info(
-        "search: %d edges changed for the budget; discretised accuracy %.3f, without %.3f",
+        "search: %d rows changed for the budget; discretised accuracy %.3f, without %.3f",
         len(changed), accuracy, found.discretised_accuracy,
     )  # fmt: skip
     found = replace(found, architecture=chosen, discretised_accuracy=accuracy)

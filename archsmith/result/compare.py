@@ -12,14 +12,21 @@ from scipy.special import stdtrit  # as scipy.stats.t.ppf, whose import takes a 
 from archsmith.data.benchmark import Benchmark
 from archsmith.drawing.render import render
 from archsmith.files import write_atomically
-from archsmith.result.runs import Run, column_named, columns, groups, read_runs, tables
+from archsmith.result.runs import (
+    FinishedRun,
+    column_named,
+    columns,
+    named_groups,
+    read_runs,
+    tables,
+)
 
 BASELINES = ("random", "darts")
 CONFIDENCE = 0.95
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
-def measured(runs: Mapping[str, Sequence[Run]]) -> pd.DataFrame:
+def measurements(runs: Mapping[str, Sequence[FinishedRun]]) -> pd.DataFrame:
     """A row per value of a run: its `column`, the group of `runs`, the `seed` and the `value`."""
     lines = [
         (column, name, run.seed, run.values[column])
@@ -31,8 +38,8 @@ def measured(runs: Mapping[str, Sequence[Run]]) -> pd.DataFrame:
     return pd.DataFrame(lines, columns=["column", "runs", "seed", "value"])
 
 
-def summary(values: pd.DataFrame, baselines: Sequence[str] = BASELINES) -> pd.DataFrame:
-    """A row per column and group of `measured` runs: its spread, and the mean of the differences
+def spreads(values: pd.DataFrame, baselines: Sequence[str] = BASELINES) -> pd.DataFrame:
+    """A row per column and group of `measurements`: its spread, and the mean of the differences
     from each baseline's run with the same seed, with its 95% interval.
     """
     rows = values.groupby(["column", "runs"], sort=False)["value"].agg(
@@ -60,9 +67,9 @@ def half_interval(n: pd.Series, deviation: pd.Series) -> pd.Series:
 def compare(folder: Path, benchmark: Benchmark) -> str:
     """The tables as text; also `compare.txt`, `compare.csv` and `compare.html` in `folder`."""
     runs, unfinished = read_runs(folder)
-    found = {name: groups(members) for name, members in tables(runs).items()}
-    values = {name: measured(members) for name, members in found.items()}
-    rows = {name: summary(each) for name, each in values.items()}
+    found = {name: named_groups(members) for name, members in tables(runs).items()}
+    values = {name: measurements(members) for name, members in found.items()}
+    rows = {name: spreads(each) for name, each in values.items()}
     parts = [_table_text(name, found[name], rows[name], benchmark) for name in found]
     if len(found) > 1:
         parts.insert(0, f"{len(found)} tables: runs differ in more than strategy and seed")
@@ -90,7 +97,7 @@ def _by_group(values: pd.DataFrame) -> dict[str, dict[str, list[float]]]:
 
 
 def _table_text(
-    name: str, runs: Mapping[str, Sequence[Run]], rows: pd.DataFrame, benchmark: Benchmark
+    name: str, runs: Mapping[str, Sequence[FinishedRun]], rows: pd.DataFrame, benchmark: Benchmark
 ) -> str:
     """A titled table of comparable runs, and a list of those without an accuracy."""
     parts = [f"== {name}"] if name else []

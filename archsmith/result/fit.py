@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from archsmith.errors import ConfigError
-from archsmith.result.latency import Latency, candidate_latencies, measure
-from archsmith.result.limits import NAMES, Budget, shown
+from archsmith.result.latency import Latency, candidate_latencies, measure_latency
+from archsmith.result.limits import NAMES, Budget, shown_amount
 from archsmith.result.network import final_space
 from archsmith.result.recipe import Recipe
 from search_spaces.architecture import Architecture
@@ -50,7 +50,7 @@ class Fit:
         if key not in self._latencies:
             with torch.random.fork_rng(devices=[]):
                 net = final_network(self.final, architecture)
-            self._latencies[key] = measure(net, self.device, self.budget.latency_batch)
+            self._latencies[key] = measure_latency(net, self.device, self.budget.latency_batch)
         return self._latencies[key]
 
     @cached_property
@@ -77,7 +77,9 @@ class Fit:
                 what = "the smallest network of this space and recipe"
                 raise self._refusal(kind, what, partial(least, kind))
         if None not in strategy.structures().values() and strategy.within(*self._counted) is None:
-            limits = " ".join(f"budget.{k}={shown(k, v)}" for k, v in self.budget.limits.items())
+            limits = " ".join(
+                f"budget.{k}={shown_amount(k, v)}" for k, v in self.budget.limits.items()
+            )
             raise ConfigError(
                 f"{limits}: each can be met, but no architecture was found that meets all "
                 "(random draws a few thousand); raise one of them, or set fewer retrain.channels"
@@ -108,8 +110,8 @@ class Fit:
         sizes = self._sizes_within(limit, cost)
         others = f"{' or '.join(sizes)}, or " if sizes else ""
         return ConfigError(
-            f"budget.{kind}: {what} {has}, above {shown(kind, limit)}; set {others}"
-            f"budget.{kind}={shown(kind, found)}"
+            f"budget.{kind}: {what} {has}, above {shown_amount(kind, limit)}; set {others}"
+            f"budget.{kind}={shown_amount(kind, found)}"
         )
 
     def _sizes_within(self, limit: float, cost: Callable[[Recipe], float]) -> list[str]:
@@ -183,8 +185,8 @@ class Fit:
         parts = []
         for kind, limit in self.budget.limits.items():
             costs = [self.cost(architecture)[kind] for architecture in tried]
-            least = f", the smallest found has {shown(kind, min(costs))}" if costs else ""
-            parts.append(f"budget.{kind}={shown(kind, limit)}{least}")
+            least = f", the smallest found has {shown_amount(kind, min(costs))}" if costs else ""
+            parts.append(f"budget.{kind}={shown_amount(kind, limit)}{least}")
         return (
             f"{'; '.join(parts)}: no architecture that the search can end with fits; set fewer "
             "retrain.channels or retrain.layers, raise the budget, or search longer (a pruning "
@@ -210,7 +212,7 @@ def given_up(
         return {option: round(table[row.names.index(option)], 6) for option in options}
 
     return [
-        {"group": name, "edge": row.name, "was": was, "is": now}
+        {"choice": name, "row": row.name, "was": was, "is": now}
         for name, choice in space.choices.items()
         for r, row in enumerate(choice.rows)
         if (was := kept(found, name, r)).keys() != (now := kept(chosen, name, r)).keys()

@@ -11,7 +11,7 @@ import torch
 from archsmith import interrupt
 from archsmith.train.runtime import synchronize
 from search_spaces.space import Space
-from supernets.final_costs import Cost, Site, op_at, summed
+from supernets.final_costs import Cost, Site, cost_tables, op_at
 from supernets.network import Network
 
 WARM_UP = 5
@@ -34,7 +34,7 @@ class Latency:
         return {k: round(v, 4) if isinstance(v, float) else v for k, v in asdict(self).items()}
 
 
-def measure(net: Network, device: torch.device, batch: int) -> Latency:
+def measure_latency(net: Network, device: torch.device, batch: int) -> Latency:
     """Times a final network in eval mode after a warm-up; the network stays on the device."""
     net = net.to(device).eval()
     x = torch.zeros(batch, *net.space.input_shape, device=device)
@@ -68,7 +68,7 @@ def candidate_latencies(space: Space, device: torch.device, batch: int) -> Cost:
             op(x)
             return 1000 * statistics.median(_timed(lambda: op(x), device) for _ in range(PASSES))
 
-    return Cost(0.0, summed(space, milliseconds))
+    return Cost(0.0, cost_tables(space, milliseconds))
 
 
 def _timed(step: Callable[[], object], device: torch.device) -> float:

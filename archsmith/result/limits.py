@@ -53,7 +53,7 @@ def _amount(kind: str, value: Any) -> float:
     return amount
 
 
-def shown(kind: str, amount: float) -> str:
+def shown_amount(kind: str, amount: float) -> str:
     """`12.3k`, `1.5M`; for a latency `0.81`. Rounded up, so that as a limit it can be met."""
     if kind == "latency_ms":
         return f"{math.ceil(amount * 100) / 100:g}"
@@ -72,4 +72,17 @@ def budget_line(told: Mapping[str, Any]) -> str:
         for kind, limit in told["limits"].items()
     ]
     changed = len(told.get("given_up", ()))
-    return f"budget: {', '.join(parts)}" + (f"; {changed} edges changed for it" if changed else "")
+    rows = f"{changed} row{'s' * (changed > 1)}"
+    return f"budget: {', '.join(parts)}" + (f"; {rows} changed for it" if changed else "")
+
+
+def changed_rows(told: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The rows that a budget changed, from the budget entry of `results.json`: their `choice`,
+    their `row`, and what they kept without it (`was`) and within it (`is`).
+
+    Until version 0.1.0 a choice was written as `group` and a row as `edge`.
+    """
+    now = {"group": "choice", "edge": "row"}
+    return [
+        {now.get(key, key): value for key, value in row.items()} for row in told.get("given_up", ())
+    ]

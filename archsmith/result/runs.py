@@ -51,7 +51,7 @@ def column_named(name: str) -> Column:
 
 
 @dataclass(frozen=True)
-class Run:
+class FinishedRun:
     """A run whose search or retraining is finished, with its `results.json` and `config.json`."""
 
     folder: Path
@@ -100,7 +100,7 @@ class Run:
         return rest | {"data": data}
 
 
-def read_runs(folder: Path) -> tuple[list[Run], list[Path]]:
+def read_runs(folder: Path) -> tuple[list[FinishedRun], list[Path]]:
     """Every run below `folder`, and the folders of runs without a result.
 
     Raises ConfigError if there is no run at all.
@@ -114,17 +114,17 @@ def read_runs(folder: Path) -> tuple[list[Run], list[Path]]:
     return [run for run in read.values() if run], [path for path, run in read.items() if not run]
 
 
-def _read(path: Path) -> Run | None:
+def _read(path: Path) -> FinishedRun | None:
     try:
         results = json.loads((path / "results.json").read_text())
         config = renamed(json.loads((path / "config.json").read_text()))
         phases = json.loads((path / "phases.json").read_text())
     except FileNotFoundError:
         return None
-    return Run(path, results, config) if "search" in phases or "retrain" in phases else None
+    return FinishedRun(path, results, config) if "search" in phases or "retrain" in phases else None
 
 
-def tables(runs: Iterable[Run]) -> dict[str, list[Run]]:
+def tables(runs: Iterable[FinishedRun]) -> dict[str, list[FinishedRun]]:
     """Comparable runs, keyed by the settings that distinguish them; '' if all are comparable."""
     found = [
         part
@@ -138,7 +138,7 @@ def tables(runs: Iterable[Run]) -> dict[str, list[Run]]:
     }
 
 
-def _same_images(runs: list[Run]) -> list[list[Run]]:
+def _same_images(runs: list[FinishedRun]) -> list[list[FinishedRun]]:
     """Groups runs by their images; a split that differs only by the run's seed is no difference."""
     of_seed = _by(runs, lambda run: run.seed)
     drawn = all(run.data_seed == run.seed for run in runs)
@@ -147,19 +147,21 @@ def _same_images(runs: list[Run]) -> list[list[Run]]:
     return _by(runs, lambda run: (run.data_seed, run.content))
 
 
-def _by(runs: Iterable[Run], key: Callable[[Run], Hashable]) -> list[list[Run]]:
-    found: dict[Hashable, list[Run]] = {}
+def _by(
+    runs: Iterable[FinishedRun], key: Callable[[FinishedRun], Hashable]
+) -> list[list[FinishedRun]]:
+    found: dict[Hashable, list[FinishedRun]] = {}
     for run in runs:
         found.setdefault(key(run), []).append(run)
     return list(found.values())
 
 
-def groups(runs: Iterable[Run]) -> dict[str, list[Run]]:
+def named_groups(runs: Iterable[FinishedRun]) -> dict[str, list[FinishedRun]]:
     """Groups of comparable runs that differ only in their seed, keyed by strategy name.
 
     The settings that differ from the first group of that name are appended to the key.
     """
-    named: dict[str, list[Run]] = {}
+    named: dict[str, list[FinishedRun]] = {}
     first: dict[str, Mapping[str, Any]] = {}
     for members in _by(runs, lambda run: digest([run.results["strategy"], given(run.method)])):
         strategy, settings = members[0].results["strategy"], members[0].method
@@ -190,7 +192,7 @@ def _shown(value: Any) -> str:
     return value[:8] if digits else str(value).replace(" ", "")
 
 
-def columns(runs: Sequence[Run]) -> list[str]:
+def columns(runs: Sequence[FinishedRun]) -> list[str]:
     """The columns in which any run has a value, test accuracies first."""
     tested = sorted({run.tested for run in runs})
     return [c for c in [*tested, *COLUMNS] if any(c in run.values for run in runs)]

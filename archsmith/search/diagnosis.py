@@ -85,12 +85,12 @@ def _cut_off(space: Space, found: Architecture) -> str | None:
 
 
 def _reconnected(found: Architecture) -> str | None:
-    groups = found.meta.get("reconnected")
-    if not groups:
+    choices = found.meta.get("reconnected")
+    if not choices:
         return None
-    names = ", ".join(f"'{group}'" for group in groups)
+    names = ", ".join(f"'{choice}'" for choice in choices)
     return (
-        f"'none' won so many edges that {names} would be cut off, output from input: the best cell "
+        f"'none' won so many rows that {names} would be cut off, output from input: the best cell "
         f"that is not was taken in its place, by the sum of log gates; {LONGER}"
     )
 
@@ -115,7 +115,7 @@ def undecided(
 
     alive (R, O) per choice. If everything alive is kept, pruning has decided and not the gates.
     """
-    kept = sum(len(names) for edges in found.choices.values() for names in edges.values())
+    kept = sum(len(names) for rows in found.choices.values() for names in rows.values())
     left = sum(
         int((alive[name].cpu() & real_options(choice)).sum())
         for name, choice in space.choices.items()

@@ -13,8 +13,8 @@ from strategies.strategy import Strategy
 def pictures(
     record: Record, folder: Path, strategy: Strategy, found: Architecture, epoch: int
 ) -> None:
-    """Writes per group the gates as `gates/epoch_NNN.json`, curves and a heat map, and this epoch's
-    cell; and a histogram of the alphas.
+    """Writes per choice the gates as `gates/epoch_NNN.json`, curves and a heat map, and the cell of
+    this epoch; and a histogram of the alphas.
     """
     tables = {}
     for name, gates in strategy.gates().items():
@@ -24,9 +24,9 @@ def pictures(
             for row, values in zip(choice.rows, gates.tolist(), strict=True)
         }
         curves = {
-            f"gates_{name}/{edge}/{candidate}": gate
-            for edge, row in tables[name].items()
-            for candidate, gate in row.items()
+            f"gates_{name}/{row}/{candidate}": gate
+            for row, options in tables[name].items()
+            for candidate, gate in options.items()
         }
         record.curves("search", epoch, curves)
         record.image("search", f"gates/{name}", alpha_image(tables[name]), epoch)

@@ -91,7 +91,7 @@ class Pace:
         self.began = self.spent
         if self.seconds is None or done >= self.epochs:
             return
-        fit = done + fitting(self.seconds - self.spent, last, measuring)
+        fit = done + epochs_in(self.seconds - self.spent, last, measuring)
         most = self.epochs * (done + 1) / done  # with this many, progress would stand still
         whole = math.ceil(most * self.steps) - 1
         self.epochs = from_first(min(round(fit * self.steps), whole) / self.steps)
@@ -113,7 +113,7 @@ def clock_of(device: torch.device) -> Clock:
     return time.thread_time if device.type == "cpu" else time.perf_counter
 
 
-def fitting(seconds: float, epoch: float, measuring: float) -> float:
+def epochs_in(seconds: float, epoch: float, measuring: float) -> float:
     """The number of epochs that fit, if each takes `epoch` seconds, `measuring` of them for
     measurements; a last epoch with less than a share of `LEAST` of the steps is left out."""
     if epoch <= 0:
@@ -133,7 +133,7 @@ def epochs_within(seconds: float, net: Network, strategy: Strategy, roles: Roles
     timing = timed_epoch(net, strategy, roles, clock_of(device))
     per_step, steps = timing.step(strategy.warmup), len(roles.train)
     epoch = steps * per_step + timing.measuring
-    found = max(1.0, round(fitting(seconds, epoch, timing.measuring) * steps) / steps)
+    found = max(1.0, round(epochs_in(seconds, epoch, timing.measuring) * steps) / steps)
     log.info(
         "search: %.3g epochs of about %.1f s fit in search.seconds=%g (%.0f ms a step)",
         found, epoch, seconds, 1000 * per_step,

@@ -23,7 +23,7 @@ def largest(tensors: Iterable[Tensor]) -> Tensor:
     return get_total_norm([t.detach() for t in tensors], math.inf, foreach=None)
 
 
-class Step(NamedTuple):
+class SeenStep(NamedTuple):
     epoch: int
     step: int
     batches: dict[str, tuple[int, int]]  # role -> epoch and batch of its loader
@@ -47,12 +47,12 @@ class Watch:
         loaders: Mapping[str, Loader],
     ):
         self.phase, self.remedy, self.folder, self.loaders = phase, remedy, folder, loaders
-        self._seen: list[Step] = []
+        self._seen: list[SeenStep] = []
 
     def see(self, epoch: int, step: int, measured: Mapping[str, Tensor]) -> None:
         """Adds a step's 0-dim tensors (epoch and step count from 1). Raises NumbersError."""
         batches = {role: (one.epoch, one.batch) for role, one in self.loaders.items()}
-        self._seen.append(Step(epoch, step, batches, measured))
+        self._seen.append(SeenStep(epoch, step, batches, measured))
         on_cpu = all(value.device.type == "cpu" for value in measured.values())
         if on_cpu or len(self._seen) >= READ_EVERY:
             self.read()
@@ -83,7 +83,7 @@ class Watch:
             "is kept"
         )
 
-    def _list_images(self, one: Step, name: str) -> None:
+    def _list_images(self, one: SeenStep, name: str) -> None:
         images: dict[str, Any] = {}
         for role, (epoch, batch) in one.batches.items():
             images[role] = self.loaders[role].drawn(epoch, batch - 1)

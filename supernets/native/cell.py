@@ -129,7 +129,7 @@ class NativeCell(FusedCell):
 
     def split(self, bundle: Bundle) -> Split:
         if bundle not in self.splits:
-            self.splits[bundle] = split(bundle)
+            self.splits[bundle] = split_bundle(bundle)
         return self.splits[bundle]
 
     def _whole(self, mixture: GroupMixture) -> Whole | None:
@@ -155,7 +155,7 @@ class NativeCell(FusedCell):
         return Whole(plan, places, places // mixture.gates.size(1), torch.tensor(edges))
 
 
-def split(bundle: Bundle) -> Split:
+def split_bundle(bundle: Bundle) -> Split:
     """What the kernels run of a bundle."""
     kernels = library()
     kinds = [kind_of(chains, bundle.stride) for chains in bundle.chains]

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 Shape = tuple[int, ...]
 
 
-def check(name: str, t: Tensor, shape: Shape) -> None:
+def check_tensor(name: str, t: Tensor, shape: Shape) -> None:
     """Raises TypeError where a tensor is not float32 on the CPU, ValueError for another shape."""
     if t.dtype is not torch.float32 or t.device.type != "cpu":
         raise TypeError(
@@ -32,7 +32,7 @@ def check_dense(name: str, t: Tensor | None, shape: Shape) -> None:
     """As `check`; raises ValueError also where numbers do not lie one after the other."""
     if t is None:
         return
-    check(name, t, shape)
+    check_tensor(name, t, shape)
     if not t.is_contiguous():
         raise ValueError(
             f"native kernels: {name} {shape} has strides {t.stride()}, expected it contiguous"
@@ -41,7 +41,7 @@ def check_dense(name: str, t: Tensor | None, shape: Shape) -> None:
 
 def check_written(name: str, t: Tensor, shape: Shape) -> None:
     """As `check`; raises ValueError also where numbers share memory."""
-    check(name, t, shape)
+    check_tensor(name, t, shape)
     reach = 1
     for stride, size in sorted(zip(t.stride(), shape, strict=True)):
         if size > 1 and stride < reach:
@@ -60,10 +60,10 @@ def check_maps(
     if x.dim() != 4:
         raise ValueError(f"native kernels: x is {tuple(x.shape)}, expected 4 dimensions")
     B, _, H, W = x.shape
-    check("x", x, (B, channels[0], H, W))
+    check_tensor("x", x, (B, channels[0], H, W))
     out = (B, channels[1], -(-H // stride), -(-W // stride))
     for t in y:
-        (check_written if dx is None else check)("y" if dx is None else "dy", t, out)
+        (check_written if dx is None else check_tensor)("y" if dx is None else "dy", t, out)
     if dx is not None:
         check_written("dx", dx, (B, channels[0], H, W))
 

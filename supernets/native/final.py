@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from supernets.chains import Chain, chain
+from supernets.chains import Chain, chain_of
 from supernets.final import ChosenOps
 from supernets.layout import channels_first
 from supernets.mixture import GroupMixture
@@ -146,7 +146,7 @@ def of_source(cell: CellModule, source: int) -> Outgoing:
     for e, edge in found.edges:
         strided, target = cell.cell.edges[e].strided, cell.cell.edges[e].target
         for o, op in enumerate(edge.ops if type(edge) is ChosenOps else ()):
-            layers = chain(op)
+            layers = chain_of(op)
             if layers is not None:
                 settings = [repr(layer) for layer in layers]
                 keys = ((n, strided, *settings) for n in count())

@@ -132,7 +132,7 @@ def pool_type(layer: nn.Module, stride: int) -> int | None:
     return kind if plain and all(f in w for f, w in zip(found, window, strict=True)) else None
 
 
-def dense(layers: Sequence[nn.Module], stride: int) -> bool:
+def is_dense(layers: Sequence[nn.Module], stride: int) -> bool:
     """Whether the layers are ReLU, 1x1 or 3x3 convolution and batch norm, of a kind that the
     kernels know."""
     if [type(m) for m in layers] != [nn.ReLU, nn.Conv2d, nn.BatchNorm2d] or stride > 1:
@@ -147,7 +147,7 @@ def kind_of(chains: Sequence[Chain], stride: int) -> Kind | None:
     """A candidate's chains, one an edge, as the kernels see it; None where they cannot."""
     one = chains[0]
     layers = list(zip(*chains, strict=True))
-    if dense(one, stride):
+    if is_dense(one, stride):
         return Kind(DENSE, cast(Any, layers[1:2]), cast(Any, layers[2:]))
     if one and type(one[0]) is nn.ReLU:
         halves = [(one[i : i + 4], 1 if i else stride) for i in range(0, len(one), 4)]

@@ -57,14 +57,15 @@ class Plan:
         `states` (B, C, H, W) each; of the steps one after the other `gates` (kinds * E,), kind by
         kind, and `factors` (E,); per step `keeps` (B, E) of drop-path.
         """
-        parameters = [t for s in self.steps for t in (*dense(s.source.weights), *s.source.shifts)]
+        sources = [step.source for step in self.steps]
+        parameters = [t for s in sources for t in (*contiguous(s.weights), *s.shifts)]
         if factors is None and self.partial:
             factors = gates.new_ones(sum(self.edges))
         keeps = keeps or [None] * len(self.steps)
-        return list(Run.apply(self, keeps, gates, factors, *states, *parameters))
+        return list(PlanFunction.apply(self, keeps, gates, factors, *states, *parameters))
 
 
-def dense(weights: Sequence[Tensor]) -> list[Tensor]:
+def contiguous(weights: Sequence[Tensor]) -> list[Tensor]:
     """The weights, copied where their numbers do not lie one after the other."""
     return [w if w.is_contiguous() else w.contiguous() for w in weights]
 
@@ -139,7 +140,7 @@ def passes(
     return [*map(Pass, plan.steps, *of_steps, split(kept, plan.kinds))]
 
 
-class Run(torch.autograd.Function):
+class PlanFunction(torch.autograd.Function):
     """Adds sum_o g_eo op_eo(x) to its target for every edge e."""
 
     @staticmethod

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from search_spaces.ops import FactorizedReduce, ReLUConvBN
-from supernets.fused import record
+from supernets.fused import record_statistics
 from supernets.native.checks import check_dense, check_projection
 from supernets.native.interface import CImage, CProjection, first_derivative_only, pointer, ran
 
@@ -109,7 +109,7 @@ class Project(torch.autograd.Function):
         kept = x.new_empty(what.map_floats(y)) if wanted else None
         what.call(ctx.training, x, y, moments, affine, weights, kept)
         if what.norm.training and what.norm.track_running_stats:
-            record([what.norm], [moments[0]], [moments[2]])
+            record_statistics([what.norm], [moments[0]], [moments[2]])
         ctx.save_for_backward(x, moments, affine, kept, *weights)
         return y
 

@@ -9,7 +9,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from supernets.fused import record
+from supernets.fused import record_statistics
 from supernets.native.checks import check_source
 from supernets.native.interface import CImage, CKind, CSource, Pointers, pointer, ran
 from supernets.native.kinds import DENSE, Kind
@@ -160,7 +160,7 @@ class Source:
                 means += mean.unbind()
                 variances += row[2].unbind()
         if moved:
-            record(moved, means, variances)
+            record_statistics(moved, means, variances)
 
     def forward(self, given: Given, y: Sequence[Tensor], adds: Sequence[bool]) -> None:
         """Writes to y, per edge (B, k C, H/s, W/s), or `adds` to what is there. Raises MemoryError;

@@ -36,7 +36,9 @@ def prepared(archsmith, monkeypatch):
 
 WRONG = {
     "search=3": "search: expected settings in {}",
-    "strategy.alpha_lr_scale=nan": "strategy.alpha_lr_scale: expected a number above 0, found nan",
+    "strategy.alpha_lr_scale=nan": (
+        "strategy.alpha_lr_scale: expected a finite number above 0, found nan"
+    ),
     "search.seconds=[a,b]": "search.seconds: expected a number above 0 or null",
     "strategy.alpha_lr_scale=true": "strategy.alpha_lr_scale: expected a number above 0",
     "search.batch_size=1": "batch_size: 1 for 'train', expected at least 2",

@@ -1,5 +1,6 @@
 """Settings are checked by annotations alone, and every error names the parameter and what fits."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Protocol
@@ -7,7 +8,7 @@ from typing import Annotated, Any, Literal, Protocol
 import pytest
 from annotated_types import MinLen
 
-from search_spaces.settings import Count, Positive, Range, Share, checked, problems
+from search_spaces.settings import Count, NotNegative, Positive, Range, Share, checked, problems
 
 
 class Rule(Protocol):
@@ -50,7 +51,7 @@ FITS: dict[str, list[Any]] = {
 }
 WRONG: dict[str, tuple[list[Any], str]] = {
     "count": ([0, True, "3", 2.0, None, [1]], "a whole number of at least 1"),
-    "share": ([1, -0.1, "0.5", float("nan")], "a number of at least 0 and below 1"),
+    "share": ([1, -0.1, "0.5"], "a number of at least 0 and below 1"),
     "number": (["x", True, float("inf"), [1.0]], "a finite number or null"),
     "word": (["three", 5], "one of one, two, true"),
     "size": (["x", 2.5, [2.5]], "a whole number or a list in []"),
@@ -117,3 +118,15 @@ def test_a_checked_function_or_class_refuses_in_one_line_and_is_itself_otherwise
     assert Pair(1) == Pair(1, 0.0)
     with pytest.raises(ValueError, match=r"^second: expected a number of at least 0 and below 1"):
         Pair(1, second=1)
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
+def test_an_infinite_number_is_refused_by_its_name(value: float):
+    """`null` is no limit where a setting can do without one; infinity is none of its values."""
+
+    def taker(share: NotNegative = 0.0, limit: Positive | None = None) -> None: ...
+
+    assert problems(taker, {"share": value, "limit": value}) == [
+        f"share: expected a finite number of at least 0, found {value}",
+        f"limit: expected a finite number above 0 or null, found {value}",
+    ]

@@ -9,7 +9,7 @@ from search_spaces.darts import CANDIDATES
 from search_spaces.space import Space
 from supernets.final import ChosenOps
 from supernets.forms import use_form
-from supernets.fused import scaled
+from supernets.fused import gated
 from supernets.network import supernet
 
 CPU = torch.device("cpu")
@@ -52,7 +52,7 @@ def test_gates_that_are_one_number_in_bfloat16_count_apart():
     gates = torch.tensor([0.3340, 0.3345])
     assert gates.bfloat16()[0] == gates.bfloat16()[1]
     y = torch.randn(4, 1, 8, 4, 4, generator=torch.Generator().manual_seed(0)).bfloat16()
-    found = scaled(y.expand(-1, 2, -1, -1, -1), gates)
+    found = gated(y.expand(-1, 2, -1, -1, -1), gates)
     assert found.dtype == torch.bfloat16
     ratio = found[:, 1].double().abs().sum() / found[:, 0].double().abs().sum()
     assert 1 < ratio < 1.003

@@ -21,12 +21,12 @@ from archsmith import interrupt
 from archsmith.data.preprocessing import Preprocessing
 from archsmith.errors import Failure
 from archsmith.files import write_atomically
-from archsmith.result.export.formats import FORMATS, Job, SkippedError, importable
+from archsmith.result.export.formats import FORMATS, ExportedModel, SkippedError, importable
 from archsmith.result.export.fresh_process import FreshProcess
 from archsmith.result.export.logits import (
     BATCH_SIZES,
     TOLERANCE,
-    compare,
+    compare_logits,
     expected_logits,
     largest_of,
 )
@@ -72,7 +72,7 @@ def export(
         Failure: a format does not reproduce the network's logits.
     """
     check_formats(formats)
-    job = _job(net, architecture, preprocessing)
+    model = _model(net, architecture, preprocessing)
     folder.mkdir(parents=True, exist_ok=True)
     for killed in folder.glob(".unchecked-*"):
         shutil.rmtree(killed, ignore_errors=True)
@@ -80,7 +80,7 @@ def export(
         tempfile.TemporaryDirectory(dir=folder, prefix=".unchecked-") as name,
         garbage.uncollected(),
     ):
-        summary = _write_checked(job, Path(name), formats)
+        summary = _write_checked(model, Path(name), formats)
         for file in [WEIGHTS, *(FORMATS[name][0] for name in formats)]:
             if (Path(name) / file).is_file():
                 os.replace(Path(name) / file, folder / file)
@@ -90,7 +90,7 @@ def export(
     return summary
 
 
-def _job(net: Network, architecture: Architecture, preprocessing: Preprocessing) -> Job:
+def _model(net: Network, architecture: Architecture, preprocessing: Preprocessing) -> ExportedModel:
     """A copy of the network for inference, with its metadata."""
     architecture.check(net.space)
     preprocessing.check_fits(net.space.input_shape, net.space.classes)
@@ -105,22 +105,22 @@ def _job(net: Network, architecture: Architecture, preprocessing: Preprocessing)
         "parameters": parameters(plain),
         "macs": macs(plain),
     }
-    return Job(plain, architecture, preprocessing, facts)
+    return ExportedModel(plain, architecture, preprocessing, facts)
 
 
-def _write_checked(job: Job, folder: Path, formats: Sequence[str]) -> dict[str, Any]:
+def _write_checked(model: ExportedModel, folder: Path, formats: Sequence[str]) -> dict[str, Any]:
     """Writes all files and compares their logits; returns the content of `export.json`."""
-    save_weights(job.net, folder / WEIGHTS, {"archsmith.network": job.about})
-    _check_weights(job.net, folder / WEIGHTS)
-    inputs, expected = expected_logits(job.classifier)
-    forms, outputs = _write_all(job, folder, formats, inputs)
-    compare(forms, outputs, expected)
+    save_weights(model.net, folder / WEIGHTS, {"archsmith.network": model.about})
+    _check_weights(model.net, folder / WEIGHTS)
+    inputs, expected = expected_logits(model.classifier)
+    forms, outputs = _write_all(model, folder, formats, inputs)
+    compare_logits(forms, outputs, expected)
     largest = largest_of(expected)
     return {
         "format": "archsmith.export/1",
-        "architecture": job.architecture.identity,
-        "space": job.net.space.name,
-        **job.facts,
+        "architecture": model.architecture.identity,
+        "space": model.net.space.name,
+        **model.facts,
         "weights": _describe(folder / WEIGHTS),
         "forms": forms,
         "check": {
@@ -143,7 +143,7 @@ def _check_weights(net: Network, path: Path) -> None:
 
 
 def _write_all(
-    job: Job, folder: Path, formats: Sequence[str], inputs: Sequence[Tensor]
+    model: ExportedModel, folder: Path, formats: Sequence[str], inputs: Sequence[Tensor]
 ) -> tuple[dict[str, dict[str, Any]], dict[str, list[Tensor] | str]]:
     """The entries of all formats, and the logits of those that are loaded back meanwhile."""
     loaded = {name for name in formats if name in LOADERS}
@@ -153,7 +153,7 @@ def _write_all(
     with FreshProcess(folder, inputs) if loaded else nullcontext() as fresh:
         for name in FORMATS:
             if name in forms:
-                forms[name] = _write(name, job, folder)
+                forms[name] = _write(name, model, folder)
             if fresh is not None and name in loaded and "file" in forms[name]:
                 fresh.load(name)
         outputs = fresh.outputs() if fresh is not None else {}
@@ -162,12 +162,12 @@ def _write_all(
     return forms, outputs
 
 
-def _write(name: str, job: Job, folder: Path) -> dict[str, Any]:
+def _write(name: str, model: ExportedModel, folder: Path) -> dict[str, Any]:
     """The entry of a format in `export.json`: its file, or why there is none."""
     interrupt.check("export")
     file, write = FORMATS[name]
     try:
-        write(job, folder / file)
+        write(model, folder / file)
     except SkippedError as reason:
         log.warning("export: %s is left out: %s", file, reason)
         return {"skipped": str(reason)}

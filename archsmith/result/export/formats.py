@@ -1,4 +1,4 @@
-"""The formats of an exported network, each written by a function `(job, path)`.
+"""The formats of an exported network, each written by a function `(model, path)`.
 
 All take raw images: `model.py` by its function `prepare`, the graphs as uint8 only, so that images
 cannot be passed in a wrong range.
@@ -29,7 +29,7 @@ class SkippedError(Exception):
 
 
 @dataclass(frozen=True)
-class Job:
+class ExportedModel:
     """What every writer needs: the eval network and its metadata."""
 
     net: Network
@@ -70,13 +70,13 @@ class Job:
         return program
 
 
-def write_standalone(job: Job, path: Path) -> None:
+def write_standalone(model: ExportedModel, path: Path) -> None:
     with skipping(UnportableError):
-        text = standalone(job.net.space, job.architecture, job.facts)
+        text = standalone(model.net.space, model.architecture, model.facts)
         path.write_text(text, encoding="utf-8")
 
 
-def write_onnx(job: Job, path: Path) -> None:
+def write_onnx(model: ExportedModel, path: Path) -> None:
     for package in ("onnx", "onnxscript"):
         if not importable(package):
             raise SkippedError(f"{package} is not installed; pip install 'archsmith[onnx]'")
@@ -87,27 +87,27 @@ def write_onnx(job: Job, path: Path) -> None:
         )
     from archsmith.result.export.onnx_form import to_onnx  # imports torch.onnx
 
-    program = to_onnx(job.program)
-    program.model.metadata_props["archsmith"] = job.about
+    program = to_onnx(model.program)
+    program.model.metadata_props["archsmith"] = model.about
     program.save(path, external_data=False)
 
 
-def write_pt2(job: Job, path: Path) -> None:
-    torch.export.save(job.program, path, extra_files={"archsmith.json": job.about})
+def write_pt2(model: ExportedModel, path: Path) -> None:
+    torch.export.save(model.program, path, extra_files={"archsmith.json": model.about})
 
 
-def write_genotype(job: Job, path: Path) -> None:
+def write_genotype(model: ExportedModel, path: Path) -> None:
     texts = {"darts": to_genotype, "nasbench201": to_nasbench201}
-    name = job.net.space.name
+    name = model.net.space.name
     if name not in texts:
         raise SkippedError(f"space '{name}' has no text form; there is one for {', '.join(texts)}")
     with skipping(ValueError):
-        path.write_text(texts[name](job.architecture) + "\n", encoding="utf-8")
+        path.write_text(texts[name](model.architecture) + "\n", encoding="utf-8")
 
 
-def write_nni(job: Job, path: Path) -> None:
+def write_nni(model: ExportedModel, path: Path) -> None:
     with skipping(ValueError):
-        path.write_text(json.dumps(to_nni(job.architecture), indent=2) + "\n", encoding="utf-8")
+        path.write_text(json.dumps(to_nni(model.architecture), indent=2) + "\n", encoding="utf-8")
 
 
 @contextmanager
@@ -120,7 +120,7 @@ def skipping(kind: type[Exception]) -> Iterator[None]:
 
 
 # format -> file name and writer, in the order of writing: .pt2 takes longest to load back
-FORMATS: dict[str, tuple[str, Callable[[Job, Path], None]]] = {
+FORMATS: dict[str, tuple[str, Callable[[ExportedModel, Path], None]]] = {
     "pt2": ("model.pt2", write_pt2),
     "standalone": ("model.py", write_standalone),
     "genotype": ("genotype.txt", write_genotype),

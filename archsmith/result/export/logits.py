@@ -41,7 +41,7 @@ def largest_of(logits: Sequence[Tensor]) -> float:
     return max(float(y.abs().max()) for y in logits)
 
 
-def compare(
+def compare_logits(
     forms: dict[str, dict[str, Any]],
     outputs: Mapping[str, list[Tensor] | str],
     expected: Sequence[Tensor],

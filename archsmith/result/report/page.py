@@ -7,7 +7,7 @@ from pathlib import Path
 from archsmith.drawing.charts import undominated
 from archsmith.drawing.render import render
 from archsmith.files import write_atomically
-from archsmith.result.limits import NAMES
+from archsmith.result.limits import NAMES, changed_rows
 from archsmith.train.doubts import doubts, interval
 
 Series = Mapping[str, Sequence[float | None]]
@@ -38,6 +38,7 @@ def write_report(folder: Path, command: str) -> Path:
         pareto=points,
         best=undominated(points),
         costs=NAMES,
+        changed=changed_rows(results.get("budget") or {}),
         versions=", ".join(f"{name} {version}" for name, version in results["versions"].items()),
         settings=json.dumps(config, indent=2),
         command=command,
@@ -59,16 +60,16 @@ def _metrics(path: Path) -> dict[str, Series]:
 
 
 def _gates(folder: Path) -> dict[str, dict[str, Series]]:
-    """The gates over epochs: group -> edge -> candidate -> a value per epoch, None if it has none.
+    """The gates over epochs: choice -> row -> candidate -> a value per epoch, None if it has none.
 
-    All edges of a group have all its candidates, so that each has one colour.
+    All rows of a choice have all its candidates, so that each has one colour.
     """
     epochs = [json.loads(path.read_text()) for path in sorted(folder.glob("epoch_*.json"))]
     tables: dict[str, dict[str, Series]] = {}
-    for group, edges in epochs[0].items() if epochs else ():
-        names = sorted({name for edge in edges.values() for name in edge})
-        tables[group] = {
-            edge: {name: [epoch[group][edge].get(name) for epoch in epochs] for name in names}
-            for edge in edges
+    for choice, rows in epochs[0].items() if epochs else ():
+        names = sorted({name for row in rows.values() for name in row})
+        tables[choice] = {
+            row: {name: [epoch[choice][row].get(name) for epoch in epochs] for name in names}
+            for row in rows
         }
     return tables

@@ -149,3 +149,32 @@ def test_a_check_changes_no_result(archsmith):
         assert archsmith(*TINY, "task=search", f"hydra.run.dir={name}").code == 0
     checked, plain = (Path(n, "architecture.json").read_bytes() for n in ("checked", "plain"))
     assert checked == plain
+
+
+def searched(archsmith, *overrides: str) -> tuple[dict, str]:
+    """What a check of a random search reports of it, as data and as its line."""
+    said = archsmith(*TINY, "strategy=random", *overrides, "task=check", "hydra.run.dir=d")
+    assert said.code == 0, said.err
+    (line,) = [line for line in said.out.splitlines() if line.startswith("search ")]
+    return json.loads(Path("d/preflight.json").read_text())["search"], line
+
+
+@pytest.mark.slow
+def test_a_check_of_a_searcher_without_scores_says_that_nothing_is_trained(archsmith):
+    told, line = searched(archsmith)
+    assert told == {"scores": 0}
+    assert line == "search    one architecture without a score: nothing is trained"
+
+
+@pytest.mark.slow
+def test_a_check_of_a_searcher_tells_what_its_scores_take(archsmith, monkeypatch):
+    """A step takes 1 s; a score is 2 epochs of steps and an evaluation at a third of a step."""
+    monkeypatch.setattr("archsmith.cli.expected.timed", lambda *_: [1.0])
+    monkeypatch.setattr("archsmith.cli.expected._loading", lambda loader: 0.0)
+    told, line = searched(archsmith, "strategy.asks=5", "search.epochs=2")
+    score = 2 * told["steps_an_epoch"] + 1 / 3  # all select images are one batch
+    assert (told["scores"], told["epochs"]) == (5, 2)
+    assert told["seconds"] == pytest.approx(dict.fromkeys(("median", "low", "high"), 5 * score))
+    assert line.startswith(f"search    5 trainings of 2 epochs of {told['steps_an_epoch']} steps: ")
+    seconds = f"search.seconds={1.5 * score}"
+    assert searched(archsmith, "strategy.asks=5", "search.epochs=2", seconds)[0]["scores"] == 2

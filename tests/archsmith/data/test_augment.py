@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from archsmith.data.augment import Augment, crop, cutout, flip, generator
-from archsmith.data.loader import Images, Loader, Normalise, histogram
+from archsmith.data.loader import Images, Loader, Normalise, pixel_counts
 from archsmith.errors import CheckpointError
 
 RAW = Normalise(torch.zeros(1), torch.full((1,), 1 / 255))  # x equals the pixel values
@@ -123,7 +123,7 @@ def test_augmentation_that_could_blank_the_image_is_refused():
 
 def test_histogram_counts_per_channel():
     pixels = torch.tensor([[[[0, 0]], [[7, 7]]], [[[0, 255]], [[7, 7]]]], dtype=torch.uint8)
-    counts = histogram(pixels)
+    counts = pixel_counts(pixels)
     assert counts.shape == (2, 256)
     assert counts[0, [0, 255]].tolist() == [3, 1]
     assert counts[1, 7] == 4
@@ -132,7 +132,7 @@ def test_histogram_counts_per_channel():
 
 def test_normalise_by_hand_and_a_constant_channel_is_only_centred():
     pixels = torch.tensor([[[[0, 255]], [[7, 7]]]], dtype=torch.uint8)
-    normalise = Normalise.fit(histogram(pixels))
+    normalise = Normalise.fit(pixel_counts(pixels))
     torch.testing.assert_close(normalise.mean, torch.tensor([0.5, 7 / 255]))
     torch.testing.assert_close(normalise.std, torch.tensor([0.5, 1.0]))
     assert normalise(pixels).tolist() == [[[[-1.0, 1.0]], [[0.0, 0.0]]]]
@@ -141,7 +141,7 @@ def test_normalise_by_hand_and_a_constant_channel_is_only_centred():
 @pytest.mark.parametrize("value", [1, 77, 254])
 def test_a_constant_channel_never_gets_a_tiny_deviation(value):
     pixels = torch.full((13, 1, 7, 3), value, dtype=torch.uint8)
-    assert Normalise.fit(histogram(pixels)).std == 1
+    assert Normalise.fit(pixel_counts(pixels)).std == 1
 
 
 @pytest.mark.parametrize(

@@ -17,13 +17,13 @@ from archsmith.data.preprocessing import Preprocessing
 from archsmith.data.roles import Data
 from archsmith.data.split import Settings
 from archsmith.errors import ConfigError, DataError
-from archsmith.phases.final import evaluate
+from archsmith.phases.final import evaluate_phase
 from archsmith.phases.run import Final, Run
 from archsmith.result.classifier import Classifier
-from archsmith.result.export.formats import Job
+from archsmith.result.export.formats import ExportedModel
 from archsmith.result.network import load_final
 from archsmith.result.weights import read_metadata, save_weights
-from archsmith.train.evaluate import evaluate as measured
+from archsmith.train.evaluate import evaluate
 from search_spaces.architecture import Architecture
 from search_spaces.darts import darts
 from search_spaces.space import Space
@@ -119,7 +119,7 @@ def test_a_weights_file_of_before_is_still_read(toy, tmp_path: Path):
 
 
 def test_a1_the_graph_that_leaves_normalises_and_knows_uint8_alone(toy):
-    graph = Job(Echo(), toy[1], TRAINED, {}).program.module()
+    graph = ExportedModel(Echo(), toy[1], TRAINED, {}).program.module()
     images = torch.randint(256, (3, 1, 2, 2), dtype=torch.uint8)
     torch.testing.assert_close(graph(images), ((images / 255 - 0.5) / 0.25).flatten(1))
     for wrong in (images / 255, images[:, :, :1]):
@@ -152,7 +152,7 @@ def test_a1_the_final_evaluation_asks_the_weights_how_to_prepare_images(
     stub = Stub(
         data_of(grey(10, 1, 2, 2), grey(255, 1, 8, 8)), Final(net, toy[1], trained, "x", path)
     )
-    evaluate(stub)
+    evaluate_phase(stub)
     assert (seen[0] == (1 - 0.5) / 0.25).all()
 
 
@@ -170,7 +170,7 @@ def test_other_data_than_the_network_was_trained_on_are_refused(
     (tmp_path / "w").touch()
     final = Final(final_network(*toy), toy[1], trained, name, tmp_path / "w")
     with pytest.raises(ConfigError, match=message):
-        evaluate(Stub(data_of(grey(10, 1, 8, 8), grey(255, 1, 8, 8)), final))
+        evaluate_phase(Stub(data_of(grey(10, 1, 8, 8), grey(255, 1, 8, 8)), final))
 
 
 @pytest.mark.slow
@@ -186,7 +186,7 @@ def test_a1_evaluating_on_a_copy_beside_darker_images_changes_nothing(
 
     def note(net, loader) -> dict[str, float]:
         tests.append(torch.cat([x for x, _ in loader]))
-        return measured(net, loader)
+        return evaluate(net, loader)
 
     monkeypatch.setattr("archsmith.phases.run.evaluate", note)
     (tmp_path / "found.json").write_text(json.dumps(ARCHITECTURE))

@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from archsmith.drawing.cell_layout import LETTER, Layout, cell_layout
+from archsmith.drawing.cell_layout import LETTER, Drawing, arranged
 from archsmith.drawing.cells import LIGHT, alpha_image, cell_image, cell_svg
 from search_spaces.architecture import Architecture
 from search_spaces.cells import Cell, Edge, complete_edges
@@ -51,9 +51,9 @@ SAMPLED = [pytest.param(name, marks=[pytest.mark.slow] if name in MORE else []) 
 
 
 @cache
-def layout_of(case: str) -> Layout:
+def layout_of(case: str) -> Drawing:
     """What several tests look at, and none changes."""
-    return cell_layout(*CASES[case], "title")
+    return arranged(*CASES[case], "title")
 
 
 def kept_operations(cell, kept):
@@ -65,7 +65,7 @@ def kept_operations(cell, kept):
     )
 
 
-def drawn_operations(layout: Layout):
+def drawn_operations(layout: Drawing):
     """(source, target, name) of every label, found by following the curves."""
     before = {b: a for a, b, _ in layout.links}  # a label and a lane have one box before them
     found = Counter()
@@ -140,7 +140,7 @@ def test_svg_is_xml_that_shows_every_state_and_operation(case: str):
 
 
 def test_inputs_stand_left_nodes_by_longest_path_and_the_output_right():
-    layout = cell_layout(DARTS.groups["normal"], V2["normal"])
+    layout = arranged(DARTS.groups["normal"], V2["normal"])
     layer = {box.text: box.layer for box in layout.boxes if box.role in ("input", "node", "output")}
 
     assert layer == {"0": 0, "1": 0, "2": 2, "3": 2, "4": 2, "5": 4, "concat": 5}
@@ -149,20 +149,20 @@ def test_inputs_stand_left_nodes_by_longest_path_and_the_output_right():
 
 
 def test_output_of_the_last_node_has_one_arrow():
-    layout = cell_layout(NASBENCH201, {"0-1": ("nor_conv_3x3",), "1-3": ("skip_connect",)})
+    layout = arranged(NASBENCH201, {"0-1": ("nor_conv_3x3",), "1-3": ("skip_connect",)})
     into = [layout.boxes[a].text for a, b, _ in layout.links if layout.boxes[b].role == "output"]
 
     assert into == ["3"]
 
 
 def test_only_a_node_that_nothing_enters_is_faded():
-    layout = cell_layout(NASBENCH201, {"0-1": ("nor_conv_3x3",), "1-3": ("skip_connect",)})
+    layout = arranged(NASBENCH201, {"0-1": ("nor_conv_3x3",), "1-3": ("skip_connect",)})
 
     assert [box.text for box in layout.boxes if box.kind == "faded"] == ["2"]
 
 
 def test_none_is_not_drawn():
-    layout = cell_layout(NASBENCH201, {"0-1": ("none",), "0-3": ("none", "skip_connect")})
+    layout = arranged(NASBENCH201, {"0-1": ("none",), "0-3": ("none", "skip_connect")})
 
     assert [box.text for box in layout.boxes if box.role == "label"] == ["skip_connect"]
     assert [box.text for box in layout.boxes if box.kind == "faded"] == ["1", "2"]
@@ -210,7 +210,7 @@ def test_edge_of_another_cell_is_refused():
 
 
 def test_a_long_title_widens_the_card():
-    layout = cell_layout(NASBENCH201, {}, "x" * 300)
+    layout = arranged(NASBENCH201, {}, "x" * 300)
     assert layout.width > 300 * 9
 
 
@@ -220,7 +220,7 @@ def rgb(colour: str) -> list[int]:
 
 def test_image_shows_the_layout_of_the_svg():
     cell, kept = DARTS.groups["normal"], V2["normal"]
-    layout = cell_layout(cell, kept, "normal $\\frac{$")  # no formula
+    layout = arranged(cell, kept, "normal $\\frac{$")  # no formula
     image = cell_image(cell, kept, "normal $\\frac{$")
 
     assert image.dtype == np.uint8

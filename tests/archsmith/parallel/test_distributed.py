@@ -22,20 +22,26 @@ from faults.toys import image_tree
 from helpers import ROOT, RUN
 from hydra.core.global_hydra import GlobalHydra
 from test_every_config import composed, make, still
-from torch import Tensor
+from torch import Tensor, nn
 
 from archsmith.cli import main as run
 from archsmith.cli.preflight import some_architecture
 from archsmith.errors import OutOfMemory
 from archsmith.parallel import distributed
-from archsmith.parallel.data_parallel import Portion, across_processes
+from archsmith.parallel.data_parallel import (
+    GlobalChosenOps,
+    GlobalNorm,
+    Portion,
+    across_processes,
+)
 from archsmith.result import retrain
 from archsmith.train import memory
 from archsmith.train.evaluate import evaluate, restore_statistics
 from search_spaces.darts import CANDIDATES, darts
 from strategies.strategy import Strategy
+from supernets.final import ChosenOps
 from supernets.forms import use_form
-from supernets.network import final_network, supernet
+from supernets.network import Network, final_network, supernet
 
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(["run", "archsmith.cli.preflight", "archsmith.phases.pipeline"])
@@ -220,6 +226,26 @@ def test_portions_cover_a_batch_once(monkeypatch):
     portions = [portion(10, rank) for rank in range(4)]
     assert [(p.start, p.stop) for p in portions] == [(0, 3), (3, 6), (6, 8), (8, 10)]
     assert portion(3, 2) == (0, 3, 3, 4)
+
+
+def test_a_network_keeps_its_class_parameters_and_names_across_processes(monkeypatch):
+    space = toy_space()
+    net = final_network(space, some_architecture(space))
+    norm = nn.BatchNorm2d(4)
+    net.extra = nn.ModuleList([norm, norm])
+    net.set_drop_path(0.2)
+    before, classes = net.state_dict(keep_vars=True), {type(m) for m in net.modules()}
+    monkeypatch.setattr(distributed, "size", lambda: 2)
+    assert across_processes(net) is net
+    after = net.state_dict(keep_vars=True)
+    assert list(before) == list(after)
+    assert all(before[name] is after[name] for name in before)
+    assert type(net) is Network
+    assert type(norm) is nn.BatchNorm2d
+    replaced = {nn.BatchNorm2d: GlobalNorm, ChosenOps: GlobalChosenOps}
+    assert {type(m) for m in net.modules()} == {replaced.get(kind, kind) for kind in classes}
+    assert net.extra[0] is net.extra[1]
+    assert {m.drop for m in net.modules() if isinstance(m, ChosenOps)} == {0.2}
 
 
 def test_among_several_processes_memory_that_does_not_suffice_is_not_tried_again(monkeypatch):

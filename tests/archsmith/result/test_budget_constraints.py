@@ -13,8 +13,8 @@ from test_every_config import composed, make
 from archsmith.errors import ConfigError
 from archsmith.result import fit as fitting
 from archsmith.result.fit import Fit, given_up
-from archsmith.result.latency import Latency, measure
-from archsmith.result.limits import Budget, shown
+from archsmith.result.latency import Latency, measure_latency
+from archsmith.result.limits import Budget, shown_amount
 from archsmith.result.network import final_space
 from archsmith.train.random_state import random_state
 from search_spaces.architecture import Architecture
@@ -81,9 +81,10 @@ def test_milliseconds_take_no_unit():
 
 def test_a_limit_that_is_proposed_can_be_met():
     for amount in (1, 999, 1000, 24_934, 381_600, 1_234_567, 2.5e9, 99_999):
-        assert Budget(params=shown("params", amount)).params >= amount
-    assert [shown("macs", n) for n in (24_934, 381_600, 1_234_567)] == ["25k", "382k", "1.24M"]
-    assert shown("latency_ms", 0.8012) == "0.81"
+        assert Budget(params=shown_amount("params", amount)).params >= amount
+    macs = [shown_amount("macs", n) for n in (24_934, 381_600, 1_234_567)]
+    assert macs == ["25k", "382k", "1.24M"]
+    assert shown_amount("latency_ms", 0.8012) == "0.81"
 
 
 @pytest.mark.slow
@@ -187,7 +188,7 @@ def test_latency_is_that_of_the_whole_network_as_measured(monkeypatch):
         ms = float(convolutions(net))
         return Latency(ms, ms, ms, 1, batch)
 
-    monkeypatch.setattr(fitting, "measure", measured)
+    monkeypatch.setattr(fitting, "measure_latency", measured)
     found = strategy.architecture()
     free = measured(final_network(space, found), CPU, 1).median
     least = Fit(Budget(latency_ms=1), space, RECIPE, CPU)
@@ -210,7 +211,7 @@ def test_measuring_moves_no_random_stream():
     assert fit.guide.tables["normal"].sum() > 0
     assert torch.equal(torch.get_rng_state(), state)
     assert random_state()["python"] == before["python"]
-    told = measure(final_network(fit.final, architecture), CPU, 2)
+    told = measure_latency(final_network(fit.final, architecture), CPU, 2)
     assert 0 < told.low <= told.median <= told.high
     assert (told.batch, told.repeats >= 20) == (2, True)
 
@@ -224,8 +225,8 @@ def test_what_was_given_up():
     gates = {n: torch.full((len(c.edges), 5), 0.2) for n, c in space.groups.items()}
     gates["reduce"][0, 3] = 0.5
     assert given_up(space, *pair, gates) == [
-        {"group": group, "edge": "0-2", "was": {"sep_conv_3x3": gate}, "is": {"skip_connect": 0.2}}
-        for group, gate in (("normal", 0.2), ("reduce", 0.5))
+        {"choice": name, "row": "0-2", "was": {"sep_conv_3x3": gate}, "is": {"skip_connect": 0.2}}
+        for name, gate in (("normal", 0.2), ("reduce", 0.5))
     ]
 
 

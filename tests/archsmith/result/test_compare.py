@@ -12,17 +12,17 @@ import pytest
 
 from archsmith.data.benchmark import Benchmark
 from archsmith.errors import ConfigError
-from archsmith.result.compare import _difference, compare, half_interval, measured, summary
-from archsmith.result.runs import Run, groups, read_runs, tables
+from archsmith.result.compare import _difference, compare, half_interval, measurements, spreads
+from archsmith.result.runs import FinishedRun, named_groups, read_runs, tables
 from archsmith.train.record import RESULTS
 
 
-def rows(runs: list[Run]) -> list[dict[str, Any]]:
+def rows(runs: list[FinishedRun]) -> list[dict[str, Any]]:
     """The rows of all tables."""
     return [
         row | {"table": name}
         for name, members in tables(runs).items()
-        for row in summary(measured(groups(members))).to_dict("records")
+        for row in spreads(measurements(named_groups(members))).to_dict("records")
     ]
 
 
@@ -188,7 +188,7 @@ def test_recipes_of_retraining_never_share_a_column(sweep: Path):
 
 def test_other_settings_are_another_group_named_by_them(sweep: Path):
     add(sweep, "darts", 0, 0.5, lr=0.2)
-    assert list(groups(read_runs(sweep)[0])) == [
+    assert list(named_groups(read_runs(sweep)[0])) == [
         "darts", "darts lr=0.2", "pcdarts", "random",
     ]  # fmt: skip
 
@@ -211,7 +211,7 @@ def test_a_setting_is_named_without_its_parents_where_that_is_clear(
     before = {key: {"rate": 1} for key in settings} if isinstance(settings, dict) else 0.1
     add(tmp_path, "darts", 0, 0.5, lr=before, root="a")
     add(tmp_path, "darts", 0, 0.5, lr=settings, root="b")
-    assert list(groups(read_runs(tmp_path)[0])) == ["darts", name]
+    assert list(named_groups(read_runs(tmp_path)[0])) == ["darts", name]
 
 
 def test_a_setting_that_a_run_does_not_know_counts_as_null(tmp_path: Path):
@@ -223,13 +223,13 @@ def test_a_setting_that_a_run_does_not_know_counts_as_null(tmp_path: Path):
     del config["strategy"]["lr"], config["data"]["limit"]
     path.write_text(json.dumps(config))
     (members,) = tables(read_runs(tmp_path)[0]).values()
-    assert {name: len(runs) for name, runs in groups(members).items()} == {"darts": 3}
+    assert {name: len(runs) for name, runs in named_groups(members).items()} == {"darts": 3}
 
 
 def test_a_given_architecture_is_a_group_of_its_own(tmp_path: Path):
     add(tmp_path, "darts", 0, 0.5)
     add(tmp_path, "darts", 0, 0.5, architecture="ab" * 32)
-    names = list(groups(read_runs(tmp_path)[0]))
+    names = list(named_groups(read_runs(tmp_path)[0]))
     assert names == ["darts", "darts architecture=abababab"]
 
 
@@ -243,10 +243,10 @@ def test_a_run_has_no_number_in_the_column_of_another_recipe(tmp_path: Path):
 
 def test_seeds_are_paired_and_those_without_a_partner_left_out(sweep: Path):
     add(sweep, "darts", 7, 0.1)
-    runs = groups(read_runs(sweep)[0])
+    runs = named_groups(read_runs(sweep)[0])
     (darts,) = (
         row
-        for row in summary(measured(runs)).to_dict("records")
+        for row in spreads(measurements(runs)).to_dict("records")
         if (row["column"], row["runs"]) == (runs["darts"][0].tested, "darts")
     )
     assert darts["n"] == 4
@@ -309,7 +309,7 @@ def test_a2_another_ingredient_is_named_by_its_class(tmp_path: Path):
         ("b", {"_target_": "some.Gumbel", "tau": 10.0}),
     ):
         add(tmp_path, "darts", 0, 0.5, lr=relaxation, root=name)
-    assert list(groups(read_runs(tmp_path)[0])) == ["darts", "darts lr=Softmax"]
+    assert list(named_groups(read_runs(tmp_path)[0])) == ["darts", "darts lr=Softmax"]
 
 
 def test_c10_runs_without_an_accuracy_are_named(tmp_path: Path):
@@ -343,7 +343,7 @@ def test_where_no_run_is_finished_the_tables_are_empty(tmp_path: Path):
 def spread(*values: float) -> tuple[float, float, float]:
     """Mean, deviation and half the interval."""
     lines = [("c", "darts", seed, value) for seed, value in enumerate(values)]
-    (row,) = summary(pd.DataFrame(lines, columns=["column", "runs", "seed", "value"])).itertuples()
+    (row,) = spreads(pd.DataFrame(lines, columns=["column", "runs", "seed", "value"])).itertuples()
     return row.mean, row.deviation, half_interval(pd.Series(row.n), pd.Series(row.deviation))[0]
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from archsmith.cli.messages import summary
+from archsmith.cli.messages import result_summary
 from archsmith.result.outcome import outcome, wilson
 from archsmith.train.doubts import warnings_kept
 from archsmith.train.record import Results
@@ -52,7 +52,7 @@ def test_a6_what_guessing_does_as_well_is_said():
 def test_a6_the_last_lines_say_it(tmp_path: Path):
     results = Results(tmp_path).fields | outcome(measures(accuracy=0.3), CLASSES)
     results |= {"strategy": "darts", "undecided": "the gates are undecided"}
-    said = summary(results, tmp_path, ["archsmith task=compare"])
+    said = result_summary(results, tmp_path, ["archsmith task=compare"])
     beware = [line for line in said.splitlines() if line.startswith("  beware: ")]
     assert len(beware) == 2
     assert "beware: the gates are undecided" in said

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from archsmith.drawing.cells import cell_svg
-from archsmith.drawing.render import drawn
+from archsmith.drawing.render import chart
+from archsmith.result.limits import budget_line
 from archsmith.result.report.page import write_report
 from archsmith.train.record import RESULTS
 from search_spaces.cells import Cell, complete_edges
@@ -106,10 +107,26 @@ def test_a_folder_without_search_or_retraining_leaves_those_parts_out(folder: Pa
     assert "Retraining" not in page
 
 
+@pytest.mark.parametrize(("choice", "row"), [("choice", "row"), ("group", "edge")])
+def test_rows_changed_for_a_budget_are_listed_also_of_older_runs(
+    choice: str, row: str, folder: Path
+):
+    """Until 0.1.0 a choice was written as `group` and a row as `edge`."""
+    changed = {choice: "reduce", row: "1-3", "was": {"sep_conv_3x3": 0.4}, "is": {"none": 0.3}}
+    told = {"limits": {"params": 10}, "cost": {"params": 9}, "given_up": [changed]}
+    results = json.loads((folder / "results.json").read_text())
+    (folder / "results.json").write_text(json.dumps(results | {"budget": told}))
+    page = write_report(folder, "run").read_text()
+    assert "<td>reduce 1-3</td>" in page
+    assert budget_line(told) == "budget: 9 of 10 parameters; 1 row changed for it"
+    told["given_up"].append(changed)
+    assert budget_line(told).endswith("; 2 rows changed for it")
+
+
 def test_points_stand_where_their_values_say():
     series = {"a": [0.0, None, 1.0]}
     drawing = ET.fromstring(
-        drawn("line_chart", "t", series, width=258, height=252, limits=(0.0, 1.0))
+        chart("line_chart", "t", series, width=258, height=252, limits=(0.0, 1.0))
     )
     namespace = {"s": "http://www.w3.org/2000/svg"}
     lines = drawing.findall("s:path[@class='line']", namespace)
@@ -120,7 +137,7 @@ def test_points_stand_where_their_values_say():
 
 @pytest.mark.parametrize("values", [[], [None], [float("nan")], [3.0], [1e-9, 1e9], [-5.0, -5.0]])
 def test_any_values_give_a_chart(values: list[float | None]):
-    ET.fromstring(drawn("line_chart", "t", {"a": values}))
+    ET.fromstring(chart("line_chart", "t", {"a": values}))
 
 
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine")

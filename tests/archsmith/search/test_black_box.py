@@ -2,12 +2,20 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
+import yaml
+from helpers import ROOT
 
 from archsmith import interrupt
+from archsmith.data.loader import Loader
+from archsmith.data.sets import synthetic
 from archsmith.errors import CheckpointError, Interrupted
+from archsmith.phases import methods
+from archsmith.result.recipe import Recipe
 from archsmith.search.black_box import BlackBoxSearch
 from archsmith.train.checkpoint import Checkpoints
 from archsmith.train.record import Record
@@ -142,3 +150,45 @@ def test_a_checkpoint_that_is_not_of_a_searcher_is_refused(toy_darts: Space, tmp
 def test_a_number_of_architectures_that_makes_no_sense_is_refused(toy_darts: Space, asks):
     with pytest.raises(ValueError, match=r"asks: expected a whole number of at least 1"):
         RandomSearch(toy_darts, asks=asks)
+
+
+def test_a_score_is_the_accuracy_on_select_images_without_augmentation(
+    toy_darts: Space, tmp_path: Path, monkeypatch
+):
+    """The data's augmentation is for training; a measured image is the image itself."""
+    data = synthetic(
+        root=None, size=40, classes=2, channels=3, image_size=8, noise=0.1, seed=0, split=0.5,
+        select=0.2, limit=None, augment={"crop": 2, "flip": True, "cutout": 4},
+    )  # fmt: skip
+    read: dict[str, Loader] = {}
+
+    def trained(space: Space, architecture: Architecture, loader: Loader, *_: Any, **how: Any):
+        read["training"] = loader
+        return "net"
+
+    def measured(net: str, loader: Loader) -> dict[str, float]:
+        read["scoring"] = loader
+        return {"accuracy": 0.25}
+
+    monkeypatch.setattr(methods, "retrain", trained)
+    monkeypatch.setattr(methods, "evaluate", measured)
+    monkeypatch.setattr(methods, "final_space", lambda space, recipe: space)
+    settings = yaml.safe_load((ROOT / "conf" / "retrain" / "quick.yaml").read_text())
+    settings.pop("_target_", None)
+    searcher = noting(toy_darts)
+    job = SimpleNamespace(
+        data=data, recipe=Recipe(**settings), search=SimpleNamespace(epochs=1), space=toy_darts,
+        seed=0, form="reference", device=torch.device("cpu"),
+    )  # fmt: skip
+    run: Any = SimpleNamespace(
+        checkpoints=lambda phase, identity: Checkpoints(tmp_path / "c", phase, identity)
+    )
+    method = methods.BlackBox(job, searcher)  # type: ignore[arg-type]
+    assert method._score(run, {}, searcher.ask(), tmp_path) == 0.25
+    index = data.split(one_level=True)
+    assert read["training"].augment is not None
+    assert read["training"].index.tolist() == index["train"].tolist()
+    x, y = (torch.cat(part) for part in zip(*read["scoring"], strict=True))
+    pixels = torch.cat([images for images, _ in data.images.batches([index["select"]])])
+    torch.testing.assert_close(x, data.normalise(pixels))
+    assert y.tolist() == data.images.labels[index["select"]].tolist()

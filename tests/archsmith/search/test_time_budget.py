@@ -8,7 +8,7 @@ from test_every_config import composed, make
 from torch.torch_version import TorchVersion
 
 from archsmith.search import time_budget
-from archsmith.search.time_budget import Pace, Timing, epochs_within, fitting, timed
+from archsmith.search.time_budget import Pace, Timing, epochs_in, epochs_within, timed
 from archsmith.train.runtime import describe_device
 from search_spaces.space import Space
 from supernets.network import supernet
@@ -96,8 +96,8 @@ def test_b5_a_search_takes_its_seconds(estimate: float, costs: Any, near: float)
 def test_b5_a_short_epoch_is_the_last_and_pays_for_what_it_measures():
     _, planned = spent(100.0, 10, lambda done: 31.0)  # of them 1 s to measure
     assert planned == [1 + 2.2, 1 + 2.2, 3.2, 3.2]  # 7 s are left: 6 of the 30 s of steps
-    assert fitting(62.0 + 3.9, 31.0, 1.0) == 2.0  # 2.9 s of 30 are less than a tenth
-    assert fitting(62.0 + 4.0, 31.0, 1.0) == pytest.approx(2.1)
+    assert epochs_in(62.0 + 3.9, 31.0, 1.0) == 2.0  # 2.9 s of 30 are less than a tenth
+    assert epochs_in(62.0 + 4.0, 31.0, 1.0) == pytest.approx(2.1)
     pace = Pace(3.2, 50, 100.0, lambda: 0.0)
     assert [pace.steps_of(epoch) for epoch in range(4)] == [50, 50, 50, 10]
     assert pace.progress(2, 25) == 2.5 / 3.2
