@@ -80,7 +80,7 @@ def write_onnx(model: ExportedModel, path: Path) -> None:
     for package in ("onnx", "onnxscript"):
         if not importable(package):
             raise SkippedError(f"{package} is not installed; pip install 'archsmith[onnx]'")
-    if job.draws:
+    if model.draws:
         raise SkippedError(
             "the network draws random numbers, and ONNX runtimes draw others than torch, so its "
             "logits cannot be checked; search without operations that draw, such as 'noise'"
