@@ -322,6 +322,21 @@ def test_c10_runs_without_an_accuracy_are_named(tmp_path: Path):
     assert "random: no accuracy to compare" in compare(tmp_path, NO_TABLE)
 
 
+@pytest.mark.parametrize("name", ["supernet", "discretised"])
+def test_accuracies_before_retraining_are_in_percent_and_beside_random(tmp_path: Path, name: str):
+    for strategy, share in (("random", 0.5), ("darts", 0.625)):
+        add(tmp_path, strategy, 0, None)
+        folder = tmp_path / f"{strategy}-0-"
+        results = dict.fromkeys(RESULTS) | {"strategy": strategy, f"{name}_accuracy": share}
+        (folder / "results.json").write_text(json.dumps({**results, "seed": 0}))
+        (folder / "phases.json").write_text(json.dumps({"search": {}}))
+    text = compare(tmp_path, NO_TABLE)
+    assert f"{name} accuracy (%)" in text
+    assert "62.50" in text
+    assert "+12.50 (one seed)" in text
+    assert "no accuracy to compare" not in text
+
+
 def test_unfinished_runs_are_listed(sweep: Path):
     add(sweep, "gdas", 0, None)
     assert "not finished" in compare(sweep, NO_TABLE)
