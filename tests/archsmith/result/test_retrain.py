@@ -288,9 +288,27 @@ def test_every_epoch_is_logged(run, tmp_path):
     assert [round(drop, 6) for drop in drops] == [0.2]  # two thirds of 0.3
 
 
-def test_bfloat16_keeps_weights_in_float32(run):
-    net = run(replace(TOY, epochs=1, precision="bfloat16"), "a")
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_passes_have_the_precision_and_weights_float32(run, monkeypatch, precision: str):
+    seen = set()
+    loss = Retraining._cross_entropy
+    monkeypatch.setattr(
+        Retraining, "_cross_entropy", lambda self, z, y: [seen.add(z.dtype), loss(self, z, y)][1]
+    )
+    net = run(replace(TOY, epochs=1, precision=precision), "a")
+    assert seen == {getattr(torch, precision)}
     assert {p.dtype for p in net.parameters()} == {torch.float32}
+
+
+def test_a_micro_batch_has_two_images_at_least(run, monkeypatch):
+    """Of 8 and 4 images: 3 parts, then 2; a batch norm cannot normalise one image."""
+    sizes = []
+    losses = Retraining._losses
+    monkeypatch.setattr(
+        Retraining, "_losses", lambda self, x, y: [sizes.append(len(x)), losses(self, x, y)][1]
+    )
+    run(replace(TOY, epochs=1, micro_batches=3), "a")
+    assert sizes == [3, 3, 2, 3, 3, 2, 2, 2]
 
 
 def test_a_loss_that_is_not_finite_is_named_by_its_step(monkeypatch, run, tmp_path):

@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from test_every_config import composed, make
 
 from archsmith.data.roles import Roles
-from archsmith.search.measure import measure
+from archsmith.search.measure import Found, discretised_accuracy, measure, measured_again
+from search_spaces.architecture import Architecture
 from search_spaces.darts import darts
 from strategies.gradients import Batch
 from strategies.relaxation.gumbel import Gumbel
@@ -110,3 +111,17 @@ def test_a5_curvature_is_measured_on_the_sample(parts, monkeypatch):
     assert read[-1:] == ["sample"]
     assert all(given == (net, strategy, roles.sample.batches[0]) for given in asked)
     assert len(asked) == 2
+
+
+def test_an_earlier_architecture_is_measured_again_and_the_rest_stays(parts):
+    net, strategy, roles, _ = parts
+    skips = {name: {"0-2": ("skip_connect",)} for name in strategy.space.choices}
+    earlier = Architecture.of(strategy.space, skips)
+    last = measure(net, strategy, roles, {}, curvature=False)
+    last = Found(last.architecture, 0.75, 0.5, last.metrics | {"lr": 0.125, "skips": -1})
+    found = measured_again(net, roles, last, earlier)
+    accuracy = discretised_accuracy(net, earlier, roles)
+    assert (found.architecture, found.supernet_accuracy) == (earlier, 0.75)
+    assert found.discretised_accuracy == found.metrics["discretised_accuracy"] == accuracy
+    assert found.metrics["discretisation_gap"] == pytest.approx(0.75 - accuracy)
+    assert (found.metrics["lr"], found.metrics.keys()) == (0.125, last.metrics.keys())
