@@ -63,6 +63,8 @@ LONG = (
     "annealed",
     "rdarts_es",
     "rdarts_l2",
+    "rdarts_adaptive",
+    "rdarts_dp",
 )
 SEARCHED = [pytest.param(n, marks=[pytest.mark.slow] if n in LONG else []) for n in STRATEGIES]
 

@@ -27,7 +27,7 @@ from supernets.chains import LAYERS
 from supernets.final import ChosenOps
 from supernets.fused import record
 from supernets.mixture import GroupMixture, Mixture
-from supernets.network import Network
+from supernets.network import CellModule, Network
 
 
 class _Sum(Function):
@@ -196,6 +196,13 @@ class GlobalChosenOps(ChosenOps):
         return super().kept(x.new_empty(_now.total, 1))[_now.start : _now.stop]
 
 
+class GlobalCell(CellModule):
+    """As `GlobalChosenOps`, for the edges of a supernet."""
+
+    def kept(self, x: Tensor) -> Tensor:
+        return super().kept(x.new_empty(_now.total, 1))[_now.start : _now.stop]
+
+
 def across_processes(net: Network) -> Network:
     """Returns the same network; if there are several processes, they now compute its passes
     together.
@@ -209,4 +216,6 @@ def across_processes(net: Network) -> Network:
                 module.__class__ = GlobalNorm
             elif isinstance(module, ChosenOps):
                 module.__class__ = GlobalChosenOps
+            elif isinstance(module, CellModule):
+                module.__class__ = GlobalCell
     return net

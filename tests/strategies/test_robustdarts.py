@@ -18,7 +18,7 @@ from search_spaces.darts import darts
 from search_spaces.space import Space
 from supernets.network import supernet
 
-STRATEGIES = ["rdarts_es", "rdarts_l2"]
+STRATEGIES = ["rdarts_es", "rdarts_l2", "rdarts_adaptive", "rdarts_dp"]
 
 
 class Noise(nn.Module):
