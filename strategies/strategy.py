@@ -231,8 +231,8 @@ class Strategy:
         samples = self.relaxation.samples or (self.topology is not None and self.topology.samples)
         if samples or self.micro_batches > 1 or twice:
             return None
-        parts = [self.relaxation, self.topology, self.update, self.regularisation]
-        parts += self.losses.values()
+        always = [self.relaxation, self.topology, self.update, self.regularisation]
+        parts = [*always, *self.losses.values()]
         said = [part.constants() for part in parts if part is not None]
         said += [plain_layers.constants(layer) for layer in self._outside]
         return None if any(one is None for one in said) else (self.structure, *said)
