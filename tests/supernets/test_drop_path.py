@@ -8,6 +8,7 @@ import torch
 from equal_forms import CPU, Choose, assert_native_equal, differences, everything, pruned
 from torch import Tensor, nn
 
+from archsmith.parallel import data_parallel
 from search_spaces.darts import CANDIDATES, darts
 from search_spaces.space import Space
 from supernets.forms import use_form
@@ -97,3 +98,18 @@ def test_robustdarts_6_on_average_drop_path_is_the_identity():
     assert factors.unique().tolist() == pytest.approx([0.0, 1 / 0.6])
     assert float(factors.mean()) == pytest.approx(1.0, abs=5 * (0.4 / 0.6 / 4000) ** 0.5)
     assert not torch.equal(factors[:, 0], factors[:, 1])
+
+
+def test_each_of_several_processes_drops_its_part_of_what_one_drops(monkeypatch):
+    """Five images, three on the first process and two on the second."""
+    monkeypatch.setattr(data_parallel.distributed, "size", lambda: 2)
+    cell = data_parallel.across_processes(supernet(space(["skip_connect"]), MixedOp)).layers[0]
+    assert isinstance(cell, CellModule)
+    cell.drop = 0.5
+
+    def kept(start: int, stop: int) -> Tensor:
+        torch.manual_seed(0)
+        monkeypatch.setattr(data_parallel, "_now", data_parallel.Portion(start, stop, 5, 1))
+        return cell.kept(torch.zeros(stop - start, 1))
+
+    assert torch.equal(torch.cat([kept(0, 3), kept(3, 5)]), kept(0, 5))
