@@ -23,6 +23,7 @@ MOVED = {
 RENAMED = {"edge_normalisation": "topology"}  # settings of a strategy
 ADDED = {  # class -> settings that it has now, as it was before it had them
     "strategies.strategy.Strategy": {
+        "regularisation": None,
         "schedule": {"_target_": "strategies.schedules.cosine", "_partial_": True},
         "alpha_schedule": {"_target_": "strategies.schedules.constant", "_partial_": True},
     }

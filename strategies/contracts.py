@@ -196,6 +196,14 @@ class Stopping(Ingredient):
     """Ends the search early by returning True from `epoch_end`."""
 
 
+class Regularisation(Ingredient):
+    """Disturbs the training of the supernet, in its passes or in its images."""
+
+    def images(self, x: Tensor) -> Tensor:
+        """What a step sees in place of the images x (B, C, H, W)."""
+        return x
+
+
 class Schedule(Protocol):
     """The learning rate of an epoch. A function; it has no state and no hooks."""
 

@@ -17,6 +17,7 @@ from strategies.contracts import (
     Ingredient,
     LossTerm,
     Pruning,
+    Regularisation,
     Relaxation,
     Schedule,
     Stopping,
@@ -74,6 +75,7 @@ class Strategy:
     update: Update
     pruning: Pruning | None
     stopping: Stopping | None
+    regularisation: Regularisation | None
     losses: Mapping[str, LossTerm]
     discretisation: DiscretisationRule
     alpha_optimizer: torch.optim.Optimizer  # its constructor until `setup`
@@ -243,7 +245,8 @@ class Strategy:
         samples = self.relaxation.samples or (self.topology is not None and self.topology.samples)
         if samples or self.micro_batches > 1 or twice:
             return None
-        parts = [self.relaxation, self.topology, self.update, *self.losses.values()]
+        always = [self.relaxation, self.topology, self.update, self.regularisation]
+        parts = [*always, *self.losses.values()]
         said = [part.constants() for part in parts if part is not None]
         said += [plain_layers.constants(layer) for layer in self._outside]
         return None if any(one is None for one in said) else (self.structure, *said)
@@ -279,6 +282,10 @@ class Strategy:
         """One update of alphas (if they move) and weights; returns 0-dim tensors to log."""
         for ingredient in self.ingredients():
             ingredient.before_step(progress)
+        if self.regularisation is not None:
+            disturbed = self.regularisation.images
+            train = disturbed(train[0]), train[1]
+            val = None if val is None else (disturbed(val[0]), val[1])
         metrics = self.update.step(self, net, train, val, move_alphas=move_alphas)
         for ingredient in self.ingredients():
             ingredient.after_step(net, self)

@@ -19,7 +19,7 @@ from supernets.chains import Chain, adds_nothing, chain_of
 from supernets.convolution import grouped
 from supernets.mixed_op import MixedOp, PartialMixedOp
 from supernets.mixture import GroupMixture
-from supernets.network import CellModule
+from supernets.network import CellModule, dropped
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +85,8 @@ class FusedCell:
         bundles, alone = self.plan(source, mixture)
         found = {e: self.alone(e, x, mixture) for e in alone}
         for bundle in bundles:
-            found |= zip(bundle.edges, self.run(bundle, x, mixture), strict=True)
+            outputs = zip(bundle.edges, self.run(bundle, x, mixture), strict=True)
+            found |= {e: dropped(y, e, mixture) for e, y in outputs}
         edges = self.module.cell.edges
         return [(edges[e].target, y) for e in sorted(found) if (y := found[e]) is not None]
 

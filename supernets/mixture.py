@@ -15,11 +15,13 @@ Active = Sequence[Sequence[int]]
 
 class GroupMixture(NamedTuple):
     """One choice: gates (R, O), factors (R,) or None for ones, and the options that run per row;
-    a row in which none runs is off."""
+    a row in which none runs is off. `keep` (B, R) is what drop-path multiplies each image's output
+    of a row by; a cell draws it for its own pass, None where nothing is dropped."""
 
     gates: Tensor
     factors: Tensor | None
     active: Active
+    keep: Tensor | None = None
 
     def row(self, r: int) -> "GroupMixture":
         """The part of one row."""

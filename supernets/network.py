@@ -49,14 +49,25 @@ class Form(Protocol):
     ) -> Sequence[Tensor]: ...
 
 
+Draw = Callable[[int], Tensor]  # number of images -> a random tensor, one row an image
+
+
+def drawn_for(images: int, draw: Draw) -> Tensor:
+    return draw(images)
+
+
 class CellModule(FinalCell):
     """A cell whose edges may hold mixed ops, and that may compute in a `form`: `supernets.forms`.
 
     forward: inputs (B, C', H', W') each, the group's mixture (None in a final network)
-    -> (B, out_nodes * C, H/s, W/s).
+    -> (B, out_nodes * C, H/s, W/s). In training a supernet's cell drops the output of an edge for
+    single images with probability `drop` and rescales the rest (drop-path; Zela et al. 2020,
+    arXiv:1909.09656).
     """
 
     form: Form | None = None
+    drop: float = 0.0
+    for_images: Callable[[int, Draw], Tensor] = staticmethod(drawn_for)
 
     def __init__(self, cell: Cell, *parts: Any):
         super().__init__(*parts)
@@ -66,7 +77,18 @@ class CellModule(FinalCell):
         form: Form = self
         if self.form is not None and not inputs[0].is_meta:
             form = self.form
+        if mixture is not None and self.training and self.drop > 0:
+            mixture = mixture._replace(keep=self.kept(inputs[0]) / (1.0 - self.drop))
         return self.joined(form.states(inputs, mixture))
+
+    def kept(self, x: Tensor) -> Tensor:
+        """Which images keep the output of each edge, drawn at each call: (B, E), 0 or 1."""
+
+        def draw(images: int) -> Tensor:
+            kept = torch.empty(images, len(self.cell.edges), device=x.device)
+            return kept.bernoulli_(1.0 - self.drop)
+
+        return self.for_images(x.size(0), draw)
 
     def states(self, inputs: Sequence[Tensor], mixture: GroupMixture | None) -> Sequence[Tensor]:
         """The states named by `outputs`, (B, C, H/s, W/s) each."""
@@ -97,7 +119,15 @@ class CellModule(FinalCell):
         if mixture is None:
             return edge(x)
         y = edge(x, mixture.gates[e], mixture.active[e])
-        return y if y is None or mixture.factors is None else mixture.factors[e] * y
+        if y is None:
+            return None
+        return dropped(y if mixture.factors is None else mixture.factors[e] * y, e, mixture)
+
+
+def dropped(y: Tensor, e: int, mixture: GroupMixture) -> Tensor:
+    """The output y (B, C, H, W) of an edge after drop-path."""
+    keep = mixture.keep
+    return y if keep is None else y * keep[:, e, None, None, None].to(y.dtype)
 
 
 class Network(FinalNetwork):
@@ -179,6 +209,13 @@ class Network(FinalNetwork):
                 auxiliary = self.auxiliary(channels_first(last))
         logits = self.head(last)
         return logits if auxiliary is None else (logits, auxiliary)
+
+    def set_drop_path(self, probability: float) -> None:
+        """As in a final network; a supernet drops the outputs of whole edges."""
+        super().set_drop_path(probability)
+        for layer in self.layers:
+            if isinstance(layer, CellModule):
+                layer.drop = probability
 
     def places(self) -> Iterator[Place]:
         """What stands in every row, layer by layer."""

@@ -54,7 +54,18 @@ def still(name: str) -> list[str]:
     return [f"strategy={name}", "strategy.warmup=0", "strategy.alpha_optimizer.weight_decay=0"]
 
 
-LONG = ("goldnas", "darts_second_order", "sddarts", "drnas", "snas", "annealed")
+LONG = (
+    "goldnas",
+    "darts_second_order",
+    "sddarts",
+    "drnas",
+    "snas",
+    "annealed",
+    "rdarts_es",
+    "rdarts_l2",
+    "rdarts_adaptive",
+    "rdarts_dp",
+)
 SEARCHED = [pytest.param(n, marks=[pytest.mark.slow] if n in LONG else []) for n in STRATEGIES]
 
 

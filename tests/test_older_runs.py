@@ -57,7 +57,7 @@ def test_settings_of_a_strategy_that_came_later_are_as_it_was_before():
         "min_lr": 0.1,
     }
     now = OmegaConf.to_container(composed("strategy=pcdarts").strategy)
-    names = ("topology", "schedule", "alpha_schedule")
+    names = ("topology", "schedule", "alpha_schedule", "regularisation")
     assert renamed(before) == {
         **{n: now[n] for n in names},
         "_target_": now["_target_"],

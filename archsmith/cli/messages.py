@@ -34,7 +34,8 @@ LAUNCHERS = {  # Hydra's name of a launcher -> the optional dependencies with it
 LISTED = (
     "strategy", "strategy/relaxation", "strategy/mixed_op", "strategy/topology",
     "strategy/update", "strategy/losses", "strategy/pruning", "strategy/stopping",
-    "strategy/discretisation", "strategy/schedule", "strategy/alpha_schedule",
+    "strategy/regularisation", "strategy/discretisation",
+    "strategy/schedule", "strategy/alpha_schedule",
     "space", "data", "retrain", "baseline", "runtime", "experiment",
     "hydra/launcher",
 )  # fmt: skip

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from search_spaces.settings import Range, checked, setting
+from strategies.regularisation.cutout import cutout
 
 
 def generator(*key: object) -> torch.Generator:
@@ -32,22 +33,6 @@ def crop(images: Tensor, offsets: Tensor, padding: int) -> Tensor:
 def flip(images: Tensor, chosen: Tensor) -> Tensor:
     """Mirrors the chosen images left to right: images (B, C, H, W), chosen (B,) bool."""
     return torch.where(chosen[:, None, None, None], images.flip(-1), images)
-
-
-def cutout(x: Tensor, centres: Tensor, size: int) -> Tensor:
-    """Zeroes a square around each centre, clipped at the borders: x (B, C, H, W), centres (B, 2).
-
-    Source: DeVries & Taylor 2017, arXiv:1708.04552, as in DARTS. A square of even size extends one
-    pixel further up and left of its centre; one of odd size keeps its size, while the DARTS code
-    shrinks it by one.
-    """
-
-    def inside(length: int, centre: Tensor) -> Tensor:
-        distance = torch.arange(length, device=x.device) - (centre[:, None] - size // 2)
-        return (distance >= 0) & (distance < size)  # (B, length)
-
-    rows, columns = inside(x.size(2), centres[:, 0]), inside(x.size(3), centres[:, 1])
-    return x.masked_fill((rows[:, :, None] & columns[:, None, :])[:, None], 0.0)
 
 
 Pixels = Annotated[int, Range(ge=0)]

@@ -30,7 +30,7 @@ from supernets.chains import LAYERS
 from supernets.final import ChosenOps
 from supernets.fused import NORMALISATIONS, record_statistics
 from supernets.mixture import GroupMixture, Mixture
-from supernets.network import Logits, Network
+from supernets.network import CellModule, Logits, Network
 
 
 class _Sum(Function):
@@ -227,6 +227,11 @@ class GlobalNoise(Noise):
         return super().drawn(x, (_now.total, *shape[1:]))[_now.start : _now.stop]
 
 
+def of_all_images(images: int, draw: Callable[[int], Tensor]) -> Tensor:
+    """What is drawn for all images on every process: the part of this one's images."""
+    return draw(_now.total)[_now.start : _now.stop]
+
+
 def across_processes(net: Network) -> Network:
     """Returns the same network; if there are several processes, they now compute its passes
     together.
@@ -239,6 +244,9 @@ def across_processes(net: Network) -> Network:
         replace_modules(net, _BatchNorm, GlobalNorm)
         replace_modules(net, ChosenOps, GlobalChosenOps)
         replace_modules(net, Noise, GlobalNoise)
+        for module in net.modules():
+            if isinstance(module, CellModule):
+                module.for_images = of_all_images
     return net
 
 

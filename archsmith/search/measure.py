@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from archsmith.data.roles import Roles
-from archsmith.search.curvature import alpha_eigenvalue, weight_sharpness
 from archsmith.search.diagnosis import diagnose, kinds_of
 from archsmith.train.evaluate import evaluate, restore_statistics
 from search_spaces.architecture import Architecture
 from search_spaces.settings import setting
+from strategies.curvature import alpha_eigenvalue, weight_sharpness
 from strategies.strategy import Strategy
 from supernets.mixture import Mixture
 from supernets.network import Network

@@ -99,7 +99,7 @@ class GateCost(LossTerm):
     def cost(self, mixture: "Mixture") -> Tensor:
         """R for these gates, 0-dim."""
         total = torch.zeros_like(self.pressure.strength)
-        for name, (gates, factors, _) in mixture.groups.items():
+        for name, (gates, factors, *_) in mixture.groups.items():
             alive = self.strategy.alive[name] & self.real[name]
             gates = torch.where(alive, weighed(gates, factors), 0.0)
             total = total + resource(gates, alive, self.prices[name], self.same[name])

@@ -52,7 +52,7 @@ def copy_weights(net: nn.Module) -> Weights:
 def copy_mixture(mixture: Mixture) -> Mixture:
     """A detached copy with its own storage, as gates may be a view of an optimised tensor."""
     groups = {}
-    for name, (gates, factors, active) in mixture.groups.items():
+    for name, (gates, factors, active, _) in mixture.groups.items():
         copied = None if factors is None else factors.detach().clone()
         groups[name] = GroupMixture(gates.detach().clone(), copied, [list(row) for row in active])
     return Mixture(groups)

@@ -46,7 +46,18 @@ class Whole:
         if factors is not None:
             gates = gates * factors.index_select(0, self.rows)
             factors = factors.index_select(0, self.edges).float() if self.plan.partial else None
-        return self.plan(states, gates.float(), factors)
+        return self.plan(states, gates.float(), factors, self.keeps(mixture))
+
+    def knows(self, mixture: GroupMixture) -> bool:
+        """Whether the kernels can run this mixture: they do not drop what bypasses an edge."""
+        return mixture.keep is None or not self.plan.partial
+
+    def keeps(self, mixture: GroupMixture) -> list[Tensor | None] | None:
+        """Per step (B, E) of drop-path."""
+        if mixture.keep is None:
+            return None
+        steps = mixture.keep.index_select(1, self.edges).split(self.plan.edges, 1)
+        return [keep.contiguous() for keep in steps]
 
 
 _twice = False
@@ -90,7 +101,7 @@ class NativeCell(FusedCell):
         if self.whole[0] != active:
             self.whole = active, self._whole(mixture)
         whole = self.whole[1]
-        if whole is not None and all(native(x, 2) for x in found):
+        if whole is not None and whole.knows(mixture) and all(native(x, 2) for x in found):
             return whole(found, mixture)
         return self.module.summed(found, partial(self.from_node, mixture=mixture))
 

@@ -16,6 +16,7 @@ from strategies.contracts import (
     Ingredient,
     LossTerm,
     Pruning,
+    Regularisation,
     Relaxation,
     Stopping,
     Topology,
@@ -40,6 +41,7 @@ KINDS = {
     "losses": LossTerm,
     "pruning": Pruning,
     "stopping": Stopping,
+    "regularisation": Regularisation,
 }
 
 

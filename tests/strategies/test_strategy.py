@@ -45,7 +45,8 @@ def made(**changes: Any) -> Strategy:
     settings: dict[str, Any] = dict(
         relaxation=Softmax(1.0, 1.0), mixed_op=MixedOp, topology=None,
         schedule=cosine, alpha_schedule=constant,
-        update=FirstOrder(), losses={}, pruning=None, stopping=None, discretisation=strongest,
+        update=FirstOrder(), losses={}, pruning=None, stopping=None,
+        regularisation=None, discretisation=strongest,
         alpha_optimizer=partial(torch.optim.Adam, lr=3e-4),
         weight_optimizer=partial(torch.optim.SGD, lr=1.0), min_lr=0.2, lr_batch=None,
         alpha_lr_scale=1.0, clip=5.0, alpha_init=1e-3, warmup=0.0,

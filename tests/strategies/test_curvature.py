@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from test_every_config import composed, make
 
-from archsmith.search.curvature import alpha_eigenvalue, largest_eigenvalue, weight_sharpness
 from search_spaces.darts import darts
+from strategies.curvature import alpha_eigenvalue, largest_eigenvalue, weight_sharpness
 from strategies.gradients import Batch
 from strategies.losses.snapshot import lent
 from strategies.strategy import Strategy

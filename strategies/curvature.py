@@ -6,24 +6,27 @@ the validation loss in alpha predicts a collapse); Foret et al. 2021, arXiv:2010
 """
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.func import functional_call
 
-from strategies.gradients import Batch
 from strategies.losses.snapshot import lent
-from strategies.strategy import Strategy
 from supernets.forms import twice_differentiable
 from supernets.frozen import without_gradients
-from supernets.network import Network
+
+if TYPE_CHECKING:
+    from strategies.gradients import Batch
+    from strategies.strategy import Strategy
+    from supernets.network import Network
 
 ITERATIONS = 20
 TINY = 1e-6  # relative to the largest entry so far: rounding noise of float32 products
 
 
-def alpha_eigenvalue(net: Network, strategy: Strategy, batch: Batch) -> float:
+def alpha_eigenvalue(net: "Network", strategy: "Strategy", batch: "Batch") -> float:
     """The largest algebraic eigenvalue of the Hessian of the cross-entropy in alphas and betas.
 
     The Hessian covers all groups together, on one batch, with the batch's own batch-norm statistics
@@ -78,7 +81,7 @@ def _product(gradients: Sequence[Tensor], parameters: Sequence[Tensor], v: Tenso
 
 
 def weight_sharpness(
-    net: Network, strategy: Strategy, batch: Batch, *, radius: float = 0.05
+    net: "Network", strategy: "Strategy", batch: "Batch", *, radius: float = 0.05
 ) -> float:
     """L(w + radius g / ||g||) - L(w), where g is the gradient of the cross-entropy L in w."""
     named = {name: w for name, w in net.named_parameters() if w.requires_grad}
@@ -93,7 +96,7 @@ def weight_sharpness(
     return float(there - loss.detach())
 
 
-def _loss(net: Network, strategy: Strategy, batch: Batch) -> Tensor:
+def _loss(net: "Network", strategy: "Strategy", batch: "Batch") -> Tensor:
     logits = net(batch[0], strategy.mixture(noise=False))
     assert isinstance(logits, Tensor)
     return F.cross_entropy(logits, batch[1])
