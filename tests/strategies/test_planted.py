@@ -3,7 +3,7 @@
 A node has two inputs: the images, which are stripes, upright or lying, of any phase, and other
 images. The means of the stripes are equal, so that the linear stem and head need the convolution on
 the images. `alpha_lr_scale` is set, as the search has 320 steps instead of thousands. The weight of
-Beta-DARTS is that of a mean over the 6 edges of the smallest space it was published for; here are 2.
+Beta-DARTS is that of a mean over 6 edges, as in the smallest space it was published for.
 """
 
 import pytest
