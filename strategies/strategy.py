@@ -89,11 +89,10 @@ class Strategy:
     alpha_init: float
     warmup: Share
 
-    micro_batches: int = field(default=1, init=False)  # parts in which a batch is computed
-    gradients: Gradients = field(default_factory=lambda: eagerly, init=False)  # of a pass
-    structure: int = field(default=0, init=False)  # counts the changes of `alive`
-
     def __post_init__(self) -> None:
+        self.micro_batches = 1  # parts in which a batch is computed
+        self.gradients: Gradients = eagerly  # of a pass
+        self.structure = 0  # counts the changes of `alive`
         self._make_alpha_optimizer = cast(MakeOptimizer, self.alpha_optimizer)
         self._make_weight_optimizer = cast(MakeOptimizer, self.weight_optimizer)
         _check_optimizers(alpha=self._make_alpha_optimizer, weight=self._make_weight_optimizer)

@@ -16,6 +16,7 @@ import importlib
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -43,6 +44,7 @@ TREE = BUILD / "tree"
 CONFIG = ROOT / "tests" / "mutants.toml"
 SETTINGS = tomllib.loads(CONFIG.read_text())
 PYTEST = ["-x", "-q", "-p", "no:cacheprovider", "-m", "not slow and not exhaustive"]
+ORDERING = re.compile(r"Operator_(Eq|NotEq)_(Lt|LtE|Gt|GtE)$")
 LOGGED = ("log", "logging", "warnings")
 
 Place = tuple[int, int]  # line, column
@@ -91,13 +93,15 @@ def start(session: WorkDB, module: str) -> None:
     os.chdir(TREE)
     init([Path(module)], session, {})
     OperatorsFilter().filter(session, Namespace(config=str(CONFIG)))
-    silent = list(_silent(ast.parse(Path(module).read_text())))
+    tree = ast.parse(Path(module).read_text())
+    silent, words = list(_silent(tree)), list(_words(tree))
     draw = random.Random(SETTINGS["sample"]["seed"])
     places = defaultdict(list)
     skipped = []
     for item in session.pending_work_items:
         (mutation,) = item.mutations
-        if any(begin <= mutation.start_pos < end for begin, end in silent):
+        spans = [*silent, *(words if ORDERING.search(mutation.operator_name) else ())]
+        if any(begin <= mutation.start_pos < end for begin, end in spans):
             skipped.append(item.job_id)
         else:
             family = mutation.operator_name.rpartition("/")[2].partition("_")[0]
@@ -113,9 +117,24 @@ def start(session: WorkDB, module: str) -> None:
         session.set_result(job, WorkResult(worker_outcome=WorkerOutcome.SKIPPED))
 
 
+def _words(tree: ast.Module) -> Iterator[tuple[Place, Place]]:
+    """Spans of comparisons with a word, `kind == "zero"`, whose place in the alphabet says
+    nothing."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Compare) and any(
+            isinstance(side, ast.Constant) and isinstance(side.value, str)
+            for side in (node.left, *node.comparators)
+        ):
+            yield (
+                (node.lineno, node.col_offset),
+                (node.end_lineno or 0, node.end_col_offset or 0),
+            )
+
+
 def _silent(tree: ast.Module) -> Iterator[tuple[Place, Place]]:
     """Spans whose change no test should tell: signatures but their defaults, messages, lines of a
-    log, decorators, `strict=True`, which asserts what is so, and imports for types."""
+    log, decorators, `strict=True`, which asserts what is so, `foreach=True`, which is speed alone,
+    and imports for types."""
     for node in ast.walk(tree):
         found: list[ast.AST | None] = []
         if isinstance(node, ast.FunctionDef):
@@ -141,7 +160,7 @@ def _silent(tree: ast.Module) -> Iterator[tuple[Place, Place]]:
 
 def _says_nothing(node: ast.keyword | ast.If | ast.Call) -> bool:
     if isinstance(node, ast.keyword):
-        return node.arg == "strict"
+        return node.arg in ("strict", "foreach")
     if isinstance(node, ast.If):
         return ast.unparse(node.test) == "TYPE_CHECKING"
     return ast.unparse(node.func).partition(".")[0] in LOGGED

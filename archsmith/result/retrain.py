@@ -103,7 +103,8 @@ class Retraining(Training):
         return self.loader
 
     def end_epoch(self) -> dict[str, float]:
-        return {"lr": self.optimizer.param_groups[0]["lr"]}
+        (group,) = self.optimizer.param_groups
+        return {"lr": group["lr"]}
 
     def train_step(
         self, batch: tuple[Tensor, Tensor]

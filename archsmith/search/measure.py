@@ -28,6 +28,7 @@ def measure(
     net: Network, strategy: Strategy, roles: Roles, meta: dict[str, Any], *, curvature: bool
 ) -> Found:
     """The current architecture, with a diagnosis of it and of the supernet."""
+    (group,) = strategy.weight_optimizer.param_groups
     mixture = strategy.mixture(noise=False)
     # Running averages lag behind a fast-learning net; training never reads them.
     restore_statistics(net, roles.statistics, mixture)
@@ -41,7 +42,7 @@ def measure(
         "discretised_accuracy": discretised,
         "discretisation_gap": selected["accuracy"] - discretised,
         **diagnose(strategy.space, strategy.gates(), strategy.alive, architecture),
-        "lr": strategy.weight_optimizer.param_groups[0]["lr"],
+        "lr": group["lr"],
     }
     if curvature:
         batch = next(iter(roles.sample))

@@ -58,7 +58,7 @@ class SecondOrder(FirstOrder):
     def constants(self) -> Hashable:
         """The virtual step's settings; its learning rate changes with every epoch."""
         assert self.optimizer is not None
-        group = self.optimizer.param_groups[0]
+        (group,) = self.optimizer.param_groups
         moving = any("momentum_buffer" in state for state in self.optimizer.state.values())
         return (moving, *(group[key] for key in ("lr", "momentum", "nesterov", "weight_decay")))
 
@@ -109,7 +109,7 @@ def unrolled_gradient(
     learning rate is xi. Momentum buffer and weight decay move w' but do not depend on the alphas,
     so they have no second term.
     """
-    group = optimizer.param_groups[0]
+    (group,) = optimizer.param_groups
     weights = group["params"]
     # A Nesterov step goes (1 + momentum) times as far along the gradient.
     xi = group["lr"] * (1 + group["momentum"] * bool(group["nesterov"]))
@@ -130,7 +130,7 @@ def unrolled_gradient(
 @torch.no_grad()
 def _virtual_step(optimizer: torch.optim.Optimizer, gradients: Sequence[Tensor]) -> list[Tensor]:
     """Weights after one SGD step with these gradients, as new leaves."""
-    group = optimizer.param_groups[0]
+    (group,) = optimizer.param_groups
     momentum, ahead = group["momentum"], []
     for w, g in zip(group["params"], gradients, strict=True):
         step = g + group["weight_decay"] * w
