@@ -9,7 +9,6 @@ import pytest
 import torch
 from helpers import search
 from test_every_config import CPU, composed, make
-from torch import Tensor, nn
 
 from archsmith.search.settings import SearchSettings
 from archsmith.train.checkpoint import Checkpoints
@@ -21,21 +20,10 @@ from supernets.network import supernet
 STRATEGIES = ["rdarts_es", "rdarts_l2", "rdarts_adaptive", "rdarts_dp"]
 
 
-class Noise(nn.Module):
-    """Independent normal numbers in the shape of the output; the input is ignored. S4."""
-
-    def __init__(self, c_in: int, c_out: int, stride: int, *, affine: bool, search: bool):
-        super().__init__()
-        self.stride = stride
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.randn_like(x[:, :, :: self.stride, :: self.stride])
-
-
 def planted() -> Space:
     return darts(
         layers=3, nodes=1, channels=4, candidates=["noise", "skip_connect"],
-        operations={"noise": Noise}, input_shape=(3, 8, 8), classes=2,
+        input_shape=(3, 8, 8), classes=2,
     )  # fmt: skip
 
 
@@ -61,5 +49,11 @@ def found(name: str, seed: int, folder: Path) -> set[str]:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_robustdarts_4_identity_wins_against_noise(name: str, tmp_path: Path):
+    assert found(name, 0, tmp_path) == {"skip_connect"}
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_robustdarts_4_identity_wins_for_eight_of_ten_seeds(name: str, tmp_path: Path):
     won = [found(name, seed, tmp_path / str(seed)) == {"skip_connect"} for seed in range(10)]
     assert sum(won) >= 8
