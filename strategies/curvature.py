@@ -5,7 +5,8 @@ the validation loss in alpha predicts a collapse); Foret et al. 2021, arXiv:2010
 (the increase of the loss at nearby weights, here along the gradient).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
@@ -83,17 +84,29 @@ def _product(gradients: Sequence[Tensor], parameters: Sequence[Tensor], v: Tenso
 def weight_sharpness(
     net: "Network", strategy: "Strategy", batch: "Batch", *, radius: float = 0.05
 ) -> float:
-    """L(w + radius g / ||g||) - L(w), where g is the gradient of the cross-entropy L in w."""
+    """L(w + radius g / ||g||) - L(w), where g is the gradient of the cross-entropy L in w; both
+    passes draw the same random numbers, if any."""
+    seed = torch.initial_seed()
     named = {name: w for name, w in net.named_parameters() if w.requires_grad}
     with lent(net):
-        loss = _loss(net, strategy, batch)
+        with equally_drawn(seed):
+            loss = _loss(net, strategy, batch)
         gradients = torch.autograd.grad(loss, list(named.values()), materialize_grads=True)
         scale = radius / max(_norm(gradients), 1e-12)
-        with torch.no_grad():
+        with torch.no_grad(), equally_drawn(seed):
             moved = {n: w + scale * g for (n, w), g in zip(named.items(), gradients, strict=True)}
             mixture = strategy.mixture(noise=False)
             there = F.cross_entropy(functional_call(net, moved, (batch[0], mixture)), batch[1])
     return float(there - loss.detach())
+
+
+@contextmanager
+def equally_drawn(seed: int) -> Iterator[None]:
+    """A context manager in which torch draws from this seed; its generators do not advance."""
+    devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        yield
 
 
 def _loss(net: "Network", strategy: "Strategy", batch: "Batch") -> Tensor:

@@ -6,7 +6,7 @@ All have the signature of `strategies.contracts.Schedule`.
 import math
 from typing import Annotated
 
-from search_spaces.settings import Range, checked
+from search_spaces.settings import Range, Share, checked
 
 
 def constant(lr: float, min_lr: float, epoch: int, epochs: float) -> float:
@@ -27,7 +27,7 @@ def exponential(lr: float, min_lr: float, epoch: int, epochs: float) -> float:
     """
     if min_lr <= 0:
         raise ValueError(f"an exponential schedule needs a min_lr above 0, found {min_lr}")
-    return lr * (min_lr / lr) ** (epoch / epochs)
+    return lr * (min_lr / lr) ** (epoch / epochs) if lr else 0.0
 
 
 def linear(lr: float, min_lr: float, epoch: int, epochs: float) -> float:
@@ -48,24 +48,26 @@ def cosine_power(
     epoch: int,
     epochs: float,
     *,
-    power: Annotated[float, Range(ge=1)],
-    warmup_epochs: Annotated[int, Range(ge=0)] = 0,
+    power: Annotated[float, Range(ge=1, le=1000)],
+    warmup: Share = 0.0,
 ) -> float:
     """Cosine power annealing: the first epoch has exactly `lr`, the last one exactly `min_lr`.
 
     Args:
-        power: p of at least 1; 1 is a cosine. A larger one decays faster and leaves a longer tail.
-        warmup_epochs: W first epochs, in which the rate rises linearly; epoch W has `lr`.
+        power: p from 1 to 1000; 1 is a cosine. A larger one decays faster and leaves a longer tail.
+        warmup: share of the epochs, W, in which the rate rises linearly; epoch W has `lr`, and
+            at least one epoch follows.
 
     Source: Hundt et al. 2019, sharpDARTS, arXiv:1903.09900, section 4; scaled to the epochs' own
     largest and smallest value as in the public code, which its warm-up comes from too.
     """
-    number, warmup = math.ceil(epochs), min(warmup_epochs, math.ceil(epochs) - 1)
-    if warmup and epoch <= warmup:
-        return min_lr + (lr - min_lr) * (epoch + 1) / (warmup + 1)
+    number = math.ceil(epochs)
+    first = max(0, min(round(warmup * number), number - 2))  # epochs that rise
+    if first and epoch <= first:
+        return min_lr + (lr - min_lr) * (epoch + 1) / (first + 1)
 
     def height(e: int) -> float:
-        c = (1 + math.cos(math.pi * (e - warmup) / (number - warmup))) / 2
+        c = (1 + math.cos(math.pi * (e - first) / (number - first))) / 2
         return c if power == 1 else power ** (c + 1)
 
     heights = [height(e) for e in range(1, number + 1)]

@@ -108,6 +108,12 @@ class Strategy:
         """Raises ValueError for an ingredient of the wrong kind, or a rule that is none."""
         for name, part in self._named_ingredients().items():
             check_kind(name, part, KINDS[name.partition(".")[0]])
+        for name, term in self.losses.items():
+            if not self.update.two_level and "train" not in term.roles:
+                raise ValueError(
+                    f"losses.{name}: is added on val images, of which an update of one level sees "
+                    "none; leave it out, or set strategy/update=first_order"
+                )
         for name in ("discretisation", "schedule", "alpha_schedule"):
             rule = getattr(self, name)
             if not callable(rule):
@@ -188,7 +194,8 @@ class Strategy:
     ) -> Mixture:
         """Relaxes every choice: gates, factors, active options. Measure without noise.
 
-        offsets: choice -> what is added to its gates (R, O), which stay in [0, 1].
+        offsets: choice -> what is added to the gates (R, O) of options that run; the sums are
+            clipped to [0, 1].
         """
         self.relaxation.train(noise)
         groups = {}
@@ -198,7 +205,10 @@ class Strategy:
             if index is not None:
                 active = [[i] if row else [] for i, row in zip(index.tolist(), active, strict=True)]
             if offsets is not None:
-                gates = torch.where(self.alive[name], (gates + offsets[name]).clamp(0, 1), gates)
+                runs = self.alive[name]
+                if index is not None:
+                    runs = runs & F.one_hot(index, runs.size(1)).bool()
+                gates = torch.where(runs, (gates + offsets[name]).clamp(0, 1), gates)
             factors = None
             if self.topology is not None:
                 self.topology.train(noise)

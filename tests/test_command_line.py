@@ -300,7 +300,11 @@ def test_list_names_every_choice_with_a_line(archsmith):
 def test_help_has_examples_groups_and_settings_that_exist(archsmith):
     said = archsmith("--help")
     assert said.code == 0
-    for part in ("run.py strategy=pcdarts", "-m strategy=", "strategy: annealed, darts"):
+    for part in (
+        "run.py strategy=pcdarts",
+        "-m strategy=",
+        "strategy: annealed, beta_darts, darts",
+    ):
         assert part in said.out
     known = set(naming.known_settings(run.CONF))
     settings = re.findall(r"^  ([a-z_.]+)=", said.out, re.M)

@@ -175,10 +175,14 @@ class Search(Training):
         return self.strategy.returns_to()
 
     def return_to(self, state: Mapping[str, Any]) -> None:
-        """Loads everything but the time that is spent, and lets the ingredients change what they
-        went back for."""
+        """Loads everything but the time that is spent, drops the files of later epochs, and lets
+        the ingredients change what they went back for."""
         self.load_state_dict({**state, "pace": self.pace.state_dict()})
         self.found = None
+        for folder in ("architectures", "gates"):
+            for file in (self.record.folder / folder).glob("epoch_*.json"):
+                if int(file.stem.removeprefix("epoch_")) >= self.epoch:
+                    file.unlink()
         self.strategy.returned()
 
     @property

@@ -66,7 +66,7 @@ class Checkpoints:
         self._last, self._cost = time.monotonic(), 0.0  # last save: end time, seconds
 
     def of_epoch(self, epoch: int) -> "Checkpoints":
-        """The checkpoints of the end of one epoch (from 0), which are kept until `clear`."""
+        """The checkpoints of the end of one epoch (from 0), which are kept until `clear_epochs`."""
         phase = f"{self.phase}_epoch_{epoch:03d}"
         return Checkpoints(self.folder, phase, self.identity, force=self.force)
 
@@ -157,11 +157,15 @@ class Checkpoints:
 
     def clear(self) -> None:
         """Deletes every checkpoint of this phase, and those of its epochs."""
-        for file in self.folder.glob(f"{self.phase}_epoch_*_manifest.json"):
-            Checkpoints(self.folder, file.name.removesuffix("_manifest.json"), {}).clear()
+        self.clear_epochs()
         self.manifest.unlink(missing_ok=True)  # first: a kill in between leaves no dangling entry
         for path in self._files():
             path.unlink(missing_ok=True)
+
+    def clear_epochs(self) -> None:
+        """Deletes the checkpoints of `of_epoch`."""
+        for file in self.folder.glob(f"{self.phase}_epoch_*_manifest.json"):
+            Checkpoints(self.folder, file.name.removesuffix("_manifest.json"), {}).clear()
 
     def _files(self) -> list[Path]:
         return [p for p in self.folder.glob(f"{self.phase}_*.pt") if self._is_name(p.name)]

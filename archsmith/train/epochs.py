@@ -79,6 +79,7 @@ class Runner:
         with Progress(self.phase, round(training.epochs * steps), done) as progress:
             while not training.over:
                 self._epoch(progress)
+        self.checkpoints.clear_epochs()
         return training.result()
 
     def _resume(self) -> None:

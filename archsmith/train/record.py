@@ -67,6 +67,9 @@ class Record:
             ]
             with self._surviving():
                 write_atomically(self.path, "".join(f"{line}\n" for line in kept).encode())
+        writer = self._writers.pop(phase, None)
+        if writer is not None:  # the next one drops the later steps
+            writer.close()
         self._purge_steps[phase] = step + 1
 
     def log(self, phase: str, step: int, metrics: Mapping[str, float | None]) -> None:

@@ -41,5 +41,5 @@ def above_threshold(
             best.isfinite().any()
         ):
             row = into[int(best.argmax())]
-            passed[row] = alive[row]
+            passed[row] = (alive & real_options(choice))[row]
     return strongest(choice, gates, factors, passed)

@@ -63,7 +63,8 @@ def lent(net: nn.Module) -> Iterator[None]:
     """A context manager: batch norms use batch statistics and record nothing; all else is in eval
     mode.
 
-    Randomness of training, such as drop-path, is off, and the random generators do not advance.
+    Randomness of training, such as drop-path, is off. Only operations that draw in evaluation too,
+    such as `noise`, move the random generators on.
     """
     modes = [(module, module.training) for module in net.modules()]
     for module, training in modes:

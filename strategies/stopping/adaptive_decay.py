@@ -37,8 +37,6 @@ class AdaptiveDecay(Eigenvalue):
         ValueError: a setting out of its range; an initial weight decay that is 0 or cannot grow.
     """
 
-    may_return = True
-
     def __init__(
         self,
         *,
@@ -76,8 +74,12 @@ class AdaptiveDecay(Eigenvalue):
             super().epoch_end(net, strategy, loaders, progress)
         return False
 
+    @property
+    def may_return(self) -> bool:  # type: ignore[override]
+        return self._grows
+
     def returns_to(self) -> int | None:
-        self.next_decay = self.decay * self.growth
+        self.next_decay = self.decay if self.found is None else self.decay * self.growth
         return self.found
 
     def returned(self, strategy: "Strategy") -> None:

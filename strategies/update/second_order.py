@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from search_spaces.ops import Noise
 from search_spaces.settings import Positive
 from strategies.update.first_order import FirstOrder
 from supernets.forms import twice_differentiable
@@ -48,12 +49,19 @@ class SecondOrder(FirstOrder):
                 f"{type(strategy.weight_optimizer).__name__}; set strategy/weight_optimizer=sgd"
             )
         self.optimizer = strategy.weight_optimizer
-        if self.hessian == "finite_difference" and strategy.relaxation.samples:
-            raise ValueError(
-                "hessian: finite_difference compares passes of equal gates, found "
-                f"relaxation {type(strategy.relaxation).__name__}, which draws new ones for every "
-                "pass; set hessian to exact"
-            )
+        for name, draws in (
+            (f"relaxation {type(strategy.relaxation).__name__}", strategy.relaxation.samples),
+            (
+                f"topology {type(strategy.topology).__name__}",
+                strategy.topology is not None and strategy.topology.samples,
+            ),
+            ("the candidate noise", any(isinstance(layer, Noise) for layer in net.modules())),
+        ):
+            if self.hessian == "finite_difference" and draws:
+                raise ValueError(
+                    "hessian: finite_difference compares passes of equal gates, found "
+                    f"{name}, which draws new ones for every pass; set hessian to exact"
+                )
 
     def constants(self) -> Hashable:
         """The virtual step's settings; its learning rate changes with every epoch."""

@@ -4,6 +4,7 @@ Source: Chen & Hsieh 2020, arXiv:2002.05283, section 4, and the public code.
 """
 
 from collections.abc import Hashable
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import torch
@@ -11,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from search_spaces.settings import NotNegative, Range
+from strategies.micro_batches import in_parts
 from strategies.update.first_order import FirstOrder
 from supernets.frozen import frozen_statistics, without_gradients
 
@@ -52,7 +54,9 @@ class Smooth(FirstOrder):
         for _ in range(self.attack_steps):
             with frozen_statistics(net), without_gradients(strategy.weights):
                 moved = {name: delta.requires_grad_() for name, delta in drawn.items()}
-                logits = net(train[0], strategy.mixture(offsets=moved))
+                mixture = strategy.mixture(offsets=moved)
+                parts = strategy.micro_batches
+                logits = in_parts(partial(net, mixture=mixture), train[0], parts, strategy.net)
                 rising = torch.autograd.grad(F.cross_entropy(logits, train[1]), [*moved.values()])
             step = 2 * epsilon / self.attack_steps
             drawn = {

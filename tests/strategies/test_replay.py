@@ -54,9 +54,9 @@ class Run:
     def train(self, between: Callable[[Strategy, Network, int], object] = lambda *_: None) -> "Run":
         loss, self.metrics = self.strategy.loss, []
 
-        def counted(*args: Any) -> Any:
+        def counted(*args: Any, **more: Any) -> Any:
             self.passes += 1
-            return loss(*args)
+            return loss(*args, **more)
 
         self.strategy.loss = counted  # type: ignore[method-assign]
         generator = torch.Generator().manual_seed(1)

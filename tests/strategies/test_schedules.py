@@ -31,13 +31,13 @@ def test_an_exponential_to_zero_is_refused():
         ({"power": 1}, ".1 .092727 .081399 .067126 .051303 .03548 .021207 .009879 .002606 .0001"),
         ({"power": 2}, ".1 .090236 .075953 .059447 .04292 .028072 .015976 .007174 .001868 .0001"),
         (
-            {"power": 2, "warmup_epochs": 3},
+            {"power": 2, "warmup": 0.3},
             ".025075 .05005 .075025 .1 .075558 .052807 .030994 .014025 .003588 .0001",
         ),
         ({"power": 10}, ".1 .083146 .061815 .041627 .025657 .014468 .007278 .003007 .000785 .0001"),
     ],
 )
-def test_sharpdarts_2_cosine_power(settings: dict[str, int], expected: str):
+def test_sharpdarts_2_cosine_power(settings: dict[str, float], expected: str):
     """By the formula of the public code, for 10 epochs from 0.1 to 1e-4."""
     found = [cosine_power(0.1, 1e-4, epoch, 10, **settings) for epoch in range(10)]
     assert found == pytest.approx([float(x) for x in expected.split()], abs=6e-7)
@@ -45,7 +45,8 @@ def test_sharpdarts_2_cosine_power(settings: dict[str, int], expected: str):
 
 def test_cosine_power_of_few_epochs():
     assert [cosine_power(1.0, 0.1, 0, n, power=2) for n in (1, 2)] == [1.0, 1.0]
-    assert cosine_power(1.0, 0.1, 1, 2, power=2, warmup_epochs=5) == 1.0
+    found = [cosine_power(1.0, 0.1, epoch, 6, power=2, warmup=0.9) for epoch in range(6)]
+    assert found == pytest.approx([0.1 + 0.9 * (e + 1) / 5 for e in range(5)] + [0.1])
     assert cosine_power(1.0, 0.1, 1, 1.5, power=2) == pytest.approx(0.1)
-    with pytest.raises(ValueError, match="power: expected a number of at least 1, found 0"):
+    with pytest.raises(ValueError, match="power: expected a number of at least 1 and at most 1000"):
         cosine_power(1.0, 0.1, 0, 4, power=0.5)

@@ -23,6 +23,7 @@ from strategies.schedules import constant, cosine, cosine_power, exponential
 from strategies.strategy import Strategy
 from strategies.topology.edge_normalisation import EdgeNormalisation
 from strategies.update.first_order import FirstOrder
+from strategies.update.one_level import OneLevel
 from supernets.mixed_op import MixedOp
 from supernets.network import supernet
 
@@ -296,7 +297,22 @@ def test_a_schedule_that_refuses_its_settings_is_named():
         ValueError, match=r"^schedule: an exponential schedule needs a min_lr above 0"
     ):
         made(schedule=exponential, min_lr=0.0)
-    with pytest.raises(ValueError, match=r"^schedule.power: expected a number of at least 1"):
+    with pytest.raises(
+        ValueError, match=r"^schedule.power: expected a number of at least 1 and at most"
+    ):
         made(schedule=partial(cosine_power, power=0.5))
     with pytest.raises(ValueError, match=r"^alpha_schedule: expected a function, found 3"):
         made(alpha_schedule=3)
+
+
+class OnVal(LossTerm):
+    roles = ("val",)
+
+    def __call__(self, net, batch, logits, mixture):
+        return logits.sum()
+
+
+def test_a_loss_on_val_images_is_refused_where_an_update_sees_none():
+    made(losses={"mine": OnVal()})
+    with pytest.raises(ValueError, match=r"^losses.mine: is added on val images, of which an upd"):
+        made(losses={"mine": OnVal()}, update=OneLevel())

@@ -594,7 +594,17 @@ def test_a_lost_state_is_one_line(toy_darts: Space, tmp_path: Path, monkeypatch)
 
 
 def test_states_of_epochs_are_kept_only_where_a_search_may_return(toy_darts: Space, tmp_path: Path):
-    run(*start(toy_darts, "pcdarts"), tmp_path / "plain", epochs=3)
-    run(*begun(toy_darts, 1), tmp_path / "back", epochs=3)
-    kept = [len([*(tmp_path / name).rglob("*_epoch_*.pt")]) for name in ("plain", "back")]
-    assert kept == [0, 2]
+    """Seen after the third epoch; when the search is over, they are gone."""
+    places = {"plain": start(toy_darts, "pcdarts"), "back": begun(toy_darts, 1)}
+
+    def kept() -> list[int]:
+        return [len([*(tmp_path / name).rglob("*_epoch_*.pt")]) for name in places]
+
+    for name, parts in places.items():
+        asked = iter([False] * (9 if name == "plain" else 17))
+        with pytest.raises(Interrupted):
+            run(*parts, tmp_path / name, epochs=4, stop=lambda asked=asked: next(asked, True))
+    assert kept() == [0, 3]
+    run(*start(toy_darts, "pcdarts"), tmp_path / "plain", epochs=4)
+    run(*begun(toy_darts, 1), tmp_path / "back", epochs=4)
+    assert kept() == [0, 0]

@@ -71,6 +71,11 @@ def test_fairdarts_rows_are_dropped_where_each_is_read_by_itself():
     assert found == {"0-2": ("sep_conv_3x3",), "0-3": ("sep_conv_3x3",)}
 
 
+def test_fairdarts_where_none_leads_a_node_still_keeps_its_best_row():
+    gates = [[0.6, 0.5, 0.5]] * 5
+    assert read(gates, keep=None) == {"0-2": ("skip_connect",), "0-3": ("skip_connect",)}
+
+
 def test_a_threshold_that_nothing_can_exceed_is_refused():
     with pytest.raises(ValueError, match="threshold: expected a number of at least 0 and below 1"):
         read([[0.5] * 3] * 5, threshold=1.0)

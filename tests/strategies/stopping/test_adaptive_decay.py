@@ -63,10 +63,19 @@ def test_the_next_decay_depends_on_the_present_one_alone(toy_darts: Space):
     one.start()
     stopping, decays = one.strategy.stopping, []
     for _ in itertools.takewhile(lambda _: stopping._grows, range(9)):
+        stopping.found = 0
         stopping.returns_to()
         stopping.returned(one.strategy)
         decays.append(one.strategy.weight_optimizer.param_groups[0]["weight_decay"])
     assert decays == pytest.approx([3e-3, 3e-2])
+
+
+def test_the_return_that_another_ingredient_asked_for_changes_no_decay(toy_darts: Space):
+    one = toy(toy_darts)
+    one.start()
+    assert one.strategy.stopping.returns_to() is None
+    one.strategy.stopping.returned(one.strategy)
+    assert one.strategy.weight_optimizer.param_groups[0]["weight_decay"] == 3e-4
 
 
 @pytest.mark.slow

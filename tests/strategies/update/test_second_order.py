@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from search_spaces.ops import Noise
 from strategies.update import second_order
 from strategies.update.second_order import SecondOrder, unrolled_gradient
 
@@ -184,11 +185,29 @@ def test_a_radius_that_is_not_positive_is_refused(radius: float):
 def test_finite_differences_refuse_gates_that_are_drawn(hessian: str, drawn: bool):
     update = SecondOrder(hessian, 0.01)
     strategy = SimpleNamespace(
-        weight_optimizer=sgd(torch.ones(1), lr=0.1), relaxation=SimpleNamespace(samples=drawn)
+        weight_optimizer=sgd(torch.ones(1), lr=0.1),
+        relaxation=SimpleNamespace(samples=drawn),
+        topology=None,
     )
     refused = hessian == "finite_difference" and drawn
     with pytest.raises(ValueError, match="draws new ones") if refused else nullcontext():
         update.setup(nn.Module(), strategy)
+
+
+@pytest.mark.parametrize("drawn", ["topology", "noise"])
+def test_finite_differences_refuse_all_else_that_is_drawn(drawn: str):
+    still, net = SimpleNamespace(samples=False), nn.Sequential()
+    strategy = SimpleNamespace(
+        weight_optimizer=sgd(torch.ones(1), lr=0.1), relaxation=still, topology=still
+    )
+    update = SecondOrder("finite_difference", 0.01)
+    update.setup(net, strategy)
+    if drawn == "noise":
+        net.append(Noise(2, 2, 1, affine=False, search=True))
+    else:
+        strategy.topology = SimpleNamespace(samples=True)
+    with pytest.raises(ValueError, match=f"found .*{'noise' if drawn == 'noise' else 'topology'}"):
+        update.setup(net, strategy)
 
 
 def test_the_constants_of_a_step_are_its_settings_and_whether_momentum_has_begun():
@@ -196,7 +215,9 @@ def test_the_constants_of_a_step_are_its_settings_and_whether_momentum_has_begun
     optimizer = sgd(w, lr=0.1, momentum=0.9, weight_decay=3e-4)
     update.setup(
         nn.Module(),
-        SimpleNamespace(weight_optimizer=optimizer, relaxation=SimpleNamespace(samples=False)),
+        SimpleNamespace(
+            weight_optimizer=optimizer, relaxation=SimpleNamespace(samples=False), topology=None
+        ),
     )
     assert update.constants() == (False, 0.1, 0.9, False, 3e-4)
     w.grad = torch.ones(1)

@@ -102,3 +102,20 @@ def test_sdarts_adv_raises_the_loss_and_moves_no_statistics(tiny: Space):
     strategy.update.offsets(strategy, net, (x, y))
     assert all(torch.equal(before[name], buffer) for name, buffer in net.named_buffers())
     assert all(p.requires_grad and p.grad is None for p in net.parameters())
+
+
+def test_sdarts_only_what_runs_gets_an_offset(tiny: Space):
+    """Of sampled gates: the others are 0, which the mixed op of one path relies on."""
+    _, strategy = ready(tiny, "gdas")
+    moved = {name: torch.full_like(a, 0.5) for name, a in strategy.alphas.items()}
+    for group in strategy.mixture(offsets=moved).groups.values():
+        assert (group.gates > 0).sum(1).tolist() == [1] * len(group.gates)
+
+
+def test_sdarts_adv_attacks_in_micro_batches(tiny: Space):
+    net, strategy = ready(tiny, "sdarts_adv", "strategy.update.attack_steps=1")
+    strategy.micro_batches = 4
+    sizes: list[int] = []
+    net.register_forward_pre_hook(lambda _, given: sizes.append(len(given[0])))
+    strategy.update.offsets(strategy, net, batch())
+    assert set(sizes) == {2}  # some twice, as their activations are computed again
