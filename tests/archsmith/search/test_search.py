@@ -383,6 +383,7 @@ def test_what_a_step_measured_causes_before_effects(name: str, toy_darts: Space)
     assert (found["gradient of the alphas"], found["val_loss"]) == (3, 2)
 
 
+@pytest.mark.slow
 def test_the_bar_shows_the_means_of_the_epoch_every_ten_steps(
     toy_darts: Space, tmp_path: Path, monkeypatch
 ):
@@ -568,6 +569,7 @@ def test_a_search_goes_on_from_the_epoch_it_returns_to_bit_for_bit(
     assert [json.loads(line)["step"] for line in lines] == [0, 1, 2, 3]
 
 
+@pytest.mark.slow
 def test_a_search_that_returned_resumes_bit_for_bit(toy_darts: Space, tmp_path: Path):
     whole, parts = begun(toy_darts, 2), begun(toy_darts, 2)
     run(*whole, tmp_path / "whole", epochs=4)
@@ -582,6 +584,7 @@ def test_a_search_that_returned_resumes_bit_for_bit(toy_darts: Space, tmp_path: 
         assert torch.equal(ours, theirs)
 
 
+@pytest.mark.slow
 def test_a_lost_state_is_one_line(toy_darts: Space, tmp_path: Path, monkeypatch):
     def removed(search: Search) -> int | None:
         for file in (tmp_path / "checkpoints").glob("search_epoch_000*"):
@@ -593,6 +596,7 @@ def test_a_lost_state_is_one_line(toy_darts: Space, tmp_path: Path, monkeypatch)
         run(*begun(toy_darts, 2), tmp_path, epochs=4)
 
 
+@pytest.mark.slow
 def test_states_of_epochs_are_kept_only_where_a_search_may_return(toy_darts: Space, tmp_path: Path):
     """Seen after the third epoch; when the search is over, they are gone."""
     places = {"plain": start(toy_darts, "pcdarts"), "back": begun(toy_darts, 1)}

@@ -29,6 +29,7 @@ def toy(space: Space, *overrides: str) -> ToySearch:
     return ToySearch(space, "rdarts_adaptive", FIRST_ORDER, *overrides)
 
 
+@pytest.mark.slow
 def test_robustdarts_3_a_return_leaves_the_evaluations_up_to_its_epoch(
     toy_darts: Space, tmp_path: Path, monkeypatch
 ):

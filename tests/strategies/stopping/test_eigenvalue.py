@@ -72,6 +72,7 @@ def rising(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
+@pytest.mark.slow
 def test_the_result_of_a_search_is_the_architecture_of_the_epoch_before_the_rise(
     toy_darts: Space, tmp_path: Path, monkeypatch
 ):
