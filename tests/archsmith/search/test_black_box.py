@@ -192,3 +192,19 @@ def test_a_score_is_the_accuracy_on_select_images_without_augmentation(
     pixels = torch.cat([images for images, _ in data.images.batches([index["select"]])])
     torch.testing.assert_close(x, data.normalise(pixels))
     assert y.tolist() == data.images.labels[index["select"]].tolist()
+
+
+def test_seconds_are_those_of_the_scores_and_the_first_of_equals_is_the_best(
+    toy_darts: Space, tmp_path: Path, monkeypatch
+):
+    """Each score takes 0.12345 s by this clock; the search may take 0.3 s."""
+    ticks = iter([at for start in (5.0, 7.0, 9.0, 11.0) for at in (start, start + 0.12345)])
+    clock = SimpleNamespace(perf_counter=lambda: next(ticks))
+    monkeypatch.setattr("archsmith.search.black_box.time", clock)
+    searcher = Noting(toy_darts, asks=9)
+    found = search(searcher, tmp_path, scored=lambda *_: 0.5, seconds=0.3)
+    score, best = found.run()
+    assert (score, best.identity) == (0.5, searcher.told[0][0])
+    assert found.spent == pytest.approx(3 * 0.12345)
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["seconds"] for line in lines] == [0.123] * 3
