@@ -19,7 +19,11 @@ KINDS = (
     "relaxation", "mixed_op", "update", "topology", "losses", "pruning", "stopping",
     "discretisation",
 )  # fmt: skip
-REFUSED = r"^losses\.dirichlet_anchor: needs strategy/relaxation=dirichlet, found "
+REFUSED = (
+    r"^losses\.dirichlet_anchor: needs strategy/relaxation=dirichlet, found "
+    r"|^losses\.\w+: is added on val images, of which an update of one level sees none"
+)
+ON_VAL = ("beta_decay", "zero_one")
 Combination = dict[str, str]
 
 
@@ -89,7 +93,8 @@ def two_steps(combination: Combination, where: Space) -> Strategy:
 
 def refused(combination: Combination) -> bool:
     anchor = "dirichlet_anchor" in combination["losses"]
-    return anchor and combination["relaxation"] != "dirichlet"
+    unseen = combination["losses"] in ON_VAL and combination["update"] == "one_level"
+    return unseen or (anchor and combination["relaxation"] != "dirichlet")
 
 
 def check(combination: Combination, where: Space) -> None:
@@ -102,7 +107,7 @@ def check(combination: Combination, where: Space) -> None:
 
 @pytest.mark.slow
 def test_a_sample_of_all_combinations():
-    for combination in itertools.islice(combinations(), 5, None, 331):
+    for combination in itertools.islice(combinations(), 5, None, 1511):
         check(combination, space("darts"))
 
 
@@ -118,5 +123,5 @@ def test_all_combinations(relaxation: str, mixed_op: str, update: str):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["goldnas", "nasbench201"])
 def test_a_sample_on_the_other_spaces(name: str):
-    for combination in itertools.islice(combinations(), 7, None, 61):
+    for combination in itertools.islice(combinations(), 7, None, 331):
         check(combination, space(name))

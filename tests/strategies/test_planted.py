@@ -2,8 +2,7 @@
 
 A node has two inputs: the images, which are stripes, upright or lying, of any phase, and other
 images. The means of the stripes are equal, so that the linear stem and head need the convolution on
-the images. `alpha_lr_scale` is set, as the search has 320 steps instead of thousands. The weight of
-Beta-DARTS is that of a mean over 6 edges, as in the smallest space it was published for.
+the images. `alpha_lr_scale` is set, as the search has 320 steps instead of thousands.
 """
 
 import pytest
@@ -50,8 +49,7 @@ def stripes(source: torch.Generator) -> tuple[Tensor, Tensor]:
 def found_by(name: str, seed: int) -> dict[str, tuple[str, ...]]:
     torch.manual_seed(seed)
     source = torch.Generator().manual_seed(seed)
-    more = {"beta_darts": [f"strategy.losses.beta_decay.weight={50 * 2 / 6}"]}.get(name, [])
-    config = composed(f"strategy={name}", f"strategy.alpha_lr_scale={SCALE}", *more).strategy
+    config = composed(f"strategy={name}", f"strategy.alpha_lr_scale={SCALE}").strategy
     strategy = make(config, space=planted())
     net = supernet(strategy.space, strategy.mixed_op).train()
     net.stem_second = OtherImages()

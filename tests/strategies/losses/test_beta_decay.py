@@ -44,12 +44,13 @@ def test_candidates_that_are_not_alive_and_dead_rows_count_for_nothing():
     assert alphas.grad.tolist() == [[1.0, 0.0], [0.0, 0.0]]
 
 
-def test_lambda_rises_with_the_epochs_and_the_term_is_the_mean_over_rows(toy_darts: Space):
+def test_lambda_rises_with_the_epochs_and_the_term_is_the_sum_over_rows(toy_darts: Space):
     strategy = ready(toy_darts, "strategy.alpha_init=0", "strategy.losses.beta_decay.weight=8")
+    rows = sum(len(choice.rows) for choice in toy_darts.choices.values())
     row = math.log(toy_darts.choices["normal"].width)  # of equal alphas
     for epoch, strength in ((0, 0.0), (1, 2.0), (3, 6.0)):
         strategy.epoch_start(epoch, 4)
-        assert float(term(strategy)) == pytest.approx(strength * row)
+        assert float(term(strategy)) == pytest.approx(strength * row * rows)
 
 
 def test_it_is_a_loss_of_the_alphas_alone():
