@@ -48,7 +48,9 @@ def test_measuring_draws_nothing(name: str, toy_darts: Space):
     assert not torch.equal(state, torch.get_rng_state())  # the next pass draws again
 
 
-@pytest.mark.parametrize("name", DRAWN)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow if n != "gdas" else []) for n in DRAWN]
+)
 def test_finite_differences_are_refused_and_the_exact_hessian_works(name: str, toy_darts: Space):
     choice = [f"strategy={name}", SECOND]
     with pytest.raises(ValueError, match=r"draws new ones .* set hessian to exact"):

@@ -57,7 +57,7 @@ def test_the_fused_form_drops_what_the_reference_drops(
     "candidates",
     [["skip_connect", "sep_conv_3x3"], ["max_pool_3x3"], list(CANDIDATES)],
 )
-@pytest.mark.parametrize("factors", [True, False])
+@pytest.mark.parametrize("factors", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_the_native_form_drops_what_the_reference_drops(
     mixed_op: Callable[..., nn.Module], candidates: list[str], factors: bool
 ):

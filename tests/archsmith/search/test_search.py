@@ -212,6 +212,7 @@ def test_pcdarts_with_k_1_and_no_edge_normalisation_is_darts_bit_for_bit(
         assert torch.equal(a, b)
 
 
+@pytest.mark.slow
 def test_exact_and_finite_difference_agree_on_a_network(toy_darts: Space):
     """At a radius that crosses no kink of a ReLU or max pool; the paper's 0.01 does cross some."""
     found = {}

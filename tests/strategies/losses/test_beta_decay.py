@@ -50,7 +50,7 @@ def test_lambda_rises_with_the_epochs_and_the_term_is_the_sum_over_rows(toy_dart
     row = math.log(toy_darts.choices["normal"].width)  # of equal alphas
     for epoch, strength in ((0, 0.0), (1, 2.0), (3, 6.0)):
         strategy.epoch_start(epoch, 4)
-        assert float(term(strategy)) == pytest.approx(strength * row * rows)
+        assert term(strategy).item() == pytest.approx(strength * row * rows)
 
 
 def test_it_is_a_loss_of_the_alphas_alone():
