@@ -30,8 +30,8 @@ TINY = 1e-6  # relative to the largest entry so far: rounding noise of float32 p
 def alpha_eigenvalue(net: "Network", strategy: "Strategy", batch: "Batch") -> float:
     """The largest algebraic eigenvalue of the Hessian of the cross-entropy in alphas and betas.
 
-    The Hessian covers all groups together, on one batch, with the batch's own batch-norm statistics
-    and without gate noise.
+    The Hessian covers all choices together, on one batch, with the batch's own batch-norm
+    statistics and without gate noise.
     """
     arch = strategy.arch_parameters()
     with lent(net), without_gradients(strategy.weights), twice_differentiable():

@@ -23,7 +23,7 @@ def above_threshold(
     threshold: Share,
 ) -> dict[str, tuple[str, ...]]:
     """The rule of the space (`strongest`), among the options whose gate, times the row's factor, is
-    above the threshold; a target may keep fewer rows than the space's number, or none.
+    above the threshold; a target may keep fewer rows than the space's number.
 
     One option a row, its largest: which option of a row counts is not said in the paper, and ours.
     A target that no option leads into above the threshold keeps its best row instead: a cell with a
@@ -32,14 +32,12 @@ def above_threshold(
     Raises:
         ValueError: no option that is alive leads into a target.
     """
-    values = torch.where(alive & real_options(choice), weighed(gates, factors), -torch.inf)
-    passed = alive & (weighed(gates, factors) > threshold)
+    real, values = alive & real_options(choice), weighed(gates, factors)
+    passed = alive & (values > threshold)
+    strengths = torch.where(real, values, -torch.inf).max(1).values  # (R,)
     for target in choice.targets:
         into = choice.into(target)
-        best = values[into].max(1).values
-        if not bool(((values[into] > threshold) & passed[into]).any()) and bool(
-            best.isfinite().any()
-        ):
-            row = into[int(best.argmax())]
-            passed[row] = (alive & real_options(choice))[row]
+        if -torch.inf < float(strengths[into].max()) <= threshold:
+            row = into[int(strengths[into].argmax())]
+            passed[row] = real[row]
     return strongest(choice, gates, factors, passed)

@@ -29,7 +29,7 @@ def check_count(name: str, found: Sequence[object], expected: int) -> None:
 
 
 def check_dense(name: str, t: Tensor | None, shape: Shape) -> None:
-    """As `check`; raises ValueError also where numbers do not lie one after the other."""
+    """As `check_tensor`; raises ValueError also where numbers do not lie one after the other."""
     if t is None:
         return
     check_tensor(name, t, shape)
@@ -40,7 +40,7 @@ def check_dense(name: str, t: Tensor | None, shape: Shape) -> None:
 
 
 def check_written(name: str, t: Tensor, shape: Shape) -> None:
-    """As `check`; raises ValueError also where numbers share memory."""
+    """As `check_tensor`; raises ValueError also where numbers share memory."""
     check_tensor(name, t, shape)
     reach = 1
     for stride, size in sorted(zip(t.stride(), shape, strict=True)):

@@ -6,8 +6,8 @@ and head need a separable convolution between them. The cell's second input show
 
 import pytest
 import torch
+from stripes import SIDE, OtherImages, stripes
 from test_every_config import composed, make
-from torch import Tensor, nn
 
 from search_spaces.cells import Cell, CellSpace, Layer, complete_edges
 from search_spaces.goldnas import CANDIDATES
@@ -15,12 +15,7 @@ from search_spaces.space import Space
 from supernets.network import supernet
 
 NAMES = ["skip_connect", "sep_conv_3x3"]
-EPOCHS, STEPS, SIDE = 40, 8, 8
-
-
-class OtherImages(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        return x.roll(1, 0)
+EPOCHS, STEPS = 40, 8
 
 
 def planted() -> Space:
@@ -31,15 +26,6 @@ def planted() -> Space:
         operations={name: CANDIDATES[name] for name in NAMES}, input_shape=(1, SIDE, SIDE),
         classes=2, stem="plain", stem_channels=8, preprocess=False, head="pool_linear",
     )  # fmt: skip
-
-
-def stripes(source: torch.Generator) -> tuple[Tensor, Tensor]:
-    """x (32, 1, 8, 8), y (32,)."""
-    y = torch.randint(2, (32,), generator=source)
-    wave = torch.arange(SIDE) * torch.pi / 2 + 2 * torch.pi * torch.rand(32, 1, generator=source)
-    lying = wave.sin()[:, :, None].expand(32, SIDE, SIDE)
-    x = torch.where(y[:, None, None] == 1, lying, lying.mT)
-    return (x + 0.3 * torch.randn(x.shape, generator=source))[:, None], y
 
 
 def cuts(seed: int, *, shuffled: bool) -> tuple[list[tuple[str, str]], dict[str, tuple[str, ...]]]:
