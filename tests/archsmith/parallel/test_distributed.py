@@ -448,7 +448,8 @@ def test_torchrun_ends_all_when_a_process_is_killed_and_continues(whole: Path, t
     _, said = launcher.communicate(timeout=60)
     assert launcher.returncode != 0
     print(f"torchrun ended after {time.monotonic() - began:.1f} s")
-    assert b"another one was lost" in said
+    # torchrun stops the survivor at once: whether that one still reports the loss is a race
+    assert f"(SIGKILL) received by PID {children[-1]}" in said.decode()
     assert not any(Path(f"/proc/{pid}").exists() for pid in children)
     ended = subprocess.run(started, cwd=ROOT, env=environment, capture_output=True, timeout=300)
     assert ended.returncode == 0, ended.stderr.decode()[-2000:]
