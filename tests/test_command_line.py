@@ -297,6 +297,7 @@ def test_list_names_every_choice_with_a_line(archsmith):
             assert any(line[:1] == [path.stem] and len(line) > 3 for line in lines), path
 
 
+@pytest.mark.slow
 def test_help_has_examples_groups_and_settings_that_exist(archsmith):
     said = archsmith("--help")
     assert said.code == 0

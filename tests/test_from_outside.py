@@ -262,6 +262,7 @@ GREET = Task("greet", "prints the seed", greet)
 """
 
 
+@pytest.mark.slow
 def test_a_task_is_an_object_and_a_setting(archsmith, outside: Path):
     write(outside / "my_tasks.py", TASK)
     said = archsmith("task=greet", "seed=3", "+tasks.greet=my_tasks.GREET")

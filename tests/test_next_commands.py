@@ -149,6 +149,7 @@ def test_c10_a_word_that_is_no_setting_is_said_in_our_own_words(archsmith, argum
     assert "hydra.cc" not in said.err
 
 
+@pytest.mark.slow
 def test_c10_what_is_refused_leaves_no_folder(archsmith, tmp_path: Path):
     for refused in (["data=folder", "data.root=nowhere"], ["retrain.cutout=16"]):
         assert archsmith(*refused).code in (2, 3)

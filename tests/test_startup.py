@@ -52,6 +52,8 @@ def imported_by(folder: Path, *lines: list[str]) -> list[tuple[int, set[str]]]:
     return [(int(code), HEAVY & set(modules)) for _, code, *modules in said]
 
 
+@pytest.mark.slow
+@pytest.mark.slow
 def test_what_trains_nothing_imports_nothing_heavy(tmp_path: Path):
     """The lines one after another in a process."""
     found = imported_by(tmp_path, *([line] for line in LINES))

@@ -180,6 +180,7 @@ def test_a_sweep_that_is_stopped_proposes_no_more(tmp_path: Path, monkeypatch):
     assert not (tmp_path / "optimization_results.yaml").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("platform", [pytest.param("", marks=pytest.mark.slow), "local"])
 def test_a_search_runs_without_nni(archsmith, monkeypatch, platform: str):
     for name in [name for name in sys.modules if name.partition(".")[0] == "nni"]:

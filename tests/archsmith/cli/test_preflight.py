@@ -28,6 +28,7 @@ def test_c3_images_too_small_for_a_network(toy_darts, monkeypatch, stem: str, re
         _check_step(space, some_architecture(space), make(composed().retrain), CPU)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", sorted((ROOT / "conf" / "retrain").glob("*.yaml")), ids=str)
 def test_a_step_of_every_recipe_works_and_moves_no_random_stream(toy_darts, recipe: Path):
     settings = composed(

@@ -15,6 +15,7 @@ def greet(task: Task, config) -> None:
     print(f"{task.name}: seed {config.seed}")
 
 
+@pytest.mark.slow
 def leave_note(run) -> None:
     (run.job.folder / "note.txt").write_text(run.architecture().space["name"])
 
@@ -28,6 +29,7 @@ def test_a_new_task_is_an_entry_and_a_function(archsmith, monkeypatch):
     assert line_of(archsmith("task=great")).endswith(", list, greet")
 
 
+@pytest.mark.slow
 def test_a_new_task_of_phases_is_an_entry_each_and_its_needs_are_asked_for(
     archsmith, monkeypatch, tmp_path: Path
 ):
@@ -68,6 +70,7 @@ def test_entries_name_phases_and_needs_that_exist():
         assert set(task.needs) <= {IMAGES, *NEEDS}
 
 
+@pytest.mark.slow
 def test_the_help_and_the_list_have_a_line_for_each_task_within_100_columns(archsmith):
     for said in (archsmith("--help"), archsmith("task=list")):
         found = re.findall(r"^  task=(\w+) +(.+)$", said.out, re.M)

@@ -607,6 +607,7 @@ def test_download_fetches_into_the_root(tmp_path, monkeypatch):
     assert [p.name for p in (tmp_path / "new").iterdir()] == ["cifar-10-batches-py"]
 
 
+@pytest.mark.slow
 def test_download_that_fails_is_tried_three_times_and_leaves_nothing(tmp_path, monkeypatch):
     tries = []
 

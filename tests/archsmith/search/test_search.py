@@ -410,6 +410,7 @@ def test_the_bar_shows_the_means_of_the_epoch_every_ten_steps(
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("due", [False, True])
 def test_it_is_saved_at_the_start_at_the_end_and_when_due(
     due: bool, toy_darts: Space, tmp_path: Path, monkeypatch
