@@ -1,4 +1,4 @@
-"""Rows of a table, each a multirun over seeds; columns with spread and paired differences."""
+"""Rows of a table, each a multirun over seeds; columns with spread and rank tests."""
 
 import subprocess
 import sys
@@ -8,7 +8,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from archsmith.result.compare import measurements, spreads  # noqa: E402
+from archsmith.result.compare import differences, measurements, spreads  # noqa: E402
 from archsmith.result.runs import FinishedRun, read_runs  # noqa: E402
 
 
@@ -28,20 +28,17 @@ def swept(
 
 
 def show(runs: Mapping[str, list[FinishedRun]], wanted: Sequence[str] | None = None) -> None:
-    """Prints, per column (wanted, or all) and row, mean and deviation, the difference to the first
-    row with its 95% interval, and every seed."""
+    """Prints, per column (wanted, or all) and row, mean and deviation, the shift against the first
+    row with its corrected p-value, and every seed."""
     baseline, values = next(iter(runs)), measurements(runs)
-    for column, rows in spreads(values, [baseline]).groupby("column", sort=False):
+    for column, part in values.groupby("column", sort=False):
         if wanted is not None and column not in wanted:
             continue
         print(f"\n{column}")
-        for row in rows.to_dict("records"):
-            mine = values[(values.column == column) & (values.runs == row["runs"])]
-            seen = " ".join(f"{value:.4g}" for value in mine.value)
-            difference, low, high = (
-                row[f"minus {baseline}{end}"] for end in ("", ", low", ", high")
-            )
-            print(
-                f"  {row['runs']:20} {row['mean']:9.3f} +- {row['deviation']:.3f}   difference "
-                f"{difference:+.3f} [{low:+.3f}, {high:+.3f}]   seeds {seen}"
-            )
+        tests = differences(part, [baseline]).set_index("runs")
+        for row in spreads(part).to_dict("records"):
+            name = row["runs"]
+            seen = " ".join(f"{value:.4g}" for value in part[part.runs == name].value)
+            shift, p = tests.loc[name, ["shift", "p"]] if name in tests.index else ("-", "-")
+            print(f"  {name:20} {row['mean']:9.3f} +- {row['deviation']:.3f}   seeds {seen}")
+            print(f"  {'':20} shift {shift}, p {p}")

@@ -1,7 +1,7 @@
 """Does self-distillation flatten the search? Against DARTS at equal time, and against controls.
 
 `python benchmarks/selfdistill_claim.py OUT [SEEDS] [ROWS] [OVERRIDES...]` runs each row (`all`, or
-names joined by commas) with that many seeds (5), prints means, deviations and paired differences to
+names joined by commas) with that many seeds (5), prints means, deviations, rank tests against
 the first row, and all seeds. Rows: DARTS with 1.5 times the epochs (three teachers cost that),
 self-distillation by steps and by epochs, and in place of teachers label smoothing, an averaged
 teacher, a lower learning rate.

@@ -1,13 +1,11 @@
-"""Compares runs: mean, spread and paired differences over seeds. It only reads run folders."""
+"""Compares runs: spreads over seeds and rank tests against baselines. It only reads run folders."""
 
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
-from scipy.special import stdtrit  # as scipy.stats.t.ppf, whose import takes a second
 
 from archsmith.data.benchmark import Benchmark
 from archsmith.drawing.render import render
@@ -20,10 +18,13 @@ from archsmith.result.runs import (
     read_runs,
     tables,
 )
+from archsmith.result.statistics import chance, holm, interval, rank_test, shift, smallest
 
 BASELINES = ("random", "darts")
-CONFIDENCE = 0.95
+LEVEL = 0.05  # p-values up to this one, corrected, count as a difference
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+NUMBERS = ("mean", "deviation", "median", "25%", "75%", "min", "max")
+BENCHMARK = "benchmark accuracy"
 
 
 def measurements(runs: Mapping[str, Sequence[FinishedRun]]) -> pd.DataFrame:
@@ -38,30 +39,36 @@ def measurements(runs: Mapping[str, Sequence[FinishedRun]]) -> pd.DataFrame:
     return pd.DataFrame(lines, columns=["column", "runs", "seed", "value"])
 
 
-def spreads(values: pd.DataFrame, baselines: Sequence[str] = BASELINES) -> pd.DataFrame:
-    """A row per column and group of `measurements`: its spread, and the mean of the differences
-    from each baseline's run with the same seed, with its 95% interval.
-    """
-    rows = values.groupby(["column", "runs"], sort=False)["value"].agg(
-        n="count", mean="mean", deviation="std", min="min", max="max"
+def spreads(values: pd.DataFrame) -> pd.DataFrame:
+    """A row per column and group of `measurements`: its spread over seeds, and the 95% interval of
+    the mean from `low` to `high` (nan for fewer than 5 seeds)."""
+    groups = values.groupby(["column", "runs"], sort=False)["value"]
+    rows = groups.agg(
+        n="count", mean="mean", deviation="std", median="median", min="min", max="max"
     )
-    for baseline in baselines:
-        ours, theirs = (values[(values.runs == baseline) == its] for its in (False, True))
-        theirs = theirs.drop_duplicates(["column", "seed"], keep="last")
-        pairs = ours.merge(theirs, on=["column", "seed"])
-        pairs["difference"] = pairs.value_x - pairs.value_y
-        found = pairs.groupby(["column", "runs_x"])["difference"].agg(["count", "mean", "std"])
-        half = half_interval(found["count"], found["std"])
-        rows[f"minus {baseline}"] = found["mean"]
-        rows[f"minus {baseline}, low"] = found["mean"] - half
-        rows[f"minus {baseline}, high"] = found["mean"] + half
+    rows["25%"], rows["75%"] = groups.quantile(0.25), groups.quantile(0.75)
+    intervals = [interval(list(group)) for _, group in groups]
+    rows["low"], rows["high"] = zip(*intervals, strict=True) if intervals else ((), ())
     return rows.reset_index()
 
 
-def half_interval(n: pd.Series, deviation: pd.Series) -> pd.Series:
-    """Half the 95% confidence interval of a mean by Student's t; infinite for a single value."""
-    half = stdtrit(n - 1, (1 + CONFIDENCE) / 2) * deviation / np.sqrt(n)
-    return half.where(n > 1, math.inf)
+def differences(values: pd.DataFrame, baselines: Sequence[str] = BASELINES) -> pd.DataFrame:
+    """A row per group and baseline of one column of `measurements`: the `shift` and the corrected
+    p-value of the rank test. `p` is nan, and no part of the correction, where so few seeds can
+    never differ (Tarone 1990)."""
+    groups = {name: list(group.value) for name, group in values.groupby("runs", sort=False)}
+    pairs = [
+        (name, baseline)
+        for i, baseline in enumerate(baselines)
+        for name in groups
+        if baseline in groups and name not in baselines[: i + 1]
+    ]
+    tested = [(groups[name], groups[baseline]) for name, baseline in pairs]
+    found = pd.DataFrame(pairs, columns=["runs", "baseline"])
+    found["shift"] = [shift(*both) for both in tested]
+    able = [i for i, both in enumerate(tested) if smallest(*map(len, both)) <= LEVEL]
+    found["p"] = pd.Series(holm([rank_test(*tested[i]) for i in able]), able, dtype=float)
+    return found
 
 
 def compare(folder: Path, benchmark: Benchmark) -> str:
@@ -69,8 +76,8 @@ def compare(folder: Path, benchmark: Benchmark) -> str:
     runs, unfinished = read_runs(folder)
     found = {name: named_groups(members) for name, members in tables(runs).items()}
     values = {name: measurements(members) for name, members in found.items()}
-    rows = {name: spreads(each) for name, each in values.items()}
-    parts = [_table_text(name, found[name], rows[name], benchmark) for name in found]
+    rows = {name: _compared(each) for name, each in values.items()}
+    parts = [_table_text(name, found[name], values[name], rows[name], benchmark) for name in found]
     if len(found) > 1:
         parts.insert(0, f"{len(found)} tables: runs differ in more than strategy and seed")
     text = "\n\n".join([*parts, *(f"not finished: {path}" for path in unfinished)]) + "\n"
@@ -88,6 +95,16 @@ def compare(folder: Path, benchmark: Benchmark) -> str:
     return text
 
 
+def _compared(values: pd.DataFrame) -> pd.DataFrame:
+    """The spreads of a table; in columns of accuracies beside the differences to baselines."""
+    rows = spreads(values).set_index(["column", "runs"])
+    for column, part in values.groupby("column", sort=False):
+        for one in differences(part).itertuples() if column_named(column).accuracy else ():
+            for name in ("shift", "p"):
+                rows.loc[(column, one.runs), f"{name}, {one.baseline}"] = getattr(one, name)
+    return rows.reset_index()
+
+
 def _by_group(values: pd.DataFrame) -> dict[str, dict[str, list[float]]]:
     """Column -> group -> its values."""
     return {
@@ -97,14 +114,18 @@ def _by_group(values: pd.DataFrame) -> dict[str, dict[str, list[float]]]:
 
 
 def _table_text(
-    name: str, runs: Mapping[str, Sequence[FinishedRun]], rows: pd.DataFrame, benchmark: Benchmark
+    name: str,
+    runs: Mapping[str, Sequence[FinishedRun]],
+    values: pd.DataFrame,
+    rows: pd.DataFrame,
+    benchmark: Benchmark,
 ) -> str:
     """A titled table of comparable runs, and a list of those without an accuracy."""
     parts = [f"== {name}"] if name else []
     for column, part in rows.groupby("column", sort=False):
         parts.append(_text(column, part.to_dict("records")))
-        if column == "benchmark accuracy" and benchmark.table:
-            parts[-1] += _whole_table(benchmark)
+        if column == BENCHMARK and benchmark.table:
+            parts[-1] += _whole_table(benchmark, values[values.column == column])
     measured = {row.runs for row in rows.itertuples() if column_named(row.column).accuracy}
     parts += [
         f"{group}: no accuracy to compare, as none of its {len(members)} networks was trained; "
@@ -117,38 +138,71 @@ def _table_text(
 
 def _text(column: str, rows: Sequence[Mapping[str, Any]]) -> str:
     width, about = max(len(row["runs"]) for row in rows), column_named(column)
-    lines = [f"{'':{width}}   n        mean          sd         min         max"]
+    head = "".join(f" {name:>10}" for name in NUMBERS).replace("deviation", "       sd")
+    lines = [f"{'':{width}}   n{head}   95% of mean"]
     for row in rows:
-        numbers = "".join(f" {_number(row[k]):>11}" for k in ("mean", "deviation", "min", "max"))
-        lines.append(f"{row['runs']:{width}} {row['n']:>3}{numbers}")
+        numbers = "".join(f" {_number(row[key]):>10}" for key in NUMBERS)
+        lines.append(f"{row['runs']:{width}} {row['n']:>3}{numbers}   {_interval(row)}")
     for name in BASELINES if about.accuracy else ():
         cells = [_difference(row, name) for row in rows]
         if any(cells):
-            cells.insert(0, f"paired difference to {name}")
-            wide = max(map(len, cells))
-            lines = [f"{line}   {cell:{wide}}" for line, cell in zip(lines, cells, strict=True)]
-    head = f"{column} (%)" if about.percent else column
-    return "\n".join([head, *(line.rstrip() for line in lines)])
+            cells.insert(0, f"against {name}")
+            wide, long = max(map(len, cells)), max(map(len, lines))
+            lines = [f"{a:{long}}   {b:{wide}}" for a, b in zip(lines, cells, strict=True)]
+    titled = f"{column} (%)" if about.percent else column
+    return "\n".join([titled, *(line.rstrip() for line in lines), *_finding(rows)])
+
+
+def _interval(row: Mapping[str, Any]) -> str:
+    return "" if math.isnan(row["low"]) else f"{_number(row['low'])} to {_number(row['high'])}"
 
 
 def _difference(row: Mapping[str, Any], baseline: str) -> str:
-    mean, low, high = (row[f"minus {baseline}{end}"] for end in ("", ", low", ", high"))
-    if math.isnan(mean):
+    shift, p = (row.get(f"{name}, {baseline}", math.nan) for name in ("shift", "p"))
+    if math.isnan(shift):
         return ""
-    if not math.isfinite(low):
-        return f"{mean:+.2f} (one seed)"
-    verdict = "" if low > 0 or high < 0 else f", not distinguishable from {baseline}"
-    return f"{mean:+.2f} [{low:+.2f}, {high:+.2f}]{verdict}"
+    if math.isnan(p):
+        return f"{shift:+.2f}, too few seeds"
+    return f"{shift:+.2f}, p={p:.2g}" + ("" if p <= LEVEL else ", not distinguishable")
 
 
-def _whole_table(benchmark: Benchmark) -> str:
-    values = pd.Series(benchmark.read())
-    quantiles = values.quantile(QUANTILES)
+def _finding(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Sentences on who is better and worse than a baseline, and who cannot be told from it."""
+    said = []
+    for baseline in BASELINES:
+        shifts = {row["runs"]: row.get(f"shift, {baseline}", math.nan) for row in rows}
+        shifts = {name: shift for name, shift in shifts.items() if not math.isnan(shift)}
+        if not shifts:
+            continue
+        told = {row["runs"] for row in rows if row.get(f"p, {baseline}", math.nan) <= LEVEL}
+        parts = {
+            f"better than {baseline}": [
+                name for name in shifts if name in told and shifts[name] > 0
+            ],
+            f"worse than {baseline}": [
+                name for name in shifts if name in told and shifts[name] < 0
+            ],
+            f"not distinguishable from {baseline}": [name for name in shifts if name not in told],
+        }
+        said.append("; ".join(f"{what}: {', '.join(who)}" for what, who in parts.items() if who))
+    return said
+
+
+def _whole_table(benchmark: Benchmark, values: pd.DataFrame) -> str:
+    """The distribution of the table, and the chance of each group's mean under random drawing."""
+    table = pd.Series(benchmark.read())
+    quantiles = table.quantile(QUANTILES)
     shown = ", ".join(f"{100 * q:.0f}%: {value:.2f}" for q, value in quantiles.items())
-    return (
-        f"\nall {len(values)} architectures of the table: mean {values.mean():.2f}, "
-        f"best {values.max():.2f}; quantiles {shown}"
-    )
+    lines = [
+        f"all {len(table)} architectures of the table: mean {table.mean():.2f}, "
+        f"best {table.max():.2f}; quantiles {shown}",
+        "chance that as many architectures drawn from the table have so high a mean:",
+        *(
+            f"  {name}: {chance(list(table), list(group.value)):.2g}"
+            for name, group in values.groupby("runs", sort=False)
+        ),
+    ]
+    return "".join(f"\n{line}" for line in lines)
 
 
 def _number(value: float) -> str:

@@ -12,7 +12,14 @@ import pytest
 
 from archsmith.data.benchmark import Benchmark
 from archsmith.errors import ConfigError
-from archsmith.result.compare import _difference, compare, half_interval, measurements, spreads
+from archsmith.result.compare import (
+    _difference,
+    _finding,
+    compare,
+    differences,
+    measurements,
+    spreads,
+)
 from archsmith.result.runs import FinishedRun, named_groups, read_runs, tables
 from archsmith.train.record import RESULTS
 
@@ -66,79 +73,100 @@ def sweep(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_means_and_paired_differences_by_hand(sweep: Path):
-    table = {
-        row["runs"]: row
-        for row in rows(read_runs(sweep)[0])
-        if row["column"].startswith("test accuracy")
-    }
-    assert table["darts"]["n"] == 3
-    assert table["darts"]["mean"] == pytest.approx(71)
-    assert table["darts"]["deviation"] == pytest.approx(11)
-    assert (table["darts"]["min"], table["darts"]["max"]) == pytest.approx((60, 82))
-    # 10, 11, 12 points: mean 11, sd 1; t(0.975, 2) = 4.3027, over the root of 3
-    assert table["darts"]["minus random"] == pytest.approx(11)
-    assert table["darts"]["minus random, low"] == pytest.approx(
-        11 - 4.3027 / math.sqrt(3), abs=1e-3
-    )
-    assert table["darts"]["minus random, high"] == pytest.approx(
-        11 + 4.3027 / math.sqrt(3), abs=1e-3
-    )
-    assert math.isnan(table["random"]["minus random"])
+def compared(runs: list[FinishedRun], name: str) -> dict[str, dict[str, Any]]:
+    """Row of each group in the column of test accuracies of a recipe."""
+    values = measurements(named_groups(runs))
+    part = values[values.column == name]
+    return {row["runs"]: row for row in spreads(part).to_dict("records")}
 
 
-def test_the_text_says_what_cannot_be_told_from_random(sweep: Path):
-    lines = compare(sweep, NO_TABLE).splitlines()
-    darts = next(line for line in lines if line.startswith("darts"))
-    pcdarts = next(line for line in lines if line.startswith("pcdarts"))
-    assert "+11.00 [+8.52, +13.48]" in darts
-    assert "not distinguishable" not in darts
-    assert "not distinguishable from random" in pcdarts
-    with open(sweep / "compare.csv", newline="") as file:
-        assert {row["runs"] for row in csv.DictReader(file)} == {"random", "darts", "pcdarts"}
-    assert (sweep / "compare.txt").read_text().splitlines() == lines
-    page = (sweep / "compare.html").read_text()
-    assert page.count('class="chart"') == 2  # test accuracy, search seconds
-    assert page.count("<circle") == 2 * 9
+def test_spreads_by_hand(sweep: Path):
+    runs = read_runs(sweep)[0]
+    darts = compared(runs, runs[0].tested)["darts"]  # 60, 71 and 82
+    assert [darts[key] for key in ("n", "mean", "deviation", "median", "min", "max")] == (
+        pytest.approx([3, 71, 11, 71, 60, 82])
+    )
+    assert (darts["25%"], darts["75%"]) == pytest.approx((65.5, 76.5))
+    assert math.isnan(darts["low"])  # no interval of three values
+
+
+def test_differences_by_hand():
+    """Four above four: the shift is the median of 16 differences, p = 2 / C(8, 4) = 0.0286. Three
+    and four can have no p below 2 / C(7, 3) = 0.0571. Two tests: Holm takes the smaller p twice."""
+    groups = {
+        "random": [1, 2, 3, 4], "darts": [11.0, 12.5, 13, 14], "few": [21, 22, 23],
+        "like": [1.5, 2.5, 3.5, 4.5],
+    }  # fmt: skip
+    lines = [
+        ("c", name, seed, float(value))
+        for name, values in groups.items()
+        for seed, value in enumerate(values)
+    ]
+    values = pd.DataFrame(lines, columns=["column", "runs", "seed", "value"])
+    found = differences(values, ["random"]).set_index("runs")
+    assert list(found["shift"]) == pytest.approx([10, 19.5, 0.5])
+    assert found["p"]["darts"] == pytest.approx(2 * 2 / 70)
+    assert math.isnan(found["p"]["few"])
+    # U = 10: 34 of 70 draws have at least as many of 16 pairs in order, twice that is 0.97
+    assert found["p"]["like"] == pytest.approx(like_p())
+    pairs = differences(values)
+    assert list(zip(pairs.runs, pairs.baseline, strict=True)) == [
+        ("darts", "random"), ("few", "random"), ("like", "random"), ("few", "darts"),
+        ("like", "darts"),
+    ]  # fmt: skip
+    assert differences(values, ["none"]).empty
+
+
+def like_p() -> float:
+    """Counted: of all ways to give four of eight ranks, those whose sum is as far from 18."""
+    sums = [sum(ranks) for ranks in itertools.combinations(range(1, 9), 4)]
+    return sum(abs(one - 18) >= 2 for one in sums) / len(sums)  # 2 4 6 8 is 20
 
 
 def test_the_text_by_hand(tmp_path: Path):
-    """t(0.975, 2) = 4.3027; `last` has one seed, `worse` differs by -10, -9 and -8 points."""
-    for seed, (random, darts, worse) in enumerate(
-        [(0.50, 0.60, 0.40), (0.60, 0.71, 0.51), (0.70, 0.82, 0.62)]
-    ):
-        add(tmp_path, "random", seed, random, parameters=999)
-        add(tmp_path, "darts", seed, darts, parameters=1000 + seed)
-        add(tmp_path, "worse", seed, worse, parameters=1_234_567)
+    """p = 2 / C(10, 5) = 0.0079 for the groups apart from `random`, times three tests: 0.024; one
+    seed is no test."""
+    for seed in range(5):
+        add(tmp_path, "random", seed, 0.50 + 0.01 * seed, parameters=999)
+        add(tmp_path, "better", seed, 0.60 + 0.01 * seed, parameters=1000 + seed)
+        add(tmp_path, "like", seed, 0.505 + 0.01 * seed)
+        add(tmp_path, "worse", seed, 0.40 + 0.01 * seed)
     add(tmp_path, "last", 0, 0.4, diagnosis={"discretisation_gap": 0.125})
     column = read_runs(tmp_path)[0][0].tested
-    # a deviation of 1 point, over the root of 3 seeds, times t: half an interval is 2.4842
+    text = compare(tmp_path, NO_TABLE)
+    first, gap, parameters, seconds = text.strip().split("\n\n")
     expected = f"""\
 {column} (%)
-         n        mean          sd         min         max   paired difference to random   paired difference to darts
-darts    3       71.00       11.00       60.00       82.00   +11.00 [+8.52, +13.48]
-last     1       40.00           -       40.00       40.00   -10.00 (one seed)             -20.00 (one seed)
-random   3       60.00       10.00       50.00       70.00                                 -11.00 [-13.48, -8.52]
-worse    3       51.00       11.00       40.00       62.00   -9.00 [-11.48, -6.52]         -20.00 [-20.00, -20.00]
+         n       mean         sd     median        25%        75%        min        max   95% of mean      against random
+better   5      62.00       1.58      62.00      61.00      63.00      60.00      64.00   60.80 to 63.20   +10.00, p=0.024
+last     1      40.00          -      40.00      40.00      40.00      40.00      40.00                    -12.00, too few seeds
+like     5      52.50       1.58      52.50      51.50      53.50      50.50      54.50   51.30 to 53.70   +0.50, p=0.69, not distinguishable
+random   5      52.00       1.58      52.00      51.00      53.00      50.00      54.00   50.80 to 53.20
+worse    5      42.00       1.58      42.00      41.00      43.00      40.00      44.00   40.80 to 43.20   -10.00, p=0.024
+better than random: better; worse than random: worse; not distinguishable from random: last, like"""  # noqa: E501
+    assert first == expected
+    assert gap.splitlines()[0] == "discretisation gap (%)"
+    assert gap.splitlines()[2].split() == ["last", "1", "12.50", "-", *["12.50"] * 5]
+    assert "better   5   1,002" in " ".join(parameters.split()).replace(
+        "better 5 ", "better   5   "
+    )
+    assert "against" not in seconds
 
-discretisation gap (%)
-       n        mean          sd         min         max
-last   1       12.50           -       12.50       12.50
 
-parameters
-         n        mean          sd         min         max
-darts    3       1,001        1.00       1,000       1,002
-random   3      999.00        0.00      999.00      999.00
-worse    3   1,234,567        0.00   1,234,567   1,234,567
-
-search seconds
-         n        mean          sd         min         max
-darts    3       10.00        0.00       10.00       10.00
-last     1       10.00           -       10.00       10.00
-random   3       10.00        0.00       10.00       10.00
-worse    3       10.00        0.00       10.00       10.00
-"""  # noqa: E501
-    assert compare(tmp_path, NO_TABLE) == expected
+def test_files_and_dots(sweep: Path):
+    text = compare(sweep, NO_TABLE)
+    assert "+11.00, too few seeds" in text
+    assert "not distinguishable from random: darts, pcdarts" in text
+    with open(sweep / "compare.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["runs"] for row in rows} == {"random", "darts", "pcdarts"}
+    darts = next(row for row in rows if row["runs"] == "darts")
+    assert float(darts["shift, random"]) == pytest.approx(11)
+    assert darts["p, random"] == "nan"
+    assert (sweep / "compare.txt").read_text() == text
+    page = (sweep / "compare.html").read_text()
+    assert page.count('class="chart"') == 2  # test accuracy, search seconds
+    assert page.count("<circle") == 2 * 9
 
 
 def test_the_whole_benchmark_stands_below_its_column_and_no_other(tmp_path: Path):
@@ -148,23 +176,43 @@ def test_the_whole_benchmark_stands_below_its_column_and_no_other(tmp_path: Path
     table.write_text("architecture,cifar10\n" + "".join(f"a{i},{i}\n" for i in range(101)))
     whole = (
         "all 101 architectures of the table: mean 50.00, best 100.00; quantiles 5%: 5.00, "
-        "25%: 25.00, 50%: 50.00, 75%: 75.00, 95%: 95.00"
+        "25%: 25.00, 50%: 50.00, 75%: 75.00, 95%: 95.00\n"
+        "chance that as many architectures drawn from the table have so high a mean:\n"
+        "  darts: 0.017"  # a sum of at least 183: 171 of 101 * 101 pairs
     )
     text = compare(tmp_path, Benchmark(table=str(table), column="cifar10", samples=2))
-    below = {part.splitlines()[0]: part.splitlines()[-1] for part in text.strip().split("\n\n")}
-    assert [head for head, last in below.items() if last == whole] == ["benchmark accuracy (%)"]
-    assert whole not in compare(tmp_path, NO_TABLE)
+    assert [
+        part.splitlines()[0] for part in text.strip().split("\n\n") if part.endswith(whole)
+    ] == ["benchmark accuracy (%)"]
+    assert "of the table" not in compare(tmp_path, NO_TABLE)
 
 
-def test_a_difference_that_just_holds_zero_is_not_told_from_the_baseline():
-    def said(low: float, high: float) -> str:
-        row = {"minus darts": 1.0, "minus darts, low": low, "minus darts, high": high}
-        return _difference(row, "darts")
+@pytest.mark.parametrize(
+    ("p", "said"),
+    [
+        (0.05, "+1.00, p=0.05"),
+        (0.051, "+1.00, p=0.051, not distinguishable"),
+        (math.nan, "+1.00, too few seeds"),
+    ],
+)
+def test_a_p_value_up_to_the_level_is_a_difference(p: float, said: str):
+    row = {"shift, darts": 1.0, "p, darts": p}
+    assert _difference(row, "darts") == said
+    assert _difference(row, "random") == ""
 
-    assert said(0.5, 1.5) == "+1.00 [+0.50, +1.50]"
-    assert said(-1.5, -0.5) == "+1.00 [-1.50, -0.50]"
-    for low, high in ((0.0, 2.0), (-2.0, 0.0), (-0.5, 0.5)):
-        assert said(low, high).endswith("], not distinguishable from darts")
+
+@pytest.mark.parametrize(
+    ("shift", "p", "said"),
+    [
+        (0.1, 0.05, "better than random: darts"),
+        (-0.1, 0.05, "worse than random: darts"),
+        (0.1, 0.06, "not distinguishable from random: darts"),
+    ],
+)
+def test_the_finding_in_words(shift: float, p: float, said: str):
+    rows = [{"runs": "random"}, {"runs": "darts", "shift, random": shift, "p, random": p}]
+    assert _finding(rows) == [said]
+    assert _finding(rows[:1]) == []
 
 
 def test_the_page_has_a_part_for_each_table(sweep: Path):
@@ -241,18 +289,6 @@ def test_a_run_has_no_number_in_the_column_of_another_recipe(tmp_path: Path):
         assert other.tested not in run.values
 
 
-def test_seeds_are_paired_and_those_without_a_partner_left_out(sweep: Path):
-    add(sweep, "darts", 7, 0.1)
-    runs = named_groups(read_runs(sweep)[0])
-    (darts,) = (
-        row
-        for row in spreads(measurements(runs)).to_dict("records")
-        if (row["column"], row["runs"]) == (runs["darts"][0].tested, "darts")
-    )
-    assert darts["n"] == 4
-    assert darts["minus random"] == pytest.approx(11)  # of 10, 11 and 12
-
-
 def table_names(folder: Path) -> list[str]:
     return list(tables(read_runs(folder)[0]))
 
@@ -271,8 +307,9 @@ def test_a2_unlike_runs_stand_in_tables_of_their_own(sweep: Path, more: dict, na
     assert table_names(sweep) == names
     gdas = [row for row in rows(read_runs(sweep)[0]) if row["runs"] == "gdas"]
     assert {row["table"] for row in gdas} == {names[1]}
-    assert all(math.isnan(row["minus random"]) for row in gdas)
+    assert gdas
     text = compare(sweep, NO_TABLE)
+    assert "not distinguishable from random: darts, pcdarts\n" in text
     assert all(f"== {name}" in text for name in names)
 
 
@@ -333,7 +370,7 @@ def test_accuracies_before_retraining_are_in_percent_and_beside_random(tmp_path:
     text = compare(tmp_path, NO_TABLE)
     assert f"{name} accuracy (%)" in text
     assert "62.50" in text
-    assert "+12.50 (one seed)" in text
+    assert "+12.50, too few seeds" in text
     assert "no accuracy to compare" not in text
 
 
@@ -353,22 +390,6 @@ def test_where_no_run_is_finished_the_tables_are_empty(tmp_path: Path):
     add(tmp_path, "gdas", 0, None)
     assert compare(tmp_path, NO_TABLE) == f"not finished: {tmp_path / 'gdas-0-'}\n"
     assert (tmp_path / "compare.csv").read_text().strip() == ""
-
-
-def spread(*values: float) -> tuple[float, float, float]:
-    """Mean, deviation and half the interval."""
-    lines = [("c", "darts", seed, value) for seed, value in enumerate(values)]
-    (row,) = spreads(pd.DataFrame(lines, columns=["column", "runs", "seed", "value"])).itertuples()
-    return row.mean, row.deviation, half_interval(pd.Series(row.n), pd.Series(row.deviation))[0]
-
-
-def test_one_seed_has_no_interval():
-    assert spread(1.0) == pytest.approx((1, math.nan, math.inf), nan_ok=True)
-
-
-def test_two_seeds_have_an_interval():
-    """1 and 3: deviation root 2, over root 2 is 1; t(0.975, 1) = 12.7062."""
-    assert spread(1.0, 3.0) == pytest.approx((2, math.sqrt(2), 12.7062), abs=1e-4)
 
 
 def test_a_folder_without_runs_is_refused(tmp_path: Path):

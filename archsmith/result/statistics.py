@@ -1,0 +1,67 @@
+"""What repeated runs say: bootstrap intervals, rank tests with Holm's correction, and the chance
+of an accuracy under random drawing from a benchmark table."""
+
+from collections.abc import Sequence
+from functools import reduce
+from math import comb
+
+import numpy as np
+from scipy import signal, stats
+
+CONFIDENCE = 0.95
+FEWEST = 5  # values for an interval; fewer resample to almost nothing
+RESAMPLES = 9999
+STEP = 0.01  # percentage points, to which accuracies of a table are rounded
+
+
+def interval(values: Sequence[float]) -> tuple[float, float]:
+    """The 95% interval of the mean by the percentile bootstrap (Efron and Tibshirani 1993, chapter
+    13); nan for fewer than 5 values. The same values give the same interval."""
+    if len(values) < FEWEST:
+        return np.nan, np.nan
+    found = stats.bootstrap(
+        (values,), np.mean, n_resamples=RESAMPLES, confidence_level=CONFIDENCE,
+        method="percentile", rng=np.random.default_rng(0),
+    ).confidence_interval  # fmt: skip
+    return float(found.low), float(found.high)
+
+
+def shift(ours: Sequence[float], theirs: Sequence[float]) -> float:
+    """Median of all differences of one value and another (Hodges and Lehmann 1963)."""
+    return float(np.median(np.subtract.outer(np.asarray(ours), np.asarray(theirs))))
+
+
+def rank_test(ours: Sequence[float], theirs: Sequence[float]) -> float:
+    """Two-sided p-value of the Mann-Whitney test; exact, or by 9,999 permutations where there are
+    more. Runs with the same seed are not paired: most of what makes them vary is not shared."""
+    permutations = stats.PermutationMethod(n_resamples=RESAMPLES, rng=np.random.default_rng(0))
+    return float(stats.mannwhitneyu(ours, theirs, method=permutations).pvalue)
+
+
+def smallest(ours: int, theirs: int) -> float:
+    """The smallest p-value that a rank test of so many values can have; 1 for a single one."""
+    return 2 / comb(ours + theirs, ours) if min(ours, theirs) > 1 else 1.0
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """The p-values corrected for their number (Holm 1979); below the level, each difference is one
+    at that level of the whole family."""
+    order = np.argsort(p_values)
+    factors = np.arange(len(order), 0, -1)
+    found = np.empty(len(order))
+    found[order] = np.minimum(np.maximum.accumulate(factors * np.asarray(p_values)[order]), 1)
+    return found.tolist()
+
+
+def chance(table: Sequence[float], values: Sequence[float]) -> float:
+    """The probability that the mean of as many accuracies, drawn uniformly with replacement from
+    the table, is at least the mean of `values`.
+
+    The distribution of the sum is exact: the convolution of the table's own, on a grid of 0.01
+    points, to which both are rounded.
+    """
+    whole, found = (np.rint(np.asarray(part) / STEP).astype(int) for part in (table, values))
+    counts = np.bincount(whole - whole.min()) / len(whole)
+    distribution = reduce(signal.fftconvolve, [counts] * len(found))
+    least = max(0, found.sum() - len(found) * whole.min())
+    return float(np.clip(distribution[least:].sum(), 0, 1))
