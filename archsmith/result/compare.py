@@ -150,7 +150,7 @@ def _text(column: str, rows: Sequence[Mapping[str, Any]]) -> str:
             wide, long = max(map(len, cells)), max(map(len, lines))
             lines = [f"{a:{long}}   {b:{wide}}" for a, b in zip(lines, cells, strict=True)]
     titled = f"{column} (%)" if about.percent else column
-    return "\n".join([titled, *(line.rstrip() for line in lines), *_finding(rows)])
+    return "\n".join([titled, *_finding(rows), *(line.rstrip() for line in lines)])
 
 
 def _interval(row: Mapping[str, Any]) -> str:

@@ -137,13 +137,13 @@ def test_the_text_by_hand(tmp_path: Path):
     first, gap, parameters, seconds = text.strip().split("\n\n")
     expected = f"""\
 {column} (%)
+better than random: better; worse than random: worse; not distinguishable from random: last, like
          n       mean         sd     median        25%        75%        min        max   95% of mean      against random
 better   5      62.00       1.58      62.00      61.00      63.00      60.00      64.00   60.80 to 63.20   +10.00, p=0.024
 last     1      40.00          -      40.00      40.00      40.00      40.00      40.00                    -12.00, too few seeds
 like     5      52.50       1.58      52.50      51.50      53.50      50.50      54.50   51.30 to 53.70   +0.50, p=0.69, not distinguishable
 random   5      52.00       1.58      52.00      51.00      53.00      50.00      54.00   50.80 to 53.20
-worse    5      42.00       1.58      42.00      41.00      43.00      40.00      44.00   40.80 to 43.20   -10.00, p=0.024
-better than random: better; worse than random: worse; not distinguishable from random: last, like"""  # noqa: E501
+worse    5      42.00       1.58      42.00      41.00      43.00      40.00      44.00   40.80 to 43.20   -10.00, p=0.024"""  # noqa: E501
     assert first == expected
     assert gap.splitlines()[0] == "discretisation gap (%)"
     assert gap.splitlines()[2].split() == ["last", "1", "12.50", "-", *["12.50"] * 5]
