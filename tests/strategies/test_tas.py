@@ -207,7 +207,7 @@ def found_by(name: str, seed: int, *overrides: str) -> list[tuple[str, ...]]:
     block per stage gives: any other exit is wrong."""
     torch.manual_seed(seed)
     still = ["strategy.weight_optimizer.lr=0", "strategy.min_lr=0", "strategy.alpha_lr_scale=30"]
-    strategy, net = ready(name, *still, *overrides, depth=20, channels=4, widths=[1], classes=3)
+    strategy, net = ready(name, *still, *overrides, depth=14, channels=4, widths=[1], classes=3)
     choices = {n: {r.name: PLANTED[n] for r in c.rows} for n, c in net.space.choices.items()}
     answer = Mixture.of(Architecture.of(net.space, choices), net.space, CPU)
 
@@ -217,7 +217,7 @@ def found_by(name: str, seed: int, *overrides: str) -> list[tuple[str, ...]]:
             logits = net(x, answer)
             return x, (logits - logits.mean(0)).argmax(1)
 
-    epochs, steps = 20, 8
+    epochs, steps = 8, 8
     for epoch in range(epochs):
         strategy.epoch_start(epoch, epochs)
         for i in range(steps):
