@@ -31,6 +31,11 @@ def final_space(space: Space, recipe: Recipe) -> Space:
             f"retrain.stem: space {space.name} has no choice of stems, found '{recipe.stem}'; "
             "set retrain.stem=null"
         )
+    if "layers" in size and "layers" not in space.settings:
+        raise ConfigError(
+            f"retrain.layers: space {space.name} has no such size, found {recipe.layers}; "
+            "set retrain.layers=null"
+        )
     if "stem" in size and "stem_multiplier" in space.settings:
         size["stem_multiplier"] = None  # the stem's default, whatever the search used
     if recipe.drop_path and space.only_way:
@@ -38,6 +43,8 @@ def final_space(space: Space, recipe: Recipe) -> Space:
             f"retrain.drop_path: expected 0 in space {space.name}, where what would be dropped is "
             f"the only way through the network, found {recipe.drop_path}"
         )
+    if recipe.teacher is not None:
+        unpruned(space)
     with configuring(), setting("retrain"):
         final = space.resize(**size)
     if _rows(final) != _rows(space):
@@ -47,6 +54,15 @@ def final_space(space: Space, recipe: Recipe) -> Space:
             "search; set retrain.layers=null"
         )
     return final
+
+
+def unpruned(space: Space) -> Architecture:
+    """The architecture of the space's largest network. Raises ConfigError if there is none."""
+    if space.unpruned is None:
+        raise ConfigError(
+            f"retrain.teacher: space {space.name} has no unpruned network; set retrain.teacher=null"
+        )
+    return Architecture.of(space, space.unpruned)
 
 
 def _rows(space: Space) -> dict[str, list[str]]:
