@@ -10,7 +10,7 @@ from torch import nn
 
 from search_spaces.ops import AvgPool, FactorizedReduce, Pool, ReLUConvBN, SepConv, Skip, Zero
 from supernets.mixed_op import MixedOp, PartialMixedOp
-from supernets.network import CellModule, Network
+from supernets.network import CellModule, CellNetwork
 from supernets.one_path import OnePathOp
 from supernets.skeleton import AuxiliaryHead, ResidualBlock
 
@@ -18,7 +18,7 @@ from supernets.skeleton import AuxiliaryHead, ResidualBlock
 # because a replayed pass must equal the first one.
 PLAIN = frozenset(
     {
-        *(AuxiliaryHead, AvgPool, CellModule, FactorizedReduce, MixedOp, Network, OnePathOp),
+        *(AuxiliaryHead, AvgPool, CellModule, CellNetwork, FactorizedReduce, MixedOp, OnePathOp),
         *(PartialMixedOp, Pool, ReLUConvBN, ResidualBlock, SepConv, Skip, Zero),
     }
 )
