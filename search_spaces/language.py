@@ -247,7 +247,7 @@ def or_(name: str, **options: Module) -> Module:
 
 def optional(name: str, module: Module) -> Module:
     """A module or the identity."""
-    return or_(name, without=sequence(), with_=module)
+    return or_(name, no=sequence(), yes=module)
 
 
 def maybe_swap(name: str, first: Module, second: Module) -> Module:
