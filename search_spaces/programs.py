@@ -52,6 +52,7 @@ class Program(Choice):
     keep = 1
     inputs = 1
     whole = True
+    single = True
 
     @cached_property
     def rows(self) -> tuple[Decision, ...]:  # type: ignore[override]

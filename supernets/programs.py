@@ -35,17 +35,14 @@ class Programs(Builder):
     def supernet(
         self, space: ProgramSpace, mixed_op: Callable[..., nn.Module], *, affine: bool
     ) -> Network:
-        raise ValueError(
-            f"space: {space.name} has no supernet, which a gradient-based strategy trains; set "
-            "strategy=random or another searcher, or another space"
-        )
+        raise ValueError(f"space {space.name} has no supernet; search it by a searcher")
 
     def final(
         self, space: ProgramSpace, architecture: Architecture, *, auxiliary: bool
     ) -> ProgramNetwork:
         if auxiliary:
             raise ValueError(
-                f"auxiliary_weight: space {space.name} has no auxiliary head; expected 0.0"
+                f"space {space.name} has no auxiliary head; retrain with auxiliary_weight=0.0"
             )
         return ProgramNetwork(space, architecture)
 
