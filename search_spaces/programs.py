@@ -99,6 +99,28 @@ class ProgramSpace(Space):
         return partial(self.family, **self.settings), ()  # functions of a program have no names
 
 
+def program_space(module: Module, *, channels: int, **common: Any) -> ProgramSpace:
+    """The space of a module between a 3x3 convolution and a pooled linear layer.
+
+    channels: of the first convolution. common: as a function gets it that `family` decorates.
+
+    Raises ValueError for a module without a decision, or operations of the user's own.
+    """
+    if common["extra_operations"]:
+        raise ValueError(f"operations: space {common['name']} is a program; expected {{}}")
+    program = Program(module)
+    if not program.rows:
+        raise ValueError(f"space {common['name']}: expected a program with a choice, found none")
+    values = {option.name for row in program.rows for option in row.options}
+    return ProgramSpace(
+        program=program,
+        stem="plain",
+        stem_channels=channels,
+        head="pool_linear",
+        **common | {"operations": dict.fromkeys(values, Module)},  # options are values here
+    )
+
+
 @family("modular", {})
 def modular(
     *,
@@ -134,21 +156,12 @@ def modular(
     """
     if even := [kernel for kernel in kernels if kernel % 2 == 0]:
         raise ValueError(f"kernels: expected odd numbers, found {even[0]}")
-    if common["extra_operations"]:
-        raise ValueError("operations: space modular has modules of its own; expected {}")
     filters = dependent(
         lambda width: max(1, round(width * channels)), hyperparameter("width", *widths)
     )
     unit = _unit(filters, hyperparameter("kernel", *kernels), hyperparameter("rate", *rates))
-    program = Program(repeat("layer", _module(repeat_tied("units", unit, units)), (layers,)))
-    values = {option.name for row in program.rows for option in row.options}
-    return ProgramSpace(
-        program=program,
-        stem="plain",
-        stem_channels=channels,
-        head="pool_linear",
-        **common | {"operations": dict.fromkeys(values, Module)},  # options are values here
-    )
+    one = _module(repeat_tied("units", unit, units))
+    return program_space(repeat("layer", one, (layers,)), channels=channels, **common)
 
 
 def _unit(filters: Any, kernel: Any, rate: Any) -> Module:

@@ -6,10 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 from test_command_line import line_of
+from test_docs import code
 
 from archsmith.result.export.standalone import standalone
 from search_spaces.architecture import Architecture
+from search_spaces.decisions import count
 from search_spaces.programs import PROGRAM, modular
+from strategies.searchers.random import RandomSearch
 from supernets.network import final_network
 
 TINY = [
@@ -86,3 +89,12 @@ def test_the_exported_text_needs_torch_alone_and_builds_the_network():
     exported.load_state_dict(net.state_dict())
     x = torch.randn(2, 1, 8, 8)
     torch.testing.assert_close(exported.eval()(x), net.eval()(x), rtol=0, atol=0)
+
+
+def test_the_program_of_the_documentation_is_a_space():
+    """2 first widths, and per block 2 kinds x 2 widths x 2 kernels x 2 orders x 2 norms."""
+    mine = code("own_spaces.md", "from search_spaces.language")["mine"]
+    space = mine(channels=4, input_shape=(1, 8, 8), classes=3)
+    assert count(space.program.module) == 2 * (32 + 32**2 + 32**3)
+    net = final_network(space, RandomSearch(space).ask())
+    assert net(torch.randn(2, 1, 8, 8)).shape == (2, 3)

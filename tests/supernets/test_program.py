@@ -154,7 +154,14 @@ def test_a_supernet_is_refused():
         ({"kernels": [3, 4]}, "kernels: expected odd numbers, found 4"),
         ({"widths": [1, 1]}, "'width': a value is given twice: 1, 1"),
         ({"units": []}, "'units': expected at least one value, found none"),
-        ({"operations": {"mine": nn.Identity}}, "operations: space modular has modules of its own"),
+        (
+            {"operations": {"mine": nn.Identity}},
+            "operations: space modular is a program; expected {}",
+        ),
+        (
+            dict(layers=1, widths=[1], kernels=[3], rates=[0.1], units=[1], channels=0),
+            "channels: expected a whole number of at least 1",
+        ),
         ({"layers": 0}, "layers: expected a whole number of at least 1"),
     ],
 )
