@@ -54,7 +54,9 @@ class Term:
 
 
 class Module(Term):
-    """A part of a network."""
+    """A part of a network; `kind` says which, once its own hyper-parameters are decided."""
+
+    kind: str
 
 
 @dataclass(frozen=True)

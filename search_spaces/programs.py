@@ -5,13 +5,14 @@ its values as options. A network reads only the rows that its decisions leave in
 others are there so that all architectures of a space have the same rows, and change nothing.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Annotated, Any
 
-from search_spaces.choice import Choice, Option, Row
+from search_spaces.choice import Choice, Kept, Option, Row
 from search_spaces.decisions import Decisions, traverse
+from search_spaces.diagrams import Diagram
 from search_spaces.language import (
     Hyperparameter,
     Module,
@@ -30,7 +31,6 @@ from search_spaces.settings import Count, OpenShare, Range
 from search_spaces.space import MOST_LAYERS, Channels, Space, family
 
 PROGRAM = "program"  # the name of the choice
-Kept = Mapping[str, Sequence[str]]  # row -> options
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Program(Choice):
     single = True
 
     @cached_property
-    def rows(self) -> tuple[Decision, ...]:  # type: ignore[override]
+    def rows(self) -> tuple[Decision, ...]:
         found = self.module.hyperparameters.items()
         return tuple(
             Decision(i, i + 1, tuple(Option(str(value)) for value in values), name)
@@ -73,6 +73,11 @@ class Program(Choice):
             return list(map(str, asked.values)).index(kept[asked.name][0])
 
         return traverse(self.module, choose)
+
+    def drawn(self, kept: Kept) -> tuple[Choice, Kept]:
+        """The network itself, without what the rows say that it does not have."""
+        diagram = Diagram.of(self.model(kept)[0])
+        return diagram, diagram.kept
 
     def kept(self, decisions: Decisions) -> dict[str, tuple[str, ...]]:
         """The options that these decisions keep; rows that their model does not have keep the
