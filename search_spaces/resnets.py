@@ -5,7 +5,7 @@ Source: Dong & Yang 2019, arXiv:1905.09717; the networks are those of He et al. 
 arXiv:1512.03385, section 4.2.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -102,8 +102,9 @@ def tas(
     exits = exits_of(blocks)
     convs = [of_stage[0]] + [names for names in of_stage for _ in range(CONVS * blocks)]
     ends = STAGES * [_options("depth", exits)]
-    operations = {o.name: ChannelSlice for options in of_stage for o in options}
-    operations |= {o.name: nn.Identity for o in ends[0]}  # an exit is no layer
+    operations: dict[str, Callable[..., Any]]
+    operations = {o.name: nn.Identity for o in ends[0]}  # an exit is no layer
+    operations |= {o.name: ChannelSlice for options in of_stage for o in options}
     return ResNetSpace(
         width=InOrder(_rows(convs)),
         depth=InOrder(_rows(ends), joint=True),

@@ -17,7 +17,7 @@ from supernets.program import FinalProgram, ProgramLayout
 from supernets.skeleton import HEADS
 
 
-class ProgramNetwork(Network, FinalProgram):
+class ProgramNetwork(Network, FinalProgram):  # type: ignore[misc]  # a pass also takes a mixture
     """The final network of a program."""
 
     def __init__(self, space: ProgramSpace, architecture: Architecture):

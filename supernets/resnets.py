@@ -19,7 +19,7 @@ from supernets.checkpointing import checkpointed
 from supernets.layout import channels_first
 from supernets.mixture import GroupMixture, Mixture
 from supernets.network import Logits, Network
-from supernets.resnet import Layout, ResNet
+from supernets.resnet import BlockLayout, Layout, ResNet
 from supernets.skeleton import pool_linear
 
 MakeMixedOp = Callable[..., nn.Module]
@@ -174,7 +174,7 @@ def _mean(below: Tensor, widths: Tensor) -> Tensor:
     return (below.diff(prepend=below.new_zeros(1)) * widths).sum()
 
 
-class FinalResNet(Network, ResNet):
+class FinalResNet(Network, ResNet):  # type: ignore[misc]  # a pass also takes a mixture
     """A final network with what searching and training add."""
 
     def __init__(self, space: ResNetSpace, layout: Layout):
@@ -205,14 +205,14 @@ class ResNets(Builder):
         return FinalResNet(space, layout(space, architecture))
 
     def blueprint(self, space: ResNetSpace, architecture: Architecture) -> Blueprint:
-        return Blueprint(ResNet, layout(space, architecture))  # type: ignore[arg-type]
+        return Blueprint(ResNet, layout(space, architecture))
 
 
 def layout(space: ResNetSpace, architecture: Architecture) -> Layout:
     """An architecture's network as data."""
     kept = architecture.kept(space)
     widths, each = [o for (o,) in kept[WIDTH]], space.depths[-1]
-    blocks = []
+    blocks: list[BlockLayout] = []
     for s in range(STAGES):
         (exit_,) = kept[DEPTH][s]
         for i in range(space.depths[exit_]):
