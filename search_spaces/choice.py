@@ -5,9 +5,11 @@ family of spaces has its own kind of choice, such as the cell of `search_spaces.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+
+Kept = Mapping[str, tuple[str, ...]]  # row -> the options it keeps
 
 # The kinds of the options that we ship. Any other option is an "op", unless the space that offers
 # it says otherwise.
@@ -113,6 +115,10 @@ class Choice(ABC):
             [zero or option.kind != "zero" for option in row.options] + missing[len(row.options) :]
             for row in self.rows
         ]
+
+    def drawn(self, kept: Kept) -> "tuple[Choice, Kept]":
+        """The graph that a drawing shows, and what its rows keep: its own, unless overridden."""
+        return self, kept
 
     def connects(self, kept: Collection[str]) -> bool:
         """Whether the output depends on the inputs if the rows of these names are kept."""

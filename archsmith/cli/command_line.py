@@ -179,7 +179,8 @@ def others(
     if swept():
         return [str(longer), _compare(str(Path(here).parent))]
     sweep = line.without("task", "resume", "seed", *PLACE)
-    if not line.changes("strategy") and config["architecture"] is None:
+    compared = not line.changes("strategy") and results.get("has_supernet", True)
+    if compared and config["architecture"] is None:
         other = "random" if results["strategy"] != "random" else "darts"
         sweep = sweep.having(strategy=f"{results['strategy']},{other}")
     sweep = replace(sweep, start=(*sweep.start, "-m"), overrides=(*sweep.overrides, SEEDS))

@@ -162,7 +162,8 @@ def run_phases(task: Task, config: DictConfig) -> float | None:
             return None
         _report(run)
     results = run.results.fields
-    following = next_commands(typed(), config, results, job.folder, task.following)
+    known = results | {"has_supernet": job.space.has_supernet}
+    following = next_commands(typed(), config, known, job.folder, task.following)
     print(result_summary(results, job.folder, following))
     accuracy: float | None = results["test_accuracy"]
     accuracy = results["discretised_accuracy"] if accuracy is None else accuracy

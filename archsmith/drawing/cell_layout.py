@@ -5,14 +5,12 @@ in even layers by longest path, operations in the layer before their target; a l
 layers gets a lane in each. Curves stay in the gaps between layers and never cross a box.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
 from typing import NamedTuple
 
-from search_spaces.choice import Choice
+from search_spaces.choice import Choice, Kept
 
-Kept = Mapping[str, tuple[str, ...]]
 Point = tuple[float, float]
 
 MARGIN, TITLE_HEIGHT, GAP = 22.0, 36.0, 26.0  # all lengths are in pixels
@@ -119,7 +117,7 @@ def arranged(cell: Choice, kept: Kept, title: str = "") -> Drawing:
                 f"drawing: found edge '{name}', expected one of {', '.join(known)}; "
                 "give the cell of the space that the architecture was found in"
             )
-    layout = _connect(cell, kept)
+    layout = _connect(*cell.drawn(kept))
     layers = _order(layout)
     _place_rows(layout, layers)
     _place_columns(layout, layers)

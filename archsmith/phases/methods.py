@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from archsmith.data.roles import Roles
-from archsmith.errors import NumbersError, configuring
+from archsmith.errors import ConfigError, NumbersError, configuring
 from archsmith.job import Job
 from archsmith.parallel.data_parallel import across_processes
 from archsmith.parallel.distributed import from_first
@@ -43,10 +43,20 @@ log = logging.getLogger(__name__)
 
 
 def method_of(job: Job) -> "Gradient | BlackBox":
-    """The method of the configured strategy: nothing else asks which kind it is."""
+    """The method of the configured strategy: nothing else asks which kind it is.
+
+    Raises ConfigError for a strategy that trains a supernet, in a space without one.
+    """
     with setting("strategy"):
         found = job.strategy(job.space)
-    return BlackBox(job, found) if isinstance(found, Searcher) else Gradient(job, found)
+    if isinstance(found, Searcher):
+        return BlackBox(job, found)
+    if not job.space.has_supernet:
+        raise ConfigError(
+            f"space: {job.space.name} has no supernet, which strategy {job.names['strategy']} "
+            "trains; set strategy=random or another searcher, or another space"
+        )
+    return Gradient(job, found)
 
 
 class Gradient:
@@ -125,8 +135,9 @@ class BlackBox:
         return self.job.data.loaders(size, one_level=True, seed=self.job.seed)
 
     def check(self) -> None:
-        with torch.device("meta"), setting("space"):
-            check_shapes(supernet(self.job.space, MixedOp))
+        if self.job.space.has_supernet:  # which holds all options
+            with torch.device("meta"), setting("space"):
+                check_shapes(supernet(self.job.space, MixedOp))
         if self.searcher.asks:
             self.roles()
 
