@@ -8,7 +8,17 @@ from collections.abc import Hashable
 
 from torch import nn
 
-from search_spaces.ops import AvgPool, FactorizedReduce, Pool, ReLUConvBN, SepConv, Skip, Zero
+from search_spaces.ops import (
+    AvgPool,
+    FactorizedReduce,
+    Pool,
+    ReLUConvBN,
+    ResizablePool,
+    SepConv,
+    SharpSepConv,
+    Skip,
+    Zero,
+)
 from supernets.mixed_op import MixedOp, PartialMixedOp
 from supernets.network import CellModule, Network
 from supernets.one_path import OnePathOp
@@ -19,7 +29,8 @@ from supernets.skeleton import AuxiliaryHead, ResidualBlock
 PLAIN = frozenset(
     {
         *(AuxiliaryHead, AvgPool, CellModule, FactorizedReduce, MixedOp, Network, OnePathOp),
-        *(PartialMixedOp, Pool, ReLUConvBN, ResidualBlock, SepConv, Skip, Zero),
+        *(PartialMixedOp, Pool, ReLUConvBN, ResidualBlock, ResizablePool, SepConv),
+        *(SharpSepConv, Skip, Zero),
     }
 )
 
