@@ -77,6 +77,7 @@ class CellSpace(Space):
     cells: Mapping[str, Cell]
     layers: tuple[Layer, ...]
     preprocess: bool
+    builder = "supernets.network:Stacks"
 
     @property
     def choices(self) -> dict[str, Choice]:

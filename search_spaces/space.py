@@ -32,7 +32,9 @@ class Space(ABC):
     stem: str  # a name in search_spaces.stems.STEMS
     stem_channels: int
     head: str  # a name in supernets.skeleton.HEADS
+    builder: ClassVar[str]  # "module:class" of the family's `supernets.builder.Builder`
     only_way: ClassVar[bool] = False  # whether what a row keeps is the only way, so never dropped
+    costs_add_up: ClassVar[bool] = True  # whether each option costs the same beside any others
     affine: bool = True  # whether batch norms before cells of final networks have scale and shift
     extra_operations: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
 

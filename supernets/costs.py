@@ -1,9 +1,11 @@
 """Parameters and multiply-accumulates of a network, counted without computing anything."""
 
+from collections.abc import Mapping
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
@@ -92,11 +94,35 @@ def candidate_macs(net: Network) -> dict[str, Tensor]:
 
     They are counted by running a mixed op with one option, and added up over the layers that share
     the choice; equal mixed ops with equal inputs are counted once, and so is a network. Padding
-    costs 0. The tables are kept and shared: callers must not change them.
+    costs 0. Where costs do not add up, an option's are those of all that depends on its row, beside
+    the last options of the others. The tables are kept and shared: callers must not change them.
     """
     if net not in _counted:
-        _counted[net] = _count_options(net)
+        adds_up = net.space.costs_add_up
+        _counted[net] = _count_options(net) if adds_up else _beside_the_last(net)
     return _counted[net]
+
+
+def expected_macs(net: Network, gates: Mapping[str, Tensor]) -> Tensor:
+    """Multiply-accumulates for one image, 0-dim and differentiable, if each row draws its option by
+    these probabilities, choice -> (R, O). The fixed parts count only where costs do not add up."""
+    if not net.space.costs_add_up:
+        return net.expected_macs(gates)
+    tables = candidate_macs(net)
+    return torch.stack(
+        [(gates[name] * t.to(gates[name])).sum() for name, t in tables.items()]
+    ).sum()
+
+
+def _beside_the_last(net: Network) -> dict[str, Tensor]:
+    """The derivative of the expected costs where every row draws its last option: they are linear
+    in the probabilities of each row."""
+    last = {}
+    for name, choice in net.space.choices.items():
+        index = torch.tensor([len(row.options) - 1 for row in choice.rows])
+        last[name] = F.one_hot(index, choice.width).double().requires_grad_()
+    net.expected_macs(last).backward()
+    return {name: table.grad.round().long() for name, table in last.items()}
 
 
 def _count_options(net: Network) -> dict[str, Tensor]:
@@ -126,6 +152,8 @@ def inputs(net: Network, mixture: Mixture | None) -> list[tuple[Place, torch.Siz
         shapes[module] = given[0].shape
 
     places = list(net.places())
+    if not places:
+        return []
     hooks = [place.module.register_forward_pre_hook(note) for place in places]
     try:
         _run(net, (torch.empty(1, *net.space.input_shape, device="meta"), mixture))

@@ -1,9 +1,10 @@
 """One skeleton, two fillings: mixed ops (supernet) or chosen ops (final network).
 
-Both are a `FinalNetwork` with what searching and training add: gates, forms, layouts in memory.
+Both are a `FinalNetwork` with what searching and training add: gates, forms, layouts in memory. The
+networks of other families derive from `Network`, too (`supernets.builder`).
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
@@ -16,6 +17,7 @@ from search_spaces.ops import Zero
 from search_spaces.space import Space
 from search_spaces.stems import STEMS
 from supernets.blueprint import Kept, everything, layout, skeleton, without_zeros
+from supernets.builder import Blueprint, Builder, builder_of
 from supernets.checkpointing import checkpointed
 from supernets.final import (
     ChosenOps,
@@ -130,15 +132,64 @@ def dropped(y: Tensor, e: int, mixture: GroupMixture) -> Tensor:
     return y if keep is None else y * keep[:, e, None, None, None].to(y.dtype)
 
 
-class Network(FinalNetwork):
-    """Stem, layers, head. Weights only: gates come with each pass, as a `Mixture` (None in a final
-    network).
+class Network(nn.Module):
+    """What networks of all families have in common. Weights only: gates come with each pass, as a
+    `Mixture` (None in a final network).
 
     forward: (B, C, H, W) -> logits (B, classes). In training a final network with an auxiliary head
         returns `(logits, auxiliary logits)`.
 
-    `joint_pass`, if it is set, computes a pass in place of `local`: over several processes.
+    A family derives its class from this one and from its final network in plain torch, and defines
+    `logits`. `joint_pass`, if it is set, computes a pass in place of `local`: over several
+    processes.
     """
+
+    space: Space
+    auxiliary: nn.Module | None
+    channels_last = False  # lays the images out so on CUDA; layers keep what they get
+    cells_channels_last = False  # lays cells' inputs out so, where kernels are fast on it
+    autocast: torch.dtype | None = None  # computes in it where that is safe
+    checkpoint_cells = False  # less memory, a second forward pass: checkpointing.py
+    joint_pass: "Callable[[Network, Tensor, Mixture | None], Logits] | None" = None
+
+    def forward(self, x: Tensor, mixture: Mixture | None = None) -> Logits:
+        if self.joint_pass is None or x.is_meta:
+            return self.local(x, mixture)
+        return self.joint_pass(self, x, mixture)
+
+    def local(self, x: Tensor, mixture: Mixture | None) -> Logits:
+        """As `forward`, in this process alone."""
+        if self.autocast is None:
+            return self.logits(x, mixture)
+        with torch.autocast(x.device.type, self.autocast):
+            found = self.logits(x, mixture)
+        return found.float() if isinstance(found, Tensor) else (found[0].float(), found[1].float())
+
+    def logits(self, x: Tensor, mixture: Mixture | None) -> Logits:
+        """The pass itself."""
+        raise NotImplementedError
+
+    def set_drop_path(self, probability: float) -> None:
+        """Does nothing: a family whose networks can drop paths overrides it."""
+
+    def places(self) -> Iterator[Place]:
+        """What stands in every row, layer by layer; nothing where rows are no modules of their
+        own."""
+        return iter(())
+
+    def layers_of(self, choice: str) -> int:
+        """How many layers share a choice."""
+        return max(1, sum(place.choice == choice and place.row == 0 for place in self.places()))
+
+    def expected_macs(self, gates: Mapping[str, Tensor]) -> Tensor:
+        """Multiply-accumulates for one image, 0-dim and differentiable, if options are drawn by
+        these probabilities, choice -> (R, O). For families in which the costs of options do not add
+        up (`Space.costs_add_up`)."""
+        raise NotImplementedError
+
+
+class CellNetwork(Network, FinalNetwork):
+    """Stem, layers, head."""
 
     def __init__(
         self,
@@ -149,12 +200,7 @@ class Network(FinalNetwork):
         affine: bool,
         auxiliary: bool = False,
     ):
-        self.space = space
-        self.channels_last = False  # lays the images out so on CUDA; layers keep what they get
-        self.cells_channels_last = False  # lays cells' inputs out so, where kernels are fast on it
-        self.autocast: torch.dtype | None = None  # computes in it where that is safe
-        self.checkpoint_cells = False  # less memory, a second forward pass: checkpointing.py
-        self.joint_pass: Callable[[Network, Tensor, Mixture | None], Logits] | None = None
+        self.space: CellSpace = space
         self.auxiliary_after = 2 * len(space.layers) // 3
         self.auxiliary: AuxiliaryHead | None = None
 
@@ -171,22 +217,7 @@ class Network(FinalNetwork):
         self.plan = layout(space, kept)
         super().__init__(self.plan, space.operations, **parts, edge=edge, cell=cell)
 
-    def forward(  # type: ignore[override]
-        self, x: Tensor, mixture: Mixture | None = None
-    ) -> Logits:
-        if self.joint_pass is None or x.is_meta:
-            return self.local(x, mixture)
-        return self.joint_pass(self, x, mixture)
-
-    def local(self, x: Tensor, mixture: Mixture | None) -> Logits:
-        """As `forward`, in this process alone."""
-        if self.autocast is None:
-            return self._logits(x, mixture)
-        with torch.autocast(x.device.type, self.autocast):
-            found = self._logits(x, mixture)
-        return found.float() if isinstance(found, Tensor) else (found[0].float(), found[1].float())
-
-    def _logits(self, x: Tensor, mixture: Mixture | None) -> Logits:
+    def logits(self, x: Tensor, mixture: Mixture | None) -> Logits:
         if self.channels_last:
             x = x.contiguous(memory_format=torch.channels_last)
         before = self.stem(channels_first(x))
@@ -212,7 +243,7 @@ class Network(FinalNetwork):
 
     def set_drop_path(self, probability: float) -> None:
         """As in a final network; a supernet drops the outputs of whole edges."""
-        super().set_drop_path(probability)
+        FinalNetwork.set_drop_path(self, probability)
         for layer in self.layers:
             if isinstance(layer, CellModule):
                 layer.drop = probability
@@ -232,9 +263,33 @@ class Network(FinalNetwork):
                     module = cell.edges[edge.name]
                     yield Place(layer.group, row, c_in, cell.channels, edge.stride, module)
 
-    def layers_of(self, choice: str) -> int:
-        """How many layers share a choice."""
-        return sum(place.choice == choice and place.row == 0 for place in self.places())
+
+class Stacks(Builder):
+    """Builds stacks of cells."""
+
+    def supernet(
+        self, space: CellSpace, mixed_op: Callable[..., nn.Module], *, affine: bool
+    ) -> CellNetwork:
+        edge = partial(mixed_op, affine=affine)
+        return CellNetwork(space, everything(space), edge, affine=affine)
+
+    def final(
+        self, space: CellSpace, architecture: Architecture, *, auxiliary: bool
+    ) -> CellNetwork:
+        kept = without_zeros(space, architecture)
+        return CellNetwork(space, kept, ChosenOps, affine=space.affine, auxiliary=auxiliary)
+
+    def blueprint(self, space: CellSpace, architecture: Architecture) -> Blueprint:
+        plan = layout(space, without_zeros(space, architecture))
+        edges = [names for cell in plan["cells"].values() for names in cell["edges"].values()]
+        names = sorted({name for edge in edges for name in edge})
+        return Blueprint(FinalNetwork, plan, names, skeleton(space, affine=space.affine))
+
+    def bare(self, space: CellSpace) -> CellNetwork:
+        def nothing(ops: Any, *shape: int) -> Zero:
+            return Zero(*shape)
+
+        return CellNetwork(space, everything(space), nothing, affine=space.affine)
 
 
 def supernet(space: Space, mixed_op: Callable[..., nn.Module], *, affine: bool = False) -> Network:
@@ -243,19 +298,15 @@ def supernet(space: Space, mixed_op: Callable[..., nn.Module], *, affine: bool =
 
     Raises ValueError where the mixed op does not fit the space (channels not divisible by k).
     """
-    assert isinstance(space, CellSpace)
-    return Network(space, everything(space), partial(mixed_op, affine=affine), affine=affine)
+    return builder_of(space).supernet(space, mixed_op, affine=affine)
 
 
 def final_network(space: Space, architecture: Architecture, *, auxiliary: bool = False) -> Network:
     """An architecture's network, untrained. Raises ValueError where it does not fit the space."""
-    assert isinstance(space, CellSpace)
     architecture.check(space)
-    kept = without_zeros(space, architecture)
-    return Network(space, kept, ChosenOps, affine=space.affine, auxiliary=auxiliary)
+    return builder_of(space).final(space, architecture, auxiliary=auxiliary)
 
 
 def bare(space: Space) -> Network:
     """A final network with zeros in all rows: its fixed parts, on the default device."""
-    assert isinstance(space, CellSpace)
-    return Network(space, everything(space), lambda ops, *shape: Zero(*shape), affine=space.affine)
+    return builder_of(space).bare(space)

@@ -20,7 +20,7 @@ from search_spaces.ops import (
     Zero,
 )
 from supernets.mixed_op import MixedOp, PartialMixedOp
-from supernets.network import CellModule, Network
+from supernets.network import CellModule, CellNetwork
 from supernets.one_path import OnePathOp
 from supernets.skeleton import AuxiliaryHead, ResidualBlock
 
@@ -28,7 +28,7 @@ from supernets.skeleton import AuxiliaryHead, ResidualBlock
 # because a replayed pass must equal the first one.
 PLAIN = frozenset(
     {
-        *(AuxiliaryHead, AvgPool, CellModule, FactorizedReduce, MixedOp, Network, OnePathOp),
+        *(AuxiliaryHead, AvgPool, CellModule, CellNetwork, FactorizedReduce, MixedOp, OnePathOp),
         *(PartialMixedOp, Pool, ReLUConvBN, ResidualBlock, ResizablePool, SepConv),
         *(SharpSepConv, Skip, Zero),
     }

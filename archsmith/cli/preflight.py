@@ -108,8 +108,8 @@ def _check_step(
         stem = fitting_stem(space, large=False)
         remedy = f"set retrain.stem={stem}" if reduces and stem else "give larger images"
         raise ConfigError(
-            f"retrain: {H}x{W} images are too small for a network of {space.settings['layers']} "
-            f"layers with stem {space.stem} ({' '.join(str(error).split())[:120]}); {remedy}"
+            f"retrain: {H}x{W} images are too small for this network with "
+            f"stem {space.stem} ({' '.join(str(error).split())[:120]}); {remedy}"
         ) from error
     finally:
         set_random_state(before)

@@ -33,6 +33,11 @@ class Fit:
     def __init__(self, budget: Budget, space: Space, recipe: Recipe, device: torch.device):
         self.budget, self.space, self.recipe, self.device = budget, space, recipe, device
         self.final = final_space(space, recipe)
+        if not space.costs_add_up:
+            raise ConfigError(
+                f"budget: costs of options do not add up in space {space.name}; leave the budget "
+                "out, and set strategy/losses=macs_band"
+            )
         self.costs = final_costs(self.final)
         self._latencies: dict[str, Latency] = {}
 

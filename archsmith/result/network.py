@@ -31,6 +31,11 @@ def final_space(space: Space, recipe: Recipe) -> Space:
             f"retrain.stem: space {space.name} has no choice of stems, found '{recipe.stem}'; "
             "set retrain.stem=null"
         )
+    if "layers" in size and "layers" not in space.settings:
+        raise ConfigError(
+            f"retrain.layers: space {space.name} has no such size, found {recipe.layers}; "
+            "set retrain.layers=null"
+        )
     if "stem" in size and "stem_multiplier" in space.settings:
         size["stem_multiplier"] = None  # the stem's default, whatever the search used
     if recipe.drop_path and space.only_way:

@@ -12,9 +12,8 @@ from archsmith.result.export import usage
 from archsmith.result.export.definitions import Definitions, UnportableError
 from archsmith.result.export.literals import Code, literal, packed
 from search_spaces.architecture import Architecture
-from search_spaces.cells import CellSpace
-from supernets.blueprint import layout, skeleton, without_zeros
-from supernets.final import FinalNetwork
+from search_spaces.space import Space
+from supernets.builder import builder_of
 
 TEMPLATE = Path(__file__).with_name("model.py.jinja")
 # What the template defines.
@@ -24,7 +23,7 @@ NAMES = (
 )
 
 
-def standalone(space: CellSpace, architecture: Architecture, facts: Mapping[str, Any]) -> str:
+def standalone(space: Space, architecture: Architecture, facts: Mapping[str, Any]) -> str:
     """The text of `model.py` for a final network; its weights must be in the same folder.
 
     Args:
@@ -36,15 +35,13 @@ def standalone(space: CellSpace, architecture: Architecture, facts: Mapping[str,
     from jinja2 import StrictUndefined, Template
 
     definitions = Definitions(NAMES)
-    definitions.add(FinalNetwork)
+    plan = builder_of(space).blueprint(space, architecture)
+    network = definitions.add(plan.network)
     definitions.add(usage.main)
-    plan = layout(space, without_zeros(space, architecture))
-    edges = [names for cell in plan["cells"].values() for names in cell["edges"].values()]
-    table = {
-        name: operation(name, space, definitions) for name in sorted({n for e in edges for n in e})
-    }
-    fixed = skeleton(space, affine=space.affine)
-    parts = {name: expression(part, definitions) for name, part in fixed.items()}
+    table = None
+    if plan.operations is not None:
+        table = {name: operation(name, space, definitions) for name in plan.operations}
+    parts = {name: expression(part, definitions) for name, part in plan.parts.items()}
     texts = definitions.texts()
     template = Template(
         TEMPLATE.read_text("utf-8"), undefined=StrictUndefined, keep_trailing_newline=True
@@ -56,8 +53,9 @@ def standalone(space: CellSpace, architecture: Architecture, facts: Mapping[str,
         literal=literal,
         packed=packed,
         imports="\n".join(definitions.import_lines()),
-        layout=plan,
-        network=texts.pop(FinalNetwork.__module__),
+        layout=plan.layout,
+        kind=network,
+        network=texts.pop(plan.network.__module__),
         usage=texts.pop(usage.__name__),
         operations="\n\n\n".join(texts.values()),
         table=table,
@@ -65,7 +63,7 @@ def standalone(space: CellSpace, architecture: Architecture, facts: Mapping[str,
     )
 
 
-def operation(name: str, space: CellSpace, definitions: Definitions) -> Code:
+def operation(name: str, space: Space, definitions: Definitions) -> Code:
     """The constructor of an operation as source, which is added to the definitions."""
     try:
         return expression(space.operations[name], definitions)
