@@ -19,6 +19,7 @@ from search_spaces.ops import (
     Skip,
     Zero,
 )
+from supernets.hypercuboid import GridLayer, Hypercuboid
 from supernets.mixed_op import MixedOp, PartialMixedOp
 from supernets.network import CellModule, CellNetwork
 from supernets.one_path import OnePathOp
@@ -30,7 +31,7 @@ PLAIN = frozenset(
     {
         *(AuxiliaryHead, AvgPool, CellModule, CellNetwork, FactorizedReduce, MixedOp, OnePathOp),
         *(PartialMixedOp, Pool, ReLUConvBN, ResidualBlock, ResizablePool, SepConv),
-        *(SharpSepConv, Skip, Zero),
+        *(GridLayer, Hypercuboid, SharpSepConv, Skip, Zero),
     }
 )
 
