@@ -146,7 +146,7 @@ class Hypercuboids(Builder):
     ) -> FinalChain:
         if auxiliary:
             raise ValueError(
-                f"retrain.auxiliary_weight: space {space.name} has no auxiliary head; set it to 0"
+                f"auxiliary_weight: space {space.name} has no auxiliary head; set it to 0"
             )
         return FinalChain(space, layout(space, architecture))
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 import torch
+from test_every_config import composed, make
 from torch import Tensor
 
 from search_spaces.architecture import Architecture
@@ -149,5 +150,26 @@ def test_sizes_out_of_range_and_an_auxiliary_head_are_one_line():
         made(widths=0)
     with pytest.raises(ValueError, match="unknown 'conv_9x9 1-1'"):
         made(candidates=["conv_9x9"])
-    with pytest.raises(ValueError, match=r"retrain.auxiliary_weight: .* set it to 0"):
+    with pytest.raises(ValueError, match=r"^auxiliary_weight: .* set it to 0"):
         final_network(made(), architecture_of(made(), CHAIN), auxiliary=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("gdas", "relaxation: draws the option of each row apart.*relaxation=softmax"),
+        ("pcdarts", "k: partial channels keep their number"),
+    ],
+)
+def test_what_cannot_search_it_is_refused_by_name(name: str, message: str):
+    strategy = make(composed(f"strategy={name}").strategy, space=made())
+    with pytest.raises(ValueError, match=message):
+        strategy.setup(supernet(made(), strategy.mixed_op), torch.device("cpu"))
+
+
+@pytest.mark.parametrize("name", ["goldnas", "snas"])
+def test_a_rule_that_reads_no_path_is_refused_by_name(name: str):
+    strategy = make(composed(f"strategy={name}").strategy, space=made())
+    strategy.alphas[LAYERS].data[:, 2] = 3.0  # max_pool_3x3 1-2, in every layer
+    with pytest.raises(ValueError, match="discretisation=longest_path"):
+        final_network(made(), strategy.architecture())
