@@ -166,13 +166,13 @@ def layout(space: HypercuboidSpace, architecture: Architecture) -> Layout:
         if len(kept) != 1:
             raise ValueError(
                 f"'{LAYERS}' keeps {len(kept)} options in row {row.name}, expected one; set "
-                "strategy/discretisation=longest_path"
+                "strategy/discretisation=strongest"
             )
         option = row.options[kept[0]]
         if not option.follows(before):
             raise ValueError(
                 f"'{LAYERS}' keeps '{option.name}' in row {row.name} behind '{before.name}', which "
-                "ends at another width; set strategy/discretisation=longest_path"
+                "ends at another width; set strategy/discretisation=strongest"
             )
         channels = tuple(space.settings["channels"] * m for m in (option.begin, option.end))
         step = {"operation": option.name.split()[0], "channels": channels}

@@ -1,4 +1,5 @@
-"""A discrete network read as the path of the largest weight through a graph. sharpDARTS.
+"""A discrete network read as the path of the largest weight through a graph: what `strongest` does
+where the rows of a choice are linked. sharpDARTS.
 
 Source: Hundt et al. 2019, arXiv:1903.09900, and its public code, which asks a graph library.
 """
@@ -26,10 +27,7 @@ def longest_path(
         ValueError: rows that do not follow one another, or no path of options that are alive.
     """
     if choice.targets != tuple(range(1, len(choice.rows) + 1)):
-        raise ValueError(
-            "discretisation: longest_path needs rows one after the other, found several into a "
-            "node; set strategy/discretisation=strongest"
-        )
+        raise ValueError("longest_path: expected rows one after the other, found rows that compete")
     values, usable = weighed(gates, factors).tolist(), (alive & real_options(choice)).tolist()
     paths: list[Path] = [(0.0, ())]
     for row, weights, on in zip(choice.rows, values, usable, strict=True):

@@ -34,8 +34,8 @@ class Gumbel(Concrete):
     def setup(self, net: "Network", strategy: "Strategy") -> None:
         if any(choice.linked for choice in strategy.space.choices.values()):
             raise ValueError(
-                "draws the option of each row apart, and those of rows that are linked would seldom "
-                "fit each other; set strategy/relaxation=softmax and strategy/mixed_op=full"
+                "draws the option of each row apart, and those of linked rows would seldom fit; "
+                "set strategy/relaxation=softmax and strategy/mixed_op=full"
             )
 
     def forward(  # type: ignore[override]  # the others never have an index

@@ -171,5 +171,5 @@ def test_what_cannot_search_it_is_refused_by_name(name: str, message: str):
 def test_a_rule_that_reads_no_path_is_refused_by_name(name: str):
     strategy = make(composed(f"strategy={name}").strategy, space=made())
     strategy.alphas[LAYERS].data[:, 2] = 3.0  # max_pool_3x3 1-2, in every layer
-    with pytest.raises(ValueError, match="discretisation=longest_path"):
+    with pytest.raises(ValueError, match="discretisation=strongest"):
         final_network(made(), strategy.architecture())
