@@ -68,6 +68,7 @@ class Hypercuboid(Network):
         super().__init__()
         self.space: HypercuboidSpace = space
         self.auxiliary = None
+        self.table: Tensor | None = None  # see `counted`, which counts once
         make, C = partial(mixed_op, affine=affine), space.input_shape[0]
         self.stems = nn.ModuleList(conv_stem(C, width) for width in space.widths)
         self.layers = nn.ModuleList(
@@ -93,11 +94,12 @@ class Hypercuboid(Network):
     def expected_macs(self, gates: Mapping[str, Tensor]) -> Tensor:
         """The mean over options drawn independently; of one-hot gates that form a path, the count
         of its network. A stem counts with the first option, a last block with the last one."""
-        table = self.table()
+        if self.table is None:
+            self.table = self.counted()
         fixed = self.space.head_channels * self.space.classes
-        return (gates[LAYERS] * table.to(gates[LAYERS])).sum() + fixed
+        return (gates[LAYERS] * self.table.to(gates[LAYERS])).sum() + fixed
 
-    def table(self) -> Tensor:
+    def counted(self) -> Tensor:
         """Multiply-accumulates of each option, (R, O) int64, for one image."""
         from supernets.costs import macs_of  # which imports networks
 
