@@ -22,6 +22,13 @@ KINDS = {
     "sep_conv_5x5": "conv",
     "dil_conv_3x3": "conv",
     "dil_conv_5x5": "conv",
+    "sep_conv_7x7": "conv",
+    "flood_conv_3x3": "conv",
+    "flood_conv_5x5": "conv",
+    "dil_flood_conv_3x3": "conv",
+    "dil_flood_conv_5x5": "conv",
+    "choke_conv_3x3": "conv",
+    "dil_choke_conv_3x3": "conv",
     "noise": "noise",
     "nor_conv_1x1": "conv",
     "nor_conv_3x3": "conv",
@@ -36,10 +43,19 @@ class Option:
 
     name: stands in architecture files, so it never changes. kind: `zero` (passes nothing on, and is
     never kept), `noise` (ignores its input), `identity`, `pool`, `conv`, or `op` for all else.
+    begin, end: what it connects, such as widths, in a choice whose rows follow one another: an
+    option fits one of the row before that ends where it begins. None fits everything.
     """
 
     name: str
     kind: str = "op"
+    begin: int | None = None
+    end: int | None = None
+
+    def follows(self, before: "Option | None") -> bool:
+        """Whether a network can keep it behind the option of the row before; None: there is no such
+        row."""
+        return before is None or None in (before.end, self.begin) or before.end == self.begin
 
     @classmethod
     def of(cls, option: "str | Option") -> "Option":
@@ -85,6 +101,11 @@ class Choice(ABC):
     @property
     @abstractmethod
     def rows(self) -> tuple[Row, ...]: ...
+
+    @property
+    def linked(self) -> bool:
+        """Whether the options of a row depend on what the row before keeps: `Option.follows`."""
+        return any(option.begin is not None for row in self.rows for option in row.options)
 
     @property
     @abstractmethod

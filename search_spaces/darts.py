@@ -12,6 +12,7 @@ from torch import nn
 from search_spaces.cells import Cell, CellSpace, Layer, complete_edges
 from search_spaces.ops import Noise, Pool, SepConv, dil_conv, skip_connect, zero
 from search_spaces.settings import Range
+from search_spaces.sharp import CANDIDATES as SHARP
 from search_spaces.space import MOST_LAYERS, Channels, Nodes, family
 from search_spaces.stems import STEMS
 
@@ -90,3 +91,5 @@ def _layers(layers: int, channels: int, share_alphas: bool) -> Iterator[Layer]:
 
 # Noise: the space S4 of Zela et al. 2020, arXiv:1909.09656, section 3.
 darts = family("darts", CANDIDATES | {"noise": Noise})(stacked)
+# The same cells with other operations: sharpDARTS, Hundt et al. 2019, arXiv:1903.09900.
+sharp = family("sharp", SHARP)(stacked)

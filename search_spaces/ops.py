@@ -160,6 +160,58 @@ class Noise(nn.Module):
         return torch.randn(shape, dtype=x.dtype, device=x.device)
 
 
+# sharpDARTS: Hundt et al. 2019, arXiv:1903.09900; shapes of the public code
+
+
+class SharpSepConv(nn.Module):
+    """Two depthwise-separable convolutions; only the first has the stride and the dilation.
+
+    Thus a dilated block has as many layers and weights as an undilated one. Between the two there
+    are `c_mid` channels ("choke"), or `flood` * c_out if that is None.
+    """
+
+    def __init__(
+        self,
+        c_in: int,
+        c_out: int,
+        stride: int,
+        *,
+        affine: bool,
+        search: bool,
+        kernel_size: int,
+        dilation: int = 1,
+        flood: int = 1,
+        c_mid: int | None = None,
+    ):
+        super().__init__()
+        c_mid = flood * c_out if c_mid is None else c_mid
+        shape = {"affine": affine, "kernel_size": kernel_size}
+        self.first = depthwise_separable(c_in, c_mid, stride, dilation=dilation, **shape)
+        self.second = depthwise_separable(c_mid, c_out, 1, **shape)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.second(self.first(x))
+
+
+class ResizablePool(nn.Sequential):
+    """3x3 pooling; where the channels change, a 1x1 convolution and a batch norm follow.
+
+    Averages count the padding as zeros, unlike those of `Pool`. In the supernet a batch norm
+    follows in any case.
+    """
+
+    def __init__(
+        self, c_in: int, c_out: int, stride: int, *, affine: bool, search: bool, kind: str
+    ):
+        pools = {"max": nn.MaxPool2d, "avg": nn.AvgPool2d}
+        layers: list[nn.Module] = [pools[kind](3, stride, padding=1)]
+        if c_in != c_out:
+            layers += [nn.Conv2d(c_in, c_out, 1, bias=False), nn.BatchNorm2d(c_out, affine=affine)]
+        elif search:
+            layers.append(nn.BatchNorm2d(c_out, affine=False))
+        super().__init__(*layers)
+
+
 # GOLD-NAS: Bi et al. 2020, arXiv:2007.03331, public code. No batch norm inside a cell has scale and
 # shift, nor in final networks: `affine` is ignored.
 

@@ -8,6 +8,8 @@ from typing import Annotated
 
 from search_spaces.settings import Range, Share, checked
 
+Power = Annotated[float, Range(ge=1, le=1000)]
+
 
 def constant(lr: float, min_lr: float, epoch: int, epochs: float) -> float:
     """`lr` in every epoch."""
@@ -48,7 +50,7 @@ def cosine_power(
     epoch: int,
     epochs: float,
     *,
-    power: Annotated[float, Range(ge=1, le=1000)],
+    power: Power,
     warmup: Share = 0.0,
 ) -> float:
     """Cosine power annealing: the first epoch has exactly `lr`, the last one exactly `min_lr`.

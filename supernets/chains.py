@@ -4,7 +4,17 @@ from collections.abc import Callable
 
 from torch import nn
 
-from search_spaces.ops import AvgPool, FactorizedReduce, Pool, ReLUConvBN, SepConv, Skip, Zero
+from search_spaces.ops import (
+    AvgPool,
+    FactorizedReduce,
+    Pool,
+    ReLUConvBN,
+    ResizablePool,
+    SepConv,
+    SharpSepConv,
+    Skip,
+    Zero,
+)
 
 Chain = list[nn.Module]
 
@@ -18,7 +28,12 @@ LAYERS: dict[type, Callable[..., bool]] = {
     FactorizedReduce: lambda layer: True,
 }
 # What passes a map through its children, in their order.
-IN_ORDER = frozenset({nn.Identity, nn.Sequential, ReLUConvBN, Pool, SepConv, AvgPool, Skip})
+IN_ORDER = frozenset(
+    {
+        *(nn.Identity, nn.Sequential, ReLUConvBN, Pool, SepConv, AvgPool, Skip),
+        *(ResizablePool, SharpSepConv),
+    }
+)
 
 
 def chain_of(op: nn.Module) -> Chain | None:

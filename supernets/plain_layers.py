@@ -8,7 +8,18 @@ from collections.abc import Hashable
 
 from torch import nn
 
-from search_spaces.ops import AvgPool, FactorizedReduce, Pool, ReLUConvBN, SepConv, Skip, Zero
+from search_spaces.ops import (
+    AvgPool,
+    FactorizedReduce,
+    Pool,
+    ReLUConvBN,
+    ResizablePool,
+    SepConv,
+    SharpSepConv,
+    Skip,
+    Zero,
+)
+from supernets.hypercuboid import GridLayer, Hypercuboid
 from supernets.mixed_op import MixedOp, PartialMixedOp
 from supernets.network import CellModule, CellNetwork
 from supernets.one_path import OnePathOp
@@ -19,7 +30,8 @@ from supernets.skeleton import AuxiliaryHead, ResidualBlock
 PLAIN = frozenset(
     {
         *(AuxiliaryHead, AvgPool, CellModule, CellNetwork, FactorizedReduce, MixedOp, OnePathOp),
-        *(PartialMixedOp, Pool, ReLUConvBN, ResidualBlock, SepConv, Skip, Zero),
+        *(PartialMixedOp, Pool, ReLUConvBN, ResidualBlock, ResizablePool, SepConv),
+        *(GridLayer, Hypercuboid, SharpSepConv, Skip, Zero),
     }
 )
 

@@ -1,7 +1,7 @@
 """How a found network is trained from scratch: the settings of a recipe, and its schedules.
 
-Sources: Liu et al. 2019, arXiv:1806.09055, section 3; Xu et al. 2020, arXiv:1907.05737; public
-code of both.
+Sources: Liu et al. 2019, arXiv:1806.09055, section 3; Xu et al. 2020, arXiv:1907.05737; Hundt et
+al. 2019, arXiv:1903.09900; public code of all three.
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from archsmith.data.augment import Pixels
 from archsmith.train.runtime import Precision
 from search_spaces.settings import Count, NotNegative, OpenShare, Positive, Range, Share, checked
-from strategies.schedules import cosine, exponential, linear
+from strategies.schedules import Power, cosine, cosine_power, exponential, linear
 
 SCHEDULES = {"cosine": cosine, "exponential": exponential, "linear": linear}
 
@@ -23,8 +23,10 @@ class Recipe:
     Args:
         layers, channels, stem: size of the final network; `null` keeps the space's.
         lr, min_lr: learning rates at the start of the schedule and after the last epoch.
-        schedule: a name in `SCHEDULES`.
-        warmup_epochs: first epochs, whose rate is multiplied by (epoch + 1) / warmup_epochs.
+        schedule: a name in `SCHEDULES`, or `cosine_power`.
+        power: of `cosine_power`; the other schedules do not read it.
+        warmup_epochs: first epochs, whose rate is multiplied by (epoch + 1) / warmup_epochs; with
+            `cosine_power` it rises linearly to `lr`, which epoch `warmup_epochs` (from 0) has.
         clip: largest norm of the gradient; `null` for no limit.
         auxiliary_weight: factor of the auxiliary head's loss; 0 leaves the head out.
         drop_path: probability, raised linearly from 0: drop_path * epoch / epochs.
@@ -49,7 +51,7 @@ class Recipe:
     batch_size: Annotated[int, Range(ge=2)]
     lr: Positive
     min_lr: NotNegative
-    schedule: Literal["cosine", "exponential", "linear"]
+    schedule: Literal["cosine", "cosine_power", "exponential", "linear"]
     warmup_epochs: Annotated[int, Range(ge=0)]
     momentum: Share
     nesterov: bool
@@ -67,6 +69,7 @@ class Recipe:
     teacher: Literal["full"] | None = None
     distillation: Share = 0.9
     temperature: Positive = 4.0
+    power: Power = 2.0
 
     def __post_init__(self) -> None:
         if self.min_lr > self.lr:
@@ -98,6 +101,9 @@ class Recipe:
 
     def lr_at(self, epoch: int) -> float:
         """The learning rate of an epoch (from 0)."""
+        if self.schedule == "cosine_power":
+            shape = {"power": self.power, "warmup": self.warmup_epochs / self.epochs}
+            return cosine_power(self.lr, self.min_lr, epoch, self.epochs, **shape)
         lr = SCHEDULES[self.schedule](self.lr, self.min_lr, epoch, self.epochs)
         return lr * min(1.0, (epoch + 1) / self.warmup_epochs) if self.warmup_epochs else lr
 

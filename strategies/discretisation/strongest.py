@@ -7,13 +7,17 @@ All rules take a choice, gates (R, O), the rows' factors (R,) or None, and which
 from torch import Tensor
 
 from search_spaces.choice import Choice
+from strategies.discretisation.longest_path import longest_path
 from strategies.shares import weighed
 
 
 def strongest(
     choice: Choice, gates: Tensor, factors: Tensor | None, alive: Tensor
 ) -> dict[str, tuple[str, ...]]:
-    """The rule of the space: `top_rows` if the choice has a `keep`, else `best_options`."""
+    """The rule of the space: `longest_path` if the rows of the choice are linked, `top_rows` if it
+    has a `keep`, else `best_options`."""
+    if choice.linked:
+        return longest_path(choice, gates, factors, alive)
     if choice.keep is None:
         return best_options(choice, gates, factors, alive)
     return top_rows(choice, gates, factors, alive)

@@ -26,12 +26,15 @@ def above_threshold(
     above the threshold; a target may keep fewer rows than the space's number.
 
     One option a row, its largest: which option of a row counts is not said in the paper, and ours.
+    Where rows are linked the threshold could leave no path, and is not applied (ours).
     A target that no option leads into above the threshold keeps its best row instead: a cell with a
     node without an input is no cell, which the paper does not treat.
 
     Raises:
         ValueError: no option that is alive leads into a target.
     """
+    if choice.linked:
+        return strongest(choice, gates, factors, alive)
     real, values = alive & real_options(choice), weighed(gates, factors)
     passed = alive & (values > threshold)
     strengths = torch.where(real, values, -torch.inf).max(1).values  # (R,)

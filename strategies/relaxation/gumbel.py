@@ -3,10 +3,16 @@
 Source: Dong & Yang 2019, arXiv:1910.04465, section 3.2, eq. 3 to 5, and its public code.
 """
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 
 from strategies.relaxation.concrete import Concrete
+
+if TYPE_CHECKING:
+    from strategies.strategy import Strategy
+    from supernets.network import Network
 
 
 class Gumbel(Concrete):
@@ -21,8 +27,16 @@ class Gumbel(Concrete):
         start, end: temperature at progress 0 and 1, linear between them.
 
     Raises:
-        ValueError: a temperature that is not positive.
+        ValueError: a temperature that is not positive; a space whose rows are linked, in which
+            options that are drawn apart seldom fit each other.
     """
+
+    def setup(self, net: "Network", strategy: "Strategy") -> None:
+        if any(choice.linked for choice in strategy.space.choices.values()):
+            raise ValueError(
+                "draws the option of each row apart, and those of linked rows would seldom fit; "
+                "set strategy/relaxation=softmax and strategy/mixed_op=full"
+            )
 
     def forward(  # type: ignore[override]  # the others never have an index
         self, alphas: Tensor, alive: Tensor

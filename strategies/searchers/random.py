@@ -11,14 +11,15 @@ import torch
 from torch import Tensor
 
 from search_spaces.architecture import Architecture
-from search_spaces.choice import Choice
+from search_spaces.choice import Choice, Option
 from search_spaces.space import Space
 from strategies.searchers.searcher import Searcher
 from strategies.shares import real_options
 
 
 def drawn(choice: Choice, generator: torch.Generator) -> dict[str, tuple[str, ...]]:
-    """Legal rows at random: `keep` distinct ones per target, options with equal probability.
+    """Legal rows at random: `keep` distinct ones per target, options with equal probability among
+    those that fit the option drawn before.
 
     What cuts the output off from the input is drawn again (possible if rows may hold a zero).
     """
@@ -28,12 +29,17 @@ def drawn(choice: Choice, generator: torch.Generator) -> dict[str, tuple[str, ..
 
     while True:
         kept: dict[str, tuple[str, ...]] = {}
+        option: Option | None = None
         for target in choice.targets:
             into = choice.into(target)
             order = torch.randperm(len(into), generator=generator).tolist()
             for position in sorted(order[: choice.keep]):
                 row = choice.rows[into[position]]
-                options = [o for o in row.options if o.kind != "zero" or choice.keep is None]
+                options = [
+                    o
+                    for o in row.options
+                    if (o.kind != "zero" or choice.keep is None) and o.follows(option)
+                ]
                 option = options[pick(len(options))]
                 if option.kind != "zero":
                     kept[row.name] = (option.name,)

@@ -28,7 +28,7 @@ SPACE = darts(
     layers=3, nodes=1, channels=4, input_shape=(3, 8, 8), classes=10,
     candidates=["none", "skip_connect", "max_pool_3x3", "sep_conv_3x3"],
 )  # fmt: skip
-CAPTURED = ("darts", "darts_second_order", "goldnas", "pcdarts")
+CAPTURED = ("darts", "darts_second_order", "goldnas", "pcdarts", "sharpdarts")
 UNKNOWN = ("annealed", "drnas", "gdas", "sdarts_adv", "sdarts_rs", "sddarts", "snas")
 
 

@@ -1,6 +1,7 @@
 """Learning-rate schedules: values by hand, and those of the sharpDARTS formula."""
 
 import math
+from itertools import pairwise
 
 import pytest
 
@@ -37,10 +38,24 @@ def test_an_exponential_to_zero_is_refused():
         ({"power": 10}, ".1 .083146 .061815 .041627 .025657 .014468 .007278 .003007 .000785 .0001"),
     ],
 )
-def test_sharpdarts_2_cosine_power(settings: dict[str, float], expected: str):
+def test_sharpdarts_1_cosine_power(settings: dict[str, float], expected: str):
     """By the formula of the public code, for 10 epochs from 0.1 to 1e-4."""
     found = [cosine_power(0.1, 1e-4, epoch, 10, **settings) for epoch in range(10)]
     assert found == pytest.approx([float(x) for x in expected.split()], abs=6e-7)
+
+
+@pytest.mark.parametrize("power", [1, 1.5, 2, 10, 1000])
+def test_sharpdarts_1_cosine_power_falls_from_lr_to_min_lr(power: float):
+    found = [cosine_power(0.3, 1e-3, epoch, 30, power=power) for epoch in range(30)]
+    assert (found[0], found[-1]) == (0.3, 1e-3)
+    assert all(a > b for a, b in pairwise(found))
+
+
+def test_sharpdarts_1_power_one_is_a_cosine_rescaled_to_the_epochs_own_range():
+    plain = [cosine(1.0, 0.0, epoch, 10) for epoch in range(1, 11)]
+    expected = [(rate - plain[-1]) / (plain[0] - plain[-1]) for rate in plain]
+    found = [cosine_power(1.0, 0.0, epoch, 10, power=1) for epoch in range(10)]
+    assert found == pytest.approx(expected)
 
 
 def test_cosine_power_of_few_epochs():

@@ -8,7 +8,10 @@ from torch import nn
 
 from search_spaces.ops import Noise, Zero
 from supernets.final import ChosenOps, FinalCell, FinalNetwork
+from supernets.hypercuboid import FinalChain
+from supernets.network import Network
 from supernets.plain_layers import PLAIN, constants, reads_tensors_alone
+from supernets.width_chain import WidthChain
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -25,7 +28,8 @@ def own_layers() -> set[type[nn.Module]]:
 
 
 def test_every_layer_of_ours_is_known():
-    assert own_layers() - {ChosenOps, FinalCell, FinalNetwork, Noise} == PLAIN
+    of_final_networks = {ChosenOps, FinalCell, FinalChain, FinalNetwork, WidthChain}
+    assert own_layers() - of_final_networks - {Network, Noise} == PLAIN
 
 
 class Outside(Zero):

@@ -47,6 +47,27 @@ def test_linear_of_pc_darts_on_imagenet_warms_up_and_flattens():
     assert found == pytest.approx(expected)
 
 
+@pytest.mark.parametrize(
+    ("warmup", "expected"),
+    [
+        (0, ".1 .090236 .075953 .059447 .04292 .028072 .015976 .007174 .001868 .0001"),
+        (3, ".025075 .05005 .075025 .1 .075558 .052807 .030994 .014025 .003588 .0001"),
+    ],
+)
+def test_sharpdarts_1_cosine_power_of_a_retraining(warmup: int, expected: str):
+    changes = dict(schedule="cosine_power", epochs=10, warmup_epochs=warmup, power=2.0)
+    recipe = replace(TOY, lr=0.1, min_lr=1e-4, **changes)
+    found = [recipe.lr_at(e) for e in range(10)]
+    assert found == pytest.approx([float(x) for x in expected.split()], abs=6e-7)
+
+
+def test_sharpdarts_1_another_power_is_another_schedule():
+    slow, fast = (
+        replace(TOY, schedule="cosine_power", epochs=10, power=power) for power in (1.0, 10.0)
+    )
+    assert slow.lr_at(4) > 1.5 * fast.lr_at(4)
+
+
 @pytest.mark.parametrize("epochs", [1, 2, 3, 9])
 def test_linear_of_a_short_run_falls_and_stays_positive(epochs):
     recipe = replace(TOY, lr=1.0, schedule="linear", epochs=epochs)
@@ -83,8 +104,9 @@ def test_sizes_and_augmentation_of_null_are_left_to_space_and_data():
         ({"lr": math.nan}, r"^lr: expected a finite number above 0"),
         ({"lr": math.inf}, r"^lr: expected a finite number above 0"),
         ({"momentum": 1}, r"^momentum: expected a number of at least 0 and below 1"),
-        ({"schedule": "step"}, r"one of cosine, exponential, linear, found 'step'"),
+        ({"schedule": "step"}, r"one of cosine, cosine_power, exponential, linear, found 'step'"),
         ({"precision": "float16"}, r"one of float32, bfloat16, found 'float16'"),
+        ({"power": 0.5}, r"^power: expected a number of at least 1 and at most 1000, found 0.5"),
         ({"clip": 0}, r"^clip: expected a number above 0 or null, found 0"),
         ({"ema": 1.0}, r"^ema: expected a number above 0 and below 1 or null, found 1.0"),
         ({"flip": 1}, r"^flip: expected true or false or null, found 1"),
