@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from search_spaces.architecture import Architecture
 from search_spaces.cells import Cell, CellSpace
+from search_spaces.layers import laid_out
 from search_spaces.ops import Zero
 from search_spaces.space import Space
 from search_spaces.stems import STEMS
@@ -248,8 +249,12 @@ def supernet(space: Space, mixed_op: Callable[..., nn.Module], *, affine: bool =
 
 
 def final_network(space: Space, architecture: Architecture, *, auxiliary: bool = False) -> Network:
-    """An architecture's network, untrained. Raises ValueError where it does not fit the space."""
+    """An architecture's network, untrained; cells of a shallower one are repeated (`laid_out`).
+
+    Raises ValueError where it does not fit the space.
+    """
     assert isinstance(space, CellSpace)
+    architecture = laid_out(architecture, space)
     architecture.check(space)
     kept = without_zeros(space, architecture)
     return Network(space, kept, ChosenOps, affine=space.affine, auxiliary=auxiliary)

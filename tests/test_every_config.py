@@ -28,6 +28,7 @@ CONF = Path(__file__).resolve().parents[1] / "conf"
 STRATEGIES = sorted(path.stem for path in (CONF / "strategy").glob("*.yaml"))
 TARGETS = sorted(p for p in CONF.rglob("*.yaml") if "\n_target_:" in "\n" + p.read_text())
 CPU = torch.device("cpu")
+FOLLOWS = ("nni", "sizes", "sharing")  # are no choices of a user
 
 
 def composed(*overrides: str) -> DictConfig:
@@ -134,7 +135,7 @@ def test_yaml_lists_exactly_what_its_target_takes(path: Path):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "path",
-    sorted(path for path in CONF.rglob("*.yaml") if path.parent.name not in ("nni", "sizes")),
+    sorted(path for path in CONF.rglob("*.yaml") if path.parent.name not in FOLLOWS),
     ids=lambda p: str(p.relative_to(CONF)),
 )
 def test_every_choice_composes(path: Path):

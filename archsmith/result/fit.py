@@ -33,6 +33,12 @@ class Fit:
     def __init__(self, budget: Budget, space: Space, recipe: Recipe, device: torch.device):
         self.budget, self.space, self.recipe, self.device = budget, space, recipe, device
         self.final = final_space(space, recipe)
+        if set(self.final.choices) != set(space.choices):
+            raise ConfigError(
+                f"budget: the {len(space.choices)} cells of the search are repeated in a network "
+                f"of {len(self.final.choices)}, whose costs are not known per candidate; set "
+                "retrain.layers=null"
+            )
         self.costs = final_costs(self.final)
         self._latencies: dict[str, Latency] = {}
 
