@@ -13,6 +13,7 @@ from archsmith.result.export.definitions import Definitions, UnportableError
 from archsmith.result.export.literals import Code, literal, packed
 from search_spaces.architecture import Architecture
 from search_spaces.cells import CellSpace
+from search_spaces.layers import laid_out
 from supernets.blueprint import layout, skeleton, without_zeros
 from supernets.final import FinalNetwork
 
@@ -38,7 +39,7 @@ def standalone(space: CellSpace, architecture: Architecture, facts: Mapping[str,
     definitions = Definitions(NAMES)
     definitions.add(FinalNetwork)
     definitions.add(usage.main)
-    plan = layout(space, without_zeros(space, architecture))
+    plan = layout(space, without_zeros(space, laid_out(architecture, space)))
     edges = [names for cell in plan["cells"].values() for names in cell["edges"].values()]
     table = {
         name: operation(name, space, definitions) for name in sorted({n for e in edges for n in e})
