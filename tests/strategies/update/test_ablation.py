@@ -1,6 +1,7 @@
 """Sheet ddarts.md: the alphas of a cell learn by what the cell contributes."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -129,16 +130,14 @@ def test_ablation_moves_no_statistics_and_draws_from_torchs_generator(tiny: Spac
     assert not torch.equal(found[0], found[2])
 
 
-def toy(space: Space) -> Strategy:
-    """Three cells with one row of two candidates each."""
-    cell = Cell(1, 1, complete_edges(1, 1, ["skip_connect", "sep_conv_3x3"]), keep=1)
-    groups = ("0", "1", "2")
-    where = replace(
-        space,
-        cells={"cell": cell},
-        layers=tuple(Layer("cell", name, 4, False) for name in groups),
-    )
-    return make(composed("strategy=ddarts", "strategy.alpha_init=0").strategy, space=where)
+SKIP, CONV = "skip_connect", "sep_conv_3x3"
+
+
+def stack(space: Space, *groups: str) -> Space:
+    """A layer for each group, of a cell with one row of two candidates."""
+    cell = Cell(1, 1, complete_edges(1, 1, [SKIP, CONV]), keep=1)
+    layers = tuple(Layer("cell", group, 4, False) for group in groups)
+    return replace(space, cells={"cell": cell}, layers=layers)
 
 
 def test_ddarts_3_the_cell_that_carries_the_signal_contributes_most(toy_darts: Space):
@@ -146,7 +145,7 @@ def test_ddarts_3_the_cell_that_carries_the_signal_contributes_most(toy_darts: S
 
     Its score without its gates is that with gates of one half, in the mean over the draws.
     """
-    strategy = toy(toy_darts)
+    strategy = make(composed("strategy=ddarts").strategy, space=stack(toy_darts, "0", "1", "2"))
     with torch.no_grad():
         strategy.alphas["1"].copy_(torch.tensor([[10.0, -10.0]]))
     y = torch.tensor([0, 1] * 4)
@@ -159,7 +158,7 @@ def test_ddarts_3_the_cell_that_carries_the_signal_contributes_most(toy_darts: S
         return x * (gates[0, 0] - gates[0, 1])
 
     strategy.net = torch.nn.Identity()  # type: ignore[assignment]
-    found = [contributions(strategy, net, (signs, y)) for _ in range(200)]
+    found = [contributions(strategy, net, (signs, y)) for _ in range(100)]
     mean = {name: float(torch.stack([one[name] for one in found]).mean()) for name in found[0]}
     assert mean["1"] > 0.3
     assert mean["0"] == mean["2"] == 0
@@ -201,3 +200,42 @@ def test_the_strategy_gives_every_layer_a_choice_where_the_space_can():
         assert composed("strategy=ddarts", f"space={space}").space.share_alphas is False
     assert composed("strategy=ddarts", "space.share_alphas=true").space.share_alphas
     assert composed("strategy=fairdarts").space.share_alphas
+
+
+class TwoCells(torch.nn.Module):
+    """The first cell helps by a skip connection and harms by a convolution, the second one the
+    other way round: logits are s (g_0[skip] - g_0[conv] + g_1[conv] - g_1[skip]) x, s a weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.ones(()))
+
+    def forward(self, x: Tensor, mixture: Mixture) -> Tensor:
+        first, second = ([*mixture.groups.values()] * 2)[:2]
+        skip, conv = (first.gates - second.gates)[0]
+        return self.scale * x * (skip - conv)
+
+
+def searched_two_cells(space: Space, seed: int) -> Strategy:
+    """A search of 30 steps by the shipped defaults."""
+    torch.manual_seed(seed)
+    strategy = make(composed("strategy=ddarts", "strategy.alpha_lr_scale=30").strategy, space=space)
+    net: Any = TwoCells()
+    strategy.setup(net, torch.device("cpu"))
+    for _ in range(30):
+        y = torch.randint(2, (16,))
+        x = torch.stack([1.0 - 2 * y, 2.0 * y - 1], 1) + 0.3 * torch.randn(16, 2)
+        strategy.step(net, (x, y), (x, y), progress=0.0, move_alphas=True)
+    return strategy
+
+
+def test_ddarts_7_cells_of_their_own_find_each_its_operation(toy_darts: Space):
+    for seed in range(10):
+        found = searched_two_cells(stack(toy_darts, "0", "1"), seed).architecture().choices
+        assert found == {"0": {"0-1": (SKIP,)}, "1": {"0-1": (CONV,)}}
+
+
+def test_ddarts_7_a_shared_cell_finds_nothing(toy_darts: Space):
+    """What one layer gains the other one loses: the alphas never move."""
+    strategy = searched_two_cells(stack(toy_darts, "0", "0"), 0)
+    assert not strategy.alphas["0"].any()
