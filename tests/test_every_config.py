@@ -66,6 +66,8 @@ LONG = (
     "rdarts_l2",
     "rdarts_adaptive",
     "rdarts_dp",
+    "ddarts",
+    "dartopti",
 )
 SEARCHED = [pytest.param(n, marks=[pytest.mark.slow] if n in LONG else []) for n in STRATEGIES]
 
