@@ -30,8 +30,7 @@ def distance(
     found = []
     for name, choice in space.choices.items():
         weigh = _weights(choice, weights or {})
-        edges = [_edges(architecture, name) for architecture in (a, b)]
-        found.append(hausdorff(*edges, weigh))
+        found.append(hausdorff(_edges(a, name), _edges(b, name), weigh))
     return sum(found) / len(found)
 
 
