@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from search_spaces.architecture import Architecture
 from search_spaces.cells import Cell, CellSpace
+from search_spaces.layers import laid_out
 from search_spaces.ops import Zero
 from search_spaces.space import Space
 from search_spaces.stems import STEMS
@@ -302,7 +303,11 @@ def supernet(space: Space, mixed_op: Callable[..., nn.Module], *, affine: bool =
 
 
 def final_network(space: Space, architecture: Architecture, *, auxiliary: bool = False) -> Network:
-    """An architecture's network, untrained. Raises ValueError where it does not fit the space."""
+    """An architecture's network, untrained; cells of a shallower one are repeated (`laid_out`).
+
+    Raises ValueError where it does not fit the space.
+    """
+    architecture = laid_out(architecture, space)
     architecture.check(space)
     return builder_of(space).final(space, architecture, auxiliary=auxiliary)
 

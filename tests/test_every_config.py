@@ -28,6 +28,7 @@ CONF = Path(__file__).resolve().parents[1] / "conf"
 STRATEGIES = sorted(path.stem for path in (CONF / "strategy").glob("*.yaml"))
 TARGETS = sorted(p for p in CONF.rglob("*.yaml") if "\n_target_:" in "\n" + p.read_text())
 CPU = torch.device("cpu")
+FOLLOWS = ("nni", "sizes", "sharing")  # are no choices of a user
 
 
 def composed(*overrides: str) -> DictConfig:
@@ -65,6 +66,8 @@ LONG = (
     "rdarts_l2",
     "rdarts_adaptive",
     "rdarts_dp",
+    "ddarts",
+    "dartopti",
 )
 SEARCHED = [pytest.param(n, marks=[pytest.mark.slow] if n in LONG else []) for n in STRATEGIES]
 
@@ -134,7 +137,7 @@ def test_yaml_lists_exactly_what_its_target_takes(path: Path):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "path",
-    sorted(path for path in CONF.rglob("*.yaml") if path.parent.name not in ("nni", "sizes")),
+    sorted(path for path in CONF.rglob("*.yaml") if path.parent.name not in FOLLOWS),
     ids=lambda p: str(p.relative_to(CONF)),
 )
 def test_every_choice_composes(path: Path):

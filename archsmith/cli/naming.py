@@ -148,10 +148,10 @@ def known_settings(conf: Path) -> list[str]:
 
 
 def config_groups(conf: Path) -> list[str]:
-    """Names of the configuration groups: `strategy`, `strategy/pruning`, ..., without `sizes`,
-    which follows from experiment and space."""
+    """Names of the configuration groups: `strategy`, `strategy/pruning`, ..., without `sizes`
+    and `sharing`, which follow from experiment, strategy and space."""
     found = {str(path.parent.relative_to(conf)) for path in conf.rglob("*.yaml")}
-    return sorted(found - {".", "sizes"})
+    return sorted(found - {".", "sizes", "sharing"})
 
 
 def _flatten(tree: Any, prefix: str) -> Iterator[str]:

@@ -19,6 +19,7 @@ from archsmith.result.recipe import Recipe
 from archsmith.result.retrain import Retraining
 from archsmith.train.random_state import random_state, set_random_state
 from search_spaces.architecture import Architecture
+from search_spaces.layers import laid_out
 from search_spaces.space import Space
 from search_spaces.stems import STEMS
 from supernets.network import final_network
@@ -39,7 +40,7 @@ def preflight(job: Job, phases: tuple[str, ...]) -> None:
             method.check()
         if "final" in trained:
             space = final_space(job.space, job.recipe)
-            architecture = job.architecture or some_architecture(space)
+            architecture = laid_out(job.architecture or some_architecture(space), space)
             augment = {**job.data.settings.augment, **job.recipe.augment}
             try:
                 Augment.of(augment).check(job.data.input_shape)

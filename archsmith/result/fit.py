@@ -38,6 +38,12 @@ class Fit:
                 f"budget: costs of options do not add up in space {space.name}; leave the budget "
                 "out, and set strategy/losses=macs_band"
             )
+        if set(self.final.choices) != set(space.choices):
+            raise ConfigError(
+                f"budget: the {len(space.choices)} cells of the search are repeated in a network "
+                f"of {len(self.final.choices)}, whose costs are not known per candidate; set "
+                "retrain.layers=null"
+            )
         self.costs = final_costs(self.final)
         self._latencies: dict[str, Latency] = {}
 

@@ -13,6 +13,7 @@ from archsmith.errors import ConfigError, configuring
 from archsmith.result.recipe import Recipe
 from archsmith.result.weights import load_weights, read_metadata, save_weights
 from search_spaces.architecture import Architecture
+from search_spaces.layers import check_repeats
 from search_spaces.settings import setting
 from search_spaces.space import Space
 from supernets.network import Network, final_network
@@ -22,6 +23,8 @@ KEY = "archsmith"  # key of the metadata in a weights file
 
 def final_space(space: Space, recipe: Recipe) -> Space:
     """The space at the recipe's size.
+
+    With more layers than a search whose layers have cells of their own, these are repeated.
 
     Raises ConfigError if it has no such stem or number of layers, or nothing that may be dropped.
     """
@@ -47,6 +50,9 @@ def final_space(space: Space, recipe: Recipe) -> Space:
         unpruned(space)
     with configuring(), setting("retrain"):
         final = space.resize(**size)
+        if set(final.choices) != set(space.choices):
+            check_repeats(space, final)
+            return final
     if _rows(final) != _rows(space):
         raise ConfigError(
             f"retrain.layers: {recipe.layers}, but every layer of space {space.name} decides for "

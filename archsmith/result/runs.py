@@ -36,6 +36,7 @@ COLUMNS = {
     "supernet accuracy": Column("supernet_accuracy", share=True, accuracy=True),
     "discretised accuracy": Column("discretised_accuracy", share=True, accuracy=True),
     "discretisation gap": Column("diagnosis.discretisation_gap", share=True),
+    "distance from the first epoch": Column("diagnosis.distance"),
     "alpha eigenvalue": Column("diagnosis.alpha_eigenvalue"),
     "weight sharpness": Column("diagnosis.weight_sharpness"),
     "parameters": Column("parameters"),

@@ -23,6 +23,7 @@ from archsmith.train.memory_probe import images_for
 from archsmith.train.record import Record
 from archsmith.train.training import Training
 from search_spaces.architecture import Architecture
+from search_spaces.distance import distance
 from search_spaces.settings import located
 from strategies.gradients import Batch, eagerly
 from strategies.strategy import Strategy
@@ -126,7 +127,10 @@ class Search(Training):
         return lambda: strategy.step(net, train, given, progress=1.0, move_alphas=True)
 
     def end_epoch(self) -> dict[str, float]:
-        """Prunes, measures, and writes the epoch's architecture and pictures."""
+        """Prunes, measures, and writes the epoch's architecture and pictures.
+
+        `distance` is that of the architecture from the first epoch's.
+        """
         self.pace.steps_end()
         progress = self.pace.progress(self.epoch + 1, 0)
         try:
@@ -136,6 +140,8 @@ class Search(Training):
         self.found = self._measured(self.epoch)
         architecture = self.found.architecture
         architecture.save(self._file(self.epoch))
+        first = Architecture.load(self._file(0))
+        self.found.metrics["distance"] = distance(first, architecture, self.strategy.space)
         pictures(self.record, self.record.folder, self.strategy, architecture, self.epoch)
         self.pace.epoch_end(self.epoch + 1)
         self._keep(architecture)

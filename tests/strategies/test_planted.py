@@ -18,8 +18,9 @@ from supernets.network import supernet
 NAMES = ["none", "skip_connect", "sep_conv_3x3"]
 EPOCHS, STEPS = 40, 8
 SCALE = 30.0
-STRATEGIES = ["beta_darts", "darts", "darts_second_order", "drnas", "fairdarts", "gdas", "pcdarts",
-              "sdarts_adv", "sdarts_rs", "sharpdarts", "annealed", "sddarts", "snas"]  # fmt: skip
+STRATEGIES = ["beta_darts", "dartopti", "darts", "darts_second_order", "ddarts", "drnas",
+              "fairdarts", "gdas", "pcdarts", "sdarts_adv", "sdarts_rs", "sharpdarts", "annealed",
+              "sddarts", "snas"]  # fmt: skip
 
 
 def planted() -> Space:

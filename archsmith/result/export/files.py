@@ -35,6 +35,7 @@ from archsmith.result.weights import save_weights, weights_of
 from archsmith.train import garbage
 from archsmith.train.runtime import versions
 from search_spaces.architecture import Architecture
+from search_spaces.layers import laid_out
 from supernets.costs import macs, parameters
 from supernets.forms import use_form
 from supernets.network import Network
@@ -92,7 +93,7 @@ def export(
 
 def _model(net: Network, architecture: Architecture, preprocessing: Preprocessing) -> ExportedModel:
     """A copy of the network for inference, with its metadata."""
-    architecture.check(net.space)
+    laid_out(architecture, net.space).check(net.space)
     preprocessing.check_fits(net.space.input_shape, net.space.classes)
     plain = copy.deepcopy(net).cpu().float().to(memory_format=torch.contiguous_format).eval()
     use_form(plain, "reference", torch.device("cpu"))  # tracing needs plain torch operations

@@ -12,6 +12,7 @@ from archsmith.result.export import usage
 from archsmith.result.export.definitions import Definitions, UnportableError
 from archsmith.result.export.literals import Code, literal, packed
 from search_spaces.architecture import Architecture
+from search_spaces.layers import laid_out
 from search_spaces.space import Space
 from supernets.builder import builder_of
 
@@ -35,7 +36,7 @@ def standalone(space: Space, architecture: Architecture, facts: Mapping[str, Any
     from jinja2 import StrictUndefined, Template
 
     definitions = Definitions(NAMES)
-    plan = builder_of(space).blueprint(space, architecture)
+    plan = builder_of(space).blueprint(space, laid_out(architecture, space))
     network = definitions.add(plan.network)
     definitions.add(usage.main)
     table = None
