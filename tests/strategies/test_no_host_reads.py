@@ -73,11 +73,12 @@ class Copies(TorchDispatchMode):
         return result
 
 
-# drnas draws by an operation that has no fake form; goldnas, fairdarts and rome read tables when they
-# are set up.
+# drnas draws by an operation that has no fake form; goldnas, fairdarts and rome read tables when
+# they are set up.
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name", [n for n in STRATEGIES if n not in ("random", "gdas", "rome", "drnas", "goldnas", "fairdarts")]
+    "name",
+    [n for n in STRATEGIES if n not in ("random", "gdas", "rome", "drnas", "goldnas", "fairdarts")],
 )
 def test_a_pass_copies_nothing_between_devices(name: str, monkeypatch):
     """After the first, which may put tables where they are needed."""

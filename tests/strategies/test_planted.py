@@ -19,7 +19,8 @@ NAMES = ["none", "skip_connect", "sep_conv_3x3"]
 EPOCHS, STEPS = 40, 8
 SCALE = 30.0
 STRATEGIES = ["beta_darts", "darts", "darts_second_order", "drnas", "fairdarts", "gdas", "pcdarts",
-              "rarts", "rome", "sdarts_adv", "sdarts_rs", "annealed", "sddarts", "snas"]  # fmt: skip
+              "rarts", "rome", "sdarts_adv", "sdarts_rs", "annealed", "sddarts",
+              "snas"]  # fmt: skip
 
 
 def planted() -> Space:

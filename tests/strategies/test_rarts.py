@@ -1,4 +1,4 @@
-"""RARTS: two copies of the weights, updated in turn. Numbered tests: the sheet's."""
+"""RARTS: two copies of the weights, updated in turn; numbers are those of the sheet."""
 
 import copy
 import math
@@ -93,6 +93,12 @@ def relaxed(lam: float, beta: float, rate: float = 0.01, *, reuse: bool = False)
     return Solvable(Relaxed(lam, beta, reuse), rate)
 
 
+def exact(lam: float, beta: float) -> tuple[float, ...]:
+    """w, y, a of the stationary point."""
+    a = 4 * lam * beta / (4 * lam * beta - beta - 2 * lam)
+    return a * (1 - 1 / (2 * lam)), 2 - a, a
+
+
 # -- 1: the solvable model
 
 
@@ -101,36 +107,26 @@ def relaxed(lam: float, beta: float, rate: float = 0.01, *, reuse: bool = False)
 def test_rarts_1_the_point_of_the_table_is_stationary(
     lam: float, beta: float, a: float, w: float, y: float, reuse: bool
 ):
-    a = 4 * lam * beta / (4 * lam * beta - beta - 2 * lam)
-    at = a * (1 - 1 / (2 * lam)), 2 - a, a
+    at = exact(lam, beta)
     assert at == pytest.approx((w, y, a), abs=1e-6)
     found = Solvable(Relaxed(lam, beta, reuse), 0.001, a=at[2], w=at[0])
     assert set_copy(found, at[1]).step().at() == pytest.approx(at, abs=1e-12)
 
 
+DESCENTS = [(0, 0.3, 120), (1, 0.2, 85), (2, 0.2, 65), (3, 0.08, 190), (4, 0.02, 860),
+            (5, 0.01, 960), (6, 0.007, 910)]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("point", "rate", "steps"),
-    [
-        (POINTS[1], 0.2, 150),
-        *(
-            pytest.param(point, rate, steps, marks=pytest.mark.slow)
-            for point, rate, steps in [
-                (POINTS[0], 0.1, 400),
-                (POINTS[2], 0.1, 300),
-                (POINTS[3], 0.02, 2500),
-                (POINTS[4], 0.02, 853),
-                (POINTS[5], 0.01, 955),
-                (POINTS[6], 0.005, 2000),
-            ]
-        ),
-    ],
+    [pytest.param(*d, marks=[] if d[0] == 2 else pytest.mark.slow) for d in DESCENTS],
 )
 def test_rarts_1_gradient_descent_ends_at_the_point_of_the_table(
-    point: tuple[float, ...], rate: float, steps: int
+    point: int, rate: float, steps: int
 ):
-    lam, beta, a, w, y = point
+    lam, beta, *_ = POINTS[point]
     found = relaxed(lam, beta, rate).step(steps).at()
-    assert found == pytest.approx((w, y, a), abs=2e-6)
+    assert found == pytest.approx(exact(lam, beta), abs=1e-6)
 
 
 def test_rarts_1_the_trajectory_is_that_of_gauss_seidel():
@@ -149,21 +145,23 @@ def test_rarts_1_gradients_at_old_points_have_another_trajectory():
 @pytest.mark.slow
 def test_rarts_1_steps_until_the_point_is_near(rate: float, steps: int):
     """Within 1e-6 of the point first at the next step."""
-    exact = 40 / 37 * 0.95, 2 - 40 / 37, 40 / 37
-    found = relaxed(10, 10, rate).step(steps)
-    assert max(abs(x - e) for x, e in zip(found.at(), exact, strict=True)) > 1e-6
-    found.step()
-    assert max(abs(x - e) for x, e in zip(found.at(), exact, strict=True)) <= 1e-6
+    found, end = relaxed(10, 10, rate).step(steps), pytest.approx(exact(10, 10), abs=1e-6)
+    assert found.at() != end
+    assert found.step().at() == end
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("weight", "rate"), [(50, 0.02), (100, 0.01)])
 def test_rarts_1_too_large_steps_diverge(weight: float, rate: float):
-    assert abs(relaxed(weight, weight, rate).step(100).at()[0]) > 1e3
+    found = relaxed(weight, weight, rate)
+    early = max(abs(found.step().at()[0]) for _ in range(20))
+    found.step(200)
+    assert max(abs(found.step().at()[0]) for _ in range(20)) > 2 * early
 
 
 @pytest.mark.slow
 def test_rarts_1_first_order_darts_ends_at_the_wrong_point():
-    found = Solvable(FirstOrder(), 0.1).step(400)
+    found = Solvable(FirstOrder(), 0.1).step(250)
     assert (found.net.w.item(), found.a.item()) == pytest.approx((2, 2), abs=1e-6)
 
 
@@ -172,7 +170,7 @@ def test_rarts_1_first_order_darts_ends_at_the_wrong_point():
 def test_rarts_1_second_order_darts_depends_on_its_step(xi: float):
     found = Solvable(SecondOrder("exact", 0.01), xi)
     found.alpha_optimizer.param_groups[0]["lr"] = 0.1
-    found.step(400)
+    found.step(250)
     end = 2 / (1 + 2 * xi)
     assert (found.net.w.item(), found.a.item()) == pytest.approx((end, end), abs=1e-6)
 
@@ -180,19 +178,18 @@ def test_rarts_1_second_order_darts_depends_on_its_step(xi: float):
 # -- 2: when there is a minimum
 
 
-GRID = [(0.25, 1.0), (0.25, 20.0), (0.4, 2.0), (0.6, 2.0), (1.0, 0.5), (1.0, 1.0), (2.0, 0.5)]
+GRID = [(0.25, 1.0), (0.25, 4.0), (0.4, 2.0), (0.6, 2.0), (1.0, 0.5), (1.0, 1.0), (2.0, 0.5)]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("lam", "beta"), GRID)
 def test_rarts_2_the_loss_has_a_minimum_where_the_predicate_says_so(lam: float, beta: float):
     stable = 4 * lam * beta > beta + 2 * lam
-    found = relaxed(lam, beta, 0.04).step(3000)
-    a = found.a.item()
+    found = relaxed(lam, beta, 0.3).step(310).at()
     if stable:
-        assert a == pytest.approx(4 * lam * beta / (4 * lam * beta - beta - 2 * lam), rel=0.05)
+        assert found == pytest.approx(exact(lam, beta), abs=1e-5)
     else:
-        assert abs(a) > 50 or math.isnan(a)
+        assert abs(found[2]) > 1e3
 
 
 # -- 3: what a step costs
@@ -248,7 +245,7 @@ def batches(count: int) -> list[tuple[Tensor, Tensor]]:
 def test_rarts_4_uncoupled_networks_are_trained_independently(toy_darts: Space):
     net, strategy = ready(toy_darts, "strategy.update.coupling=0")
     other, alone = ready(toy_darts, "strategy/update=first_order")
-    for images in batches(3):
+    for images in batches(2):
         strategy.step(net, images, images, progress=0.0, move_alphas=False)
         alone.step(other, images, images, progress=0.0, move_alphas=False)
     assert all(map(torch.equal, net.state_dict().values(), other.state_dict().values()))
@@ -260,7 +257,7 @@ def test_rarts_4_uncoupled_networks_are_trained_independently(toy_darts: Space):
 def test_rarts_4_the_distance_falls_as_one_over_the_coupling():
     distances = []
     for beta in (20.0, 80.0):
-        w, y, _ = relaxed(1, beta, 0.01).step(2500).at()
+        w, y, _ = relaxed(1, beta, 1.2 / beta).step(800).at()
         distances.append(abs(w - y))
     slope = math.log(distances[1] / distances[0]) / math.log(4)
     assert slope == pytest.approx(-1, abs=0.05)
@@ -296,7 +293,10 @@ def test_rarts_rates_of_the_copy_follow_the_schedule(toy_darts: Space):
     strategy.epoch_start(1, 2)
     train, val = batches(2)
     strategy.step(net, train, val, progress=0.5, move_alphas=True)
-    (mine,), (theirs,) = strategy.update.optimizer.param_groups, strategy.weight_optimizer.param_groups
+    (mine,), (theirs,) = (
+        strategy.update.optimizer.param_groups,
+        strategy.weight_optimizer.param_groups,
+    )
     assert mine["lr"] == theirs["lr"] < 0.025
 
 

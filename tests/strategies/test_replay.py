@@ -29,7 +29,17 @@ SPACE = darts(
     candidates=["none", "skip_connect", "max_pool_3x3", "sep_conv_3x3"],
 )  # fmt: skip
 CAPTURED = ("darts", "darts_second_order", "goldnas", "pcdarts")
-UNKNOWN = ("annealed", "drnas", "gdas", "rarts", "rome", "sdarts_adv", "sdarts_rs", "sddarts", "snas")
+UNKNOWN = (
+    "annealed",
+    "drnas",
+    "gdas",
+    "rarts",
+    "rome",
+    "sdarts_adv",
+    "sdarts_rs",
+    "sddarts",
+    "snas",
+)
 
 
 class Run:

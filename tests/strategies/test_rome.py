@@ -1,4 +1,4 @@
-"""ROME: drawn edges and operations, gradients accumulated over draws. Numbered tests: the sheet's."""
+"""ROME: edges and operations are drawn, gradients accumulated; numbers are those of the sheet."""
 
 import math
 
@@ -83,7 +83,9 @@ def test_rome_1_pairs_are_drawn_by_their_own_logits():
 
 
 def test_rome_1_a_cell_runs_eight_operations_and_trains_no_other(toy_darts: Space):
-    net, strategy = ready(toy_darts.resize(nodes=4, channels=4, input_shape=(3, 8, 8)), "strategy=rome")
+    net, strategy = ready(
+        toy_darts.resize(nodes=4, channels=4, input_shape=(3, 8, 8)), "strategy=rome"
+    )
     ran: set[int] = set()
     calls = []
 
