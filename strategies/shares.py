@@ -19,6 +19,11 @@ def real_options(choice: Choice) -> Tensor:
     return torch.tensor(choice.offers(zero=False))
 
 
+def rows_into(choice: Choice) -> Tensor:
+    """(targets, R) bool: which rows lead into which target."""
+    return torch.tensor([[row.target == i for row in choice.rows] for i in choice.targets])
+
+
 def same_target(choice: Choice) -> Tensor:
     """(R, R): 1 if two rows lead into the same state, else 0."""
     targets = torch.tensor([row.target for row in choice.rows])

@@ -94,8 +94,8 @@ class Strategy:
         self.gradients: Gradients = eagerly  # of a pass
         self.structure = 0  # counts the changes of `alive`
         self._make_alpha_optimizer = cast(MakeOptimizer, self.alpha_optimizer)
-        self._make_weight_optimizer = cast(MakeOptimizer, self.weight_optimizer)
-        _check_optimizers(alpha=self._make_alpha_optimizer, weight=self._make_weight_optimizer)
+        self.make_weight_optimizer = cast(MakeOptimizer, self.weight_optimizer)
+        _check_optimizers(alpha=self._make_alpha_optimizer, weight=self.make_weight_optimizer)
         self.losses = dict(self.losses)
         self._check_kinds()
         self._make_logits()
@@ -160,7 +160,7 @@ class Strategy:
             layer for layer in net.modules() if not plain_layers.reads_tensors_alone(layer)
         ]
         self._weight_names = {id(p): name for name, p in net.named_parameters()}
-        self.weight_optimizer = self._make_weight_optimizer(self.weights)
+        self.weight_optimizer = self.make_weight_optimizer(self.weights)
         self.alpha_optimizer = self._make_alpha_optimizer(self.arch_parameters())
         for group in self.alpha_optimizer.param_groups:
             group["lr"] *= self.alpha_lr_scale

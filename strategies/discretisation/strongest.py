@@ -4,11 +4,12 @@ All rules take a choice, gates (R, O), the rows' factors (R,) or None, and which
 (R, O) bool. They return the options kept of each row, by name; other rows are dropped.
 """
 
+import torch
 from torch import Tensor
 
 from search_spaces.choice import Choice
 from strategies.discretisation.longest_path import longest_path
-from strategies.shares import weighed
+from strategies.shares import real_options, weighed
 
 
 def strongest(
@@ -72,4 +73,21 @@ def best_options(
     return kept
 
 
+def rows_first(
+    choice: Choice, gates: Tensor, factors: Tensor | None, alive: Tensor
+) -> dict[str, tuple[str, ...]]:
+    """Per target the `choice.keep` rows with the largest factors, however large their gates are;
+    of each row the option with the largest gate that is not of a zero.
+
+    Without factors, or if every row is kept, it is `strongest`. Raises ValueError like `top_rows`.
+    Source: Wang et al. 2023, arXiv:2011.11233: edges are chosen by beta alone, operations by alpha.
+    """
+    if factors is None or choice.keep is None:
+        return strongest(choice, gates, factors, alive)
+    real = alive & real_options(choice)
+    best = torch.where(real, gates, 0.0).amax(1, keepdim=True)
+    return top_rows(choice, gates / best.clamp_min(SMALLEST), factors, alive)
+
+
 NOTHING_LEFT = "no candidate into node {} is left; prune less, or give the space more candidates"
+SMALLEST = torch.finfo(torch.float32).tiny

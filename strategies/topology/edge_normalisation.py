@@ -7,6 +7,7 @@ from torch import Tensor
 
 from search_spaces.choice import Choice
 from strategies.contracts import Topology
+from strategies.shares import rows_into
 
 
 class EdgeNormalisation(Topology):
@@ -28,8 +29,7 @@ class EdgeNormalisation(Topology):
         synchronise in every pass; by identity, as hashing a choice takes longer."""
         kept, into = self._into.get((id(choice), device), (None, None))
         if kept is not choice or into is None:
-            into = torch.tensor([[row.target == i for row in choice.rows] for i in choice.targets])
-            into = into.to(device)
+            into = rows_into(choice).to(device)
             self._into[id(choice), device] = choice, into
         return into
 

@@ -84,12 +84,22 @@ class FirstOrder(Update):
         """One weight step on the training loss, with gradient clipping."""
         strategy.weight_optimizer.zero_grad()
         offsets = self.offsets(strategy, net, train)
-        compute = partial(loss_gradients, strategy, net, strategy.weights, offsets=offsets)
+        compute = partial(self.weight_gradients, strategy, net, offsets=offsets)
         metrics = strategy.gradients("weights", compute, [train], strategy.weights)
         if strategy.clip is not None:
             nn.utils.clip_grad_norm_(strategy.weights, strategy.clip)
         strategy.weight_optimizer.step()
         return metrics
+
+    def weight_gradients(
+        self,
+        strategy: "Strategy",
+        net: nn.Module,
+        train: "Batch",
+        offsets: Mapping[str, Tensor] | None,
+    ) -> dict[str, Tensor]:
+        """Fills the gradients of the weights; returns 0-dim loss and accuracy."""
+        return loss_gradients(strategy, net, strategy.weights, train, offsets)
 
     def offsets(
         self, strategy: "Strategy", net: nn.Module, train: "Batch"

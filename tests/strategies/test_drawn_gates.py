@@ -18,7 +18,7 @@ from strategies.gradients import Batch
 from strategies.strategy import Strategy
 from supernets.network import Network, supernet
 
-DRAWN = ["annealed", "gdas", "snas", "drnas"]
+DRAWN = ["annealed", "gdas", "snas", "drnas", "rome"]
 SECOND = "strategy/update=second_order"
 
 
@@ -42,7 +42,9 @@ def test_measuring_draws_nothing(name: str, toy_darts: Space):
     quiet = [strategy.mixture(noise=False).groups["normal"] for _ in range(2)]
     assert torch.equal(state, torch.get_rng_state())
     assert torch.equal(quiet[0].gates, quiet[1].gates)
-    assert [len(row) for row in quiet[0].active] == [{"gdas": 1, "drnas": 2}.get(name, 3)] * 2
+    assert [len(row) for row in quiet[0].active] == [
+        {"gdas": 1, "drnas": 2, "rome": 1}.get(name, 3)
+    ] * 2
     torch.testing.assert_close(quiet[0].gates.sum(1), torch.ones(2))
     strategy.mixture()
     assert not torch.equal(state, torch.get_rng_state())  # the next pass draws again

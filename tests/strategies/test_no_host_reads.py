@@ -48,7 +48,7 @@ def step(strategy: Strategy, net: Network) -> dict[str, torch.Tensor]:
     [
         pytest.param(name, marks=[] if name == "darts" else pytest.mark.slow)
         for name in STRATEGIES
-        if name not in ("random", "gdas")
+        if name not in ("random", "gdas", "rome")
     ],
 )
 def test_a_step_reads_nothing_on_the_host(name: str):
@@ -74,7 +74,7 @@ class Copies(TorchDispatchMode):
 
 
 # drnas draws by an operation that has no fake form; the others read tables when they are set up.
-READ = ("goldnas", "fairdarts", "ddarts", "dartopti")
+READ = ("goldnas", "fairdarts", "ddarts", "dartopti", "rome")
 
 
 @pytest.mark.slow
@@ -99,9 +99,10 @@ def test_a_pass_copies_nothing_between_devices(name: str, monkeypatch):
     assert copies.found == []
 
 
-def test_one_path_reads_its_choice():
-    """gdas runs only the drawn candidates, so the host must know them; the test above sees it."""
-    strategy, net = prepared("gdas")
+@pytest.mark.parametrize("name", ["gdas", "rome"])
+def test_one_path_reads_its_choice(name: str):
+    """Only what is drawn runs, so the host must know it; the test above sees it."""
+    strategy, net = prepared(name)
     with (
         FakeTensorMode(allow_non_fake_inputs=True),
         pytest.raises(DataDependentOutputException),

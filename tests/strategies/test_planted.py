@@ -19,8 +19,8 @@ NAMES = ["none", "skip_connect", "sep_conv_3x3"]
 EPOCHS, STEPS = 40, 8
 SCALE = 30.0
 STRATEGIES = ["beta_darts", "dartopti", "darts", "darts_second_order", "ddarts", "drnas",
-              "fairdarts", "gdas", "pcdarts", "sdarts_adv", "sdarts_rs", "sharpdarts", "annealed",
-              "sddarts", "snas"]  # fmt: skip
+              "fairdarts", "gdas", "pcdarts", "rarts", "rome", "sdarts_adv", "sdarts_rs",
+              "sharpdarts", "annealed", "sddarts", "snas"]  # fmt: skip
 
 
 def planted() -> Space:

@@ -29,8 +29,8 @@ SPACE = darts(
     candidates=["none", "skip_connect", "max_pool_3x3", "sep_conv_3x3"],
 )  # fmt: skip
 CAPTURED = ("darts", "darts_second_order", "goldnas", "pcdarts", "sharpdarts")
-UNKNOWN = ("annealed", "dartopti", "ddarts", "drnas", "gdas", "sdarts_adv", "sdarts_rs", "sddarts",
-           "snas")  # fmt: skip
+UNKNOWN = ("annealed", "dartopti", "ddarts", "drnas", "gdas", "rarts", "rome", "sdarts_adv",
+           "sdarts_rs", "sddarts", "snas")  # fmt: skip
 
 
 class Run:
