@@ -20,8 +20,8 @@ NAMES = ["none", "skip_connect", "sep_conv_3x3"]
 EPOCHS, STEPS = 40, 8
 SCALE = 30.0
 STRATEGIES = [
-    "annealed", "beta_darts", "darts", "darts_pt", "darts_second_order", "drnas", "fairdarts",
-    "gdas", "pcdarts", "sdarts_adv", "sdarts_rs", "sddarts", "snas",
+    "annealed", "beta_darts", "darts", "darts_pt", "darts_second_order", "drnas",
+    "drnas_progressive", "fairdarts", "gdas", "pcdarts", "sdarts_adv", "sdarts_rs", "sddarts", "snas",
 ]  # fmt: skip
 
 
