@@ -21,7 +21,8 @@ EPOCHS, STEPS = 40, 8
 SCALE = 30.0
 STRATEGIES = [
     "annealed", "beta_darts", "darts", "darts_pt", "darts_second_order", "drnas",
-    "drnas_progressive", "fairdarts", "gdas", "pcdarts", "sdarts_adv", "sdarts_rs", "sddarts", "snas",
+    "drnas_progressive", "fairdarts", "gdas", "pcdarts", "sdarts_adv", "sdarts_rs", "sddarts",
+    "snas",
 ]  # fmt: skip
 
 
