@@ -36,7 +36,7 @@ class Progressive(Pruning):
     def __init__(self, *, keep: Sequence[int], zeros: bool):
         if not keep or list(keep) != sorted(set(keep), reverse=True) or keep[-1] < 2:
             raise ValueError(f"keep: expected falling numbers of at least 2, found {list(keep)}")
-        self.keep, self.zeros = list(keep), zeros
+        self.numbers, self.zeros = list(keep), zeros
 
     def setup(self, net: "Network", strategy: "Strategy") -> None:
         if not self.zeros:
@@ -44,7 +44,7 @@ class Progressive(Pruning):
 
     def ends(self, epochs: float) -> list[int]:
         """After how many epochs each stage but the last ends."""
-        stages = len(self.keep) + 1
+        stages = len(self.numbers) + 1
         return [max(1, round(i * epochs / stages)) for i in range(1, stages)]
 
     def stage(self, epoch: int, epochs: float) -> Stage:
@@ -60,14 +60,14 @@ class Progressive(Pruning):
     ) -> None:
         if not self.over:
             return
-        if self.over == len(self.keep):
+        if self.over == len(self.numbers):
             without_zeros(strategy)
         left = {}
         for name, gates in strategy.gates().items():
             alive = strategy.alive[name]
             values = torch.where(alive, gates.to(alive.device), -1.0)
             ranked = values.sort(dim=1, descending=True, stable=True)
-            most = self.keep[self.over - 1]
+            most = self.numbers[self.over - 1]
             left[name] = torch.zeros_like(alive).scatter(1, ranked.indices[:, :most], True)
         strategy.prune(left)
         release(net, strategy)

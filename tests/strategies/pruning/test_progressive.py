@@ -42,6 +42,7 @@ def test_pdarts_the_largest_five_and_then_three_stay():
     assert left[1] == left[2] == [0, 2, 4, 6, 7]
     assert left[3] == left[4] == left[5] == [2, 4, 6], "none is out of the last stage"
     assert strategy.alive["reduce"].sum(1).tolist() == [3, 3]
+    assert strategy.keep(strategy.architecture(), last=True) == []
 
 
 def test_pdarts_weights_of_what_goes_leave_their_optimiser():
