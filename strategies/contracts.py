@@ -7,7 +7,7 @@ needs. `Strategy` calls the hooks of all ingredients, in the order of `Strategy.
 import typing
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from torch import Tensor, nn
 
@@ -76,7 +76,8 @@ class Ingredient:
     ) -> bool | None:
         """Called after each epoch; True ends the search here.
 
-        loaders: the loaders of both roles, `train` and `val`. progress: in (0, 1].
+        loaders: the loaders of both roles, `train` and `val`, and `held_out()`, a pass over the
+            val images as they are. progress: in (0, 1].
         """
         return None
 
@@ -196,8 +197,22 @@ class LossTerm(Ingredient, ABC):
         """The term, 0-dim, for the logits (B, classes) of a supernet with this mixture."""
 
 
+class Stage(NamedTuple):
+    """The place of an epoch within a stage of the search. Schedules run from the start of a stage
+    to its end, and the share of the warm-up is that of a stage."""
+
+    epoch: int  # of the stage, from 0
+    epochs: float  # the stage's number
+    rate: float = 1.0  # factor on the weights' first learning rate
+    warmup: bool = True  # whether the stage has a warm-up
+
+
 class Pruning(Ingredient):
     """Switches candidates off permanently, by `Strategy.prune`, in `setup` or `epoch_end`."""
+
+    def stage(self, epoch: int, epochs: float) -> Stage:
+        """The stage of an epoch (from 0, of `epochs`); the whole search is one."""
+        return Stage(epoch, epochs)
 
 
 class Stopping(Ingredient):

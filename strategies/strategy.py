@@ -20,6 +20,7 @@ from strategies.contracts import (
     Regularisation,
     Relaxation,
     Schedule,
+    Stage,
     Stopping,
     Topology,
     Update,
@@ -61,7 +62,8 @@ class Strategy:
             would hardly move.
         clip: largest norm of the weight gradient; None for no limit.
         alpha_init: standard deviation of the initial alphas and betas.
-        warmup: share of the epochs in which alphas and betas are not updated.
+        warmup: share of the epochs, of each stage if there are several, in which alphas and betas
+            are not updated.
 
     Raises:
         ValueError: a warm-up outside [0, 1), a negative learning rate or clip, a scale or a batch
@@ -275,7 +277,12 @@ class Strategy:
 
     def alphas_move(self, epoch: int, epochs: float) -> bool:
         """Whether alphas are updated in this epoch (from 0, of `epochs`)."""
-        return epoch >= round(self.warmup * epochs)
+        stage = self.stage(epoch, epochs)
+        return not stage.warmup or stage.epoch >= round(self.warmup * stage.epochs)
+
+    def stage(self, epoch: int, epochs: float) -> Stage:
+        """The stage of this epoch; without stages, the whole search."""
+        return Stage(epoch, epochs) if self.pruning is None else self.pruning.stage(epoch, epochs)
 
     def for_batches(self, size: int) -> None:
         """Scales the weights' learning rates for this batch size; called once before a search."""
@@ -288,10 +295,11 @@ class Strategy:
     def epoch_start(self, epoch: int, epochs: float) -> None:
         """Sets the learning rates of this epoch (from 0, of `epochs`) and calls the ingredients'
         hooks."""
+        at, length, rate, _ = self.stage(epoch, epochs)
         for group, lr in zip(self.weight_optimizer.param_groups, self.weight_lr, strict=True):
-            group["lr"] = self.schedule(lr, self.min_lr, epoch, epochs)
+            group["lr"] = self.schedule(rate * lr, self.min_lr, at, length)
         for group, lr in zip(self.alpha_optimizer.param_groups, self.alpha_lr, strict=True):
-            group["lr"] = self.alpha_schedule(lr, 0.0, epoch, epochs)
+            group["lr"] = self.alpha_schedule(lr, 0.0, at, length)
         for ingredient in self.ingredients():
             ingredient.epoch_start(epoch, epochs)
 

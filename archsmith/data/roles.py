@@ -8,13 +8,14 @@ evaluation: it is loaded on the first request, and every request is counted.
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from archsmith import interrupt
 from archsmith.data.augment import Augment, generator
 from archsmith.data.loader import Images, Loader, Normalise, Shape, warn_of_copies
 from archsmith.data.preprocessing import Preprocessing
@@ -41,6 +42,14 @@ class Roles:
     select: Loader
     statistics: Loader
     sample: Loader
+
+    def held_out(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """A pass over the `val` images, or in a one-level search the training images: not
+        augmented, in the same order each time. Raises Interrupted if the run is to stop."""
+        role = self.train if self.val is None else self.val
+        for batch in replace(role, augment=None):
+            interrupt.check("selection")
+            yield batch
 
 
 class Data:

@@ -14,6 +14,18 @@ if TYPE_CHECKING:
     from supernets.network import Network
 
 
+def without_zeros(strategy: "Strategy") -> None:
+    """Switches zeros off in the choices whose targets keep a fixed number of rows."""
+    strategy.prune(
+        {
+            name: strategy.alive[name]
+            if choice.keep is None
+            else real_options(choice).to(strategy.alive[name].device)
+            for name, choice in strategy.space.choices.items()
+        }
+    )
+
+
 class WithoutNone(Pruning):
     """Switches zeros (`none`) off at the start, in cells whose nodes keep a fixed number of edges.
 
@@ -22,11 +34,4 @@ class WithoutNone(Pruning):
     """
 
     def setup(self, net: "Network", strategy: "Strategy") -> None:
-        strategy.prune(
-            {
-                name: strategy.alive[name]
-                if choice.keep is None
-                else real_options(choice).to(strategy.alive[name].device)
-                for name, choice in strategy.space.choices.items()
-            }
-        )
+        without_zeros(strategy)

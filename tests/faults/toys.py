@@ -22,7 +22,7 @@ from supernets.network import Network, supernet
 CPU = torch.device("cpu")
 STRATEGIES = [
     "darts", "pcdarts", "goldnas", "sddarts", "gdas", "drnas", "darts_second_order", "annealed",
-    "rdarts_es", "rdarts_dp",
+    "rdarts_es", "rdarts_dp", "darts_pt", "drnas_progressive",
 ]  # fmt: skip
 TOY = [
     "strategy.alpha_optimizer.weight_decay=0", "strategy.alpha_lr_scale=10",

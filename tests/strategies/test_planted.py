@@ -9,6 +9,7 @@ import pytest
 import torch
 from stripes import SIDE, OtherImages, stripes
 from test_every_config import composed, make
+from torch import Tensor
 
 from search_spaces.cells import Cell, CellSpace, Layer, complete_edges
 from search_spaces.darts import CANDIDATES
@@ -18,9 +19,11 @@ from supernets.network import supernet
 NAMES = ["none", "skip_connect", "sep_conv_3x3"]
 EPOCHS, STEPS = 40, 8
 SCALE = 30.0
-STRATEGIES = ["beta_darts", "dartopti", "darts", "darts_second_order", "ddarts", "drnas",
-              "fairdarts", "gdas", "pcdarts", "rarts", "rome", "sdarts_adv", "sdarts_rs",
-              "sharpdarts", "annealed", "sddarts", "snas"]  # fmt: skip
+STRATEGIES = [
+    "annealed", "beta_darts", "dartopti", "darts", "darts_pt", "darts_second_order", "ddarts",
+    "drnas", "drnas_progressive", "fairdarts", "gdas", "pcdarts", "rarts", "rome", "sdarts_adv",
+    "sdarts_rs", "sddarts", "sharpdarts", "snas",
+]  # fmt: skip
 
 
 def planted() -> Space:
@@ -31,6 +34,15 @@ def planted() -> Space:
         operations={name: CANDIDATES[name] for name in NAMES}, input_shape=(1, SIDE, SIDE),
         classes=2, stem="plain", stem_channels=8, preprocess=False, head="pool_linear",
     )  # fmt: skip
+
+
+class Loaders:
+    """What a strategy measures on at the end of an epoch."""
+
+    @staticmethod
+    def held_out() -> list[tuple[Tensor, Tensor]]:
+        source = torch.Generator().manual_seed(99)
+        return [stripes(source) for _ in range(4)]
 
 
 def found_by(name: str, seed: int) -> dict[str, tuple[str, ...]]:
@@ -52,7 +64,7 @@ def found_by(name: str, seed: int) -> dict[str, tuple[str, ...]]:
                 progress=(epoch + i / STEPS) / EPOCHS,
                 move_alphas=strategy.alphas_move(epoch, EPOCHS),
             )
-        strategy.epoch_end(net, None, (epoch + 1) / EPOCHS)
+        strategy.epoch_end(net, Loaders, (epoch + 1) / EPOCHS)
     return dict(strategy.architecture().choices["cell"])
 
 
