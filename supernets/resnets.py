@@ -200,7 +200,7 @@ class ResNets(Builder):
     ) -> FinalResNet:
         if auxiliary:
             raise ValueError(
-                f"retrain.auxiliary_weight: space {space.name} has no auxiliary head; set it to 0"
+                f"auxiliary_weight: expected 0, as space {space.name} has no auxiliary head"
             )
         return FinalResNet(space, layout(space, architecture))
 

@@ -65,6 +65,7 @@ LONG = (
     "rdarts_l2",
     "rdarts_adaptive",
     "rdarts_dp",
+    "tas",
 )
 SEARCHED = [pytest.param(n, marks=[pytest.mark.slow] if n in LONG else []) for n in STRATEGIES]
 

@@ -23,7 +23,7 @@ REFUSED = (
     r"^losses\.dirichlet_anchor: needs strategy/relaxation=dirichlet, found "
     r"|^losses\.\w+: is added on val images, of which an update of one level sees none"
 )
-ON_VAL = ("beta_decay", "zero_one")
+ON_VAL = ("beta_decay", "macs_band", "zero_one")
 Combination = dict[str, str]
 
 

@@ -29,7 +29,7 @@ SPACE = darts(
     candidates=["none", "skip_connect", "max_pool_3x3", "sep_conv_3x3"],
 )  # fmt: skip
 CAPTURED = ("darts", "darts_second_order", "goldnas", "pcdarts")
-UNKNOWN = ("annealed", "drnas", "gdas", "sdarts_adv", "sdarts_rs", "sddarts", "snas")
+UNKNOWN = ("annealed", "drnas", "gdas", "sdarts_adv", "sdarts_rs", "sddarts", "snas", "tas")
 
 
 class Run:

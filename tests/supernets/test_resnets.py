@@ -233,6 +233,6 @@ def test_what_the_space_cannot_is_one_line():
     toy = space()
     with pytest.raises(ValueError, match="set strategy/mixed_op=full"):
         supernet(toy, partial(PartialMixedOp, k=2))
-    with pytest.raises(ValueError, match="space tas has no auxiliary head; set it to 0"):
+    with pytest.raises(ValueError, match="auxiliary_weight: expected 0, as space tas has no"):
         final_network(toy, some(toy), auxiliary=True)
     check_shapes(supernet(toy, MixedOp))

@@ -65,7 +65,7 @@ ON_WIDTHS = [
     ("override", "message"),
     [
         ("retrain.layers=5", "retrain.layers: space tas has no such size, found 5"),
-        ("retrain.auxiliary_weight=0.4", "retrain.auxiliary_weight: space tas has no auxiliary"),
+        ("retrain.auxiliary_weight=0.4", "auxiliary_weight: expected 0, as space tas"),
         ("retrain.drop_path=0.1", "retrain.drop_path: expected 0 in space tas"),
         ("budget.macs=1k", "budget: costs of options do not add up in space tas"),
         ("strategy=pcdarts", "set strategy/mixed_op=full"),
