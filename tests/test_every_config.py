@@ -68,6 +68,7 @@ LONG = (
     "rdarts_dp",
     "ddarts",
     "dartopti",
+    "tas",
 )
 SEARCHED = [pytest.param(n, marks=[pytest.mark.slow] if n in LONG else []) for n in STRATEGIES]
 

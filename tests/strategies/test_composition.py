@@ -25,7 +25,7 @@ REFUSED = (
     r"|^pruning\.start: selects by removing one option after another, and the relaxation runs only"
     r"|^losses\.\w+: is added on val images, of which an update of one level sees none"
 )
-ON_VAL = ("beta_decay", "zero_one", "zero_one_of_cells")
+ON_VAL = ("beta_decay", "macs_band", "zero_one", "zero_one_of_cells")
 Combination = dict[str, str]
 
 

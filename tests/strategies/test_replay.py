@@ -30,7 +30,7 @@ SPACE = darts(
 )  # fmt: skip
 CAPTURED = ("darts", "darts_second_order", "goldnas", "pcdarts", "sharpdarts")
 UNKNOWN = ("annealed", "dartopti", "ddarts", "drnas", "gdas", "rarts", "rome", "sdarts_adv",
-           "sdarts_rs", "sddarts", "snas")  # fmt: skip
+           "sdarts_rs", "sddarts", "snas", "tas")  # fmt: skip
 
 
 class Run:

@@ -224,3 +224,25 @@ def found_by(name: str, seed: int, *overrides: str) -> list[tuple[str, ...]]:
             progress, move = (epoch + i / steps) / epochs, strategy.alphas_move(epoch, epochs)
             strategy.step(net, batch(), batch(), progress=progress, move_alphas=move)
     return list(strategy.architecture().choices["depth"].values())
+
+
+FOUND = {"tas": ["strategy.losses.macs_band.target=0.46"]}  # what the answer costs
+ANSWER = [("depth_1",)] * 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FOUND)
+def test_tas_5_the_planted_depths_are_found(name: str):
+    assert found_by(name, 0, *FOUND[name]) == ANSWER
+
+
+@pytest.mark.slow
+def test_tas_6_the_planted_depths_are_found_without_the_cost():
+    assert found_by("tas", 0, "strategy.losses.macs_band.weight=0") == ANSWER
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("name", FOUND)
+def test_tas_5_the_planted_depths_are_found_by_eight_of_ten_seeds(name: str):
+    found = [found_by(name, seed, *FOUND[name]) for seed in range(10)]
+    assert found.count(ANSWER) >= 8, found
