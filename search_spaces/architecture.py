@@ -82,6 +82,11 @@ class Architecture:
                     raise ValueError(
                         f"{where}: '{name}' has no row '{row}'; known: {', '.join(rows)}"
                     )
+                if choice.single and len(kept) > 1:
+                    raise ValueError(
+                        f"{where}: '{name}' keeps {len(kept)} options in row {row}, expected one; "
+                        "set strategy/discretisation=strongest"
+                    )
                 for option in kept:
                     if option not in rows[row].names:
                         raise ValueError(

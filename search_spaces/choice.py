@@ -93,6 +93,8 @@ class Choice(ABC):
     keep: int | None
     inputs: int
     whole: bool = False  # whether a network needs every row to keep something
+    single: bool = False  # whether a network can keep only one option of a row
+    joint: bool = False  # whether options share their computations, so that sampling saves nothing
 
     @property
     @abstractmethod

@@ -49,6 +49,11 @@ class Space(ABC):
         weights, the network can hardly learn."""
         return list(self.choices)
 
+    @property
+    def unpruned(self) -> Mapping[str, Mapping[str, Sequence[str]]] | None:
+        """Choice -> row -> what the largest network keeps; None in a family without one."""
+        return None
+
     def resize(self, **changes: Any) -> "Space":
         """The same space with other settings, such as `layers`, `channels` or `classes`."""
         return self.family(**{**self.settings, **changes}, operations=self.extra_operations)

@@ -128,7 +128,15 @@ class Relaxation(nn.Module, Ingredient, ABC):
     @abstractmethod
     def forward(self, alphas: Tensor, alive: Tensor) -> tuple[Tensor, Tensor | None]:
         """Alphas (R, O) and alive (R, O) bool -> gates (R, O), exactly 0 for an option that is not
-        alive, and the index (R,) of the only option that runs in each row; None if all run."""
+        alive, and the index (R,) of the only option that runs in each row, or (R, K) of K; None if
+        all run."""
+
+    def of_choice(
+        self, alphas: Tensor, alive: Tensor, choice: Choice
+    ) -> tuple[Tensor, Tensor | None]:
+        """As `forward`, for this choice; overridden where choices are relaxed differently."""
+        found: tuple[Tensor, Tensor | None] = self(alphas, alive)
+        return found
 
     def expected(self, alphas: Tensor, alive: Tensor) -> tuple[Tensor, Tensor | None]:
         """The noise-free gates that the architecture is read from; shapes as in `forward`."""

@@ -118,6 +118,12 @@ class Strategy:
             rule = getattr(self, name)
             if not callable(rule):
                 raise ValueError(f"{name}: expected a function, found {rule!r}")
+        for name, structure in self.structures().items():
+            if structure is None and self.space.choices[name].single:
+                raise ValueError(
+                    f"discretisation: keeps several options of a row, of which space "
+                    f"{self.space.name} takes one; set strategy/discretisation=strongest"
+                )
         with setting("schedule"):
             self.schedule(1.0, min(1.0, self.min_lr), 0, 1.0)
         with setting("alpha_schedule"):
@@ -200,14 +206,18 @@ class Strategy:
         self.relaxation.train(noise)
         groups = {}
         for name in self.alphas:
-            gates, index = self.relaxation(self.alphas[name], self.alive[name])
+            choice, runs = self.space.choices[name], self.alive[name]
+            gates, index = self.relaxation.of_choice(self.alphas[name], runs, choice)
             active = self._active[name]
             if index is not None:
-                active = [[i] if row else [] for i, row in zip(index.tolist(), active, strict=True)]
+                index = index.view(len(runs), -1)  # (R, K)
+                active = [
+                    [o for o in row if o in chosen]
+                    for chosen, row in zip(index.tolist(), active, strict=True)
+                ]
             if offsets is not None:
-                runs = self.alive[name]
                 if index is not None:
-                    runs = runs & F.one_hot(index, runs.size(1)).bool()
+                    runs = runs & torch.zeros_like(runs).scatter(1, index, True)
                 gates = torch.where(runs, (gates + offsets[name]).clamp(0, 1), gates)
             factors = None
             if self.topology is not None:

@@ -121,8 +121,8 @@ def _beside_the_last(net: Network) -> dict[str, Tensor]:
     for name, choice in net.space.choices.items():
         index = torch.tensor([len(row.options) - 1 for row in choice.rows])
         last[name] = F.one_hot(index, choice.width).double().requires_grad_()
-    net.expected_macs(last).backward()
-    return {name: table.grad.round().long() for name, table in last.items()}
+    found = torch.autograd.grad(net.expected_macs(last), list(last.values()))
+    return {name: table.round().long() for name, table in zip(last, found, strict=True)}
 
 
 def _count_options(net: Network) -> dict[str, Tensor]:

@@ -188,7 +188,7 @@ class Network(nn.Module):
         raise NotImplementedError
 
 
-class CellNetwork(Network, FinalNetwork):
+class CellNetwork(Network, FinalNetwork):  # type: ignore[misc]  # a pass also takes a mixture
     """Stem, layers, head."""
 
     def __init__(

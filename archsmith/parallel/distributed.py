@@ -230,10 +230,11 @@ def local_device(name: str) -> str:
 
 
 def _mirror(folder: Path) -> None:
-    """Copies the records of finished phases and epochs in rank 0's run directory to the others."""
+    """Copies the records of finished phases and epochs in rank 0's run directory, and a teacher, to
+    the others."""
     kept = [
         p
-        for pattern in ("*.json*", "pareto/*.json", "architectures/*.json")
+        for pattern in ("*.json*", "pareto/*.json", "architectures/*.json", "teacher.safetensors")
         for p in folder.glob(pattern)
     ]
     files = {str(path.relative_to(folder)): path.read_bytes() for path in kept} if first() else {}

@@ -1,6 +1,7 @@
 """The phases of the found network: retraining, the final evaluation, the export."""
 
 import logging
+from dataclasses import replace
 from typing import Any
 
 from archsmith.data.preprocessing import Preprocessing
@@ -9,9 +10,16 @@ from archsmith.errors import ConfigError, configuring
 from archsmith.phases.run import Run
 from archsmith.phases.within_budget import fit_of, spent
 from archsmith.result.export.files import export
-from archsmith.result.network import digest_of, final_space, save_final
+from archsmith.result.network import (
+    digest_of,
+    final_space,
+    load_final,
+    save_final,
+    unpruned,
+)
 from archsmith.result.outcome import UNTESTED
 from archsmith.result.retrain import retrain, training_loader
+from archsmith.train.record import Record
 from archsmith.train.runtime import seed_everything
 from search_spaces.architecture import Architecture
 from supernets.costs import macs, parameters
@@ -32,6 +40,7 @@ def retrain_phase(run: Run) -> None:
     run.keep(architecture)
     seed_everything(job.seed)
     job.data.to(job.device)
+    teacher = teacher_of(run)
     with run.measuring("retrain"):
         net = retrain(
             final_space(job.space, job.recipe),
@@ -41,12 +50,47 @@ def retrain_phase(run: Run) -> None:
             seed=job.seed,
             form=job.form,
             device=job.device,
+            teacher=teacher,
             record=run.record,
             checkpoints=run.checkpoints("retrain", identity),
         )
         save_final(net, job.folder / "weights.safetensors", architecture, job.data, job.recipe)
     run.results.update(**_size(net, architecture), **UNTESTED)
     run.finish("retrain", identity)
+
+
+def teacher_of(run: Run) -> Network | None:
+    """The unpruned network, trained by the same recipe, if the recipe has a teacher.
+
+    Its weights are kept in `teacher.safetensors` and its metrics in `teacher/`.
+    """
+    job, recipe = run.job, replace(run.job.recipe, teacher=None)
+    if job.recipe.teacher is None:
+        return None
+    identity, path = run.identity("retrain"), job.folder / "teacher.safetensors"
+    full = unpruned(job.space)
+    if path.is_file() and run.finished("teacher", identity):
+        return load_final(path, job.space, full).net.to(job.device)
+    log.info("retrain: the teacher first, the unpruned network of space %s", job.space.name)
+    record = Record(job.folder / "teacher")
+    try:
+        with run.measuring("teacher"):
+            net = retrain(
+                final_space(job.space, recipe),
+                full,
+                training_loader(job.data, recipe, job.seed),
+                recipe,
+                seed=job.seed,
+                form=job.form,
+                device=job.device,
+                record=record,
+                checkpoints=run.checkpoints("teacher", identity),
+            )
+    finally:
+        record.close()
+    save_final(net, path, full, job.data, recipe)
+    run.finish("teacher", identity)
+    return net
 
 
 def evaluate_phase(run: Run) -> None:

@@ -171,7 +171,7 @@ class BlackBox:
         """
         job, roles, epochs = self.job, self.roles(), self.job.search.epochs
         warmup = min(epochs, job.recipe.warmup_epochs)
-        recipe = replace(job.recipe, epochs=epochs, warmup_epochs=warmup)
+        recipe = replace(job.recipe, epochs=epochs, warmup_epochs=warmup, teacher=None)
         checkpoints = run.checkpoints("candidate", {**identity, "candidate": architecture.identity})
         record = Record(folder)
         try:

@@ -43,6 +43,8 @@ def final_space(space: Space, recipe: Recipe) -> Space:
             f"retrain.drop_path: expected 0 in space {space.name}, where what would be dropped is "
             f"the only way through the network, found {recipe.drop_path}"
         )
+    if recipe.teacher is not None:
+        unpruned(space)
     with configuring(), setting("retrain"):
         final = space.resize(**size)
     if _rows(final) != _rows(space):
@@ -52,6 +54,15 @@ def final_space(space: Space, recipe: Recipe) -> Space:
             "search; set retrain.layers=null"
         )
     return final
+
+
+def unpruned(space: Space) -> Architecture:
+    """The architecture of the space's largest network. Raises ConfigError if there is none."""
+    if space.unpruned is None:
+        raise ConfigError(
+            f"retrain.teacher: space {space.name} has no unpruned network; set retrain.teacher=null"
+        )
+    return Architecture.of(space, space.unpruned)
 
 
 def _rows(space: Space) -> dict[str, list[str]]:

@@ -33,6 +33,10 @@ class Recipe:
         crop, flip, cutout: augmentation; `null` keeps the data's.
         ema: decay per step of a moving average of weights, then the result; `null` for none.
         precision: `float32`, or `bfloat16` autocast of the forward pass.
+        teacher: `full` also learns from the space's unpruned network, which is trained first by the
+            same recipe; `null` for none.
+        distillation, temperature: share of the teacher in the loss, and the temperature of both
+            softmaxes, see `archsmith.result.distillation`.
         micro_batches: parts of a batch whose gradients are summed, to save memory; batch norms use
             each part's statistics.
 
@@ -63,6 +67,9 @@ class Recipe:
     precision: Precision
     micro_batches: Count = 1
     power: Power = 2.0
+    teacher: Literal["full"] | None = None
+    distillation: Share = 0.9
+    temperature: Positive = 4.0
 
     def __post_init__(self) -> None:
         if self.min_lr > self.lr:

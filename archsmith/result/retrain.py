@@ -15,6 +15,7 @@ from archsmith.data.loader import Loader
 from archsmith.data.roles import Data
 from archsmith.errors import ConfigError, configuring
 from archsmith.parallel.data_parallel import across_processes
+from archsmith.result.distillation import distillation
 from archsmith.result.recipe import Recipe
 from archsmith.train.epochs import run
 from archsmith.train.evaluate import restore_statistics
@@ -36,6 +37,7 @@ def retrain(
     seed: int,
     form: str,
     device: torch.device,
+    teacher: nn.Module | None = None,
     **how: Any,
 ) -> Network:
     """Builds the architecture's network and trains it by `train`; `space` has the recipe's size.
@@ -48,14 +50,16 @@ def retrain(
     net = final_network(space, architecture, auxiliary=recipe.auxiliary_weight > 0).to(device)
     with configuring():
         use_form(net, form, device)
-    return train(net, loader, recipe, **how)
+    return train(net, loader, recipe, teacher, **how)
 
 
-def train(net: Any, loader: Loader, recipe: Recipe, **how: Any) -> Any:
+def train(
+    net: Any, loader: Loader, recipe: Recipe, teacher: nn.Module | None = None, **how: Any
+) -> Any:
     """Trains (or resumes training) a network by `archsmith.train.epochs.run`, which takes `how`;
-    returns it in eval mode."""
+    returns it in eval mode. teacher: a trained network to learn from, by the recipe."""
     across_processes(net)
-    return run(Retraining(net, loader, recipe), **how)
+    return run(Retraining(net, loader, recipe, teacher), **how)
 
 
 def training_loader(data: Data, recipe: Recipe, seed: int) -> Loader:
@@ -71,8 +75,11 @@ class Retraining(Training):
 
     group, rate, savings = "retrain", "retrain.lr", "fewer retrain.channels or layers"
 
-    def __init__(self, net: nn.Module, loader: Loader, recipe: Recipe):
+    def __init__(
+        self, net: nn.Module, loader: Loader, recipe: Recipe, teacher: nn.Module | None = None
+    ):
         super().__init__(net, {"training": loader})
+        self.teacher = None if teacher is None else teacher.eval()
         self.recipe, self.epochs, self.micro_batches = recipe, recipe.epochs, recipe.micro_batches
         self.remedy = (
             f"lower retrain.lr ({recipe.lr}), or set retrain.clip or retrain.precision=float32"
@@ -140,15 +147,27 @@ class Retraining(Training):
             output = self.net(x)
         logits, *auxiliary = output if isinstance(output, tuple) else (output,)
         main = loss = self._cross_entropy(logits, y)
+        if self.teacher is not None:
+            share = self.recipe.distillation
+            match = distillation(logits, self._taught(x), self.recipe.temperature)
+            loss = share * match + (1 - share) * main
         for other in auxiliary:
             loss = loss + self.recipe.auxiliary_weight * self._cross_entropy(other, y)
         return loss, main, logits
+
+    @torch.no_grad()
+    def _taught(self, x: Tensor) -> Tensor:
+        """The teacher's logits (B, classes)."""
+        assert self.teacher is not None
+        logits: Tensor = self.teacher(x)
+        return logits
 
     def _cross_entropy(self, logits: Tensor, y: Tensor) -> Tensor:
         return F.cross_entropy(logits.float(), y, label_smoothing=self.recipe.label_smoothing)
 
     def prepared(self, images: int) -> Callable[[], object]:
-        copied = Retraining(copy.deepcopy(self.net).train(), self.loader, self.recipe)
+        net = copy.deepcopy(self.net).train()
+        copied = Retraining(net, self.loader, self.recipe, self.teacher)
         copied.net.set_drop_path(self.recipe.drop_path)
         batch = images_for(copied.net, images)
         return lambda: copied.train_step(batch)

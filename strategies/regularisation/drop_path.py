@@ -42,6 +42,11 @@ class DropPath(Regularisation):
 
     def setup(self, net: "Network", strategy: "Strategy") -> None:
         self.net, self.share = net, 0.0
+        if self.most > 0 and not any(net.places()):
+            raise ValueError(
+                f"most: expected 0, as space {strategy.space.name} has no edges to drop, found "
+                f"{self.most}; set strategy/regularisation=none"
+            )
         update = strategy.update
         if isinstance(update, SecondOrder) and update.hessian == "finite_difference":
             raise ValueError(

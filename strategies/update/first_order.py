@@ -49,16 +49,19 @@ class FirstOrder(Update):
         move_alphas: bool,
     ) -> dict[str, Tensor]:
         """Returns 0-dim `train_loss`, `train_accuracy` and, if alphas moved, `val_loss`."""
-        metrics: dict[str, Tensor] = {}
-        if move_alphas:
-            assert val is not None
-            strategy.alpha_optimizer.zero_grad()
-            compute = partial(self._alpha_pass, strategy, net)
-            metrics = strategy.gradients(
-                "alphas", compute, [train, val], strategy.arch_parameters()
-            )
-            strategy.alpha_optimizer.step()
+        metrics = self.alpha_step(strategy, net, train, val) if move_alphas else {}
         return metrics | self.weight_step(strategy, net, train)
+
+    def alpha_step(
+        self, strategy: "Strategy", net: nn.Module, train: "Batch", val: "Batch | None"
+    ) -> dict[str, Tensor]:
+        """One alpha step on the validation loss."""
+        assert val is not None
+        strategy.alpha_optimizer.zero_grad()
+        compute = partial(self._alpha_pass, strategy, net)
+        metrics = strategy.gradients("alphas", compute, [train, val], strategy.arch_parameters())
+        strategy.alpha_optimizer.step()
+        return metrics
 
     def _alpha_pass(
         self, strategy: "Strategy", net: nn.Module, train: "Batch", val: "Batch"

@@ -1,0 +1,71 @@
+"""Keeps the multiply-accumulates of the architecture within a band around a target. TAS.
+
+Source: Dong & Yang 2019, arXiv:1905.09717, section 3.2, eq. 8.
+"""
+
+from collections.abc import Hashable, Mapping
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from search_spaces.settings import NotNegative, OpenShare, Share
+from strategies.contracts import LossTerm
+from supernets.costs import candidate_macs, expected_macs
+
+if TYPE_CHECKING:
+    from strategies.gradients import Batch
+    from strategies.strategy import Logits, Strategy
+    from supernets.mixture import Mixture
+    from supernets.network import Network
+
+
+class MacsBand(LossTerm):
+    """weight * log E if F > (1 + t) R, -weight * log E if F < (1 - t) R, else 0; on val images.
+
+    F are the multiply-accumulates of the architecture with the most probable option in each row, E
+    their mean over architectures drawn by the noise-free gates, and R the share `target` of those
+    with the costliest option in each row. Only log E has a gradient. In a stack of cells an option
+    counts in every layer of its choice, fixed parts do not count, and every row keeps an option.
+
+    The band is the paper's; its public code has none above R, and t is a share of the unpruned
+    network there.
+
+    Args:
+        weight: lambda_cost. target: R, tolerance: t.
+
+    Raises:
+        ValueError: a setting out of its range.
+    """
+
+    roles = ("val",)
+
+    def __init__(self, *, weight: NotNegative, target: OpenShare, tolerance: Share):
+        self.weight, self.target, self.tolerance = weight, target, tolerance
+
+    def setup(self, net: "Network", strategy: "Strategy") -> None:
+        self.net, self.strategy = net, strategy
+        most = float(expected_macs(net, largest(candidate_macs(net))))
+        self.goal = most * self.target
+
+    def __call__(self, net: "Logits", batch: "Batch", logits: Tensor, mixture: "Mixture") -> Tensor:
+        """The term, 0-dim."""
+        strategy = self.strategy
+        gates = {
+            name: strategy.relaxation.expected(alphas, strategy.alive[name])[0]
+            for name, alphas in strategy.alphas.items()
+        }
+        now = expected_macs(self.net, largest(gates)).detach()
+        above = (now > (1 + self.tolerance) * self.goal).float()
+        below = (now < (1 - self.tolerance) * self.goal).float()
+        cost = expected_macs(self.net, gates).clamp_min(1.0)
+        return self.weight * (above - below) * cost.log()
+
+    def constants(self) -> Hashable:
+        return ()
+
+
+def largest(tables: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """One-hot tables (R, O) of the largest entry of each row."""
+    return {n: F.one_hot(t.argmax(1), t.size(1)).to(torch.float) for n, t in tables.items()}
