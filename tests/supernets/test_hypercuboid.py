@@ -167,9 +167,12 @@ def test_sizes_out_of_range_and_an_auxiliary_head_are_one_line():
     ],
 )
 def test_what_cannot_search_it_is_refused_by_name(name: str, message: str):
-    strategy = make(composed(f"strategy={name}").strategy, space=made())
-    with pytest.raises(ValueError, match=message):
+    def set_up() -> None:
+        strategy = make(composed(f"strategy={name}").strategy, space=made())
         strategy.setup(supernet(made(), strategy.mixed_op), torch.device("cpu"))
+
+    with pytest.raises(ValueError, match=message):
+        set_up()
 
 
 def test_a_rule_that_reads_no_path_is_refused_by_name():
