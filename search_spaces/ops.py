@@ -185,9 +185,10 @@ class SharpSepConv(nn.Module):
     ):
         super().__init__()
         c_mid = flood * c_out if c_mid is None else c_mid
-        shape = {"affine": affine, "kernel_size": kernel_size}
-        self.first = depthwise_separable(c_in, c_mid, stride, dilation=dilation, **shape)
-        self.second = depthwise_separable(c_mid, c_out, 1, **shape)
+        self.first = depthwise_separable(
+            c_in, c_mid, stride, affine=affine, kernel_size=kernel_size, dilation=dilation
+        )
+        self.second = depthwise_separable(c_mid, c_out, 1, affine=affine, kernel_size=kernel_size)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.second(self.first(x))

@@ -5,11 +5,13 @@ Source: Hundt et al. 2019, arXiv:1903.09900, and the MultiChannelNet of its publ
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from search_spaces.architecture import Architecture
+from search_spaces.choice import Option
 from search_spaces.hypercuboid import LAYERS, HypercuboidSpace
 from search_spaces.ops import SharpSepConv
 from supernets.builder import Blueprint, Builder
@@ -55,7 +57,7 @@ class GridLayer(nn.Module):
         """Both widths, their mixed op, and its part of gates (O,) and options that run."""
         first = 0
         for i, column in enumerate(self.mixed):
-            for j, mixed in enumerate(column):  # type: ignore[arg-type]
+            for j, mixed in enumerate(column.children()):
                 own = [o - first for o in active if 0 <= o - first < self.each]
                 yield i, j, mixed, gates[first : first + self.each], own
                 first += self.each
@@ -84,7 +86,7 @@ class Hypercuboid(Network):
         again = self.checkpoint_cells and self.training and torch.is_grad_enabled()
         maps: Maps = [stem(x) for stem in self.stems]
         for i, layer in enumerate(self.layers):
-            run = partial(checkpointed, layer) if again else layer
+            run: Callable[..., Any] = partial(checkpointed, layer) if again else layer
             maps = run(maps, group.row(i))
         arrived = [end(y) for end, y in zip(self.ends, maps, strict=True) if y is not None]
         if not arrived:  # drawn options do not fit each other
@@ -104,12 +106,12 @@ class Hypercuboid(Network):
         from supernets.costs import macs_of  # which imports networks
 
         C, H, W = self.space.input_shape
-        N, rows = len(self.space.widths), []
+        N, rows = len(self.space.widths), list[list[int]]()
         stems = [macs_of(stem, (torch.empty(1, C, H, W, device="meta"),)) for stem in self.stems]
         gates = torch.empty(self.space.grid.width, device="meta")
         for layer in self.layers:
             rows.append([])
-            for i, _, mixed, part, own in layer.parts(gates, range(len(gates))):
+            for i, _, mixed, part, own in cast(GridLayer, layer).parts(gates, range(len(gates))):
                 x = torch.empty(1, self.space.widths[i], H, W, device="meta")
                 rows[-1] += [macs_of(mixed, (x, part, [o])) for o in own]
             H, W = (-(-side // self.space.stride(len(rows) - 1)) for side in (H, W))
@@ -123,7 +125,7 @@ class Hypercuboid(Network):
         return found.flatten(1)
 
 
-class FinalChain(Network, WidthChain):
+class FinalChain(Network, WidthChain):  # type: ignore[misc]
     """A final network with what searching and training add."""
 
     def __init__(self, space: HypercuboidSpace, layout: Layout):
@@ -155,30 +157,24 @@ class Hypercuboids(Builder):
     def blueprint(self, space: HypercuboidSpace, architecture: Architecture) -> Blueprint:
         plan = layout(space, architecture)
         names = sorted({step["operation"] for step in plan["steps"]})
-        return Blueprint(WidthChain, plan, names)  # type: ignore[arg-type]
+        return Blueprint(WidthChain, plan, names)
 
 
 def layout(space: HypercuboidSpace, architecture: Architecture) -> Layout:
     """An architecture's network as data. Raises ValueError for options that do not fit."""
     steps: list[StepLayout] = []
-    before = None
-    for i, (row, kept) in enumerate(
-        zip(space.grid.layers, architecture.kept(space)[LAYERS], strict=True)
-    ):
-        if len(kept) != 1:
-            raise ValueError(
-                f"'{LAYERS}' keeps {len(kept)} options in row {row.name}, expected one; set "
-                "strategy/discretisation=strongest"
-            )
-        option = row.options[kept[0]]
-        if not option.follows(before):
+    before: Option | None = None
+    rows = zip(space.grid.layers, architecture.kept(space)[LAYERS], strict=True)
+    for i, (row, (kept,)) in enumerate(rows):
+        option = row.options[kept]
+        if before is not None and not option.follows(before):
             raise ValueError(
                 f"'{LAYERS}' keeps '{option.name}' in row {row.name} behind '{before.name}', which "
                 "ends at another width; set strategy/discretisation=strongest"
             )
-        channels = tuple(space.settings["channels"] * m for m in (option.begin, option.end))
-        step = {"operation": option.name.split()[0], "channels": channels}
-        steps.append(step | {"stride": space.stride(i)})
+        c_in, c_out = (space.settings["channels"] * m for m in (option.begin, option.end))
+        operation = option.name.split()[0]
+        steps.append({"operation": operation, "channels": (c_in, c_out), "stride": space.stride(i)})
         before = option
     return {
         "image_channels": space.input_shape[0],

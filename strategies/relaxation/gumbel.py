@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from strategies.relaxation.concrete import Concrete
+from strategies.relaxation.concrete import Concrete, check_rows_are_free
 
 if TYPE_CHECKING:
     from strategies.strategy import Strategy
@@ -32,11 +32,7 @@ class Gumbel(Concrete):
     """
 
     def setup(self, net: "Network", strategy: "Strategy") -> None:
-        if any(choice.linked for choice in strategy.space.choices.values()):
-            raise ValueError(
-                "draws the option of each row apart, and those of linked rows would seldom fit; "
-                "set strategy/relaxation=softmax and strategy/mixed_op=full"
-            )
+        check_rows_are_free(strategy)
 
     def forward(  # type: ignore[override]  # the others never have an index
         self, alphas: Tensor, alive: Tensor

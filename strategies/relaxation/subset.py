@@ -3,12 +3,18 @@
 Source: Dong & Yang 2019, arXiv:1905.09717, section 3.1, eq. 3 to 5, and its public code.
 """
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 
 from search_spaces.choice import Choice
 from search_spaces.settings import Count, Positive
-from strategies.relaxation.concrete import Concrete, gumbel_like
+from strategies.relaxation.concrete import Concrete, check_rows_are_free, gumbel_like
+
+if TYPE_CHECKING:
+    from strategies.strategy import Strategy
+    from supernets.network import Network
 
 
 class Subset(Concrete):
@@ -24,12 +30,16 @@ class Subset(Concrete):
         size: the number of options in I; 2 in the paper.
 
     Raises:
-        ValueError: a temperature that is not positive, or a size below 1.
+        ValueError: a temperature that is not positive, a size below 1, or a space whose rows are
+            linked.
     """
 
     def __init__(self, start: Positive, end: Positive, size: Count):
         super().__init__(start, end)
         self.size = size
+
+    def setup(self, net: "Network", strategy: "Strategy") -> None:
+        check_rows_are_free(strategy)
 
     def of_choice(
         self, alphas: Tensor, alive: Tensor, choice: Choice

@@ -159,19 +159,24 @@ def test_sizes_out_of_range_and_an_auxiliary_head_are_one_line():
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("gdas", "relaxation: draws the option of each row apart.*relaxation=softmax"),
+        ("gdas", "relaxation: draws the options of each row apart.*relaxation=softmax"),
+        ("tas", "relaxation: draws the options of each row apart"),
+        ("rdarts_dp", "regularisation.most: expected 0"),
+        ("goldnas", "discretisation: keeps several options of a row"),
         ("pcdarts", "k: partial channels keep their number"),
     ],
 )
 def test_what_cannot_search_it_is_refused_by_name(name: str, message: str):
-    strategy = make(composed(f"strategy={name}").strategy, space=made())
-    with pytest.raises(ValueError, match=message):
+    def set_up() -> None:
+        strategy = make(composed(f"strategy={name}").strategy, space=made())
         strategy.setup(supernet(made(), strategy.mixed_op), torch.device("cpu"))
 
+    with pytest.raises(ValueError, match=message):
+        set_up()
 
-@pytest.mark.parametrize("name", ["goldnas", "snas"])
-def test_a_rule_that_reads_no_path_is_refused_by_name(name: str):
-    strategy = make(composed(f"strategy={name}").strategy, space=made())
+
+def test_a_rule_that_reads_no_path_is_refused_by_name():
+    strategy = make(composed("strategy=snas").strategy, space=made())
     strategy.alphas[LAYERS].data[:, 2] = 3.0  # max_pool_3x3 1-2, in every layer
     with pytest.raises(ValueError, match="discretisation=strongest"):
         final_network(made(), strategy.architecture())
