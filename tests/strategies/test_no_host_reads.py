@@ -77,7 +77,8 @@ class Copies(TorchDispatchMode):
 # set up.
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name", [n for n in STRATEGIES if n not in ("random", "gdas", "drnas", "goldnas", "fairdarts")]
+    "name",
+    [n for n in STRATEGIES if n not in ("random", "gdas", "drnas", "goldnas", "fairdarts", "tas")],
 )
 def test_a_pass_copies_nothing_between_devices(name: str, monkeypatch):
     """After the first, which may put tables where they are needed."""
