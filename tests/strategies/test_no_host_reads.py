@@ -79,7 +79,7 @@ READ = ("goldnas", "fairdarts", "ddarts", "dartopti", "rome")
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name", [n for n in STRATEGIES if n not in ("random", "gdas", "drnas", *READ)]
+    "name", [n for n in STRATEGIES if n not in ("random", "gdas", "drnas", "tas", *READ)]
 )
 def test_a_pass_copies_nothing_between_devices(name: str, monkeypatch):
     """After the first, which may put tables where they are needed."""
