@@ -8,18 +8,39 @@ from collections.abc import Hashable
 
 from torch import nn
 
-from search_spaces.ops import AvgPool, FactorizedReduce, Pool, ReLUConvBN, SepConv, Skip, Zero
+from search_spaces.ops import (
+    AvgPool,
+    FactorizedReduce,
+    MBConv,
+    Pool,
+    ReLUConvBN,
+    SepConv,
+    Skip,
+    Zero,
+)
 from supernets.mixed_op import MixedOp, PartialMixedOp
 from supernets.network import CellModule, Network
 from supernets.one_path import OnePathOp
 from supernets.skeleton import AuxiliaryHead, ResidualBlock
+from supernets.super_kernel import Half, SuperKernelOp
 
 # Without those of final networks alone, because the drop-path of `ChosenOps` changes, and `Noise`,
 # because a replayed pass must equal the first one.
 PLAIN = frozenset(
     {
-        *(AuxiliaryHead, AvgPool, CellModule, FactorizedReduce, MixedOp, Network, OnePathOp),
-        *(PartialMixedOp, Pool, ReLUConvBN, ResidualBlock, SepConv, Skip, Zero),
+        *(AuxiliaryHead, AvgPool, CellModule, FactorizedReduce, Half, MBConv, MixedOp),
+        *(
+            Network,
+            OnePathOp,
+            PartialMixedOp,
+            Pool,
+            ReLUConvBN,
+            ResidualBlock,
+            SepConv,
+            Skip,
+            SuperKernelOp,
+            Zero,
+        ),
     }
 )
 
