@@ -29,18 +29,8 @@ from supernets.super_kernel import Half, SuperKernelOp
 PLAIN = frozenset(
     {
         *(AuxiliaryHead, AvgPool, CellModule, FactorizedReduce, Half, MBConv, MixedOp),
-        *(
-            Network,
-            OnePathOp,
-            PartialMixedOp,
-            Pool,
-            ReLUConvBN,
-            ResidualBlock,
-            SepConv,
-            Skip,
-            SuperKernelOp,
-            Zero,
-        ),
+        *(Network, OnePathOp, PartialMixedOp, Pool, ReLUConvBN, ResidualBlock, SepConv, Skip),
+        *(SuperKernelOp, Zero),
     }
 )
 

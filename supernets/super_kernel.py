@@ -56,7 +56,7 @@ class SuperKernelOp(nn.Module):
             return
         if sorted(part for part in self.parts if part) != PARTS or self.parts.count(None) > 1:
             raise ValueError(
-                "mixed_op: a super-kernel holds mbconv_3x3_e3, mbconv_3x3_e6, mbconv_5x5_e3 and "
+                "a super-kernel holds mbconv_3x3_e3, mbconv_3x3_e6, mbconv_5x5_e3 and "
                 f"mbconv_5x5_e6, and perhaps a skip_connect, found {len(candidates)} others; set "
                 "space=mbconv with these candidates, or another strategy/mixed_op"
             )
@@ -100,8 +100,8 @@ def _part(op: Candidate) -> tuple[int, int] | None:
 
 
 def share(gate: Tensor, keep: Tensor) -> Tensor:
-    """gate / keep, and 0 where both are; 0-dim."""
-    return torch.where(keep == 0, gate, gate / torch.where(keep == 0, 1.0, keep))
+    """gate / keep, and 1 where keep is 0: a closed block is judged by its widest option; 0-dim."""
+    return torch.where(keep == 0, 1.0, gate / torch.where(keep == 0, 1.0, keep))
 
 
 class Half(nn.Module):

@@ -77,6 +77,7 @@ class Gradient:
             supernet_accuracy=found.supernet_accuracy,
             discretised_accuracy=found.discretised_accuracy,
             diagnosis=found.metrics,
+            searched_costs=self.strategy.costs_of(found.architecture) or None,
         )
         return found.architecture
 
