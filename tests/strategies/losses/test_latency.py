@@ -135,5 +135,5 @@ def test_a_wrong_table_is_one_line(tmp_path: Path, change, message: str):
 
 
 def test_a_missing_table_is_one_line(tmp_path: Path):
-    with pytest.raises(ValueError, match="none.csv is no table of latencies .FileNotFoundError"):
+    with pytest.raises(ValueError, match=r"none\.csv is no table of latencies .FileNotFoundError"):
         latency_cost(one_block(), tmp_path / "none.csv")
