@@ -8,7 +8,9 @@ from search_spaces.mbconv import CANDIDATES, mbconv
 from search_spaces.ops import MBConv
 from supernets.costs import candidate_macs, parameters
 from supernets.final_costs import final_costs
+from supernets.forms import use_form
 from supernets.mixed_op import MixedOp
+from supernets.mixture import GroupMixture, Mixture
 from supernets.network import supernet
 from supernets.super_kernel import SuperKernelOp
 
@@ -127,3 +129,14 @@ def test_it_has_the_weights_of_the_widest_option():
 def test_other_options_are_refused():
     with pytest.raises(ValueError, match=r"^a super-kernel holds mbconv_3x3_e3"):
         SuperKernelOp([CANDIDATES[name] for name in OPTIONS[:3]], 4, 4, 1)
+
+
+@pytest.mark.parametrize("form", ["fused", "native"])
+def test_every_form_of_a_network_gives_the_same(form: str):
+    net, choice = supernet(small(), SuperKernelOp), small().choices["blocks"]
+    gates = torch.rand(len(choice.rows), choice.width)
+    active = [range(len(row.options)) for row in choice.rows]
+    mixture, x = Mixture({"blocks": GroupMixture(gates, None, active)}), torch.randn(2, 3, 8, 8)
+    wanted = net(x, mixture)
+    use_form(net, form, torch.device("cpu"))
+    torch.testing.assert_close(net(x, mixture), wanted)
