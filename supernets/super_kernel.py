@@ -3,7 +3,7 @@
 Source: Stamoulis et al. 2019, arXiv:1904.02877, section 3.1.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 
 import torch
@@ -70,17 +70,17 @@ class SuperKernelOp(nn.Module):
         if self.only or not active:
             return self.op(x, gates, active) if self.only else None
         sized = {o: part for o in active if (part := self.parts[o])}
-        y = gates[list(active)].sum() * x if self.residual else None
+        y = total(gates, active) * x if self.residual else None
         if not sized:
             return y
-        keep = gates[list(sized)].sum()
+        keep = total(gates, sized)
         kernels = [o for o, (size, _) in sized.items() if size == KERNEL]
         wide = [o for o, (_, expansion) in sized.items() if expansion > HALF]
-        ring = share(gates[kernels].sum(), keep) if kernels else None
-        total = self.first(x, ring)
+        ring = share(total(gates, kernels), keep) if kernels else None
+        z = self.first(x, ring)
         if wide:
-            total = total + share(gates[wide].sum(), keep) * self.second(x, ring)
-        block = keep * self.norm(total)
+            z = z + share(total(gates, wide), keep) * self.second(x, ring)
+        block = keep * self.norm(z)
         return block if y is None else y + block
 
     def ring_norm(self) -> Tensor:
@@ -97,6 +97,12 @@ def _part(op: Candidate) -> tuple[int, int] | None:
     if isinstance(op, partial) and op.func is MBConv:
         return op.keywords["kernel_size"], op.keywords["expansion"]
     return None
+
+
+def total(gates: Tensor, options: Iterable[int]) -> Tensor:
+    """The sum of the gates (O,) of some options, 0-dim; a list as an index would be copied to the
+    device."""
+    return torch.stack([gates[o] for o in options]).sum()
 
 
 def share(gate: Tensor, keep: Tensor) -> Tensor:
