@@ -38,8 +38,9 @@ class Threshold(Relaxation):
     A row's thresholds are three of its alphas: that of a part stands at the smallest option which
     has it (block: 3x3 and 3, wide: 3x3 and 6, ring: 5x5 and 3). The others have no meaning.
 
-    While alphas do not move, each of the three gates of a row is dropped with probability `drop`,
-    and else divided by 1 - drop, so that the parts are trained evenly. [code]
+    While alphas do not move, each of the three gates of a row is 0 with probability `drop`, so that
+    the parts are trained evenly. The public code also divides the others by 1 - drop; then options
+    would have gates below 0, and a pass would not be that of a network that can be found.
 
     Raises:
         ValueError: another mixed op than a super-kernel, more than one choice, or an update with
@@ -97,7 +98,7 @@ class Threshold(Relaxation):
         wide = indicator(second - at[WIDE])
         block = indicator(first - at[BLOCK]) if None in op.parts else torch.ones_like(wide)
         if drops:
-            kept = (torch.rand(3, device=ring.device) >= self.drop) / (1 - self.drop)
+            kept = torch.rand(3, device=ring.device) >= self.drop
             ring, wide = ring * kept[0], wide * kept[1]
             block = block * kept[2] if None in op.parts else block
         parts = {

@@ -22,6 +22,8 @@ KINDS = (
 REFUSED = (
     r"^losses\.dirichlet_anchor: needs strategy/relaxation=dirichlet, found "
     r"|^losses\.\w+: is added on val images, of which an update of one level sees none"
+    r"|^a super-kernel holds mbconv_3x3_e3, .* set space=mbconv"
+    r"|^relaxation: compares norms of a super-kernel; set strategy/mixed_op=super_kernel"
 )
 ON_VAL = ("beta_decay", "zero_one")
 Combination = dict[str, str]
@@ -94,7 +96,8 @@ def two_steps(combination: Combination, where: Space) -> Strategy:
 def refused(combination: Combination) -> bool:
     anchor = "dirichlet_anchor" in combination["losses"]
     unseen = combination["losses"] in ON_VAL and combination["update"] == "one_level"
-    return unseen or (anchor and combination["relaxation"] != "dirichlet")
+    parts = combination["mixed_op"] == "super_kernel" or combination["relaxation"] == "threshold"
+    return parts or unseen or (anchor and combination["relaxation"] != "dirichlet")
 
 
 def check(combination: Combination, where: Space) -> None:

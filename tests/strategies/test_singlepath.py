@@ -8,7 +8,7 @@ search has 192 steps instead of thousands.
 import pytest
 import torch
 from planted_lags import CHANNELS, lags, one_block
-from test_every_config import composed, make
+from test_every_config import OWN, composed, make
 from torch import nn
 
 from strategies.strategy import Strategy
@@ -82,3 +82,42 @@ def test_singlepath_6_the_cost_falls_with_the_price():
         costs.append(sum(run.costs_of(run.architecture())["macs"] for run in runs))
     assert costs == sorted(costs, reverse=True), costs
     assert costs[-1] < costs[0]
+
+
+def two_steps(*overrides: str) -> None:
+    """Two steps and the end of an epoch; the second one after the warm-up."""
+    torch.manual_seed(0)
+    space = OWN["singlepath"]
+    strategy = make(composed("strategy=singlepath", *overrides).strategy, space=space)
+    net = supernet(space, strategy.mixed_op).train()
+    strategy.setup(net, torch.device("cpu"))
+    for epoch in range(2):
+        strategy.epoch_start(epoch, 2)
+        train, val = ((torch.randn(4, 3, 8, 8), torch.randint(10, (4,))) for _ in range(2))
+        metrics = strategy.step(
+            net,
+            train,
+            val if strategy.update.two_level else None,
+            progress=epoch / 2,
+            move_alphas=epoch == 1,
+        )
+        assert all(bool(value.isfinite()) for value in metrics.values())
+    strategy.epoch_end(net, None, 1.0)
+    strategy.architecture().check(space)
+    assert any(bool(alpha.any()) for alpha in strategy.alphas.values())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "override",
+    [
+        "strategy/update=first_order", "strategy/update=smooth",
+        "strategy/topology=edge_normalisation", "strategy/regularisation=drop_path",
+        "strategy/pruning=share_threshold", "strategy/stopping=macs_floor",
+        "strategy/losses=[latency,gate_cost]", "strategy/losses=[latency,self_distillation]",
+        "strategy/losses=[latency,label_smoothing]",
+        *(f"strategy/relaxation={r}" for r in ("softmax", "gumbel", "dirichlet", "sigmoid")),
+    ],
+)  # fmt: skip
+def test_singlepath_works_with_the_other_ingredients(override: str):
+    two_steps("strategy.warmup=0.5", override)
