@@ -91,15 +91,18 @@ def chain(
         raise ValueError(
             f"widths: expected 1 to {layers}, at most one per layer, found {len(widths)}"
         )
-    whole = Chain(tuple(_blocks(layers, channels, widths, tuple(map(Option.of, candidates)))))
+    blocks = _blocks(layers, channels, widths, tuple(map(Option.of, candidates)))
+    return of_blocks(blocks, stem=stem, head="bn_relu_pool_linear", **common)
+
+
+def of_blocks(blocks: Sequence[Block], **common: Any) -> ChainSpace:
+    """The space of a chain of these blocks; `common` are the other fields of a `Space`."""
     return ChainSpace(
-        chain=whole,
-        cells={block.name: _cell(block) for block in whole.blocks},
-        layers=tuple(_layer(i, block) for i, block in enumerate(whole.blocks)),
+        chain=Chain(tuple(blocks)),
+        cells={block.name: _cell(block) for block in blocks},
+        layers=tuple(_layer(i, block) for i, block in enumerate(blocks)),
         preprocess=False,
-        stem=stem,
-        stem_channels=channels,
-        head="bn_relu_pool_linear",
+        stem_channels=blocks[0].c_in,
         **common,
     )
 

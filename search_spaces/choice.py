@@ -32,6 +32,11 @@ KINDS = {
     "noise": "noise",
     "nor_conv_1x1": "conv",
     "nor_conv_3x3": "conv",
+    "mbconv_3x3_e1": "conv",
+    "mbconv_3x3_e3": "conv",
+    "mbconv_3x3_e6": "conv",
+    "mbconv_5x5_e3": "conv",
+    "mbconv_5x5_e6": "conv",
 }
 # Kinds without weights, by the name of several of them.
 FREE = {"identity": "skip connections", "pool": "pools", "noise": "noise"}

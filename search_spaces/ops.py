@@ -242,6 +242,49 @@ def unscaled_sep_conv(
     return SepConv(c_in, c_out, stride, affine=False, search=search, kernel_size=kernel_size)
 
 
+# MobileNetV2: Sandler et al. 2018, arXiv:1801.04381
+
+
+class MBConv(nn.Module):
+    """Inverted residual: 1x1 expansion, depthwise convolution with the stride, 1x1 projection.
+
+    A batch norm follows each, and a ReLU6 each of the first two; the input is added where the shape
+    stays. With an expansion of 1 there is no first convolution. Source: section 3.3 and table 1.
+    """
+
+    def __init__(
+        self,
+        c_in: int,
+        c_out: int,
+        stride: int,
+        *,
+        affine: bool,
+        search: bool,
+        kernel_size: int,
+        expansion: int,
+    ):
+        super().__init__()
+        hidden, padding = expansion * c_in, kernel_size // 2
+        expand = [
+            nn.Conv2d(c_in, hidden, 1, bias=False),
+            nn.BatchNorm2d(hidden, affine=affine),
+            nn.ReLU6(),
+        ]
+        self.layers = nn.Sequential(
+            *(expand if expansion > 1 else []),
+            nn.Conv2d(hidden, hidden, kernel_size, stride, padding, groups=hidden, bias=False),
+            nn.BatchNorm2d(hidden, affine=affine),
+            nn.ReLU6(),
+            nn.Conv2d(hidden, c_out, 1, bias=False),
+            nn.BatchNorm2d(c_out, affine=affine),
+        )
+        self.residual = stride == 1 and c_in == c_out
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.layers(x)
+        return x + y if self.residual else y
+
+
 # NAS-Bench-201: Dong & Yang 2020, arXiv:2001.00326, section 2; shapes of the public code, where a
 # convolution has a bias exactly when the batch norm behind it has no affine parameters
 

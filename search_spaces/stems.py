@@ -35,6 +35,19 @@ def imagenet_stem(c_in: int, channels: int) -> tuple[nn.Module, nn.Module]:
     return first, second
 
 
+def mobile_stem(c_in: int, channels: int) -> tuple[nn.Module, nn.Module]:
+    """One 3x3 convolution of stride 2 with batch norm and ReLU6.
+
+    Source: Sandler et al. 2018, arXiv:1801.04381, table 2.
+    """
+    conv = nn.Sequential(
+        nn.Conv2d(c_in, channels, 3, stride=2, padding=1, bias=False),
+        nn.BatchNorm2d(channels),
+        nn.ReLU6(),
+    )
+    return conv, nn.Identity()
+
+
 @dataclass(frozen=True)
 class Stem:
     """A stem's constructor, and what others need to know of it."""
@@ -51,4 +64,5 @@ STEMS = {
     "small": Stem(small_stem, 3, reduction=1, second_stride=1, side=32, second_norm=True),
     "imagenet": Stem(imagenet_stem, 1, reduction=8, second_stride=2, side=128, second_norm=False),
     "plain": Stem(small_stem, 1, reduction=1, second_stride=1, side=32, second_norm=True),
+    "mobile": Stem(mobile_stem, 1, reduction=2, second_stride=1, side=64, second_norm=True),
 }

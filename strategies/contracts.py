@@ -101,6 +101,10 @@ class Ingredient:
         for the last one. Of several ingredients the earliest counts."""
         return None
 
+    def costs_of(self, found: Architecture) -> dict[str, float]:
+        """Costs of the architecture that a search found, by name, for the record of the run."""
+        return {}
+
     def constants(self) -> Hashable | None:
         """The changeable Python values that this ingredient reads in a pass: `()` if there are
         none, None if they are unknown.

@@ -335,6 +335,10 @@ class Strategy:
         epochs = [part.result() for part in self.ingredients()]
         return min((epoch for epoch in epochs if epoch is not None), default=None)
 
+    def costs_of(self, found: Architecture) -> dict[str, float]:
+        """What the ingredients say of the costs of the architecture that was found."""
+        return {k: v for part in self.ingredients() for k, v in part.costs_of(found).items()}
+
     @property
     def may_return(self) -> bool:
         """Whether an ingredient may take the search back to an earlier epoch."""

@@ -118,8 +118,8 @@ class FusedCell:
             edge = self.module.cell.edges[e]
             op = self.module.edges[edge.name]
             partial = op if type(op) is PartialMixedOp else None
-            ops = cast(MixedOp, op if partial is None else partial.mixed).ops
             known = partial is not None or type(op) is MixedOp
+            ops = cast(MixedOp, op if partial is None else partial.mixed).ops if known else ()
             columns = [o for o in running if known and not adds_nothing(ops[o])]
             chains = [chain_of(ops[o]) for o in columns]
             if not columns or any(found is None for found in chains):

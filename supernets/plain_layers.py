@@ -11,6 +11,7 @@ from torch import nn
 from search_spaces.ops import (
     AvgPool,
     FactorizedReduce,
+    MBConv,
     Pool,
     ReLUConvBN,
     ResizablePool,
@@ -24,14 +25,15 @@ from supernets.mixed_op import MixedOp, PartialMixedOp
 from supernets.network import CellModule, CellNetwork
 from supernets.one_path import OnePathOp
 from supernets.skeleton import AuxiliaryHead, ResidualBlock
+from supernets.super_kernel import Half, SuperKernelOp
 
 # Without those of final networks alone, because the drop-path of `ChosenOps` changes, and `Noise`,
 # because a replayed pass must equal the first one.
 PLAIN = frozenset(
     {
-        *(AuxiliaryHead, AvgPool, CellModule, CellNetwork, FactorizedReduce, MixedOp, OnePathOp),
-        *(PartialMixedOp, Pool, ReLUConvBN, ResidualBlock, ResizablePool, SepConv),
-        *(GridLayer, Hypercuboid, SharpSepConv, Skip, Zero),
+        *(AuxiliaryHead, AvgPool, CellModule, CellNetwork, FactorizedReduce, GridLayer, Half),
+        *(Hypercuboid, MBConv, MixedOp, OnePathOp, PartialMixedOp, Pool, ReLUConvBN),
+        *(ResidualBlock, ResizablePool, SepConv, SharpSepConv, Skip, SuperKernelOp, Zero),
     }
 )
 

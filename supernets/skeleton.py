@@ -43,9 +43,19 @@ def bn_relu_pool_linear(channels: int, classes: int) -> nn.Sequential:
     return nn.Sequential(nn.BatchNorm2d(channels), nn.ReLU(), *pool_linear(channels, classes))
 
 
+def expand_pool_linear(channels: int, classes: int) -> nn.Sequential:
+    """1x1 convolution to four times the channels, batch norm and ReLU6 before global average
+    pooling and a linear layer. Source: Sandler et al. 2018, arXiv:1801.04381, table 2: 320 to 1280.
+    """
+    wide = 4 * channels
+    before = nn.Conv2d(channels, wide, 1, bias=False), nn.BatchNorm2d(wide), nn.ReLU6()
+    return nn.Sequential(*before, *pool_linear(wide, classes))
+
+
 HEADS: dict[str, Callable[[int, int], nn.Sequential]] = {
     "pool_linear": pool_linear,
     "bn_relu_pool_linear": bn_relu_pool_linear,
+    "expand_pool_linear": expand_pool_linear,
 }
 
 

@@ -20,15 +20,25 @@ from archsmith.search.settings import SearchSettings
 from archsmith.train.checkpoint import Checkpoints
 from archsmith.train.record import Record
 from search_spaces.architecture import Architecture
+from search_spaces.mbconv import mbconv
 from search_spaces.space import Space
 from strategies.searchers.searcher import Searcher
 from supernets.network import final_network, supernet
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
+PARTS = ("3x3_e3", "3x3_e6", "5x5_e3", "5x5_e6")
 STRATEGIES = sorted(path.stem for path in (CONF / "strategy").glob("*.yaml"))
 TARGETS = sorted(p for p in CONF.rglob("*.yaml") if "\n_target_:" in "\n" + p.read_text())
 CPU = torch.device("cpu")
 FOLLOWS = ("nni", "sizes", "sharing")  # are no choices of a user
+# Strategies that need a space of their own kind, small.
+OWN: dict[str, Space] = {
+    "singlepath": mbconv(
+        layers=3, channels=4, widths=[1, 1.5], strides=[1, 2], ends=[1, 2],
+        candidates=["skip_connect", *(f"mbconv_{part}" for part in PARTS)],
+        input_shape=(3, 8, 8), classes=10,
+    )
+}  # fmt: skip
 
 
 def composed(*overrides: str) -> DictConfig:
@@ -82,7 +92,7 @@ def test_strategy_searches_and_yields_a_network(name: str, toy: str, request, tm
         *still(name), "data=synthetic", "data.size=64", "data.channels=3", "data.image_size=8"
     )
     data = make(config.data)
-    space = space.resize(input_shape=(3, 8, 8), classes=len(data.classes))
+    space = OWN.get(name, space).resize(input_shape=(3, 8, 8), classes=len(data.classes))
     strategy = make(config.strategy, space=space)
     if isinstance(strategy, Searcher):
         final_network(space, strategy.ask())(torch.randn(2, 3, 8, 8))

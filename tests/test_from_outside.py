@@ -310,7 +310,7 @@ def test_a_chain_of_mbconv_blocks_with_changing_widths_is_searched_retrained_and
 ):
     write(outside / "my_blocks.py", MBCONV)
     write(
-        outside / "space" / "mbconv.yaml",
+        outside / "space" / "inverted.yaml",
         """\
         defaults: [chain, _self_]
         layers: 4
@@ -324,7 +324,7 @@ def test_a_chain_of_mbconv_blocks_with_changing_widths_is_searched_retrained_and
         """,
     )
     said = archsmith(
-        "--config-dir", str(outside), "space=mbconv", "data=synthetic", "data.size=64",
+        "--config-dir", str(outside), "space=inverted", "data=synthetic", "data.size=64",
         "data.image_size=16", "data.classes=3", "search.epochs=2", "search.batch_size=16",
         "retrain.layers=null", "retrain.channels=8", "retrain.epochs=2", "retrain.batch_size=16",
         "export.formats=[standalone,onnx]", "hydra.run.dir=run", "runtime.threads=1",

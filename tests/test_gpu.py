@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import pytest
 import torch
 from hydra.utils import instantiate
-from test_every_config import STRATEGIES, composed, still
+from test_every_config import OWN, STRATEGIES, composed, still
 
 from search_spaces.space import Space
 from strategies.replay import Replay, cuda_capture
@@ -58,8 +58,9 @@ def test_two_steps_on_cuda_equal_the_cpu(name: str, toy_darts: Space):
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cudnn.deterministic = True
-    alphas, losses = two_steps(name, toy_darts, torch.device("cpu"))
-    on_cuda, cuda_losses = two_steps(name, toy_darts, torch.device("cuda"))
+    space = OWN.get(name, toy_darts).resize(input_shape=(3, 16, 16))
+    alphas, losses = two_steps(name, space, torch.device("cpu"))
+    on_cuda, cuda_losses = two_steps(name, space, torch.device("cuda"))
     assert cuda_losses == pytest.approx(losses, rel=1e-3)
     for ours, theirs in zip(alphas, on_cuda, strict=True):
         moved = 2 * 3e-4

@@ -26,7 +26,7 @@ DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)  # the disk accepts 
 WIDTH = 120  # columns of a line about a choice
 LEFT = (
     "report.html", "architecture.json", "cell_*.svg", "metrics.jsonl", "results.json",
-    "weights.safetensors", "export",
+    "weights.safetensors", "latency.csv", "export",
 )  # fmt: skip
 LAUNCHERS = {  # Hydra's name of a launcher -> the optional dependencies with it
     "joblib": "joblib", "submitit_slurm": "submitit", "submitit_local": "submitit", "ray": "ray",
@@ -195,6 +195,10 @@ def result_summary(results: Mapping[str, Any], folder: Path, following: Sequence
         },
         "parameters": _count(results["parameters"]),
         "multiply-accumulates": _count(results["macs"]),
+        **{
+            f"{name} (as searched)": f"{value:,.4g}" if value < 1e4 else f"{value:,.0f}"
+            for name, value in (results["searched_costs"] or {}).items()
+        },
         "budget": budget_line(budget).removeprefix("budget: ") if budget else "",
         "seconds": ", ".join(seconds),
         "times the test split was read": str(results["test_reads"]),

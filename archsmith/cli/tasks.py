@@ -94,7 +94,7 @@ def task_of(config: DictConfig) -> Task:
 
 def help_lines() -> list[str]:
     """One line per task."""
-    return [f"{f'task={task.name}':<16} {task.line}" for task in TASKS.values()]
+    return [f"{f'task={task.name}':<20} {task.line}" for task in TASKS.values()]
 
 
 # -- functions
@@ -218,6 +218,8 @@ _ENTRIES = (
          run_phases, ("rank",), (IMAGES, "benchmark.table")),
     Task("baseline", "train a hand-made network as the found one is",
          run_phases, ("baseline",), (IMAGES, "architecture", "baseline")),
+    Task("measure_latency", "time every option of the space on this device, into latency.csv",
+         run_phases, ("measure_latency",), (IMAGES,)),
     Task("check", "say what a run will take: images, time, memory; train nothing",
          check_task, ("search", "retrain"), (IMAGES,)),
     Task("compare", "print the runs below a folder, runs=outputs, side by side", compare_task),

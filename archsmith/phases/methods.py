@@ -83,10 +83,12 @@ class Gradient:
     def find(self, run: Run, identity: dict[str, Any], meta: dict[str, Any]) -> Architecture:
         with run.measuring("search"):
             found = self._trained(run, identity, meta)
+        run.results.fields["searched_costs"] = None  # of an earlier search
         run.results.update(
             supernet_accuracy=found.supernet_accuracy,
             discretised_accuracy=found.discretised_accuracy,
             diagnosis=found.metrics,
+            searched_costs=self.strategy.costs_of(found.architecture) or None,
         )
         return found.architecture
 

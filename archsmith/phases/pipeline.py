@@ -9,6 +9,7 @@ from archsmith.job import Job
 from archsmith.parallel import distributed
 from archsmith.phases.baseline import baseline_phase
 from archsmith.phases.final import evaluate_phase, export_phase, retrain_phase
+from archsmith.phases.latency import latency_phase
 from archsmith.phases.run import Run
 from archsmith.phases.search import rank_phase, search_phase
 
@@ -43,6 +44,7 @@ PHASES: dict[str, Phase] = {
     "export": Phase(export_phase),
     "baseline": Phase(baseline_phase, left_out=lambda job: job.baseline is None),
     "rank": Phase(rank_phase),
+    "measure_latency": Phase(latency_phase),
 }
 
 

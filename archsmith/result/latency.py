@@ -2,21 +2,24 @@
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
+from torch import nn
 
 from archsmith import interrupt
 from archsmith.train.runtime import synchronize
 from search_spaces.space import Space
 from supernets.final_costs import Cost, Site, cost_tables, op_at
-from supernets.network import Network
+from supernets.latency_table import fixed_site
+from supernets.network import Network, bare
 
 WARM_UP = 5
 REPEATS = (20, 200)  # at least and at most
 SECONDS = 1.0  # after this time no more repeats are made
+OPTION_SECONDS = 0.2  # likewise, for a single option of a table
 PASSES = 7  # passes per single candidate
 
 
@@ -36,21 +39,42 @@ class Latency:
 
 def measure_latency(net: Network, device: torch.device, batch: int) -> Latency:
     """Times a final network in eval mode after a warm-up; the network stays on the device."""
+    return _measured(net, (batch, *net.space.input_shape), device, SECONDS)
+
+
+def option_latencies(space: Space, device: torch.device, batch: int) -> dict[Site, Latency]:
+    """Place -> latency of each option where it stands, and of the fixed parts, all warmed up.
+
+    The fixed parts are a network with zeros in place of options.
+    """
+    found = {fixed_site(space): measure_latency(bare(space), device, batch)}
+
+    def measured(site: Site) -> float:
+        shape = batch, site.c_in, site.height, site.width
+        found[site] = _measured(op_at(space, site), shape, device, OPTION_SECONDS)
+        return found[site].median
+
+    cost_tables(space, measured)
+    return found
+
+
+def _measured(net: nn.Module, shape: Sequence[int], device: torch.device, most: float) -> Latency:
+    """Times passes in eval mode, for `most` seconds and as `REPEATS` says."""
     net = net.to(device).eval()
-    x = torch.zeros(batch, *net.space.input_shape, device=device)
+    x = torch.zeros(*shape, device=device)
     seconds: list[float] = []
     with torch.inference_mode():
         for _ in range(WARM_UP):
             net(x)
-        least, most = REPEATS
+        least, largest = REPEATS
         began = time.perf_counter()
         while len(seconds) < least or (
-            len(seconds) < most and time.perf_counter() - began < SECONDS
+            len(seconds) < largest and time.perf_counter() - began < most
         ):
             interrupt.check("latency")
             seconds.append(_timed(lambda: net(x), device))
     low, median, high = (1000 * q for q in statistics.quantiles(seconds, n=4))
-    return Latency(median, low, high, len(seconds), batch)
+    return Latency(median, low, high, len(seconds), shape[0])
 
 
 def candidate_latencies(space: Space, device: torch.device, batch: int) -> Cost:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from helpers import search
-from test_every_config import composed, make
+from test_every_config import OWN, composed, make
 
 from archsmith.search.loop import Search
 from archsmith.search.settings import SearchSettings
@@ -22,7 +22,7 @@ from supernets.network import Network, supernet
 CPU = torch.device("cpu")
 STRATEGIES = [
     "darts", "pcdarts", "goldnas", "sddarts", "gdas", "drnas", "darts_second_order", "annealed",
-    "rdarts_es", "rdarts_dp", "darts_pt", "drnas_progressive",
+    "rdarts_es", "rdarts_dp", "darts_pt", "drnas_progressive", "singlepath",
 ]  # fmt: skip
 TOY = [
     "strategy.alpha_optimizer.weight_decay=0", "strategy.alpha_lr_scale=10",
@@ -38,6 +38,7 @@ MORE = {  # so that 2 epochs of 2 steps see what a method has of its own
         "strategy.losses.self_distillation.teachers=1",
         "strategy.losses.self_distillation.unit=step",
     ],
+    "singlepath": ["strategy.warmup=0.5"],
     "goldnas": ["strategy.warmup=0", "strategy.pruning.most=0.5", "strategy.pruning.maximum=0.99"],
 }
 
@@ -54,7 +55,8 @@ class ToySearch:
 
     def __init__(self, space: Space, name: str, *overrides: str):
         small = ["none", "skip_connect", "max_pool_3x3", "sep_conv_3x3"]
-        self.space = space.resize(classes=3, nodes=1, candidates=small, input_shape=(3, 8, 8))
+        sizes = {} if name in OWN else dict(nodes=1, candidates=small)
+        self.space = OWN.get(name, space).resize(classes=3, input_shape=(3, 8, 8), **sizes)
         self.config = composed(f"strategy={name}", *TOY, *MORE.get(name, []), *overrides)
         self.net: Network
         self.strategy: Strategy

@@ -24,6 +24,8 @@ REFUSED = (
     r"^losses\.dirichlet_anchor: needs strategy/relaxation=dirichlet, found "
     r"|^pruning\.start: selects by removing one option after another, and the relaxation runs only"
     r"|^losses\.\w+: is added on val images, of which an update of one level sees none"
+    r"|^a super-kernel holds mbconv_3x3_e3, .* set space=mbconv"
+    r"|^relaxation: compares norms of a super-kernel; set strategy/mixed_op=super_kernel"
 )
 ON_VAL = ("beta_decay", "macs_band", "zero_one", "zero_one_of_cells")
 Combination = dict[str, str]
@@ -98,7 +100,8 @@ def refused(combination: Combination) -> bool:
     anchor = "dirichlet_anchor" in combination["losses"]
     drawn = (combination["pruning"], combination["relaxation"]) == ("perturbation", "gumbel")
     unseen = combination["losses"] in ON_VAL and combination["update"] == "one_level"
-    return drawn or unseen or (anchor and combination["relaxation"] != "dirichlet")
+    parts = combination["mixed_op"] == "super_kernel" or combination["relaxation"] == "threshold"
+    return parts or drawn or unseen or (anchor and combination["relaxation"] != "dirichlet")
 
 
 def check(combination: Combination, where: Space) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from hydra.utils import instantiate
-from test_every_config import STRATEGIES, composed, still
+from test_every_config import OWN, STRATEGIES, composed, still
 from torch import Tensor
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -29,8 +29,9 @@ SPACE = darts(
 
 
 def prepared(name: str) -> tuple[Strategy, Network]:
-    strategy = instantiate(composed(*still(name)).strategy, _convert_="all")(space=SPACE)
-    net = supernet(SPACE, strategy.mixed_op).train()
+    space = OWN.get(name, SPACE)
+    strategy = instantiate(composed(*still(name)).strategy, _convert_="all")(space=space)
+    net = supernet(space, strategy.mixed_op).train()
     use_form(net, "fused", torch.device("cpu"))
     strategy.setup(net, torch.device("cpu"))
     strategy.epoch_start(0, 2)
@@ -84,8 +85,9 @@ READ = ("goldnas", "fairdarts", "ddarts", "dartopti", "rome")
 def test_a_pass_copies_nothing_between_devices(name: str, monkeypatch):
     """After the first, which may put tables where they are needed."""
     monkeypatch.setattr(torch.__future__, "_overwrite_module_params_on_conversion", True)
-    strategy = instantiate(composed(*still(name)).strategy, _convert_="all")(space=SPACE)
-    net = supernet(SPACE, strategy.mixed_op).train()
+    space = OWN.get(name, SPACE)
+    strategy = instantiate(composed(*still(name)).strategy, _convert_="all")(space=space)
+    net = supernet(space, strategy.mixed_op).train()
     cuda = torch.device("cuda")
     with FakeTensorMode(allow_non_fake_inputs=True):
         net.to(cuda)

@@ -7,7 +7,7 @@ import torch
 from equal_forms import CPU, everything
 from hydra.utils import instantiate
 from layouts import Convolutions, taken_for_channels_last
-from test_every_config import STRATEGIES, composed, still
+from test_every_config import OWN, STRATEGIES, composed, still
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -115,7 +115,8 @@ def a_pass(space: Space, mixed_op, form: str, *, checkpointed: bool = False) -> 
     ],
 )
 def test_a_step_of_each_strategy(name: str, form: str):
-    assert_channels_first(step(name, form, space_of("goldnas" if name == "goldnas" else "outside")))
+    space = OWN.get(name, space_of("goldnas" if name == "goldnas" else "outside"))
+    assert_channels_first(step(name, form, space))
 
 
 @pytest.mark.parametrize("hessian", ["exact", "finite_difference"])

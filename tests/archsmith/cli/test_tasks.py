@@ -24,8 +24,8 @@ def test_a_new_task_is_an_entry_and_a_function(archsmith, monkeypatch):
     monkeypatch.setitem(TASKS, "greet", Task("greet", "print the seed", greet))
     said = archsmith("task=greet", "seed=3")
     assert (said.code, said.out) == (0, "greet: seed 3\n")
-    assert "\n  task=greet       print the seed\n" in archsmith("--help").out
-    assert archsmith("task=list").out.endswith("\n  task=greet       print the seed\n")
+    assert "\n  task=greet           print the seed\n" in archsmith("--help").out
+    assert archsmith("task=list").out.endswith("\n  task=greet           print the seed\n")
     assert line_of(archsmith("task=great")).endswith(", list, greet")
 
 

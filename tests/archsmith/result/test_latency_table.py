@@ -1,0 +1,64 @@
+"""A table of latencies: measured, written, read, and used by a search."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from planted_lags import one_block
+
+from archsmith.result import latency
+from archsmith.result.latency import option_latencies
+from supernets.final_costs import Site
+from supernets.latency_table import FIXED, latency_cost, written
+
+TINY = [
+    "space=mbconv", "space.layers=3", "space.channels=4", "data=synthetic", "data.size=48",
+    "data.image_size=8", "data.classes=3", "runtime.threads=1",
+]  # fmt: skip
+
+
+def test_every_option_is_measured_where_it_stands_and_read_again(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(latency, "REPEATS", (3, 3))
+    space = one_block()
+    found = option_latencies(space, torch.device("cpu"), 2)
+    names = space.chain.blocks[0].names
+    assert list(found) == [Site(FIXED, 1, 4, 1, 12, 12), *(Site(n, 4, 4, 1, 12, 12) for n in names)]
+    assert all(one.low <= one.median <= one.high and one.batch == 2 for one in found.values())
+    path = tmp_path / "latency.csv"
+    path.write_text(written((site, {"median_ms": one.median}) for site, one in found.items()))
+    cost = latency_cost(space, path)
+    medians = [one.median for one in found.values()]
+    assert [cost.fixed, *cost.tables["blocks"][0].tolist()] == pytest.approx(medians)
+
+
+def test_a_pass_is_warmed_up_before_it_is_timed(monkeypatch):
+    monkeypatch.setattr(latency, "REPEATS", (3, 3))
+    passes = []
+
+    class Counted(torch.nn.Identity):
+        def forward(self, x):
+            passes.append(tuple(x.shape))
+            return x
+
+    one = latency._measured(Counted(), (2, 3, 4, 4), torch.device("cpu"), 0.0)
+    assert passes == [(2, 3, 4, 4)] * (latency.WARM_UP + 3)
+    assert one.repeats == 3
+
+
+@pytest.mark.slow
+def test_a_search_with_the_table_of_the_task_records_the_latency_it_found(archsmith, monkeypatch):
+    monkeypatch.setattr(latency, "REPEATS", (3, 3))
+    said = archsmith(*TINY, "task=measure_latency", "hydra.run.dir=measured")
+    assert said.code == 0, said.err
+    header, *lines = Path("measured/latency.csv").read_text().splitlines()
+    assert header.startswith("option,c_in,c_out,stride,height,width,median_ms,low_ms,high_ms,")
+    said = archsmith(
+        *TINY, "strategy=singlepath", "task=search", "search.epochs=2", "search.batch_size=16",
+        "strategy.losses.latency.table=measured/latency.csv", "hydra.run.dir=found",
+    )  # fmt: skip
+    assert said.code == 0, said.err
+    costs = json.loads(Path("found/results.json").read_text())["searched_costs"]
+    medians = sorted(float(line.split(",")[6]) for line in lines)
+    assert 5 * medians[0] < costs["latency_ms"] < 6 * medians[-1]
+    assert "latency_ms (as searched)" in said.out
