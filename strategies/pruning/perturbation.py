@@ -31,7 +31,8 @@ Score = tuple[float, float]
 def measured(net: "Network", mixture: Mixture, batches: Iterable["Batch"]) -> Score:
     """The supernet's accuracy and, to break ties, minus its loss, with the batches' own statistics:
     running averages do not fit a network that lacks a part."""
-    right, loss, images = 0.0, 0.0, 0
+    right = loss = torch.zeros(())
+    images = 0
     with lent(net):
         for x, y in batches:
             logits = net(x, mixture).float()

@@ -69,8 +69,9 @@ def contributions(strategy: "Strategy", net: "Logits", batch: "Batch") -> dict[s
 
     def loss(gates: Mapping[str, Tensor]) -> Tensor:
         groups = {n: g._replace(gates=gates.get(n, g.gates)) for n, g in mixture.groups.items()}
-        ablated = partial(net, mixture=Mixture(groups))
-        logits = in_parts(ablated, batch[0], strategy.micro_batches, strategy.net)
+        logits = in_parts(
+            lambda x: net(x, Mixture(groups)), batch[0], strategy.micro_batches, strategy.net
+        )
         return F.cross_entropy(logits, batch[1])
 
     whole = loss({})
