@@ -16,7 +16,7 @@ from search_spaces.space import Space
 from strategies.searchers.decisions import Answer, Draws, Kept
 from strategies.searchers.searcher import Searcher
 
-COLUMNS = 512  # of the hashed features
+COLUMNS = 256  # of the hashed features
 
 
 def ngrams(choice: Choice, kept: Mapping[str, tuple[str, ...]], longest: int) -> Counter[str]:
@@ -30,6 +30,10 @@ def ngrams(choice: Choice, kept: Mapping[str, tuple[str, ...]], longest: int) ->
             ending.setdefault(row.target, []).extend(here)
             found += map(" ".join, here)
     return Counter(found)
+
+
+def _key(kept: Kept) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    return tuple(item for rows in kept.values() for item in sorted(rows.items()))
 
 
 class Smbo(Searcher):
@@ -73,8 +77,8 @@ class Smbo(Searcher):
         return self.draws.architecture(found)
 
     def _best(self, drawn: list[Answer]) -> Answer:
-        known = [kept for kept, _ in self.known]
-        new = [one for one in drawn if one.kept not in known] or drawn
+        known = {_key(kept) for kept, _ in self.known}
+        new = [one for one in drawn if _key(one.kept) not in known] or drawn
         if self.model is None:
             self._fit()
         predicted = self.model.predict(self._features([one.kept for one in new]))
