@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from omegaconf import OmegaConf
 from scipy.stats import ranksums
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -68,8 +67,7 @@ def drawn(regrets: dict[str, np.ndarray], path: Path) -> None:
     }
     for one in series.values():
         one["mean"] = [value if value <= TOP else None for value in one["mean"]]
-    seeds, _ = next(iter(regrets.values())).shape
-    title = f"regret in points: mean and standard deviation of {seeds} seeds"
+    title = "regret in points: mean, and a band of one standard deviation"
     path.write_text(
         render("bands.svg.j2", title=title, series=series, limits=(0, TOP), across="queries")
     )
