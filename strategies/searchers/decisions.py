@@ -109,7 +109,7 @@ def _stage(name: str, choice: Choice, target: int) -> Stage:
     rows = {}
     for row in into:
         options = [o for o in row.options if o.kind != "zero" or keep is None]
-        names = [() if o.kind == "zero" else (o.name,) for o in options]
+        names: list[tuple[str, ...]] = [() if o.kind == "zero" else (o.name,) for o in options]
         rows[row.name] = Decision(f"{name}/{row.name}", name, row.name, names)
     return Stage(sets, rows)
 
