@@ -28,6 +28,7 @@ ADDED = {  # class -> settings that it has now, as it was before it had them
         "alpha_schedule": {"_target_": "strategies.schedules.constant", "_partial_": True},
     }
 }
+ADDED_TO_GROUPS = {"search": {"score": "training"}}  # likewise
 
 
 def differing_keys(a: Any, b: Any, prefix: str = "") -> list[str]:
@@ -63,6 +64,9 @@ def renamed(settings: Any) -> Any:
     if not isinstance(settings, Mapping):
         return settings
     new = {name: _target(name, renamed(value)) for name, value in settings.items()}
+    new |= {
+        n: {**more, **new[n]} for n, more in ADDED_TO_GROUPS.items() if isinstance(new.get(n), dict)
+    }
     added = ADDED.get(new.get("_target_", ""))
     if added is None:
         return new

@@ -58,9 +58,12 @@ def make(node: DictConfig, **live: Any) -> Any:
     return made(**live) if node.get("_partial_") else made
 
 
+SEARCHERS = [n for n in STRATEGIES if "searchers" in composed(f"strategy={n}").strategy._target_]
+
+
 def still(name: str) -> list[str]:
     """A strategy whose alphas move by gradient alone, from the first epoch."""
-    if "random" in name:
+    if name in SEARCHERS:
         return [f"strategy={name}"]
     return [f"strategy={name}", "strategy.warmup=0", "strategy.alpha_optimizer.weight_decay=0"]
 

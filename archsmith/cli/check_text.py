@@ -30,7 +30,10 @@ def check_text(report: Mapping[str, Any]) -> str:
 def _of_phase(name: str, told: Mapping[str, Any]) -> str:
     if told.get("scores") == 0:
         return f"{name:<9} one architecture without a score: nothing is trained"
-    scores = f"{told['scores']} trainings of " if "scores" in told else ""
+    if "seconds" not in told:
+        return f"{name:<9} {told['scores']} scores of a table: nothing is trained"
+    scored = {"training": "trainings", "inherited": "scores by a supernet"}
+    scores = f"{told['scores']} {scored[told['score']]} of " if "scores" in told else ""
     median, low, high = (duration(told["seconds"][of]) for of in ("median", "low", "high"))
     return (
         f"{name:<9} {scores}{told['epochs']} epochs of {told['steps_an_epoch']} steps: "

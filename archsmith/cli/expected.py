@@ -68,21 +68,25 @@ def expected_search(job: Job) -> dict[str, Any]:
 
 
 def _expected_scores(job: Job, method: BlackBox) -> dict[str, Any]:
-    """Time and memory of the scores that a searcher asks for, each a short training; of a searcher
-    that takes its first architecture without a score, only that there are none."""
-    asks, roles = method.searcher.asks, method.roles() if method.searcher.asks else None
-    if asks is None or roles is None:
+    """Time and memory of the scores that a searcher asks for: of trainings, or of one supernet; if
+    nothing is trained, only their number."""
+    asks, scores = method.searcher.asks, method.scores
+    if asks is None or scores is None:
         return {"scores": 0}
-    told, epochs = _expected_training(job, _some(job.space), roles.train), job.search.epochs
-    steps = epochs * len(roles.train) + len(roles.select) / 3  # a forward pass is a third of a step
-    score = {name: steps * value for name, value in told.pop("step").items()}
+    once, each = scores.steps()
+    if not each:
+        return {"scores": asks, "score": job.search.score}
+    loader = scores.roles().train
+    told = _expected_training(job, _some(job.space), loader)
+    step = told.pop("step")
     if job.search.seconds is not None:
-        asks = min(asks, math.ceil(job.search.seconds / score["median"]))
+        asks = min(asks, math.ceil(job.search.seconds / (each * step["median"])))
     return {
         "scores": asks,
-        "epochs": epochs,
-        "steps_an_epoch": len(roles.train),
-        "seconds": {name: asks * value for name, value in score.items()},
+        "score": job.search.score,
+        "epochs": job.search.epochs,
+        "steps_an_epoch": len(loader),
+        "seconds": {name: (once + asks * each) * value for name, value in step.items()},
         **told,
     }
 

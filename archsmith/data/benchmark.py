@@ -1,10 +1,12 @@
-"""A tabular benchmark: true accuracies of architectures, looked up after a search, never during it.
+"""A tabular benchmark: true accuracies of architectures, looked up after a search; during one only
+by a searcher with `search.score=table`.
 
 Source: Dong & Yang 2020, arXiv:2001.00326; Dong et al. 2021, arXiv:2009.00437 (NATS-Bench,
 topology search space).
 """
 
 import csv
+import hashlib
 import json
 import logging
 from dataclasses import dataclass
@@ -39,6 +41,11 @@ class Benchmark:
     column: str
     samples: Annotated[int, Range(ge=2)]
 
+    def identity(self) -> dict[str, str]:
+        """What identifies the numbers: the column, and the sha256 of the file."""
+        content = Path(str(self.table)).read_bytes()
+        return {"column": self.column, "sha256": hashlib.sha256(content).hexdigest()}
+
     def read(self) -> dict[str, float]:
         """Architecture string -> accuracy in %. Raises DataError for a missing file, column or
         number.
@@ -68,23 +75,28 @@ class Benchmark:
         return table
 
 
+def accuracy(table: dict[str, float], architecture: Architecture) -> float:
+    """The accuracy in %. Raises DataError if the architecture is not in the table."""
+    name = to_nasbench201(architecture)
+    if name not in table:
+        raise DataError(f"benchmark.table: it does not hold {name}; use the space it was made for")
+    return table[name]
+
+
 def standing(table: dict[str, float], architecture: Architecture) -> dict[str, Any]:
     """`accuracy` in %, `rank` (1 is best), `of` (the number of architectures), and `regret`
     relative to the best in percentage points.
 
     Raises DataError if the architecture is not in the table.
     """
-    name = to_nasbench201(architecture)
-    if name not in table:
-        raise DataError(f"benchmark.table: it does not hold {name}; use the space it was made for")
-    accuracy, best = table[name], max(table.values())
+    found, best = accuracy(table, architecture), max(table.values())
     return {
-        "architecture": name,
-        "accuracy": accuracy,
-        "rank": 1 + sum(other > accuracy for other in table.values()),
+        "architecture": to_nasbench201(architecture),
+        "accuracy": found,
+        "rank": 1 + sum(other > found for other in table.values()),
         "of": len(table),
         "best": best,
-        "regret": round(best - accuracy, 4),
+        "regret": round(best - found, 4),
     }
 
 

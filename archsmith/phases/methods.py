@@ -2,35 +2,32 @@
 
 Each has `strategy`, which trains the supernet (None if there is none); `finder`, which makes
 architectures: the strategy or the searcher; `settings`, the groups of settings on which its result
-depends; `check`, before a run; and `find`, which records results.
+depends, and `identity`, what else it depends on; `check`, before a run; and `find`, which records
+results.
 """
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from archsmith.data.roles import Roles
-from archsmith.errors import ConfigError, NumbersError, configuring
+from archsmith.errors import ConfigError, configuring
 from archsmith.job import Job
 from archsmith.parallel.data_parallel import across_processes
 from archsmith.parallel.distributed import from_first
 from archsmith.phases.run import Run
+from archsmith.phases.scores import SCORES, Scores
 from archsmith.phases.within_budget import fit_of, fitted, spent
-from archsmith.result.network import final_space
-from archsmith.result.retrain import retrain
 from archsmith.search.black_box import BlackBoxSearch
 from archsmith.search.diagnosis import undecided
 from archsmith.search.loop import Search
 from archsmith.search.measure import Found
 from archsmith.search.time_budget import epochs_within
 from archsmith.train.epochs import run as run_epochs
-from archsmith.train.evaluate import evaluate
-from archsmith.train.record import Record
+from archsmith.train.random_state import random_state, set_random_state
 from search_spaces.architecture import Architecture
 from search_spaces.settings import setting
 from strategies.searchers.searcher import Searcher
@@ -66,6 +63,9 @@ class Gradient:
 
     def __init__(self, job: Job, strategy: Strategy):
         self.job, self.strategy, self.finder = job, strategy, strategy
+
+    def identity(self) -> dict[str, Any]:
+        return {}
 
     def roles(self) -> Roles:
         """The loaders; there are val images only if alphas are trained on images of their own."""
@@ -123,25 +123,25 @@ class Gradient:
 
 
 class BlackBox:
-    """A searcher asks for architectures; each is scored by a short training of its network."""
+    """A searcher asks for architectures; each is scored as `search.score` says."""
 
     strategy = None
 
     def __init__(self, job: Job, searcher: Searcher):
         self.job, self.searcher, self.finder = job, searcher, searcher
-        scores = ("retrain",) if searcher.asks else ()
-        self.settings: tuple[str, ...] = ("space", "strategy", "search", *scores)
+        self.scores = SCORES[job.search.score](job) if searcher.asks else None
+        groups = self.scores.groups if self.scores else ()
+        self.settings: tuple[str, ...] = ("space", "strategy", "search", *groups)
 
-    def roles(self) -> Roles:
-        size = self.job.recipe.batch_size
-        return self.job.data.loaders(size, one_level=True, seed=self.job.seed)
+    def identity(self) -> dict[str, Any]:
+        return self.scores.identity() if self.scores else {}
 
     def check(self) -> None:
         if self.job.space.has_supernet:  # which holds all options
             with torch.device("meta"), setting("space"):
                 check_shapes(supernet(self.job.space, MixedOp))
-        if self.searcher.asks:
-            self.roles()
+        if self.scores:
+            self.scores.check()
 
     def find(self, run: Run, identity: dict[str, Any], meta: dict[str, Any]) -> Architecture:
         searcher = self.searcher
@@ -150,60 +150,28 @@ class BlackBox:
         def ask() -> Architecture:
             return fit.choose(searcher, None, []) if fit else searcher.ask()
 
-        found = ask() if searcher.asks is None else self._best(run, identity, ask)
+        found = self._best(self.scores, run, identity, ask) if self.scores else ask()
         found = replace(found, meta={**meta, "epoch": None})
         if fit:
             run.budgeted(spent(fit, found))
         return found
 
     def _best(
-        self, run: Run, identity: dict[str, Any], ask: Callable[[], Architecture]
+        self, scores: Scores, run: Run, identity: dict[str, Any], ask: Callable[[], Architecture]
     ) -> Architecture:
         """The architecture with the best score."""
-        self.job.data.to(self.job.device)
         search = BlackBoxSearch(
             self.searcher,
             ask,
-            partial(self._score, run, identity),
+            scores,
             seconds=self.job.search.seconds,
             record=run.record,
             checkpoints=run.checkpoints("search", identity),
         )
         with run.measuring("search"):
+            before = random_state()
+            scores.start(run, identity)
+            set_random_state(before)
             best, found = search.run()
         run.results.update(diagnosis={"score": best, "scored": search.told})
         return found
-
-    def _score(
-        self, run: Run, identity: Mapping[str, Any], architecture: Architecture, folder: Path
-    ) -> float:
-        """The accuracy on `select`, whose images are not augmented.
-
-        The final network is trained on the train images for `search.epochs` epochs, by the recipe
-        otherwise, but with the data's augmentation.
-        """
-        job, roles, epochs = self.job, self.roles(), self.job.search.epochs
-        warmup = min(epochs, job.recipe.warmup_epochs)
-        recipe = replace(job.recipe, epochs=epochs, warmup_epochs=warmup, teacher=None)
-        checkpoints = run.checkpoints("candidate", {**identity, "candidate": architecture.identity})
-        record = Record(folder)
-        try:
-            net = retrain(
-                final_space(job.space, recipe),
-                architecture,
-                roles.train,
-                recipe,
-                seed=job.seed,
-                form=job.form,
-                device=job.device,
-                record=record,
-                checkpoints=checkpoints,
-            )
-            score = evaluate(net, roles.select)["accuracy"]
-        except NumbersError as error:  # it would end so again; others may do better
-            log.warning("search: an architecture scores 0: %s", error)
-            score = 0.0
-        finally:
-            record.close()
-        checkpoints.clear()
-        return score

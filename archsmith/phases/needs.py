@@ -41,7 +41,7 @@ NEEDS = {
     ),
     "benchmark.table": Need(
         lambda job: bool(job.benchmark.table),
-        "benchmark.table: task=rank compares with one; set it to a CSV file",
+        "benchmark.table: task=rank and search.score=table need one; set it to a CSV file",
     ),
 }
 

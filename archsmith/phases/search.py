@@ -25,7 +25,7 @@ def search_phase(run: Run) -> None:
         )
     seed_everything(job.seed)
     method = method_of(job)
-    identity = run.identity(*method.settings)
+    identity = run.identity(*method.settings) | method.identity()
     budgeted = {"budget": job.settings["budget"], "final_size": job.recipe.size}
     searched = identity | (budgeted if job.budget.limits else {})
     if not run.finished("search", searched):

@@ -144,7 +144,7 @@ class Retraining(Training):
         """The total loss, the main classifier's loss, and its logits (B, classes)."""
         dtype = PRECISIONS[self.recipe.precision]
         with torch.autocast(x.device.type, dtype) if dtype else nullcontext():
-            output = self.net(x)
+            output = self.output(x)
         logits, *auxiliary = output if isinstance(output, tuple) else (output,)
         main = loss = self._cross_entropy(logits, y)
         if self.teacher is not None:
@@ -161,6 +161,10 @@ class Retraining(Training):
         assert self.teacher is not None
         logits: Tensor = self.teacher(x)
         return logits
+
+    def output(self, x: Tensor) -> Any:
+        """Logits (B, classes); with an auxiliary head also its logits."""
+        return self.net(x)
 
     def _cross_entropy(self, logits: Tensor, y: Tensor) -> Tensor:
         return F.cross_entropy(logits.float(), y, label_smoothing=self.recipe.label_smoothing)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from archsmith import interrupt
+from archsmith.errors import Interrupted
 from archsmith.parallel.distributed import from_first
 from archsmith.train.checkpoint import Checkpoints, fitting
 from archsmith.train.random_state import random_state, set_random_state
@@ -16,6 +17,7 @@ from search_spaces.architecture import Architecture
 from strategies.searchers.searcher import Searcher
 
 log = logging.getLogger(__name__)
+QUICK = 0.5  # seconds; of scores that take less, only improvements are logged
 Score = Callable[[Architecture, Path], float]  # higher is better; it may keep files in the folder
 
 
@@ -23,7 +25,9 @@ class BlackBoxSearch:
     """A search that scores as many architectures as its searcher has `asks`, or as fit into a
     number of seconds.
 
-    Writes each architecture into `candidates/NNN` of the record's folder.
+    Writes each architecture into `candidates/NNN` of the record's folder. A checkpoint is saved
+    after a score as soon as its cost is negligible, and when the run is asked to stop; a killed
+    run repeats the scores since the last one, with the same results.
 
     Args:
         ask: the next architecture, within the budget if there is one.
@@ -60,12 +64,18 @@ class BlackBoxSearch:
                 self.load_state_dict(saved)
             log.info("search: continued after %d scores", self.told)
         self.record.resume("search", self.told)
-        while self.best is None or not self._over():
-            if self.asked is None:
+        try:
+            while self.best is None or not self._over():
                 interrupt.check("search")
-                self.asked = self.ask()
-                self._save()
-            self._score(self.asked)
+                if self.asked is None:
+                    self.asked = self.ask()
+                self._score(self.asked)
+                if self.checkpoints.due(epoch_over=True):
+                    self._save()
+        except Interrupted:
+            self._save()
+            raise
+        self._save()
         return self.best
 
     def _over(self) -> bool:
@@ -78,17 +88,20 @@ class BlackBoxSearch:
         folder = self.record.folder / "candidates" / f"{self.told:03d}"
         asked.save(folder / "architecture.json")
         began, before = time.perf_counter(), random_state()
-        score = self.score(asked, folder)
-        set_random_state(before)
+        try:
+            score = self.score(asked, folder)
+        finally:
+            set_random_state(before)
         seconds = time.perf_counter() - began
         self.searcher.tell(asked, score)
-        if self.best is None or score > self.best[0]:
+        better = self.best is None or score > self.best[0]
+        if self.best is None or better:
             self.best = score, asked
         metrics = {"score": score, "best_score": self.best[0], "seconds": round(seconds, 3)}
         self.record.log("search", self.told, metrics)
         self.told, self.spent, self.asked = self.told + 1, self.spent + seconds, None
-        log.info("search: score %d is %.3f, the best %.3f", self.told, score, self.best[0])
-        self._save()
+        if better or seconds >= QUICK:
+            log.info("search: score %d is %.3f, the best %.3f", self.told, score, self.best[0])
 
     def _save(self) -> None:
         self.checkpoints.save(self.state_dict())

@@ -1,9 +1,12 @@
 """The settings of the search loop: its length, batches and precision."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from archsmith.train.runtime import Precision
 from search_spaces.settings import Count, Positive, checked
+
+ScoreKind = Literal["table", "inherited", "training"]
 
 
 @checked
@@ -20,6 +23,7 @@ class SearchSettings:
             as long as about 25 steps.
         precision: `float32`, or `bfloat16` autocast of the supernet; alphas, gates, weights and
             statistics stay float32.
+        score: how a searcher's architectures are scored (`archsmith.phases.scores`).
 
     Raises:
         ValueError: a setting out of its range.
@@ -31,3 +35,4 @@ class SearchSettings:
     curvature: bool = False
     micro_batches: Count = 1
     precision: Precision = "float32"
+    score: ScoreKind = "training"

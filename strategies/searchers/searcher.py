@@ -15,7 +15,7 @@ from supernets.final_costs import total
 
 
 class Searcher(ABC):
-    """A black-box search: asks for architectures and is told their scores; no supernet is trained.
+    """A black-box search: asks for architectures and is told their scores.
 
     Args:
         asks: how many architectures are scored; the best one is the result. None takes the first
@@ -39,6 +39,10 @@ class Searcher(ABC):
     def tell(self, architecture: Architecture, score: float) -> None:
         """Called with the score of the last answer, its accuracy as a fraction, before the next
         `ask`."""
+        return
+
+    def refuse(self, architecture: Architecture) -> None:
+        """Called instead of `tell` with an answer that exceeds a budget."""
         return
 
     def state_dict(self) -> dict[str, Any]:
@@ -66,4 +70,5 @@ class Searcher(ABC):
             spent = (total(asked, self.space, tables) for tables in costs)
             if all(cost <= limit for cost, limit in zip(spent, limits, strict=True)):
                 return replace(asked, meta=meta)
+            self.refuse(asked)
         return None

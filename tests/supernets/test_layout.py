@@ -7,7 +7,7 @@ import torch
 from equal_forms import CPU, everything
 from hydra.utils import instantiate
 from layouts import Convolutions, taken_for_channels_last
-from test_every_config import OWN, STRATEGIES, composed, still
+from test_every_config import OWN, SEARCHERS, STRATEGIES, composed, still
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -111,7 +111,7 @@ def a_pass(space: Space, mixed_op, form: str, *, checkpointed: bool = False) -> 
     [
         pytest.param(n, marks=[] if n == "pcdarts" else pytest.mark.exhaustive)
         for n in STRATEGIES
-        if n != "random"
+        if n not in SEARCHERS
     ],
 )
 def test_a_step_of_each_strategy(name: str, form: str):

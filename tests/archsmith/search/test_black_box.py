@@ -14,7 +14,7 @@ from archsmith import interrupt
 from archsmith.data.loader import Loader
 from archsmith.data.sets import synthetic
 from archsmith.errors import CheckpointError, Interrupted
-from archsmith.phases import methods
+from archsmith.phases import scores as scoring
 from archsmith.result.recipe import Recipe
 from archsmith.search.black_box import BlackBoxSearch
 from archsmith.train.checkpoint import Checkpoints
@@ -170,9 +170,9 @@ def test_a_score_is_the_accuracy_on_select_images_without_augmentation(
         read["scoring"] = loader
         return {"accuracy": 0.25}
 
-    monkeypatch.setattr(methods, "retrain", trained)
-    monkeypatch.setattr(methods, "evaluate", measured)
-    monkeypatch.setattr(methods, "final_space", lambda space, recipe: space)
+    monkeypatch.setattr(scoring, "retrain", trained)
+    monkeypatch.setattr(scoring, "evaluate", measured)
+    monkeypatch.setattr(scoring, "final_space", lambda space, recipe: space)
     settings = yaml.safe_load((ROOT / "conf" / "retrain" / "quick.yaml").read_text())
     settings.pop("_target_", None)
     searcher = noting(toy_darts)
@@ -183,8 +183,9 @@ def test_a_score_is_the_accuracy_on_select_images_without_augmentation(
     run: Any = SimpleNamespace(
         checkpoints=lambda phase, identity: Checkpoints(tmp_path / "c", phase, identity)
     )
-    method = methods.BlackBox(job, searcher)  # type: ignore[arg-type]
-    assert method._score(run, {}, searcher.ask(), tmp_path) == 0.25
+    score = scoring.Training(job)  # type: ignore[arg-type]
+    score.start(run, {})
+    assert score(searcher.ask(), tmp_path) == 0.25
     index = data.split(one_level=True)
     assert read["training"].augment is not None
     assert read["training"].index.tolist() == index["train"].tolist()
