@@ -110,7 +110,9 @@ def test_several_candidates_of_an_edge_come_back_from_a_file(tmp_path: Path):
 
 def test_an_architecture_needs_the_layers_it_was_found_with():
     found = kept(space(3, 4), *CANDIDATES)
-    with pytest.raises(ValueError, match="do not fit the space's"):
+    with pytest.raises(
+        ValueError, match=r"layers: the 3 layers .* no normal cell after reduction 2"
+    ):
         final_network(space(4, 4), found)
 
 

@@ -51,7 +51,10 @@ def test_a_new_task_of_phases_is_an_entry_each_and_its_needs_are_asked_for(
         (["task=retrain"], "architecture: this task needs one; set architecture="),
         (["task=export", "architecture=DARTS_V2"], "weights: this task needs a trained network"),
         (["task=baseline", "architecture=DARTS_V2"], "baseline: null, expected one; set baseline="),
-        (["task=rank"], "benchmark.table: task=rank compares with one; set it to a CSV file"),
+        (
+            ["task=rank"],
+            "benchmark.table: task=rank and search.score=table need one; set",
+        ),
     ],
 )
 def test_what_a_task_needs_is_asked_for_before_a_folder_is_left(

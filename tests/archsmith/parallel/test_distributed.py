@@ -41,7 +41,7 @@ from search_spaces.darts import CANDIDATES, darts
 from strategies.strategy import Strategy
 from supernets.final import ChosenOps
 from supernets.forms import use_form
-from supernets.network import Network, final_network, supernet
+from supernets.network import CellNetwork, final_network, supernet
 
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(["run", "archsmith.cli.preflight", "archsmith.phases.pipeline"])
@@ -240,7 +240,7 @@ def test_a_network_keeps_its_class_parameters_and_names_across_processes(monkeyp
     after = net.state_dict(keep_vars=True)
     assert list(before) == list(after)
     assert all(before[name] is after[name] for name in before)
-    assert type(net) is Network
+    assert type(net) is CellNetwork
     assert type(norm) is nn.BatchNorm2d
     replaced = {nn.BatchNorm2d: GlobalNorm, ChosenOps: GlobalChosenOps}
     assert {type(m) for m in net.modules()} == {replaced.get(kind, kind) for kind in classes}
