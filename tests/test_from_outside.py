@@ -59,6 +59,7 @@ def one_step(config: DictConfig) -> dict[str, torch.Tensor]:
     return strategy.step(net, batch, batch, progress=0.5, move_alphas=True)
 
 
+@pytest.mark.slow
 def test_a_strategy_of_known_ingredients_is_a_yaml(outside: Path):
     write(
         outside / "strategy" / "cool.yaml",
@@ -73,6 +74,7 @@ def test_a_strategy_of_known_ingredients_is_a_yaml(outside: Path):
     assert torch.isfinite(one_step(config)["train_loss"])
 
 
+@pytest.mark.slow
 def test_an_ingredient_is_a_class_and_a_yaml(outside: Path):
     write(
         outside / "my_relaxation.py",

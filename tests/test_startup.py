@@ -53,7 +53,6 @@ def imported_by(folder: Path, *lines: list[str]) -> list[tuple[int, set[str]]]:
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 def test_what_trains_nothing_imports_nothing_heavy(tmp_path: Path):
     """The lines one after another in a process."""
     found = imported_by(tmp_path, *([line] for line in LINES))
@@ -62,6 +61,7 @@ def test_what_trains_nothing_imports_nothing_heavy(tmp_path: Path):
     }
 
 
+@pytest.mark.slow
 def test_compare_imports_no_torch(tmp_path: Path):
     (tmp_path / "runs" / "one").mkdir(parents=True)
     (tmp_path / "runs" / "one" / "config.json").write_text("{}")

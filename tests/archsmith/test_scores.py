@@ -51,6 +51,7 @@ def test_a_table_scores_hundreds_of_architectures_at_once(archsmith, table: Path
     assert "differing in benchmark.column" in said.err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("overrides", "line"),
     [
@@ -65,6 +66,7 @@ def test_a_table_that_cannot_score_is_refused(archsmith, overrides: list[str], l
     assert line in said.err
 
 
+@pytest.mark.slow
 def test_a_table_of_another_space_is_refused(archsmith, table: Path):
     given = [*TINY, "search.score=table", f"benchmark.table={table}", "strategy=mcts"]
     said = archsmith(*given, "space=darts", "space.layers=3", "retrain.layers=3")

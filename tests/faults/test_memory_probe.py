@@ -106,6 +106,7 @@ def test_f28_what_cannot_fit_is_refused_at_once(monkeypatch):
         judged(Memory(GB // 2, GB), monkeypatch)
 
 
+@pytest.mark.slow
 def test_f28_a_hopeless_run_ends_with_5_before_its_first_step(archsmith, monkeypatch):
     monkeypatch.setattr("archsmith.train.epochs.PROBED_STEPS", 1)
     monkeypatch.setattr(memory_probe, "memory_of", lambda _: Memory(1000, 1000))

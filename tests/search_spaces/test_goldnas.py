@@ -40,6 +40,7 @@ def test_number_of_architectures(layers: int, decades: float):
     assert sum(math.log10(2**n - 1) for n in inputs) == pytest.approx(decades, abs=0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("channels", "layers", "weights"), [(36, 14, 5.218), (36, 20, 7.304)])
 def test_weights_of_the_supernet(channels: int, layers: int, weights: float):
     with torch.device("meta"):

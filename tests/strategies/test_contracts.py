@@ -84,7 +84,7 @@ def test_every_ingredient_is_one_of_its_kind(kind: str, name: str):
 
 @pytest.mark.parametrize(
     "name", [n for n in names("relaxation") if n != "threshold"]
-)  # of a network
+)  # threshold: gates of a network
 def test_every_relaxation_has_gates_of_zero_where_nothing_is_alive(name: str):
     relaxation = built("relaxation", name).eval()
     gates, index = relaxation(ALPHAS, ALIVE)

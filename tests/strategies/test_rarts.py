@@ -242,6 +242,7 @@ def batches(count: int) -> list[tuple[Tensor, Tensor]]:
     ]
 
 
+@pytest.mark.slow
 def test_rarts_4_uncoupled_networks_are_trained_independently(toy_darts: Space):
     net, strategy = ready(toy_darts, "strategy.update.coupling=0")
     other, alone = ready(toy_darts, "strategy/update=first_order")

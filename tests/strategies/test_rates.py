@@ -20,6 +20,7 @@ def rate(optimizer: torch.optim.Optimizer) -> float:
     return float(group["lr"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("optimizer", "lr"), [("adam", 3e-4), ("sgd", 1.0)])
 def test_b3_the_scale_of_the_alphas_rate_is_for_every_optimiser(optimizer, lr, toy_darts: Space):
     choice = f"strategy/alpha_optimizer={optimizer}"

@@ -149,6 +149,7 @@ def controlled(column: int) -> list[float]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("column", [6, 0])
 def test_tas_4_the_cost_comes_to_its_band_and_stays_around(column: int):
     """One row's change is a quarter of R in a network this small, so that F jumps over the band."""
@@ -170,6 +171,7 @@ def test_weights_move_before_alphas(monkeypatch):
     assert order == ["w", "a"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_every_alpha_moves_on_widths_and_depths(name: str):
     strategy, net = ready(name, "strategy.warmup=0", depth=14)

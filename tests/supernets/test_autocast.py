@@ -32,6 +32,7 @@ def gradients(space: Space, name: str, form: str, dtype: torch.dtype | None):
     return loss.detach(), logits, grads, weights, means
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "form", [pytest.param("reference", marks=pytest.mark.slow), "fused", "auto"]
 )

@@ -72,6 +72,7 @@ def test_tas_unpruned_networks_have_the_known_costs(depth: int, expected: float)
     assert macs(net) / 1e6 == pytest.approx(expected, abs=0.005)
 
 
+@pytest.mark.slow
 def test_tas_3_the_cost_of_one_hot_gates_is_the_count_of_the_built_network():
     toy = space(depth=26, widths=[0.3, 0.6, 1])
     for seed in range(8):

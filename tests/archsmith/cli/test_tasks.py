@@ -15,11 +15,11 @@ def greet(task: Task, config) -> None:
     print(f"{task.name}: seed {config.seed}")
 
 
-@pytest.mark.slow
 def leave_note(run) -> None:
     (run.job.folder / "note.txt").write_text(run.architecture().space["name"])
 
 
+@pytest.mark.slow
 def test_a_new_task_is_an_entry_and_a_function(archsmith, monkeypatch):
     monkeypatch.setitem(TASKS, "greet", Task("greet", "print the seed", greet))
     said = archsmith("task=greet", "seed=3")

@@ -607,7 +607,6 @@ def test_download_fetches_into_the_root(tmp_path, monkeypatch):
     assert [p.name for p in (tmp_path / "new").iterdir()] == ["cifar-10-batches-py"]
 
 
-@pytest.mark.slow
 def test_download_that_fails_is_tried_three_times_and_leaves_nothing(tmp_path, monkeypatch):
     tries = []
 
@@ -623,6 +622,7 @@ def test_download_that_fails_is_tried_three_times_and_leaves_nothing(tmp_path, m
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_b5_the_split_follows_the_seed_unless_it_has_its_own():
     def split(*overrides: str) -> list[int]:
         data = make(composed("data=digits", *overrides).data)

@@ -43,6 +43,7 @@ def test_at_full_width_it_is_the_published_network(network: str, space: Space, e
     assert expected[1] in (None, macs(net))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("network", "match", "target"),
     [

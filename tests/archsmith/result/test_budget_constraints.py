@@ -176,6 +176,7 @@ def test_a_pruning_strategy_takes_the_best_of_its_series_that_fits():
         fit.choose(strategy, draws[0], draws[:1])
 
 
+@pytest.mark.slow
 def test_latency_is_that_of_the_whole_network_as_measured(monkeypatch):
     """Each convolution takes 1 ms, each other candidate nothing: at most two are left."""
     space = toy("darts")

@@ -49,6 +49,7 @@ def test_tas_the_loss_is_nine_tenths_the_teacher():
     torch.testing.assert_close(alone, main)
 
 
+@pytest.mark.slow
 def test_a_space_without_an_unpruned_network_is_one_line(archsmith):
     said = archsmith(*TINY, "retrain.teacher=full")
     assert said.code == 2

@@ -410,7 +410,6 @@ def test_the_bar_shows_the_means_of_the_epoch_every_ten_steps(
     ]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("due", [False, True])
 def test_it_is_saved_at_the_start_at_the_end_and_when_due(
     due: bool, toy_darts: Space, tmp_path: Path, monkeypatch
@@ -432,6 +431,7 @@ def test_it_is_saved_at_the_start_at_the_end_and_when_due(
     assert sum(seconds) <= took
 
 
+@pytest.mark.slow
 def test_a_loss_like_guessing_is_told_in_the_epoch_that_judges(
     toy_darts: Space, tmp_path: Path, monkeypatch, caplog
 ):

@@ -195,6 +195,7 @@ def test_ablation_with_weight_zero_is_first_order(tiny: Space):
         assert torch.equal(ours, theirs)
 
 
+@pytest.mark.slow
 def test_the_strategy_gives_every_layer_a_choice_where_the_space_can():
     for space in ("darts", "s1", "s2", "s3", "s4"):
         assert composed("strategy=ddarts", f"space={space}").space.share_alphas is False
@@ -229,6 +230,7 @@ def searched_two_cells(space: Space, seed: int) -> Strategy:
     return strategy
 
 
+@pytest.mark.slow
 def test_ddarts_7_cells_of_their_own_find_each_its_operation(toy_darts: Space):
     for seed in range(10):
         found = searched_two_cells(stack(toy_darts, "0", "1"), seed).architecture().choices
