@@ -2,11 +2,9 @@
 of an accuracy under random drawing from a benchmark table."""
 
 from collections.abc import Sequence
-from functools import reduce
 from math import comb
 
 import numpy as np
-from scipy import signal, stats
 
 CONFIDENCE = 0.95
 FEWEST = 5  # values for an interval; fewer resample to almost nothing
@@ -19,6 +17,8 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
     13); nan for fewer than 5 values. The same values give the same interval."""
     if len(values) < FEWEST:
         return np.nan, np.nan
+    from scipy import stats  # the import takes a second
+
     found = stats.bootstrap(
         (values,), np.mean, n_resamples=RESAMPLES, confidence_level=CONFIDENCE,
         method="percentile", rng=np.random.default_rng(0),
@@ -34,6 +34,8 @@ def shift(ours: Sequence[float], theirs: Sequence[float]) -> float:
 def rank_test(ours: Sequence[float], theirs: Sequence[float]) -> float:
     """Two-sided p-value of the Mann-Whitney test; exact, or by 9,999 permutations where there are
     more. Runs with the same seed are not paired: most of what makes them vary is not shared."""
+    from scipy import stats
+
     permutations = stats.PermutationMethod(n_resamples=RESAMPLES, rng=np.random.default_rng(0))
     return float(stats.mannwhitneyu(ours, theirs, method=permutations).pvalue)
 
@@ -62,6 +64,7 @@ def chance(table: Sequence[float], values: Sequence[float]) -> float:
     """
     whole, found = (np.rint(np.asarray(part) / STEP).astype(int) for part in (table, values))
     counts = np.bincount(whole - whole.min()) / len(whole)
-    distribution = reduce(signal.fftconvolve, [counts] * len(found))
+    size = len(found) * (len(counts) - 1) + 1
+    distribution = np.fft.irfft(np.fft.rfft(counts, size) ** len(found), size)
     least = max(0, found.sum() - len(found) * whole.min())
     return float(np.clip(distribution[least:].sum(), 0, 1))
