@@ -214,6 +214,8 @@ class Stage(NamedTuple):
 class Pruning(Ingredient):
     """Switches candidates off permanently, by `Strategy.prune`, in `setup` or `epoch_end`."""
 
+    fixed_length: bool = False  # whether it must know the number of epochs from the start
+
     def stage(self, epoch: int, epochs: float) -> Stage:
         """The stage of an epoch (from 0, of `epochs`); the whole search is one."""
         return Stage(epoch, epochs)

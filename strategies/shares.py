@@ -3,10 +3,15 @@
 Shares: GOLD-NAS, Bi et al. 2020, arXiv:2007.03331.
 """
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 
 from search_spaces.choice import Choice
+
+if TYPE_CHECKING:
+    from strategies.strategy import Strategy
 
 
 def every_option(choice: Choice) -> Tensor:
@@ -43,3 +48,13 @@ def node_sums(values: Tensor, same: Tensor) -> Tensor:
 def shares(gates: Tensor, same: Tensor) -> Tensor:
     """w_o / S (R, O) for gates (R, O), with S their sum over the target; 0 if S is 0."""
     return gates / node_sums(gates, same).clamp_min(torch.finfo(gates.dtype).tiny)
+
+
+def check_rows_are_free(strategy: "Strategy", does: str, remedy: str) -> None:
+    """Raises ValueError for a space whose rows are linked (`Choice.linked`): options that are taken
+    apart would leave no path."""
+    if any(choice.linked for choice in strategy.space.choices.values()):
+        raise ValueError(
+            f"{does} the options of each row apart, and those of linked rows would seldom fit; "
+            f"set {remedy}"
+        )

@@ -71,6 +71,7 @@ class Hypercuboid(Network):
         self.space: HypercuboidSpace = space
         self.auxiliary = None
         self.table: Tensor | None = None  # see `counted`, which counts once
+        check_widths(space)
         make, C = partial(mixed_op, affine=affine), space.input_shape[0]
         self.stems = nn.ModuleList(conv_stem(C, width) for width in space.widths)
         self.layers = nn.ModuleList(
@@ -123,6 +124,19 @@ class Hypercuboid(Network):
         found[0] += torch.tensor(stems)[:, None, None]
         found[-1] += torch.tensor(ends)[None, :, None]
         return found.flatten(1)
+
+
+def check_widths(space: HypercuboidSpace) -> None:
+    """Raises ValueError for a candidate that cannot change the number of channels alone."""
+    with torch.device("meta"):
+        for name in space.candidates:
+            build = space.operations[name]
+            found = tuple(build(1, 2, 1, affine=True, search=True)(torch.empty(2, 1, 4, 4)).shape)
+            if found != (2, 2, 4, 4):
+                raise ValueError(
+                    f"candidates: '{name}' turns 1 map of 4x4 into {found[1]} of {found[2]}x"
+                    f"{found[3]}, expected 2 of 4x4; leave it out"
+                )
 
 
 class FinalChain(Network, WidthChain):  # type: ignore[misc]

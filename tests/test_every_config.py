@@ -23,7 +23,8 @@ from search_spaces.architecture import Architecture
 from search_spaces.mbconv import mbconv
 from search_spaces.space import Space
 from strategies.searchers.searcher import Searcher
-from supernets.network import final_network, supernet
+from strategies.strategy import Strategy
+from supernets.network import Network, final_network, supernet
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 PARTS = ("3x3_e3", "3x3_e6", "5x5_e3", "5x5_e6")
@@ -86,6 +87,15 @@ LONG = (
 SEARCHED = [pytest.param(n, marks=[pytest.mark.slow] if n in LONG else []) for n in STRATEGIES]
 
 
+def steps_on_a_copy(net: Network, strategy: Strategy) -> None:
+    """As a budget of seconds and the probe of memory do, before the first epoch."""
+    net, strategy = copy.deepcopy((net, strategy))
+    batch = torch.randn(4, 3, 8, 8), torch.tensor([0, 1, 0, 1])
+    val = batch if strategy.update.two_level else None
+    for move_alphas in (True, False):
+        strategy.step(net, batch, val, progress=1.0, move_alphas=move_alphas)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SEARCHED)
 @pytest.mark.parametrize("toy", ["toy_darts", "toy_nasbench201"])
@@ -103,6 +113,7 @@ def test_strategy_searches_and_yields_a_network(name: str, toy: str, request, tm
     net = supernet(space, strategy.mixed_op)
     strategy.setup(net, CPU)
     before = [p.detach().clone() for p in strategy.arch_parameters()]
+    steps_on_a_copy(net, strategy)
 
     found = search(
         net,

@@ -96,6 +96,11 @@ class Gradient:
         """Trains the supernet; the result keeps to the budget."""
         job, strategy, settings = self.job, self.strategy, self.job.search
         job.data.to(job.device)
+        if settings.seconds is not None and strategy.pruning and strategy.pruning.fixed_length:
+            raise ConfigError(
+                f"search.seconds: {type(strategy.pruning).__name__} must know the number of epochs "
+                "from the start; set search.epochs and search.seconds=null"
+            )
         with configuring():
             net = job.supernet(strategy)
         across_processes(net)

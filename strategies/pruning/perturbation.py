@@ -16,6 +16,7 @@ from strategies.contracts import Pruning, Stage
 from strategies.losses.snapshot import lent
 from strategies.pruning.release import release
 from strategies.pruning.without_none import without_zeros
+from strategies.shares import check_rows_are_free
 from supernets.mixture import Active, Mixture, everything_active
 
 if TYPE_CHECKING:
@@ -101,14 +102,22 @@ class Perturbation(Pruning):
 
     Raises:
         ValueError: `start` outside (0, 1), or `rate` not positive; a relaxation that runs only one
-            option of a row.
+            option of a row, a topology that draws rows, or a space whose rows are linked.
     """
+
+    fixed_length = True
 
     def __init__(self, *, start: OpenShare, rate: Positive):
         self.start, self.rate = start, rate
 
     def setup(self, net: "Network", strategy: "Strategy") -> None:
+        check_rows_are_free(strategy, "decides", "strategy/pruning=without_none")
         relaxation, choices = strategy.relaxation.eval(), strategy.space.choices
+        if strategy.topology is not None and strategy.topology.samples:
+            raise ValueError(
+                "start: selects by removing one option after another, and the topology runs only "
+                "some of the rows; set topology to none"
+            )
         for name, alphas in strategy.alphas.items():
             if relaxation(alphas, strategy.alive[name])[1] is not None:
                 raise ValueError(

@@ -11,6 +11,7 @@ import torch
 from strategies.contracts import Pruning, Stage
 from strategies.pruning.release import release
 from strategies.pruning.without_none import without_zeros
+from strategies.shares import check_rows_are_free
 
 if TYPE_CHECKING:
     from strategies.strategy import Strategy
@@ -39,6 +40,7 @@ class Progressive(Pruning):
         self.numbers, self.zeros = list(keep), zeros
 
     def setup(self, net: "Network", strategy: "Strategy") -> None:
+        check_rows_are_free(strategy, "prunes", "strategy/pruning=without_none")
         if not self.zeros:
             without_zeros(strategy)
 

@@ -4,16 +4,11 @@ Source: Xie et al. 2019, arXiv:1812.09926, section 2.3 and its public code; Madd
 arXiv:1611.00712.
 """
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
 from strategies.relaxation.masked import masked_softmax
 from strategies.relaxation.softmax import Softmax
-
-if TYPE_CHECKING:
-    from strategies.strategy import Strategy
 
 SMALLEST = torch.finfo(torch.float32).tiny
 
@@ -24,16 +19,6 @@ def gumbel_like(logits: Tensor) -> Tensor:
     From the device's global generator; at most 87.3, so it is always finite.
     """
     return -torch.empty_like(logits).exponential_().clamp_min(SMALLEST).log()
-
-
-def check_rows_are_free(strategy: "Strategy") -> None:
-    """Raises ValueError for a space whose rows are linked (`Choice.linked`): options drawn apart
-    would leave no path."""
-    if any(choice.linked for choice in strategy.space.choices.values()):
-        raise ValueError(
-            "draws the options of each row apart, and those of linked rows would seldom fit; "
-            "set strategy/relaxation=softmax and strategy/mixed_op=full"
-        )
 
 
 class Concrete(Softmax):

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from strategies.relaxation.concrete import Concrete, check_rows_are_free
+from strategies.relaxation.concrete import Concrete
+from strategies.shares import check_rows_are_free
 
 if TYPE_CHECKING:
     from strategies.strategy import Strategy
@@ -32,7 +33,9 @@ class Gumbel(Concrete):
     """
 
     def setup(self, net: "Network", strategy: "Strategy") -> None:
-        check_rows_are_free(strategy)
+        check_rows_are_free(
+            strategy, "draws", "strategy/relaxation=softmax and strategy/mixed_op=full"
+        )
 
     def forward(  # type: ignore[override]  # the others never have an index
         self, alphas: Tensor, alive: Tensor

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from search_spaces.choice import Choice
 from search_spaces.settings import Count, Positive
-from strategies.relaxation.concrete import Concrete, check_rows_are_free, gumbel_like
+from strategies.relaxation.concrete import Concrete, gumbel_like
+from strategies.shares import check_rows_are_free
 
 if TYPE_CHECKING:
     from strategies.strategy import Strategy
@@ -39,7 +40,9 @@ class Subset(Concrete):
         self.size = size
 
     def setup(self, net: "Network", strategy: "Strategy") -> None:
-        check_rows_are_free(strategy)
+        check_rows_are_free(
+            strategy, "draws", "strategy/relaxation=softmax and strategy/mixed_op=full"
+        )
 
     def of_choice(
         self, alphas: Tensor, alive: Tensor, choice: Choice

@@ -44,7 +44,6 @@ class Relaxed(Update):
         self.train_weight, self.coupling, self.reuse = train_weight, coupling, reuse
 
     def setup(self, net: nn.Module, strategy: "Strategy") -> None:
-        self.names = {id(p): name for name, p in net.named_parameters()}
         self.copy = {n: p.detach().clone().requires_grad_() for n, p in net.named_parameters()}
         self.buffers = {name: buffer.clone() for name, buffer in net.named_buffers()}
         self.optimizer = strategy.make_weight_optimizer(list(self.copy.values()))
@@ -82,7 +81,8 @@ class Relaxed(Update):
         self, strategy: "Strategy", early: list[nn.Parameter], role: str, net: "Logits", batch: Any
     ) -> "Metrics":
         """A step of w on train images, or of y on val images; adds to the gradients of `early`."""
-        w, y = strategy.weights, [self.copy[self.names[id(p)]] for p in strategy.weights]
+        names = {id(p): name for name, p in strategy.net.named_parameters()}
+        w, y = strategy.weights, [self.copy[names[id(p)]] for p in strategy.weights]
         mine, others = (w, y) if role == "train" else (y, w)
         optimizer = strategy.weight_optimizer if role == "train" else self.optimizer
         for group, given in zip(
@@ -134,6 +134,7 @@ class Relaxed(Update):
         mine = self.copy | self.buffers
         for name, tensor in (*net.named_parameters(), *net.named_buffers()):
             mine[name].copy_(tensor)
+        self.optimizer.state.clear()
 
     def state_dict(self) -> dict[str, Any]:
         names = {id(tensor): name for name, tensor in self.copy.items()}

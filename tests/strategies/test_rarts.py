@@ -301,6 +301,17 @@ def test_rarts_rates_of_the_copy_follow_the_schedule(toy_darts: Space):
     assert mine["lr"] == theirs["lr"] < 0.025
 
 
+def test_a_copy_of_both_steps_as_they_do(toy_darts: Space):
+    """A budget of seconds and the probe of memory time a copy."""
+    net, strategy = ready(toy_darts)
+    again, other = copy.deepcopy((net, strategy))
+    train, val = batches(2)
+    for one, its in ((net, strategy), (again, other)):
+        its.step(one, train, val, progress=0.0, move_alphas=True)
+    for name, y in strategy.update.copy.items():
+        assert torch.equal(other.update.copy[name], y)
+
+
 def test_rarts_resumes_with_both_copies_bit_for_bit(toy_darts: Space):
     images = batches(8)
     net, strategy = ready(toy_darts)

@@ -164,6 +164,7 @@ def test_sizes_out_of_range_and_an_auxiliary_head_are_one_line():
         ("rdarts_dp", "regularisation.most: expected 0"),
         ("goldnas", "discretisation: keeps several options of a row"),
         ("pcdarts", "k: partial channels keep their number"),
+        ("darts_pt", "pruning: decides the options of each row apart"),
     ],
 )
 def test_what_cannot_search_it_is_refused_by_name(name: str, message: str):
@@ -180,3 +181,10 @@ def test_a_rule_that_reads_no_path_is_refused_by_name():
     strategy.alphas[LAYERS].data[:, 2] = 3.0  # max_pool_3x3 1-2, in every layer
     with pytest.raises(ValueError, match="discretisation=strongest"):
         final_network(made(), strategy.architecture())
+
+
+def test_a_candidate_that_keeps_its_width_is_refused():
+    with pytest.raises(
+        ValueError, match="candidates: 'skip_connect' turns 1 map of 4x4 into 2 of 2x2"
+    ):
+        supernet(made(candidates=["skip_connect", "sep_conv_3x3"]), MixedOp)
