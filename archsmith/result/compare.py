@@ -18,7 +18,7 @@ from archsmith.result.runs import (
     read_runs,
     tables,
 )
-from archsmith.result.statistics import chance, holm, interval, rank_test, shift, smallest
+from archsmith.result.statistics import able, chance, holm, interval, rank_test, shift, smallest
 
 BASELINES = ("random", "darts")
 LEVEL = 0.05  # p-values up to this one, corrected, count as a difference
@@ -66,8 +66,9 @@ def differences(values: pd.DataFrame, baselines: Sequence[str] = BASELINES) -> p
     tested = [(groups[name], groups[baseline]) for name, baseline in pairs]
     found = pd.DataFrame(pairs, columns=["runs", "baseline"])
     found["shift"] = [shift(*both) for both in tested]
-    able = [i for i, both in enumerate(tested) if smallest(*map(len, both)) <= LEVEL]
-    found["p"] = pd.Series(holm([rank_test(*tested[i]) for i in able]), able, dtype=float)
+    possible = able([smallest(*map(len, both)) for both in tested], LEVEL)
+    rows = [i for i, possibly in enumerate(possible) if possibly]
+    found["p"] = pd.Series(holm([rank_test(*tested[i]) for i in rows]), rows, dtype=float)
     return found
 
 
@@ -174,15 +175,12 @@ def _finding(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         shifts = {name: shift for name, shift in shifts.items() if not math.isnan(shift)}
         if not shifts:
             continue
-        told = {row["runs"] for row in rows if row.get(f"p, {baseline}", math.nan) <= LEVEL}
+        p = {row["runs"]: row.get(f"p, {baseline}", math.nan) for row in rows}
         parts = {
-            f"better than {baseline}": [
-                name for name in shifts if name in told and shifts[name] > 0
-            ],
-            f"worse than {baseline}": [
-                name for name in shifts if name in told and shifts[name] < 0
-            ],
-            f"not distinguishable from {baseline}": [name for name in shifts if name not in told],
+            f"better than {baseline}": [n for n in shifts if p[n] <= LEVEL and shifts[n] > 0],
+            f"worse than {baseline}": [n for n in shifts if p[n] <= LEVEL and shifts[n] < 0],
+            f"not distinguishable from {baseline}": [n for n in shifts if p[n] > LEVEL],
+            f"too few seeds against {baseline}": [n for n in shifts if math.isnan(p[n])],
         }
         said.append("; ".join(f"{what}: {', '.join(who)}" for what, who in parts.items() if who))
     return said

@@ -45,6 +45,15 @@ def smallest(ours: int, theirs: int) -> float:
     return 2 / comb(ours + theirs, ours) if min(ours, theirs) > 1 else 1.0
 
 
+def able(smallest_ps: Sequence[float], level: float) -> list[bool]:
+    """Which tests of a family can reject at all, by their smallest p-values (Tarone 1990): those up
+    to level / K, for the smallest K that is at least their number. The others need no correction.
+    """
+    ps = np.asarray(smallest_ps)
+    number = next(k for k in range(1, len(ps) + 2) if (ps <= level / k).sum() <= k)
+    return (ps <= level / number).tolist()
+
+
 def holm(p_values: Sequence[float]) -> list[float]:
     """The p-values corrected for their number (Holm 1979); below the level, each difference is one
     at that level of the whole family."""

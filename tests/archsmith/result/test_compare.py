@@ -91,11 +91,11 @@ def test_spreads_by_hand(sweep: Path):
 
 
 def test_differences_by_hand():
-    """Four above four: the shift is the median of 16 differences, p = 2 / C(8, 4) = 0.0286. Three
-    and four can have no p below 2 / C(7, 3) = 0.0571. Two tests: Holm takes the smaller p twice."""
+    """Five above five: the shift is the median of 25 differences, p = 2 / C(10, 5) = 0.0079, which
+    Holm takes twice. Two and five can have no p below 2 / C(7, 2) = 0.095."""
     groups = {
-        "random": [1, 2, 3, 4], "darts": [11.0, 12.5, 13, 14], "few": [21, 22, 23],
-        "like": [1.5, 2.5, 3.5, 4.5],
+        "random": [1, 2, 3, 4, 5], "darts": [11.0, 12.5, 13, 14, 15], "few": [21, 22],
+        "like": [1.5, 2.5, 3.5, 4.5, 5.5],
     }  # fmt: skip
     lines = [
         ("c", name, seed, float(value))
@@ -104,10 +104,9 @@ def test_differences_by_hand():
     ]
     values = pd.DataFrame(lines, columns=["column", "runs", "seed", "value"])
     found = differences(values, ["random"]).set_index("runs")
-    assert list(found["shift"]) == pytest.approx([10, 19.5, 0.5])
-    assert found["p"]["darts"] == pytest.approx(2 * 2 / 70)
+    assert list(found["shift"]) == pytest.approx([10, 18.5, 0.5])
+    assert found["p"]["darts"] == pytest.approx(2 * 2 / 252)
     assert math.isnan(found["p"]["few"])
-    # U = 10: 34 of 70 draws have at least as many of 16 pairs in order, twice that is 0.97
     assert found["p"]["like"] == pytest.approx(like_p())
     pairs = differences(values)
     assert list(zip(pairs.runs, pairs.baseline, strict=True)) == [
@@ -118,9 +117,10 @@ def test_differences_by_hand():
 
 
 def like_p() -> float:
-    """Counted: of all ways to give four of eight ranks, those whose sum is as far from 18."""
-    sums = [sum(ranks) for ranks in itertools.combinations(range(1, 9), 4)]
-    return sum(abs(one - 18) >= 2 for one in sums) / len(sums)  # 2 4 6 8 is 20
+    """Counted: of all ways to give five of ten ranks, those whose sum is as far from 27.5 as that
+    of 2 4 6 8 10."""
+    sums = [sum(ranks) for ranks in itertools.combinations(range(1, 11), 5)]
+    return sum(abs(one - 27.5) >= 2.5 for one in sums) / len(sums)
 
 
 def test_the_text_by_hand(tmp_path: Path):
@@ -137,7 +137,7 @@ def test_the_text_by_hand(tmp_path: Path):
     first, gap, parameters, seconds = text.strip().split("\n\n")
     expected = f"""\
 {column} (%)
-better than random: better; worse than random: worse; not distinguishable from random: last, like
+better than random: better; worse than random: worse; not distinguishable from random: like; too few seeds against random: last
          n       mean         sd     median        25%        75%        min        max   95% of mean      against random
 better   5      62.00       1.58      62.00      61.00      63.00      60.00      64.00   60.80 to 63.20   +10.00, p=0.024
 last     1      40.00          -      40.00      40.00      40.00      40.00      40.00                    -12.00, too few seeds
@@ -156,7 +156,7 @@ worse    5      42.00       1.58      42.00      41.00      43.00      40.00    
 def test_files_and_dots(sweep: Path):
     text = compare(sweep, NO_TABLE)
     assert "+11.00, too few seeds" in text
-    assert "not distinguishable from random: darts, pcdarts" in text
+    assert "too few seeds against random: darts, pcdarts" in text
     with open(sweep / "compare.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert {row["runs"] for row in rows} == {"random", "darts", "pcdarts"}
@@ -207,6 +207,7 @@ def test_a_p_value_up_to_the_level_is_a_difference(p: float, said: str):
         (0.1, 0.05, "better than random: darts"),
         (-0.1, 0.05, "worse than random: darts"),
         (0.1, 0.06, "not distinguishable from random: darts"),
+        (0.1, math.nan, "too few seeds against random: darts"),
     ],
 )
 def test_the_finding_in_words(shift: float, p: float, said: str):
@@ -309,7 +310,7 @@ def test_a2_unlike_runs_stand_in_tables_of_their_own(sweep: Path, more: dict, na
     assert {row["table"] for row in gdas} == {names[1]}
     assert gdas
     text = compare(sweep, NO_TABLE)
-    assert "not distinguishable from random: darts, pcdarts\n" in text
+    assert "too few seeds against random: darts, pcdarts\n" in text
     assert all(f"== {name}" in text for name in names)
 
 

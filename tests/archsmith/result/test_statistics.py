@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from archsmith.result.statistics import chance, holm, interval, rank_test, shift, smallest
+from archsmith.result.statistics import able, chance, holm, interval, rank_test, shift, smallest
 
 
 def test_the_interval_of_the_mean_covers_it_in_about_95_of_100_samples():
@@ -77,3 +77,13 @@ def test_the_chance_of_a_mean_equals_counting_all_pairs():
     pairs = np.add.outer(table, table)
     share = (pairs >= 185 - 1e-9).mean()
     assert chance(list(table), [92, 93]) == pytest.approx(share)
+
+
+def test_tests_that_can_never_reject_do_not_count():
+    """Four against four: 2 / 70 = 0.0286, more than 0.05 / 2. Five against five: 2 / 252."""
+    four, five = 2 / 70, 2 / 252
+    assert able([four], 0.05) == [True]
+    assert able([four, four], 0.05) == [False, False]
+    assert able([five, 1.0, 1.0, five], 0.05) == [True, False, False, True]
+    assert able([five, four], 0.05) == [True, False]  # two are up to 0.05, one up to 0.05 / 2
+    assert able([], 0.05) == []
