@@ -158,6 +158,14 @@ class Inherited(Scores):
     recipe, at the space's size; auxiliary head, drop-path and moving average are left out.
     """
 
+    def check(self) -> None:
+        if not self.job.space.has_supernet:
+            raise ConfigError(
+                f"search.score: space {self.job.space.name} has no supernet whose weights could be "
+                "inherited; set search.score=training"
+            )
+        super().check()
+
     def start(self, run: Run, identity: Mapping[str, Any]) -> None:
         super().start(run, identity)
         job, roles = self.job, self.roles()
