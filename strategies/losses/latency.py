@@ -42,8 +42,7 @@ class Latency(LossTerm):
             ms. None: multiply-accumulates in place of latencies, in millions.
 
     Raises:
-        ValueError: the file is no such table, or lacks a place of the space; a search is resumed
-            with another content of the file.
+        ValueError: the file is no such table, or lacks a place of the space.
     """
 
     def __init__(self, *, weight: NotNegative, table: str | None):
