@@ -174,6 +174,7 @@ class Update(Ingredient, ABC):
     """One step of weights and alphas."""
 
     two_level: bool = True  # whether alphas are trained on separate images, the val images
+    other_weights: bool = False  # whether a pass runs with other weights than the network's
 
     @abstractmethod
     def step(

@@ -22,6 +22,7 @@ from archsmith.result.network import final_space
 from archsmith.result.recipe import Recipe
 from archsmith.result.retrain import Retraining, retrain
 from archsmith.search.measure import discretised_accuracy
+from archsmith.train.checkpoint import clear_phases
 from archsmith.train.epochs import run as run_epochs
 from archsmith.train.evaluate import evaluate
 from archsmith.train.memory_probe import images_for
@@ -91,8 +92,8 @@ class Training(Scores):
 
     def __call__(self, architecture: Architecture, folder: Path) -> float:
         job, roles, recipe = self.job, self.roles(), self.recipe()
-        identity = {**self.of_run, "candidate": architecture.identity}
-        checkpoints, record = self.run.checkpoints("candidate", identity), Record(folder)
+        phase = f"candidate_{architecture.identity}"  # a killed run may go back to the one before
+        checkpoints, record = self.run.checkpoints(phase, dict(self.of_run)), Record(folder)
         try:
             net = retrain(
                 final_space(job.space, recipe),
@@ -111,7 +112,7 @@ class Training(Scores):
             score = 0.0
         finally:
             record.close()
-        checkpoints.clear()
+        clear_phases(checkpoints.folder, "candidate_*")
         return score
 
 
@@ -156,6 +157,14 @@ class Inherited(Scores):
     The supernet is trained by `SinglePaths` on the train images for `search.epochs` epochs by the
     recipe, at the space's size; auxiliary head, drop-path and moving average are left out.
     """
+
+    def check(self) -> None:
+        if not self.job.space.has_supernet:
+            raise ConfigError(
+                f"search.score: space {self.job.space.name} has no supernet whose weights could be "
+                "inherited; set search.score=training"
+            )
+        super().check()
 
     def start(self, run: Run, identity: Mapping[str, Any]) -> None:
         super().start(run, identity)

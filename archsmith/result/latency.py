@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from archsmith import interrupt
 from archsmith.train.runtime import synchronize
@@ -20,7 +20,7 @@ WARM_UP = 5
 REPEATS = (20, 200)  # at least and at most
 SECONDS = 1.0  # after this time no more repeats are made
 OPTION_SECONDS = 0.2  # likewise, for a single option of a table
-PASSES = 7  # passes per single candidate
+PASSES = 7, 7  # likewise, per option of a guide
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Latency:
 
 def measure_latency(net: Network, device: torch.device, batch: int) -> Latency:
     """Times a final network in eval mode after a warm-up; the network stays on the device."""
-    return _measured(net, (batch, *net.space.input_shape), device, SECONDS)
+    return _measured(net, (batch, *net.space.input_shape), device, REPEATS, SECONDS)
 
 
 def option_latencies(space: Space, device: torch.device, batch: int) -> dict[Site, Latency]:
@@ -47,26 +47,27 @@ def option_latencies(space: Space, device: torch.device, batch: int) -> dict[Sit
 
     The fixed parts are a network with zeros in place of options.
     """
-    found = {fixed_site(space): measure_latency(bare(space), device, batch)}
-
-    def measured(site: Site) -> float:
-        shape = batch, site.c_in, site.height, site.width
-        found[site] = _measured(op_at(space, site), shape, device, OPTION_SECONDS)
-        return found[site].median
-
-    cost_tables(space, measured)
-    return found
+    fixed = measure_latency(bare(space), device, batch)
+    found, _ = _by_option(space, device, batch, REPEATS, OPTION_SECONDS)
+    return {fixed_site(space): fixed} | found
 
 
-def _measured(net: nn.Module, shape: Sequence[int], device: torch.device, most: float) -> Latency:
-    """Times passes in eval mode, for `most` seconds and as `REPEATS` says."""
+def _measured(
+    net: nn.Module,
+    shape: Sequence[int],
+    device: torch.device,
+    repeats: tuple[int, int],
+    most: float,
+) -> Latency:
+    """Times passes in eval mode after a warm-up: for `most` seconds, but at least and at most as
+    many as `repeats` says."""
     net = net.to(device).eval()
     x = torch.zeros(*shape, device=device)
     seconds: list[float] = []
     with torch.inference_mode():
         for _ in range(WARM_UP):
             net(x)
-        least, largest = REPEATS
+        least, largest = repeats
         began = time.perf_counter()
         while len(seconds) < least or (
             len(seconds) < largest and time.perf_counter() - began < most
@@ -84,15 +85,23 @@ def candidate_latencies(space: Space, device: torch.device, batch: int) -> Cost:
     included.
     """
 
-    def milliseconds(place: Site) -> float:
-        interrupt.check("latency")
-        op = op_at(space, place).to(device).eval()
-        x = torch.zeros(batch, place.c_in, place.height, place.width, device=device)
-        with torch.inference_mode():
-            op(x)
-            return 1000 * statistics.median(_timed(lambda: op(x), device) for _ in range(PASSES))
+    return Cost(0.0, _by_option(space, device, batch, PASSES, 0.0)[1])
 
-    return Cost(0.0, cost_tables(space, milliseconds))
+
+def _by_option(
+    space: Space, device: torch.device, batch: int, repeats: tuple[int, int], most: float
+) -> tuple[dict[Site, Latency], dict[str, Tensor]]:
+    """Place -> latency of each option where it stands, and the medians in ms: choice -> (R, O),
+    summed over the layers that share it."""
+    found: dict[Site, Latency] = {}
+
+    def measured(site: Site) -> float:
+        shape = batch, site.c_in, site.height, site.width
+        found[site] = _measured(op_at(space, site), shape, device, repeats, most)
+        return found[site].median
+
+    tables = cost_tables(space, measured)
+    return found, tables
 
 
 def _timed(step: Callable[[], object], device: torch.device) -> float:

@@ -164,8 +164,7 @@ class Checkpoints:
 
     def clear_epochs(self) -> None:
         """Deletes the checkpoints of `of_epoch`."""
-        for file in self.folder.glob(f"{self.phase}_epoch_*_manifest.json"):
-            Checkpoints(self.folder, file.name.removesuffix("_manifest.json"), {}).clear()
+        clear_phases(self.folder, f"{self.phase}_epoch_*")
 
     def _files(self) -> list[Path]:
         return [p for p in self.folder.glob(f"{self.phase}_*.pt") if self._is_name(p.name)]
@@ -184,6 +183,12 @@ class Checkpoints:
         except (ValueError, TypeError, KeyError, RecursionError):
             pass
         raise CheckpointError(f"{self.manifest}: not readable; set resume=never to start over")
+
+
+def clear_phases(folder: Path, pattern: str) -> None:
+    """Deletes the checkpoints of all phases whose names match: `candidate_*`."""
+    for file in folder.glob(f"{pattern}_manifest.json"):
+        Checkpoints(folder, file.name.removesuffix("_manifest.json"), {}).clear()
 
 
 def _digest(state: Any) -> str:

@@ -4,9 +4,9 @@ Sources: Stamoulis et al. 2019, arXiv:1904.02877, section 3 (log of the run time
 arXiv:1812.00332, section 3.3 (the expectation over gates).
 """
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -84,3 +84,16 @@ class Latency(LossTerm):
 
     def constants(self) -> Hashable:
         return ()
+
+    def state_dict(self) -> dict[str, Any]:
+        """T and R_fixed, which a resumed search must share."""
+        return {"fixed": self.fixed, "tables": {n: t.cpu() for n, t in self.tables.items()}}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Raises ValueError for another table."""
+        mine, saved = self.state_dict(), state["tables"]
+        same = all(torch.equal(table, saved[name]) for name, table in mine["tables"].items())
+        if not same or mine["fixed"] != state["fixed"]:
+            raise ValueError(
+                f"table: {self.table} has other latencies than the search began with; restore it"
+            )

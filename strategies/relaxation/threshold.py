@@ -11,7 +11,6 @@ from torch import Tensor
 
 from search_spaces.settings import Share
 from strategies.contracts import Relaxation
-from strategies.update.second_order import SecondOrder
 from supernets.super_kernel import SuperKernelOp
 
 if TYPE_CHECKING:
@@ -43,8 +42,9 @@ class Threshold(Relaxation):
     would have gates below 0, and a pass would not be that of a network that can be found.
 
     Raises:
-        ValueError: another mixed op than a super-kernel, more than one choice, or an update with
-            other weights than the network's.
+        ValueError: another mixed op than a super-kernel, more than one choice, an update that runs
+            other weights than the network's, or a pruning: the only open option of a row may be
+            pruned, and would leave no open gate.
     """
 
     samples = True  # two passes of the warm-up differ
@@ -62,10 +62,20 @@ class Threshold(Relaxation):
                 "compares norms of a super-kernel; set strategy/mixed_op=super_kernel and "
                 "space=mbconv, or another strategy/relaxation"
             )
-        if isinstance(strategy.update, SecondOrder):
+        if len(strategy.space.choices) > 1:
             raise ValueError(
-                "reads the weights of the network, and a second-order update steps on others; set "
-                "strategy/update=first_order or one_level"
+                f"has thresholds for one choice, found {', '.join(strategy.space.choices)}; set "
+                "space=mbconv, or another strategy/relaxation"
+            )
+        if strategy.update.other_weights:
+            raise ValueError(
+                f"reads the weights of the network, and {type(strategy.update).__name__} runs "
+                "others, too; set strategy/update=first_order or one_level"
+            )
+        if strategy.pruning is not None:
+            raise ValueError(
+                f"opens one option of a row, which {type(strategy.pruning).__name__} may prune; "
+                "set strategy/pruning=none"
             )
         self.strategy = strategy
         self.rows = {p.row: p.module for p in places if isinstance(p.module, SuperKernelOp)}

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 
 from search_spaces.architecture import Architecture
-from search_spaces.choice import Choice
+from search_spaces.choice import Choice, Option
 from search_spaces.space import Space
 
 Kept = Mapping[str, Mapping[str, tuple[str, ...]]]  # choice -> row -> the option that it keeps
@@ -51,15 +51,17 @@ class Answer(NamedTuple):
 
 
 class Stage(NamedTuple):
-    """One target of a choice: `sets` is the decision which rows it keeps; None: all of them."""
+    """One target of a choice: `sets` is the decision which rows it keeps; None: all of them. `rows`
+    are the options of each."""
 
     sets: Decision | None
-    rows: dict[str, Decision]
+    rows: dict[str, list[Option]]
 
 
 class Decisions:
     """The decisions of a space, in order: per target of a choice, which of its rows are kept (a set
-    of `keep` rows is one decision), then one option for each of these rows."""
+    of `keep` rows is one decision), then one option for each of these rows, among those that fit
+    the option decided before (`Option.follows`)."""
 
     def __init__(self, space: Space):
         self.space = space
@@ -72,19 +74,22 @@ class Decisions:
         """Decides everything with `pick`; a decision with one value is made without it."""
         taken: Taken = {}
 
-        def value(decision: Decision) -> tuple[str, ...]:
+        def position(decision: Decision) -> int:
             if len(decision.values) == 1:
-                return decision.values[0]
-            position = taken[decision.name] = pick(decision)
-            return decision.values[position]
+                return 0
+            taken[decision.name] = pick(decision)
+            return taken[decision.name]
 
         kept: dict[str, Rows] = {}
         for name, stages in self.stages.items():
             kept[name] = {}
+            before: Option | None = None
             for sets, rows in stages:
-                for row in rows if sets is None else value(sets):
-                    if option := value(rows[row]):
-                        kept[name][row] = option
+                for row in rows if sets is None else sets.values[position(sets)]:
+                    options = [option for option in rows[row] if option.follows(before)]
+                    before = options[position(_among(options, name, row))]
+                    if before.kind != "zero":
+                        kept[name][row] = (before.name,)
         return Answer(taken, kept)
 
     def of(self, kept: Kept) -> Taken:
@@ -106,12 +111,14 @@ def _stage(name: str, choice: Choice, target: int) -> Stage:
     if keep is not None and keep < len(into):
         values = list(combinations((row.name for row in into), keep))
         sets = Decision(f"{name}/into {target}", name, None, values)
-    rows = {}
-    for row in into:
-        options = [o for o in row.options if o.kind != "zero" or keep is None]
-        names: list[tuple[str, ...]] = [() if o.kind == "zero" else (o.name,) for o in options]
-        rows[row.name] = Decision(f"{name}/{row.name}", name, row.name, names)
+    rows = {r.name: [o for o in r.options if o.kind != "zero" or keep is None] for r in into}
     return Stage(sets, rows)
+
+
+def _among(options: list[Option], choice: str, row: str) -> Decision:
+    """Which of these options a row keeps."""
+    names: list[tuple[str, ...]] = [() if o.kind == "zero" else (o.name,) for o in options]
+    return Decision(f"{choice}/{row}", choice, row, names)
 
 
 class Draws(Decisions):
@@ -144,8 +151,9 @@ class Draws(Decisions):
 
     def mutated(self, parent: Mapping[str, int]) -> Answer:
         """The parent with another value of one decision; decisions that it newly raises are drawn.
+        A later one whose options depend on that value keeps its position among those that fit.
 
-        Both are drawn again if the output would not depend on the input; after `ATTEMPTS` in vain,
+        All are drawn again if the output would not depend on the input; after `ATTEMPTS` in vain,
         the answer is a random one.
         """
         names = list(parent)
@@ -156,7 +164,7 @@ class Draws(Decisions):
                 name, count = decision.name, len(decision.values)
                 if name == changed:
                     return (parent[name] + 1 + self.below(count - 1)) % count
-                return parent[name] if name in parent else self.below(count)
+                return parent[name] if parent.get(name, count) < count else self.below(count)
 
             found = self.traverse(pick)
             if self.connects(found):

@@ -42,7 +42,8 @@ class Smbo(Searcher):
 
     The features are the options by row, and the counts of the n-grams of options on consecutive
     rows. They are hashed by a stable function (the public code of the source counts n-grams of
-    modules seen at least 3 times). Architectures with a score are no candidates again [ours].
+    modules seen at least 3 times). Architectures with a score are no candidates again [ours], but
+    may be drawn by `exploration`.
 
     Args:
         ridge: the penalty on the squared coefficients.

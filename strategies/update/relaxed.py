@@ -39,6 +39,7 @@ class Relaxed(Update):
     """
 
     two_level = True
+    other_weights = True  # the copy
 
     def __init__(self, train_weight: Positive, coupling: NotNegative, reuse: bool):
         self.train_weight, self.coupling, self.reuse = train_weight, coupling, reuse

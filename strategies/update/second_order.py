@@ -38,6 +38,8 @@ class SecondOrder(FirstOrder):
             or finite differences with a relaxation that samples its gates.
     """
 
+    other_weights = True  # those of the virtual step
+
     def __init__(self, hessian: Literal["finite_difference", "exact"], radius: Positive):
         self.hessian, self.radius = hessian, radius
         self.optimizer: torch.optim.Optimizer | None = None

@@ -74,6 +74,18 @@ def test_a_table_of_another_space_is_refused(archsmith, table: Path):
     assert "search.score: a table has NAS-Bench-201 cells, found space=darts; set" in said.err
 
 
+def test_weights_of_a_space_without_a_supernet_cannot_be_inherited(archsmith):
+    """Refused by the check before a run."""
+    given = [one for one in TINY if "space" not in one and "retrain.layers" not in one]
+    said = archsmith(
+        *given, "space=modular", "space.layers=2", "retrain.layers=null", "strategy=random",
+        "strategy.asks=2", "search.score=inherited", "task=check",
+    )  # fmt: skip
+    assert said.code == 2
+    assert "search.score: space modular has no supernet whose weights could be" in said.err
+    assert "set search.score=training" in said.err
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("score", ["inherited", "training"])
 @pytest.mark.parametrize("strategy", ["evolution", "mcts_bisection", "smbo", "random"])

@@ -113,7 +113,7 @@ def two_steps(*overrides: str) -> None:
     [
         "strategy/update=first_order", "strategy/update=smooth",
         "strategy/topology=edge_normalisation", "strategy/regularisation=drop_path",
-        "strategy/pruning=share_threshold", "strategy/stopping=macs_floor",
+        "strategy/stopping=macs_floor",
         "strategy/losses=[latency,gate_cost]", "strategy/losses=[latency,self_distillation]",
         "strategy/losses=[latency,label_smoothing]",
         *(f"strategy/relaxation={r}" for r in ("softmax", "gumbel", "dirichlet", "sigmoid")),

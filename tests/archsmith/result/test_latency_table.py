@@ -8,7 +8,7 @@ import torch
 from planted_lags import one_block
 
 from archsmith.result import latency
-from archsmith.result.latency import option_latencies
+from archsmith.result.latency import candidate_latencies, option_latencies
 from supernets.final_costs import Site
 from supernets.latency_table import FIXED, latency_cost, written
 
@@ -33,7 +33,6 @@ def test_every_option_is_measured_where_it_stands_and_read_again(tmp_path: Path,
 
 
 def test_a_pass_is_warmed_up_before_it_is_timed(monkeypatch):
-    monkeypatch.setattr(latency, "REPEATS", (3, 3))
     passes = []
 
     class Counted(torch.nn.Identity):
@@ -41,9 +40,28 @@ def test_a_pass_is_warmed_up_before_it_is_timed(monkeypatch):
             passes.append(tuple(x.shape))
             return x
 
-    one = latency._measured(Counted(), (2, 3, 4, 4), torch.device("cpu"), 0.0)
+    one = latency._measured(Counted(), (2, 3, 4, 4), torch.device("cpu"), (3, 3), 0.0)
     assert passes == [(2, 3, 4, 4)] * (latency.WARM_UP + 3)
     assert one.repeats == 3
+
+
+def test_a_guide_is_measured_by_the_protocol_of_a_table(monkeypatch):
+    monkeypatch.setattr(latency, "PASSES", (3, 3))
+    monkeypatch.setattr(latency, "REPEATS", (3, 3))
+    seen = []
+
+    def measured(net, shape, device, repeats, most):
+        seen.append(shape)
+        return latency.Latency(2.0, 1.0, 3.0, repeats[0], shape[0])
+
+    monkeypatch.setattr(latency, "_measured", measured)
+    space = one_block()
+    cost = candidate_latencies(space, torch.device("cpu"), 2)
+    assert (cost.fixed, cost.tables["blocks"].tolist()) == (0.0, [[2.0] * 5])
+    guide = list(seen)
+    found = option_latencies(space, torch.device("cpu"), 2)
+    assert seen[len(guide) + 1 :] == guide == [(2, 4, 12, 12)] * 5
+    assert len(found) == 6
 
 
 @pytest.mark.slow

@@ -195,6 +195,55 @@ def test_a_score_is_the_accuracy_on_select_images_without_augmentation(
     assert y.tolist() == data.images.labels[index["select"]].tolist()
 
 
+class Killed(BaseException):
+    """The process ends here: nothing is caught, nothing saved."""
+
+
+def test_killed_in_a_score_with_the_one_before_unsaved_equals_uninterrupted(
+    toy_darts: Space, tmp_path: Path, monkeypatch
+):
+    """The run goes back to the score before; what the kill left is of another architecture."""
+
+    def trained(space: Space, architecture: Architecture, *_: Any, checkpoints, **how: Any) -> str:
+        saved = checkpoints.load()
+        loaded.append((architecture.identity, saved))
+        checkpoints.save({"of": architecture.identity})
+        if len(loaded) == kill_at:
+            raise Killed
+        return architecture.identity
+
+    monkeypatch.setattr(scoring, "retrain", trained)
+    monkeypatch.setattr(scoring, "evaluate", lambda net, loader: {"accuracy": int(net, 16) / 16**8})
+    monkeypatch.setattr(scoring, "final_space", lambda space, recipe: space)
+    monkeypatch.setattr(Checkpoints, "due", lambda self, **how: False)
+    roles = SimpleNamespace(train=None, select=None)
+    monkeypatch.setattr(scoring.Training, "roles", lambda self: roles)
+    monkeypatch.setattr(scoring.Training, "recipe", lambda self: None)
+    job = SimpleNamespace(space=toy_darts, seed=0, form="reference", device=None, data=None)
+
+    def run(folder: Path) -> tuple[float, Architecture]:
+        scored = scoring.Training(job)  # type: ignore[arg-type]
+        scored.of_run, scored.run = (
+            {"strategy": "noting"},
+            SimpleNamespace(  # type: ignore
+                checkpoints=lambda phase, identity: Checkpoints(folder / "c", phase, identity)
+            ),
+        )
+        return search(noting(toy_darts), folder, scored=scored).run()
+
+    loaded: list[tuple[str, Any]] = []
+    kill_at = 0
+    expected = run(tmp_path / "whole")
+    kill_at = len(loaded) + 2
+    with pytest.raises(Killed):
+        run(tmp_path / "parts")
+    killed, kill_at = len(loaded), 0
+    assert run(tmp_path / "parts") == expected
+    assert loaded[killed][0] == loaded[0][0]  # it went back
+    assert all(saved is None or saved["of"] == identity for identity, saved in loaded)
+    assert not list((tmp_path / "parts" / "c").iterdir())
+
+
 def test_seconds_are_those_of_the_scores_and_the_first_of_equals_is_the_best(
     toy_darts: Space, tmp_path: Path, monkeypatch
 ):

@@ -105,6 +105,17 @@ def test_the_total_of_what_was_found_is_that_of_the_table(tmp_path: Path):
     assert strategy.costs_of(found)["latency_ms"] == pytest.approx(total)
 
 
+@pytest.mark.parametrize("changed", ["4.4905", str(FIXED)])
+def test_a_search_goes_on_with_the_table_it_began_with(tmp_path: Path, changed: str):
+    space, path = two_blocks(), tmp_path / "t.csv"
+    given = f"strategy.losses.latency.table={table(space, path)}"
+    state = set_up(space, given).state_dict()
+    set_up(space, given).load_state_dict(state)
+    path.write_text(path.read_text().replace(changed, "7.5"))
+    with pytest.raises(ValueError, match=r"^table: .*t\.csv has other latencies than the search"):
+        set_up(space, given).load_state_dict(state)
+
+
 def test_it_is_off_while_alphas_do_not_move():
     strategy = set_up(two_blocks(), "strategy.warmup=0.5")
     x = torch.zeros(1, 2)

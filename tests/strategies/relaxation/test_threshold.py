@@ -1,5 +1,8 @@
 """Thresholds of Single-Path NAS against gates, decisions and gradients by hand."""
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 import torch
 from planted_lags import OPTIONS, one_block
@@ -128,9 +131,22 @@ def test_before_a_supernet_exists_all_options_are_equal():
     ("override", "message"),
     [
         ("strategy/mixed_op=full", r"^relaxation: compares norms of a super-kernel"),
-        ("strategy/update=second_order", r"^relaxation: reads the weights of the network"),
+        ("strategy/update=second_order", r"^relaxation: reads .*, and SecondOrder runs others"),
+        ("strategy/update=relaxed", r"^relaxation: reads .*, and Relaxed runs others, too; set"),
+        (
+            "strategy/pruning=share_threshold",
+            r"^relaxation: opens one option of a row, which ShareThreshold may prune; set",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused(override: str, message: str):
     with pytest.raises(ValueError, match=message):
         ready(override)
+
+
+def test_a_second_choice_is_refused():
+    """Rows of both would have the same number."""
+    net, strategy, _ = ready()
+    two: Any = SimpleNamespace(space=SimpleNamespace(choices={"blocks": None, "more": None}))
+    with pytest.raises(ValueError, match=r"^has thresholds for one choice, found blocks, more; "):
+        strategy.relaxation.setup(net, two)

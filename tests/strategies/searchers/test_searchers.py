@@ -4,10 +4,11 @@ or simulated."""
 import math
 import statistics
 from collections.abc import Callable
-from itertools import product
+from itertools import pairwise, product
 
 import pytest
 import torch
+from helpers import ROOT
 from scipy.stats import chisquare, wilcoxon
 from test_every_config import composed, make
 
@@ -22,6 +23,7 @@ from strategies.searchers.mcts import TreeSearch, uct
 from strategies.searchers.random import RandomSearch
 from strategies.searchers.searcher import Searcher
 from strategies.searchers.smbo import Smbo, ngrams
+from supernets.network import final_network
 
 Make = Callable[..., Searcher]
 SEARCHERS: dict[str, Make] = {
@@ -110,6 +112,40 @@ def test_deeparchitect_2_random_architectures_are_equally_likely():
         counts = [found.count(one) for one in sorted(set(found))]
         assert len(counts) == 6
         assert chisquare(counts).pvalue > 0.001
+
+
+SPACES = sorted(path.stem for path in (ROOT / "conf" / "space").glob("*.yaml"))
+QUICK = ("chain", "hypercuboid", "modular", "nasbench201", "tas")
+
+
+@pytest.mark.parametrize(
+    "name", [s if s in QUICK else pytest.param(s, marks=pytest.mark.slow) for s in SPACES]
+)
+def test_every_searcher_asks_for_networks_of_every_space(name: str):
+    """Also behind a mutation, and by decisions that rebuild the architecture."""
+    config = composed(f"space={name}")
+    space: Space = make(config.space, input_shape=(3, 32, 32), classes=3)
+    small = {"evolution": {"population": 1, "tournament": 1}, "smbo": {"candidates": 2}}
+    for searcher in (ask(space, **small.get(n, {})) for n, ask in SEARCHERS.items()):
+        for told in range(2):
+            asked = searcher.ask()
+            with torch.device("meta"):
+                final_network(space, asked)
+            searcher.tell(asked, 0.1 * told)
+    draws = Draws(space)
+    child = draws.mutated(draws.answer().taken)
+    assert draws.of(draws.architecture(child).choices) == child.taken
+
+
+def test_a_mutated_layer_of_linked_rows_moves_the_next_one_to_its_width():
+    config = composed("space=hypercuboid", "space.layers=4")
+    draws = Draws(make(config.space, input_shape=(3, 32, 32), classes=3))
+    for _ in range(20):
+        parent = draws.answer()
+        child = draws.mutated(parent.taken)
+        assert sum(child.taken[name] != parent.taken[name] for name in parent.taken) == 1
+        names = [option.split() for (option,) in child.kept["layers"].values()]
+        assert all(a[1].split("-")[1] == b[1].split("-")[0] for a, b in pairwise(names))
 
 
 def ordered(space: Space) -> Callable[[Architecture], float]:
