@@ -313,5 +313,18 @@ def final_network(space: Space, architecture: Architecture, *, auxiliary: bool =
 
 
 def bare(space: Space) -> Network:
-    """A final network with zeros in all rows: its fixed parts, on the default device."""
+    """A final network with zeros in all rows: its fixed parts, on the default device.
+
+    Raises ValueError as `check_costs`.
+    """
+    check_costs(space)
     return builder_of(space).bare(space)
+
+
+def check_costs(space: Space) -> None:
+    """Raises ValueError where an option has no cost of its own."""
+    if not space.costs_add_up:
+        raise ValueError(
+            f"costs of options do not add up in space {space.name}, so that single ones cannot be "
+            "measured or counted; choose another space"
+        )
