@@ -80,6 +80,23 @@ def test_what_the_space_cannot_is_one_line(archsmith, override: str, message: st
     assert message in line_of(said)
 
 
+@pytest.mark.parametrize(
+    ("overrides", "helps"),
+    [
+        (["strategy=darts", "budget.macs=1k"], True),
+        (["strategy=darts", "budget.params=1k"], False),
+        (["strategy=annealed", "strategy/update=one_level", "budget.macs=1k"], False),
+        (["strategy=random", "budget.macs=1k"], False),
+    ],
+)
+def test_a_loss_is_recommended_only_where_it_replaces_the_budget(archsmith, overrides, helps):
+    said = archsmith(*ON_WIDTHS, *overrides)
+    assert said.code == 2
+    told = line_of(said)
+    assert "space tas; leave the budget out" in told
+    assert told.endswith("out, and set strategy/losses=macs_band" if helps else "out")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["tas", "darts", "gdas", "drnas", "annealed", "random"])
 def test_a_run_on_widths_ends_with_an_export(archsmith, tmp_path, name: str):
