@@ -185,7 +185,7 @@ class Network(nn.Module):
     def expected_macs(self, gates: Mapping[str, Tensor]) -> Tensor:
         """Multiply-accumulates for one image, 0-dim and differentiable, if options are drawn by
         these probabilities, choice -> (R, O). For families in which the costs of options do not add
-        up (`Space.costs_add_up`)."""
+        up (`Space.costs_add_up`). Only the first call per device and type takes numbers to it."""
         raise NotImplementedError
 
 
