@@ -147,7 +147,7 @@ class Network(nn.Module):
 
     space: Space
     auxiliary: nn.Module | None
-    channels_last = False  # lays the images out so on CUDA; layers keep what they get
+    channels_last = False  # lays the images out so on CUDA; all families keep it
     cells_channels_last = False  # lays cells' inputs out so, where kernels are fast on it
     autocast: torch.dtype | None = None  # computes in it where that is safe
     checkpoint_cells = False  # less memory, a second forward pass: checkpointing.py
@@ -160,6 +160,8 @@ class Network(nn.Module):
 
     def local(self, x: Tensor, mixture: Mixture | None) -> Logits:
         """As `forward`, in this process alone."""
+        if self.channels_last:
+            x = x.contiguous(memory_format=torch.channels_last)
         if self.autocast is None:
             return self.logits(x, mixture)
         with torch.autocast(x.device.type, self.autocast):
@@ -219,8 +221,6 @@ class CellNetwork(Network, FinalNetwork):  # type: ignore[misc]  # a pass also t
         super().__init__(self.plan, space.operations, **parts, edge=edge, cell=cell)
 
     def logits(self, x: Tensor, mixture: Mixture | None) -> Logits:
-        if self.channels_last:
-            x = x.contiguous(memory_format=torch.channels_last)
         before = self.stem(channels_first(x))
         last = self.stem_second(before)
         auxiliary = None

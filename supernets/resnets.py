@@ -16,7 +16,7 @@ from search_spaces.resnets import DEPTH, STAGES, WIDTH, ResNetSpace
 from search_spaces.slices import ChannelSlice, added, padded, resampled
 from supernets.builder import Blueprint, Builder
 from supernets.checkpointing import checkpointed
-from supernets.layout import channels_first
+from supernets.layout import channels_first, laid_as
 from supernets.mixture import GroupMixture, Mixture
 from supernets.network import Logits, Network
 from supernets.resnet import BlockLayout, Layout, ResNet
@@ -51,7 +51,7 @@ class WidthConv(nn.Module):
         (active,) = row.active
         widest = max(self.widths[o] for o in active)
         y = self.mixed(self.conv(padded(x, self.c_in))[:, :widest], row.gates[0], active)
-        return y if row.factors is None else row.factors[0] * y
+        return laid_as(y if row.factors is None else row.factors[0] * y, x)
 
 
 class WidthBlock(nn.Module):
@@ -94,7 +94,7 @@ class Stage(nn.Module):
                 outputs.append((exits[i + 1], x))
         widest = max(y.size(1) for _, y in outputs)
         y = torch.stack([gate * resampled(y, widest) for gate, y in outputs]).sum(0)
-        return y if depth.factors is None else depth.factors[0] * y
+        return laid_as(y if depth.factors is None else depth.factors[0] * y, x)
 
 
 class SuperResNet(Network):
