@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Annotated, Any
 
+from search_spaces.architecture import DROPPED
 from search_spaces.choice import Choice, Kept, Option, Row
 from search_spaces.decisions import Decisions, traverse
 from search_spaces.diagrams import Diagram
@@ -109,13 +110,20 @@ def program_space(module: Module, *, channels: int, **common: Any) -> ProgramSpa
 
     channels: of the first convolution. common: as a function gets it that `family` decorates.
 
-    Raises ValueError for a module without a decision, or operations of the user's own.
+    Raises ValueError for a module without a decision, a value `none`, or operations of the user's
+    own.
     """
     if common["extra_operations"]:
         raise ValueError(f"operations: space {common['name']} is a program; expected {{}}")
     program = Program(module)
     if not program.rows:
         raise ValueError(f"space {common['name']}: expected a program with a choice, found none")
+    for row in program.rows:
+        if set(DROPPED) & set(row.names):
+            raise ValueError(
+                f"space {common['name']}: '{row.name}' has a value 'none', which means in a file "
+                "that nothing is kept; choose another name"
+            )
     values = {option.name for row in program.rows for option in row.options}
     return ProgramSpace(
         program=program,

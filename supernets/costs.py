@@ -103,12 +103,17 @@ def candidate_macs(net: Network) -> dict[str, Tensor]:
     return _counted[net]
 
 
-def expected_macs(net: Network, gates: Mapping[str, Tensor]) -> Tensor:
+def expected_macs(
+    net: Network, gates: Mapping[str, Tensor], tables: Mapping[str, Tensor] | None = None
+) -> Tensor:
     """Multiply-accumulates for one image, 0-dim and differentiable, if each row draws its option by
-    these probabilities, choice -> (R, O). The fixed parts count only where costs do not add up."""
+    these probabilities, choice -> (R, O). The fixed parts count only where costs do not add up.
+
+    tables: those of `candidate_macs`, on the gates' device, where a pass must not copy them.
+    """
     if not net.space.costs_add_up:
         return net.expected_macs(gates)
-    tables = candidate_macs(net)
+    tables = candidate_macs(net) if tables is None else tables
     return torch.stack(
         [(gates[name] * t.to(gates[name])).sum() for name, t in tables.items()]
     ).sum()

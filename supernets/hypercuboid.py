@@ -70,7 +70,7 @@ class Hypercuboid(Network):
         super().__init__()
         self.space: HypercuboidSpace = space
         self.auxiliary = None
-        self.table: Tensor | None = None  # see `counted`, which counts once
+        self.tables: dict[tuple[torch.device, torch.dtype], Tensor] = {}  # see `counted`
         check_widths(space)
         make, C = partial(mixed_op, affine=affine), space.input_shape[0]
         self.stems = nn.ModuleList(conv_stem(C, width) for width in space.widths)
@@ -97,10 +97,12 @@ class Hypercuboid(Network):
     def expected_macs(self, gates: Mapping[str, Tensor]) -> Tensor:
         """The mean over options drawn independently; of one-hot gates that form a path, the count
         of its network. A stem counts with the first option, a last block with the last one."""
-        if self.table is None:
-            self.table = self.counted()
+        given = gates[LAYERS]
+        key = given.device, given.dtype
+        if key not in self.tables:
+            self.tables[key] = self.counted().to(given)
         fixed = self.space.head_channels * self.space.classes
-        return (gates[LAYERS] * self.table.to(gates[LAYERS])).sum() + fixed
+        return (given * self.tables[key]).sum() + fixed
 
     def counted(self) -> Tensor:
         """Multiply-accumulates of each option, (R, O) int64, for one image."""

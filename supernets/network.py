@@ -147,7 +147,7 @@ class Network(nn.Module):
 
     space: Space
     auxiliary: nn.Module | None
-    channels_last = False  # lays the images out so on CUDA; layers keep what they get
+    channels_last = False  # lays the images out so on CUDA; all families keep it
     cells_channels_last = False  # lays cells' inputs out so, where kernels are fast on it
     autocast: torch.dtype | None = None  # computes in it where that is safe
     checkpoint_cells = False  # less memory, a second forward pass: checkpointing.py
@@ -160,6 +160,8 @@ class Network(nn.Module):
 
     def local(self, x: Tensor, mixture: Mixture | None) -> Logits:
         """As `forward`, in this process alone."""
+        if self.channels_last:
+            x = x.contiguous(memory_format=torch.channels_last)
         if self.autocast is None:
             return self.logits(x, mixture)
         with torch.autocast(x.device.type, self.autocast):
@@ -185,7 +187,7 @@ class Network(nn.Module):
     def expected_macs(self, gates: Mapping[str, Tensor]) -> Tensor:
         """Multiply-accumulates for one image, 0-dim and differentiable, if options are drawn by
         these probabilities, choice -> (R, O). For families in which the costs of options do not add
-        up (`Space.costs_add_up`)."""
+        up (`Space.costs_add_up`). Only the first call per device and type takes numbers to it."""
         raise NotImplementedError
 
 
@@ -219,8 +221,6 @@ class CellNetwork(Network, FinalNetwork):  # type: ignore[misc]  # a pass also t
         super().__init__(self.plan, space.operations, **parts, edge=edge, cell=cell)
 
     def logits(self, x: Tensor, mixture: Mixture | None) -> Logits:
-        if self.channels_last:
-            x = x.contiguous(memory_format=torch.channels_last)
         before = self.stem(channels_first(x))
         last = self.stem_second(before)
         auxiliary = None
@@ -313,5 +313,18 @@ def final_network(space: Space, architecture: Architecture, *, auxiliary: bool =
 
 
 def bare(space: Space) -> Network:
-    """A final network with zeros in all rows: its fixed parts, on the default device."""
+    """A final network with zeros in all rows: its fixed parts, on the default device.
+
+    Raises ValueError as `check_costs`.
+    """
+    check_costs(space)
     return builder_of(space).bare(space)
+
+
+def check_costs(space: Space) -> None:
+    """Raises ValueError where an option has no cost of its own."""
+    if not space.costs_add_up:
+        raise ValueError(
+            f"costs of options do not add up in space {space.name}, so that single ones cannot be "
+            "measured or counted; choose another space"
+        )

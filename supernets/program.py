@@ -56,7 +56,13 @@ class Concat(nn.Module):
 
 
 def conv(x: Map, *, filters: int, kernel: int) -> tuple[nn.Module, Map]:
-    """A convolution that keeps the resolution."""
+    """A convolution that keeps the resolution. Raises ValueError for an even kernel, which does
+    not."""
+    if kernel % 2 == 0:
+        raise ValueError(
+            f"conv: expected an odd kernel, which keeps the resolution, found {kernel}; set "
+            f"{kernel + 1}"
+        )
     made = nn.Conv2d(x.channels, filters, kernel, padding=kernel // 2)
     return made, x._replace(channels=filters)
 
@@ -129,7 +135,7 @@ COMPOUNDS = {"sequence": sequence, "residual": residual, "concat": concat}
 def build_module(node: Mapping[str, Any], x: Map) -> tuple[nn.Module, Map]:
     """The module of a node on a feature map x, and what is known of its output.
 
-    Raises ValueError for an unknown kind, and as `concat`.
+    Raises ValueError for an unknown kind, and as `conv` and `concat`.
     """
     settings = {name: value for name, value in node.items() if name != "kind"}
     if node["kind"] in COMPOUNDS:

@@ -16,7 +16,7 @@ from search_spaces.resnets import DEPTH, STAGES, WIDTH, ResNetSpace
 from search_spaces.slices import ChannelSlice, added, padded, resampled
 from supernets.builder import Blueprint, Builder
 from supernets.checkpointing import checkpointed
-from supernets.layout import channels_first
+from supernets.layout import channels_first, laid_as
 from supernets.mixture import GroupMixture, Mixture
 from supernets.network import Logits, Network
 from supernets.resnet import BlockLayout, Layout, ResNet
@@ -51,7 +51,7 @@ class WidthConv(nn.Module):
         (active,) = row.active
         widest = max(self.widths[o] for o in active)
         y = self.mixed(self.conv(padded(x, self.c_in))[:, :widest], row.gates[0], active)
-        return y if row.factors is None else row.factors[0] * y
+        return laid_as(y if row.factors is None else row.factors[0] * y, x)
 
 
 class WidthBlock(nn.Module):
@@ -94,7 +94,7 @@ class Stage(nn.Module):
                 outputs.append((exits[i + 1], x))
         widest = max(y.size(1) for _, y in outputs)
         y = torch.stack([gate * resampled(y, widest) for gate, y in outputs]).sum(0)
-        return y if depth.factors is None else depth.factors[0] * y
+        return laid_as(y if depth.factors is None else depth.factors[0] * y, x)
 
 
 class SuperResNet(Network):
@@ -113,6 +113,7 @@ class SuperResNet(Network):
                 c_in = widths[-1]
             self.stages.append(Stage(blocks, space.depths))
         self.head = pool_linear(c_in, space.classes)
+        self.widths: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
 
     def logits(self, x: Tensor, mixture: Mixture | None) -> Logits:
         assert mixture is not None
@@ -130,23 +131,35 @@ class SuperResNet(Network):
     def expected_macs(self, gates: Mapping[str, Tensor]) -> Tensor:
         """The exact mean of `supernets.costs.macs` over final networks whose rows are drawn
         independently; of one-hot gates, the count of that network."""
-        return expected_macs(self.space, gates)
+        like = gates[WIDTH]
+        key = like.device, like.dtype
+        if key not in self.widths:
+            self.widths[key] = widths_of(self.space, like)
+        return expected_macs(self.space, gates, self.widths[key])
 
 
-def expected_macs(space: ResNetSpace, gates: Mapping[str, Tensor]) -> Tensor:
-    """See `SuperResNet.expected_macs`.
+def widths_of(space: ResNetSpace, like: Tensor) -> list[Tensor]:
+    """The widths of each stage as a tensor (O,) of the device and type of another."""
+    return [torch.tensor(widths).to(like) for widths in space.widths]
+
+
+def expected_macs(
+    space: ResNetSpace, gates: Mapping[str, Tensor], offered: Sequence[Tensor] | None = None
+) -> Tensor:
+    """See `SuperResNet.expected_macs`. offered: `widths_of` the space, if they are made already.
 
     Widths of different rows are independent, so that products of them have products of means. The
     width of a block's output is the largest of those added so far: its distribution function is the
     product of theirs. A stage's output is that of its exits, by their probabilities.
     """
     probabilities, rows = gates[WIDTH], count(1)
-    (image_channels, H, W), widths = space.input_shape, _as(gates[WIDTH], space.widths[0])
+    offered = offered or widths_of(space, probabilities)
+    (image_channels, H, W), widths = space.input_shape, offered[0]
     below = probabilities[0, : len(widths)].cumsum(0)  # P(width <= each option)
     c_in = _mean(below, widths)
     total = 9 * image_channels * H * W * c_in
     for s in range(STAGES):
-        widths, exits = _as(probabilities, space.widths[s]), []
+        widths, exits = offered[s], []
         chosen = gates[DEPTH][s, : len(space.depths)]
         for i in range(space.depths[-1]):
             strided = s > 0 and i == 0
@@ -163,10 +176,6 @@ def expected_macs(space: ResNetSpace, gates: Mapping[str, Tensor]) -> Tensor:
         below = chosen @ torch.stack(exits)
         c_in = _mean(below, widths)
     return total + c_in * space.classes
-
-
-def _as(like: Tensor, widths: Sequence[int]) -> Tensor:
-    return torch.tensor(widths, dtype=like.dtype, device=like.device)
 
 
 def _mean(below: Tensor, widths: Tensor) -> Tensor:

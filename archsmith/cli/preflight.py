@@ -1,7 +1,6 @@
 """Checks before the first phase what could fail in a later one."""
 
 from collections.abc import Set
-from typing import Any
 
 import torch
 
@@ -11,7 +10,7 @@ from archsmith.data.augment import Augment
 from archsmith.errors import ConfigError, configuring, is_out_of_memory
 from archsmith.job import Job
 from archsmith.parallel.distributed import size
-from archsmith.phases.methods import method_of
+from archsmith.phases.methods import BlackBox, Gradient, method_of
 from archsmith.phases.pipeline import PHASES
 from archsmith.result.fit import Fit
 from archsmith.result.network import final_space
@@ -50,10 +49,10 @@ def preflight(job: Job, phases: tuple[str, ...]) -> None:
                     said = said.replace(f"data.augment.{name}:", f"retrain.{name}:")
                 raise ConfigError(said) from error
             _check_step(space, architecture, job.recipe, job.device)
-        check_budget(job, method.finder, trained)
+        check_budget(job, method, trained)
 
 
-def check_budget(job: Job, strategy: Any, trained: Set[str | None]) -> None:
+def check_budget(job: Job, method: Gradient | BlackBox, trained: Set[str | None]) -> None:
     """Raises ConfigError if the given architecture, or all that can be found, exceed the budget.
 
     `trained`: the networks that the phases train, named as in `Phase.trains`.
@@ -65,9 +64,11 @@ def check_budget(job: Job, strategy: Any, trained: Set[str | None]) -> None:
             "budget.latency_ms: each process would measure its own; search in one process, or set "
             "budget.macs"
         )
-    fit = Fit(job.budget, job.space, job.recipe, job.device)
+    strategy = method.strategy if "supernet" in trained else None
+    has_losses = strategy is not None and strategy.update.two_level
+    fit = Fit(job.budget, job.space, job.recipe, job.device, has_losses=has_losses)
     if "supernet" in trained:
-        fit.check_possible(strategy)
+        fit.check_possible(method.finder)
     elif job.architecture is not None:
         fit.check(job.architecture, "the given architecture's network")
 

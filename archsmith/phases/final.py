@@ -1,6 +1,7 @@
 """The phases of the found network: retraining, the final evaluation, the export."""
 
 import logging
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -27,6 +28,7 @@ from supernets.forms import use_form
 from supernets.network import Network
 
 log = logging.getLogger(__name__)
+TEACHING = ("teacher", "distillation", "temperature")  # settings that a teacher does not read
 
 
 def retrain_phase(run: Run) -> None:
@@ -67,8 +69,8 @@ def teacher_of(run: Run) -> Network | None:
     job, recipe = run.job, replace(run.job.recipe, teacher=None)
     if job.recipe.teacher is None:
         return None
-    identity, path = run.identity("retrain"), job.folder / "teacher.safetensors"
-    full = unpruned(job.space)
+    full, path = unpruned(job.space), job.folder / "teacher.safetensors"
+    identity = teacher_identity(run.identity("retrain"), full)
     if path.is_file() and run.finished("teacher", identity):
         return load_final(path, job.space, full).net.to(job.device)
     log.info("retrain: the teacher first, the unpruned network of space %s", job.space.name)
@@ -91,6 +93,13 @@ def teacher_of(run: Run) -> Network | None:
     save_final(net, path, full, job.data, recipe)
     run.finish("teacher", identity)
     return net
+
+
+def teacher_identity(settings: Mapping[str, Any], full: Architecture) -> dict[str, Any]:
+    """What identifies the training of a teacher: its architecture, and the settings of a
+    retraining but for those that say how it teaches."""
+    recipe = {name: v for name, v in settings["retrain"].items() if name not in TEACHING}
+    return {**settings, "retrain": recipe, "architecture": full.identity}
 
 
 def evaluate_phase(run: Run) -> None:

@@ -2,19 +2,26 @@
 
 import logging
 
+from archsmith.errors import configuring
 from archsmith.files import write_atomically
 from archsmith.phases.run import Run
 from archsmith.result.latency import option_latencies
 from archsmith.train.runtime import describe_device
 from supernets.latency_table import written
+from supernets.network import check_costs
 
 log = logging.getLogger(__name__)
 
 
 def latency_phase(run: Run) -> None:
     """Writes `latency.csv`: median and quartiles in ms of every option where it stands, and of the
-    fixed parts, in passes of `budget.latency_batch` images. A search may be given this table."""
+    fixed parts, in passes of `budget.latency_batch` images. A search may be given this table.
+
+    Raises ConfigError where costs of options do not add up.
+    """
     job, path = run.job, run.job.folder / "latency.csv"
+    with configuring():
+        check_costs(job.space)
     with run.measuring("measure_latency"):
         found = option_latencies(job.space, job.device, job.budget.latency_batch)
     device = describe_device(job.device)

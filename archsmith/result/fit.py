@@ -28,15 +28,29 @@ class Fit:
     """The budget for the final networks of a space and a recipe on a device.
 
     The latency of an architecture is measured once. The random generators are left unchanged.
+
+    has_losses: whether the search may add a loss to that of its val images; said where it helps.
+
+    Raises ConfigError where the cost of an architecture is no sum over its options.
     """
 
-    def __init__(self, budget: Budget, space: Space, recipe: Recipe, device: torch.device):
+    def __init__(
+        self,
+        budget: Budget,
+        space: Space,
+        recipe: Recipe,
+        device: torch.device,
+        *,
+        has_losses: bool = False,
+    ):
         self.budget, self.space, self.recipe, self.device = budget, space, recipe, device
         self.final = final_space(space, recipe)
         if not space.costs_add_up:
+            helps = has_losses and budget.macs is not None
+            band = ", and set strategy/losses=macs_band" if helps else ""
             raise ConfigError(
                 f"budget: costs of options do not add up in space {space.name}; leave the budget "
-                "out, and set strategy/losses=macs_band"
+                f"out{band}"
             )
         if set(self.final.choices) != set(space.choices):
             raise ConfigError(

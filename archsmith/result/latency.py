@@ -45,7 +45,7 @@ def measure_latency(net: Network, device: torch.device, batch: int) -> Latency:
 def option_latencies(space: Space, device: torch.device, batch: int) -> dict[Site, Latency]:
     """Place -> latency of each option where it stands, and of the fixed parts, all warmed up.
 
-    The fixed parts are a network with zeros in place of options.
+    The fixed parts are a network with zeros in place of options. Raises ValueError as `bare`.
     """
     fixed = measure_latency(bare(space), device, batch)
     found, _ = _by_option(space, device, batch, REPEATS, OPTION_SECONDS)

@@ -26,7 +26,8 @@ def final_space(space: Space, recipe: Recipe) -> Space:
 
     With more layers than a search whose layers have cells of their own, these are repeated.
 
-    Raises ConfigError if it has no such stem or number of layers, or nothing that may be dropped.
+    Raises ConfigError if it has no such stem or number of layers, other rows or options than the
+    search, or nothing that may be dropped.
     """
     size = recipe.size
     if "stem" in size and "stem" not in space.settings:
@@ -53,13 +54,18 @@ def final_space(space: Space, recipe: Recipe) -> Space:
         if set(final.choices) != set(space.choices):
             check_repeats(space, final)
             return final
-    if _rows(final) != _rows(space):
+    if _options(final) == _options(space):
+        return final
+    if recipe.channels is not None and _rows(final) == _rows(space):
         raise ConfigError(
-            f"retrain.layers: {recipe.layers}, but every layer of space {space.name} decides for "
-            f"itself, so the final network has the {space.settings['layers']} layers of the "
-            "search; set retrain.layers=null"
+            f"retrain.channels: found {recipe.channels}, but in space {space.name} it changes the "
+            "options that the search chose from; set retrain.channels=null"
         )
-    return final
+    raise ConfigError(
+        f"retrain.layers: {recipe.layers}, but every layer of space {space.name} decides for "
+        f"itself, so the final network has the {space.settings['layers']} layers of the "
+        "search; set retrain.layers=null"
+    )
 
 
 def unpruned(space: Space) -> Architecture:
@@ -71,8 +77,14 @@ def unpruned(space: Space) -> Architecture:
     return Architecture.of(space, space.unpruned)
 
 
+def _options(space: Space) -> dict[str, dict[str, tuple[str, ...]]]:
+    """Choice -> row -> options."""
+    return {n: {row.name: row.names for row in c.rows} for n, c in space.choices.items()}
+
+
 def _rows(space: Space) -> dict[str, list[str]]:
-    return {name: [row.name for row in choice.rows] for name, choice in space.choices.items()}
+    """Choice -> rows."""
+    return {name: list(rows) for name, rows in _options(space).items()}
 
 
 class Trained(NamedTuple):

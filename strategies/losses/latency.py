@@ -17,6 +17,7 @@ from strategies.contracts import LossTerm
 from strategies.shares import weighed
 from supernets.final_costs import final_costs
 from supernets.latency_table import latency_cost
+from supernets.network import check_costs
 
 if TYPE_CHECKING:
     from strategies.gradients import Batch
@@ -42,7 +43,8 @@ class Latency(LossTerm):
             ms. None: multiply-accumulates in place of latencies, in millions.
 
     Raises:
-        ValueError: the file is no such table, or lacks a place of the space.
+        ValueError: the file is no such table, or lacks a place of the space; or costs of its
+            options do not add up.
     """
 
     def __init__(self, *, weight: NotNegative, table: str | None):
@@ -50,6 +52,7 @@ class Latency(LossTerm):
         self.kind = "macs" if table is None else "latency_ms"
 
     def setup(self, net: "Network", strategy: "Strategy") -> None:
+        check_costs(strategy.space)
         self.strategy, device = strategy, next(net.parameters()).device
         if self.table is None:
             self.cost = final_costs(strategy.space)[self.kind]

@@ -7,7 +7,6 @@ from collections.abc import Hashable, Mapping
 from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from search_spaces.settings import NotNegative, OpenShare, Share
@@ -46,7 +45,9 @@ class MacsBand(LossTerm):
 
     def setup(self, net: "Network", strategy: "Strategy") -> None:
         self.net, self.strategy = net, strategy
-        most = float(expected_macs(net, largest(candidate_macs(net))))
+        tables, device = candidate_macs(net), next(net.parameters()).device
+        self.tables = {n: t.to(device, torch.float) for n, t in tables.items()}
+        most = float(self.expected(largest(self.tables)))
         self.goal = most * self.target
 
     def __call__(self, net: "Logits", batch: "Batch", logits: Tensor, mixture: "Mixture") -> Tensor:
@@ -56,11 +57,15 @@ class MacsBand(LossTerm):
             name: strategy.relaxation.expected(alphas, strategy.alive[name])[0]
             for name, alphas in strategy.alphas.items()
         }
-        now = expected_macs(self.net, largest(gates)).detach()
+        now = self.expected(largest(gates)).detach()
         above = (now > (1 + self.tolerance) * self.goal).float()
         below = (now < (1 - self.tolerance) * self.goal).float()
-        cost = expected_macs(self.net, gates).clamp_min(1.0)
+        cost = self.expected(gates).clamp_min(1.0)
         return self.weight * (above - below) * cost.log()
+
+    def expected(self, gates: Mapping[str, Tensor]) -> Tensor:
+        """E, 0-dim. After `setup` all that it reads is on the device."""
+        return expected_macs(self.net, gates, self.tables)
 
     def constants(self) -> Hashable:
         return ()
@@ -68,4 +73,5 @@ class MacsBand(LossTerm):
 
 def largest(tables: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """One-hot tables (R, O) of the largest entry of each row."""
-    return {n: F.one_hot(t.argmax(1), t.size(1)).to(torch.float) for n, t in tables.items()}
+    zeros = {n: torch.zeros(t.shape, device=t.device) for n, t in tables.items()}
+    return {n: zeros[n].scatter(1, t.argmax(1, keepdim=True), 1.0) for n, t in tables.items()}

@@ -7,8 +7,11 @@ from typing import Any
 import pytest
 import torch
 from test_every_config import composed, make
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from search_spaces.architecture import Architecture
+from search_spaces.darts import darts
+from search_spaces.hypercuboid import hypercuboid
 from search_spaces.resnets import tas
 from strategies.losses.macs_band import largest
 from strategies.relaxation.subset import Subset, drawn
@@ -126,6 +129,36 @@ def test_the_cost_works_in_a_stack_of_cells(toy_darts, name: str):
         alphas.data.copy_(torch.arange(alphas.size(1)).expand_as(alphas))
     term(strategy).backward()
     assert all(alphas.grad.abs().sum() > 0 for alphas in strategy.alphas.values())
+
+
+class Tables(TorchDispatchMode):
+    """Counts tensors that are made of Python numbers, and tables of counts that are converted:
+    both come from the host."""
+
+    found = 0
+
+    def __torch_dispatch__(self, op: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        copied = op is torch.ops.aten._to_copy.default and not args[0].is_floating_point()
+        if op is torch.ops.aten.lift_fresh.default or (copied and args[0].dtype != torch.bool):
+            self.found += 1
+        return op(*args, **kwargs or {})
+
+
+@pytest.mark.parametrize("space", [tas, hypercuboid, darts], ids=lambda family: family.__name__)
+def test_the_cost_takes_nothing_from_the_host(space: Any):
+    """So that a pass can be captured."""
+    sizes: dict[str, Any] = dict(layers=3, channels=4, candidates=["sep_conv_3x3"])
+    sizes = {
+        tas: SIZES,
+        hypercuboid: sizes | {"widths": 2, "head_channels": 4},
+        darts: sizes | {"nodes": 1},
+    }[space]
+    found = space(**{"input_shape": (1, 8, 8), "classes": 2, **sizes})
+    strategy = make(composed("strategy=darts", "strategy/losses=macs_band").strategy, space=found)
+    strategy.setup(supernet(found, strategy.mixed_op), CPU)
+    with Tables() as tables:
+        term(strategy)
+    assert tables.found == 0
 
 
 def controlled(column: int) -> list[float]:

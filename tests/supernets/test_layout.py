@@ -18,9 +18,13 @@ from search_spaces.architecture import Architecture
 from search_spaces.darts import CANDIDATES, darts
 from search_spaces.goldnas import CANDIDATES as GOLDNAS
 from search_spaces.goldnas import goldnas
+from search_spaces.hypercuboid import hypercuboid
 from search_spaces.nasbench201 import CANDIDATES as NASBENCH201
 from search_spaces.nasbench201 import nasbench201
+from search_spaces.programs import modular
+from search_spaces.resnets import tas
 from search_spaces.space import Space
+from strategies.searchers.random import RandomSearch
 from supernets.forms import FORMS, use_form
 from supernets.layout import channels_first
 from supernets.mixed_op import MixedOp, PartialMixedOp
@@ -228,6 +232,41 @@ def test_c9_all_convolutions_get_channels_last_where_that_is_asked_for(
     with torch.device("meta"):
         net, mixture = supernet(space, mixed_op).train(), mixture_of(space)
         use_form(net, form, torch.device("meta"), channels_last=True)
+        with ChannelsFirst() as watch:
+            net(torch.empty(4, 3, 8, 8), mixture)
+    assert watch.seen
+    assert watch.found == set()
+
+
+SHAPES = dict(input_shape=(3, 8, 8), classes=3)
+OTHERS = {
+    "tas": tas(depth=8, channels=8, widths=[0.5, 1], **SHAPES),
+    "hypercuboid": hypercuboid(
+        layers=3, channels=4, widths=2, head_channels=8, candidates=["sep_conv_3x3"], **SHAPES
+    ),
+    "modular": modular(
+        layers=3, channels=4, widths=[1, 2], kernels=[3], rates=[0.1], units=[1], **SHAPES
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("family", "final"),
+    [(f, final) for f in OTHERS for final in (True, False) if final or OTHERS[f].has_supernet],
+)
+def test_c9_networks_that_are_no_stacks_of_cells_get_channels_last(family: str, final: bool):
+    space = OTHERS[family]
+    found, mixture = RandomSearch(space).ask(), None
+    with torch.device("meta"):
+        net = (final_network(space, found) if final else supernet(space, MixedOp)).train()
+        if not final:
+            groups = {}
+            for name, choice in space.choices.items():
+                gates = torch.rand(len(choice.rows), choice.width)
+                active = [range(len(row.options)) for row in choice.rows]
+                groups[name] = GroupMixture(gates, None, active)
+            mixture = Mixture(groups)
+        use_form(net, "fused", torch.device("meta"), channels_last=True)
         with ChannelsFirst() as watch:
             net(torch.empty(4, 3, 8, 8), mixture)
     assert watch.seen

@@ -9,8 +9,9 @@ from torch import nn
 
 from search_spaces.architecture import Architecture
 from search_spaces.decisions import count, draw, mutate, replay
-from search_spaces.programs import PROGRAM, modular
-from search_spaces.space import Space
+from search_spaces.language import layer, or_
+from search_spaces.programs import PROGRAM, modular, program_space
+from search_spaces.space import Space, family
 from supernets.costs import macs, parameters
 from supernets.mixed_op import MixedOp
 from supernets.network import final_network, supernet
@@ -143,6 +144,11 @@ def test_unknown_layers_and_unequal_parts_are_refused():
         build_module({"kind": "concat", "parts": parts}, Map(3))
 
 
+def test_even_kernels_are_refused():
+    with pytest.raises(ValueError, match=r"^conv: expected an odd kernel, .*, found 2; set 3$"):
+        build_module({"kind": "conv", "filters": 4, "kernel": 2}, Map(3))
+
+
 def test_a_supernet_is_refused():
     with pytest.raises(ValueError, match=r"^space modular has no supernet; "):
         supernet(space_of(2), MixedOp)
@@ -168,6 +174,18 @@ def test_a_supernet_is_refused():
 def test_wrong_sizes_are_refused(sizes, said):
     with pytest.raises(ValueError, match=f"^{said}"):
         space_of(**sizes)
+
+
+@family("named", {})
+def named(*, channels: int, **common):
+    """A program with a value that means something else in an architecture file."""
+    module = or_("norm", none=layer("relu"), batch=layer("batch_norm"))
+    return program_space(module, channels=channels, **common)
+
+
+def test_a_value_called_none_is_refused():
+    with pytest.raises(ValueError, match=r"^space named: 'norm' has a value 'none', "):
+        named(channels=4, input_shape=(1, 8, 8), classes=3)
 
 
 def test_a_final_network_is_data():

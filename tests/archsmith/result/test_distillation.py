@@ -4,15 +4,20 @@ Sources: Hinton et al. 2015, arXiv:1503.02531; Dong & Yang 2019, arXiv:1905.0971
 """
 
 import json
+from typing import Any
 
 import pytest
 import torch
 from test_command_line import TINY, line_of
 from torch import nn
 
+from archsmith.phases import final
 from archsmith.result.distillation import distillation
 from archsmith.result.recipe import Recipe
 from archsmith.result.retrain import Retraining
+from search_spaces.architecture import Architecture
+from search_spaces.resnets import tas
+from supernets.network import Network
 
 RECIPE = Recipe(
     layers=None, channels=None, stem=None, epochs=1, batch_size=4, lr=0.1, min_lr=0.0,
@@ -80,6 +85,23 @@ def test_what_the_space_cannot_is_one_line(archsmith, override: str, message: st
     assert message in line_of(said)
 
 
+@pytest.mark.parametrize(
+    ("overrides", "helps"),
+    [
+        (["strategy=darts", "budget.macs=1k"], True),
+        (["strategy=darts", "budget.params=1k"], False),
+        (["strategy=annealed", "strategy/update=one_level", "budget.macs=1k"], False),
+        (["strategy=random", "budget.macs=1k"], False),
+    ],
+)
+def test_a_loss_is_recommended_only_where_it_replaces_the_budget(archsmith, overrides, helps):
+    said = archsmith(*ON_WIDTHS, *overrides)
+    assert said.code == 2
+    told = line_of(said)
+    assert "space tas; leave the budget out" in told
+    assert told.endswith("out, and set strategy/losses=macs_band" if helps else "out")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["tas", "darts", "gdas", "drnas", "annealed", "random"])
 def test_a_run_on_widths_ends_with_an_export(archsmith, tmp_path, name: str):
@@ -91,14 +113,38 @@ def test_a_run_on_widths_ends_with_an_export(archsmith, tmp_path, name: str):
 
 
 @pytest.mark.slow
-def test_a_trained_teacher_is_kept(archsmith, tmp_path):
+def test_a_trained_teacher_is_kept(archsmith, tmp_path, monkeypatch):
     given = [*ON_WIDTHS, "strategy=random", "retrain.teacher=full", "export.formats=[]"]
     assert archsmith(*given, f"hydra.run.dir={tmp_path}").code == 0
     before = (tmp_path / "teacher.safetensors").read_bytes()
     weights = (tmp_path / "weights.safetensors").read_bytes()
-    phases = json.loads((tmp_path / "phases.json").read_text())
-    del phases["retrain"]
-    (tmp_path / "phases.json").write_text(json.dumps(phases))
-    assert archsmith(*given, "task=retrain", f"hydra.run.dir={tmp_path}").code == 0
-    assert (tmp_path / "teacher.safetensors").read_bytes() == before
-    assert (tmp_path / "weights.safetensors").read_bytes() == weights
+    trained = final.retrain
+
+    def retrain_taught(*args: Any, teacher: Network | None = None, **kwargs: Any) -> Network:
+        assert teacher is not None, "a teacher is trained again"
+        return trained(*args, teacher=teacher, **kwargs)
+
+    monkeypatch.setattr(final, "retrain", retrain_taught)
+    for temperature in (4.0, 2.0):
+        phases = json.loads((tmp_path / "phases.json").read_text())
+        del phases["retrain"]
+        (tmp_path / "phases.json").write_text(json.dumps(phases))
+        again = ["task=retrain", f"retrain.temperature={temperature}", "resume=force"]
+        assert archsmith(*given, *again, f"hydra.run.dir={tmp_path}").code == 0
+        assert (tmp_path / "teacher.safetensors").read_bytes() == before
+        same = (tmp_path / "weights.safetensors").read_bytes() == weights
+        assert same == (temperature == 4.0)
+
+
+def test_a_teacher_is_trained_again_for_another_network_or_recipe_alone():
+    def identity(depth: int, **recipe: Any) -> dict[str, Any]:
+        space = tas(depth=depth, channels=4, widths=[0.5, 1], input_shape=(1, 8, 8), classes=2)
+        settings = {
+            "retrain": {"lr": 0.1, "teacher": "full", "temperature": 4.0} | recipe,
+            "seed": 0,
+        }
+        return final.teacher_identity(settings, Architecture.of(space, space.unpruned))
+
+    assert identity(8) == identity(8, temperature=2.0, distillation=0.5)
+    assert identity(8) != identity(14)
+    assert identity(8) != identity(8, lr=0.2)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from planted_lags import one_block
+from test_command_line import line_of
 
 from archsmith.result import latency
 from archsmith.result.latency import candidate_latencies, option_latencies
@@ -30,6 +31,14 @@ def test_every_option_is_measured_where_it_stands_and_read_again(tmp_path: Path,
     cost = latency_cost(space, path)
     medians = [one.median for one in found.values()]
     assert [cost.fixed, *cost.tables["blocks"][0].tolist()] == pytest.approx(medians)
+
+
+@pytest.mark.parametrize("space", ["tas", "hypercuboid", "modular"])
+def test_options_without_a_latency_of_their_own_are_refused(archsmith, space: str):
+    given = [f"space={space}", *TINY[3:], "retrain.layers=null", "strategy=random"]
+    said = archsmith(*given, "task=measure_latency")
+    assert said.code == 2
+    assert f"archsmith: costs of options do not add up in space {space}, " in line_of(said)
 
 
 def test_a_pass_is_warmed_up_before_it_is_timed(monkeypatch):

@@ -15,6 +15,7 @@ from archsmith.result.recipe import Recipe
 from search_spaces.architecture import Architecture
 from search_spaces.chains import chain
 from search_spaces.darts import darts
+from search_spaces.resnets import tas
 from search_spaces.space import Space
 from supernets.network import final_network
 
@@ -45,6 +46,15 @@ def test_a_space_whose_layers_decide_for_themselves_keeps_their_number(layers: i
     with pytest.raises(ConfigError, match=rf"retrain\.layers: {layers}, .* has the 3 layers"):
         final_space(space, replace(TOY, layers=layers))
     assert len(final_space(space, replace(TOY, layers=3)).layers) == 3
+
+
+def test_channels_that_change_the_options_are_refused_by_name():
+    """Of 4 channels, the share 0.3 is the width of 0.4."""
+    shapes = dict(input_shape=(1, 8, 8), classes=2)
+    space = tas(depth=8, channels=16, widths=[0.3, 0.4, 1], **shapes)
+    assert final_space(space, replace(TOY, channels=32)).settings["channels"] == 32
+    with pytest.raises(ConfigError, match=r"^retrain\.channels: found 4, .* space tas .*=null$"):
+        final_space(space, replace(TOY, channels=4))
 
 
 def per_cell(layers: int) -> Space:

@@ -4,6 +4,7 @@ from dataclasses import replace
 import pytest
 import yaml
 from helpers import ROOT
+from test_every_config import composed, make
 
 from archsmith.result.recipe import Recipe
 
@@ -120,3 +121,12 @@ def test_sizes_and_augmentation_of_null_are_left_to_space_and_data():
 def test_a_setting_out_of_range_is_named(changes, message):
     with pytest.raises(ValueError, match=message):
         replace(TOY, **changes)
+
+
+def test_tas_a_retraining_has_300_epochs_after_its_warm_up_and_a_teacher():
+    recipe = make(composed("retrain=tas").retrain)
+    assert recipe.size == {}
+    assert (recipe.epochs - recipe.warmup_epochs, recipe.teacher) == (300, "full")
+    assert recipe.lr_at(0) == pytest.approx(0.02)
+    assert max(map(recipe.lr_at, range(305))) == pytest.approx(0.1, rel=1e-3)
+    assert recipe.lr_at(304) < 1e-5

@@ -8,6 +8,7 @@ from planted_lags import OPTIONS, one_block
 from test_every_config import composed, make
 
 from search_spaces.mbconv import mbconv
+from search_spaces.resnets import tas
 from search_spaces.space import Space
 from strategies.losses.latency import Latency
 from strategies.strategy import Strategy
@@ -148,3 +149,12 @@ def test_a_wrong_table_is_one_line(tmp_path: Path, change, message: str):
 def test_a_missing_table_is_one_line(tmp_path: Path):
     with pytest.raises(ValueError, match=r"none\.csv is no table of latencies .FileNotFoundError"):
         latency_cost(one_block(), tmp_path / "none.csv")
+
+
+@pytest.mark.parametrize("file", [None, "missing.csv"])
+def test_a_space_whose_options_have_no_costs_of_their_own_is_refused(file: str | None):
+    given = {} if file is None else {"table": file}
+    overrides = [f"strategy.losses.latency.{name}={value}" for name, value in given.items()]
+    space = tas(depth=8, channels=4, widths=[0.5, 1], input_shape=(1, 8, 8), classes=2)
+    with pytest.raises(ValueError, match=r"losses\.latency: costs of options .* in space tas, "):
+        set_up(space, *overrides)
