@@ -167,6 +167,7 @@ def test_missing_images_are_exit_code_3(archsmith):
     assert "nowhere" in line_of(said)
 
 
+@pytest.mark.slow
 def test_all_phases_then_again_then_one_alone(archsmith, tmp_path: Path, monkeypatch):
     forms: list[str] = []
 

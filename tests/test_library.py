@@ -61,6 +61,7 @@ WRONG_TOO = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "override", [*WRONG, *(pytest.param(each, marks=pytest.mark.slow) for each in WRONG_TOO)]
 )

@@ -39,6 +39,7 @@ def results() -> dict:
     return json.loads(Path("d/results.json").read_text())
 
 
+@pytest.mark.slow
 def test_a_table_scores_hundreds_of_architectures_at_once(archsmith, table: Path):
     given = [*TINY, "search.score=table", f"benchmark.table={table}"]
     said = archsmith(*given, "strategy=evolution", "strategy.asks=150")

@@ -215,6 +215,7 @@ def test_f48_many_configurations(two_steps, changes: dict):
     runs_or_is_refused(two_steps, changes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("override", ["strategy.clip=null", "data.image_size=[8,12]"])
 def test_null_and_lists_pass_where_the_annotation_admits_them(prepared, override: str):
     assert prepared(override).code == 75

@@ -34,6 +34,7 @@ def test_a_skip_is_an_option_where_it_is_the_identity():
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_singlepath_the_space_of_the_paper():
     """20 blocks are searched, the first of each stage without a skip: 4^5 * 5^15 networks; the
     resolution of each stage; every block's shape."""

@@ -94,6 +94,7 @@ def assert_equal(one: Run, other: Run) -> None:
         assert torch.equal(ours, theirs), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [pytest.param(n, marks=pytest.mark.slow if n != "pcdarts" else []) for n in CAPTURED],
@@ -157,6 +158,7 @@ def test_pruning_captures_again(name: str):
     assert runs[1].captures == 2 * kinds
 
 
+@pytest.mark.slow
 def test_a_batch_of_another_size_is_another_graph():
     run = Run("darts", capture=recorded).train()
     before = run.captures
@@ -237,6 +239,7 @@ def test_an_operation_from_outside_is_captured_if_it_says_what_it_reads(operatio
     assert graphs.captures == (4 if operation is Speaking else 0)
 
 
+@pytest.mark.slow
 def test_gradients_stay_when_another_graph_is_replayed():
     """The memory of a pool's graphs is one: what one wrote is gone when the next is replayed."""
     graphs: list[list[Tensor]] = []

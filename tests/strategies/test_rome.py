@@ -150,6 +150,7 @@ def test_rome_3_alpha_gradients_are_averaged_and_weight_gradients_summed(tiny: S
     torch.testing.assert_close(three[1], [3 * gradient for gradient in one[1]])
 
 
+@pytest.mark.slow
 def test_rome_3_a_summed_step_is_a_mean_step_of_k_times_the_rate(tiny: Space):
     plain = ["strategy.clip=null", "strategy.weight_optimizer.momentum=0",
              "strategy.weight_optimizer.weight_decay=0", "strategy/update=accumulated"]  # fmt: skip
@@ -234,6 +235,7 @@ def test_rome_5_the_likeliest_search_graph_is_the_derived_network(tiny: Space, c
     assert mismatch(tiny, "strategy=rome", f"strategy/topology={choice}") == 0
 
 
+@pytest.mark.slow
 def test_rome_5_that_of_gdas_and_of_darts_is_not(tiny: Space):
     assert mismatch(tiny, "strategy=gdas") > 1e-4
     assert mismatch(tiny, "strategy=darts") > 1e-4

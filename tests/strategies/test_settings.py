@@ -54,6 +54,7 @@ CHOICES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("key", "value", "said"), WRONG)
 def test_who_builds_an_ingredient_says_where_it_stands(key: str, value: str, said: str):
     _, kind, name = key.split(".")[:3]

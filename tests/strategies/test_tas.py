@@ -120,6 +120,7 @@ def test_tas_the_cost_within_its_band_is_nothing():
     assert strategy.losses["macs_band"].goal == pytest.approx(0.97 * count)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["tas", "darts"])
 def test_the_cost_works_in_a_stack_of_cells(toy_darts, name: str):
     given = [f"strategy={name}", "strategy/losses=macs_band"]

@@ -38,6 +38,7 @@ def dropping(monkeypatch) -> None:
     monkeypatch.setattr(CellModule, "kept", kept)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("dropping")
 @pytest.mark.parametrize("mixed_op", [MixedOp, PARTIAL])
 @pytest.mark.parametrize("choose", [everything, pruned])
@@ -50,6 +51,7 @@ def test_the_fused_form_drops_what_the_reference_drops(
     assert {name: value for name, value in found.items() if not value < 1e-9} == {}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("dropping")
 @pytest.mark.skipif(library() is None, reason="needs a C++ compiler")
 @pytest.mark.parametrize("mixed_op", [MixedOp, PARTIAL])

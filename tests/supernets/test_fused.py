@@ -50,6 +50,7 @@ def test_each_candidate_of_darts(candidate: str, k: int):
     assert_equal(space_of("darts", 6, [candidate]), partial(PartialMixedOp, k=k))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("choose", [everything, pruned, drawn])
 @pytest.mark.parametrize("training", [True, False])
@@ -128,6 +129,7 @@ def test_replaced_weights_are_the_ones_that_run():
         torch.testing.assert_close(found, expected, atol=1e-10, rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_a_gradient_can_be_differentiated_again():
     space = space_of("darts", 4)
     x, found = torch.randn(3, *space.input_shape, dtype=torch.float64), []

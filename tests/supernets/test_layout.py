@@ -123,6 +123,7 @@ def test_a_step_of_each_strategy(name: str, form: str):
     assert_channels_first(step(name, form, space))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hessian", ["exact", "finite_difference"])
 def test_a_step_of_second_order(hessian: str, form: str):
     space = space_of("darts", candidates=["skip_connect", "sep_conv_3x3", "dil_conv_5x5"])
@@ -220,6 +221,7 @@ def whatever_the_device(cell: CellModule, inputs, mixture) -> Tensor:
 FAMILIES = ["nasbench201", *(pytest.param(f, marks=pytest.mark.slow) for f in ("darts", "goldnas"))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mixed_op", [MixedOp, partial(PartialMixedOp, k=2)])
 @pytest.mark.parametrize("family", [*FAMILIES, "outside"])
 @pytest.mark.parametrize("form", ["reference", "fused"])

@@ -47,6 +47,7 @@ def space_of(channels: int, candidates: list[str] | None = None, size: tuple[int
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("candidate", [name for name in CANDIDATES if name != "none"])
 @pytest.mark.parametrize("k", [1, 2])
 def test_each_candidate(candidate: str, k: int):
@@ -61,11 +62,13 @@ def test_any_number_of_channels(channels: int):
     assert_equal(space_of(channels), MixedOp, times=20 if channels == 1 else 4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(1, 1), (8, 8), (13, 6)])
 def test_any_size(size: tuple[int, int]):
     assert_equal(space_of(4, size=size), MixedOp, batch=4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("choose", [everything, pruned, drawn])
 @pytest.mark.parametrize("training", [True, False])
 def test_pruned_and_drawn_candidates_in_training_and_in_evaluation(choose: Choose, training: bool):

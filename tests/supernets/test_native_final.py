@@ -130,6 +130,7 @@ def test_each_operation(candidate: str):
     assert_equal(space, kept(space, candidate), drop=0.3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("drop", [0.0, 0.4])
 def test_several_operations_on_an_edge_and_none(training: bool, drop: float):

@@ -78,6 +78,7 @@ def test_robustdarts_7_noise_ignores_its_input():
     assert not y.requires_grad
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("k", [1, 2])

@@ -64,6 +64,7 @@ def test_a_sum_of_different_widths_leaves_the_last_channels_of_the_wider_one():
     assert added(x, y).flatten().tolist() == added(y, x).flatten().tolist() == [3.0, 3.0, 2.0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("depth", "expected"), [(20, 40.81), (32, 69.12), (56, 125.75)])
 def test_tas_unpruned_networks_have_the_known_costs(depth: int, expected: float):
     full = tas(depth=depth, channels=16, widths=[1], input_shape=(3, 32, 32), classes=10)

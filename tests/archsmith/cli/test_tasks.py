@@ -45,6 +45,7 @@ def test_a_new_task_of_phases_is_an_entry_each_and_its_needs_are_asked_for(
     assert (tmp_path / "noted" / "note.txt").read_text() == "darts"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [

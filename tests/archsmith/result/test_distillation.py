@@ -67,6 +67,7 @@ ON_WIDTHS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("override", "message"),
     [

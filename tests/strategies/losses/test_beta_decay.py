@@ -44,6 +44,7 @@ def test_candidates_that_are_not_alive_and_dead_rows_count_for_nothing():
     assert alphas.grad.tolist() == [[1.0, 0.0], [0.0, 0.0]]
 
 
+@pytest.mark.slow
 def test_lambda_rises_with_the_epochs_and_the_term_is_the_sum_over_rows(toy_darts: Space):
     strategy = ready(toy_darts, "strategy.alpha_init=0", "strategy.losses.beta_decay.weight=8")
     rows = sum(len(choice.rows) for choice in toy_darts.choices.values())

@@ -127,6 +127,7 @@ def test_it_is_off_while_alphas_do_not_move():
     assert found[0] == 0 < abs(found[1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -45,6 +45,7 @@ def test_alphas_are_ten_on_the_start_and_zero_elsewhere(tiny: Space):
     assert found == Architecture.of(tiny, {n: residual(c) for n, c in tiny.choices.items()})
 
 
+@pytest.mark.slow
 def test_a_file_of_shared_cells_starts_every_layer(tiny: Space, tmp_path):
     shared = tiny.resize(share_alphas=True, layers=7)
     start = Architecture.of(
