@@ -22,7 +22,7 @@ KINDS = (
 )  # fmt: skip
 REFUSED = (
     r"^losses\.dirichlet_anchor: needs strategy/relaxation=dirichlet, found "
-    r"|^pruning\.start: selects by removing one option after another, and the relaxation runs only"
+    r"|^pruning\.start: selects by removing one option after another, and the (relaxation|topology)"
     r"|^losses\.\w+: is added on val images, of which an update of one level sees none"
     r"|^a super-kernel holds mbconv_3x3_e3, .* set space=mbconv"
     r"|^relaxation: compares norms of a super-kernel; set strategy/mixed_op=super_kernel"
@@ -98,7 +98,10 @@ def two_steps(combination: Combination, where: Space) -> Strategy:
 
 def refused(combination: Combination) -> bool:
     anchor = "dirichlet_anchor" in combination["losses"]
-    drawn = (combination["pruning"], combination["relaxation"]) == ("perturbation", "gumbel")
+    parts_run = {"gumbel", "subset", "gumbel_top", "gumbel_sets"}
+    drawn = combination["pruning"] == "perturbation" and bool(
+        parts_run & {combination["relaxation"], combination["topology"]}
+    )
     unseen = combination["losses"] in ON_VAL and combination["update"] == "one_level"
     parts = combination["mixed_op"] == "super_kernel" or combination["relaxation"] == "threshold"
     return parts or drawn or unseen or (anchor and combination["relaxation"] != "dirichlet")

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from hydra.utils import instantiate
-from test_every_config import OWN, STRATEGIES, composed, still
+from test_every_config import OWN, SEARCHERS, STRATEGIES, composed, still
 from torch import Tensor
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -49,7 +49,7 @@ def step(strategy: Strategy, net: Network) -> dict[str, torch.Tensor]:
     [
         pytest.param(name, marks=[] if name == "darts" else pytest.mark.slow)
         for name in STRATEGIES
-        if name not in ("random", "gdas", "rome", "tas")
+        if name not in ("gdas", "rome", "tas", *SEARCHERS)
     ],
 )
 def test_a_step_reads_nothing_on_the_host(name: str):
@@ -80,7 +80,7 @@ READ = ("goldnas", "fairdarts", "ddarts", "dartopti", "rome")
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name", [n for n in STRATEGIES if n not in ("random", "gdas", "drnas", "tas", *READ)]
+    "name", [n for n in STRATEGIES if n not in ("gdas", "drnas", "tas", *READ, *SEARCHERS)]
 )
 def test_a_pass_copies_nothing_between_devices(name: str, monkeypatch):
     """After the first, which may put tables where they are needed."""
