@@ -1,6 +1,7 @@
 """Every ingredient with every other, two steps each; a pair that cannot work is refused by name."""
 
 import itertools
+import random
 from collections.abc import Iterator
 from functools import cache
 from types import SimpleNamespace
@@ -115,9 +116,15 @@ def check(combination: Combination, where: Space) -> None:
         two_steps(combination, where)
 
 
+def sample(number: int) -> list[Combination]:
+    """Combinations of ingredients drawn with a fixed seed."""
+    draw = random.Random(0)
+    return [{kind: draw.choice(names(kind)) for kind in KINDS} for _ in range(number)]
+
+
 @pytest.mark.slow
 def test_a_sample_of_all_combinations():
-    for combination in itertools.islice(combinations(), 5, None, 1511):
+    for combination in sample(40):
         check(combination, space("darts"))
 
 
@@ -133,5 +140,5 @@ def test_all_combinations(relaxation: str, mixed_op: str, update: str):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["goldnas", "nasbench201"])
 def test_a_sample_on_the_other_spaces(name: str):
-    for combination in itertools.islice(combinations(), 7, None, 331):
+    for combination in sample(15):
         check(combination, space(name))
