@@ -80,7 +80,12 @@ READ = ("goldnas", "fairdarts", "ddarts", "dartopti", "rome")
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name", [n for n in STRATEGIES if n not in ("gdas", "drnas", "tas", *READ, *SEARCHERS)]
+    "name",
+    [
+        n
+        for n in STRATEGIES
+        if n not in ("gdas", "drnas", "drnas_progressive", "tas", *READ, *SEARCHERS)
+    ],
 )
 def test_a_pass_copies_nothing_between_devices(name: str, monkeypatch):
     """After the first, which may put tables where they are needed."""
