@@ -30,25 +30,9 @@ def final_space(space: Space, recipe: Recipe) -> Space:
     search, or nothing that may be dropped.
     """
     size = recipe.size
-    if "stem" in size and "stem" not in space.settings:
-        raise ConfigError(
-            f"retrain.stem: space {space.name} has no choice of stems, found '{recipe.stem}'; "
-            "set retrain.stem=null"
-        )
-    if "layers" in size and "layers" not in space.settings:
-        raise ConfigError(
-            f"retrain.layers: space {space.name} has no such size, found {recipe.layers}; "
-            "set retrain.layers=null"
-        )
+    _check(space, recipe)
     if "stem" in size and "stem_multiplier" in space.settings:
         size["stem_multiplier"] = None  # the stem's default, whatever the search used
-    if recipe.drop_path and space.only_way:
-        raise ConfigError(
-            f"retrain.drop_path: expected 0 in space {space.name}, where what would be dropped is "
-            f"the only way through the network, found {recipe.drop_path}"
-        )
-    if recipe.teacher is not None:
-        unpruned(space)
     with configuring(), setting("retrain"):
         final = space.resize(**size)
         if set(final.choices) != set(space.choices):
@@ -66,6 +50,29 @@ def final_space(space: Space, recipe: Recipe) -> Space:
         f"itself, so the final network has the {space.settings['layers']} layers of the "
         "search; set retrain.layers=null"
     )
+
+
+def _check(space: Space, recipe: Recipe) -> None:
+    """Raises ConfigError if the space has no such stem or number of layers, nothing that may be
+    dropped, or no unpruned network for a teacher."""
+    size = recipe.size
+    if "stem" in size and "stem" not in space.settings:
+        raise ConfigError(
+            f"retrain.stem: space {space.name} has no choice of stems, found '{recipe.stem}'; "
+            "set retrain.stem=null"
+        )
+    if "layers" in size and "layers" not in space.settings:
+        raise ConfigError(
+            f"retrain.layers: space {space.name} has no such size, found {recipe.layers}; "
+            "set retrain.layers=null"
+        )
+    if recipe.drop_path and space.only_way:
+        raise ConfigError(
+            f"retrain.drop_path: expected 0 in space {space.name}, where what would be dropped is "
+            f"the only way through the network, found {recipe.drop_path}"
+        )
+    if recipe.teacher is not None:
+        unpruned(space)
 
 
 def unpruned(space: Space) -> Architecture:

@@ -41,6 +41,9 @@ class Threshold(Relaxation):
     the parts are trained evenly. The public code also divides the others by 1 - drop; then options
     would have gates below 0, and a pass would not be that of a network that can be found.
 
+    Args:
+        drop: the probability above; 0 for no dropout of gates.
+
     Raises:
         ValueError: another mixed op than a super-kernel, more than one choice, an update that runs
             other weights than the network's, or a pruning: the only open option of a row may be

@@ -9,7 +9,7 @@ from typing import Any
 from search_spaces.architecture import Architecture
 from search_spaces.settings import Count, checked
 from search_spaces.space import Space
-from strategies.searchers.decisions import Draws, Taken
+from strategies.searchers.encoding import Draws, Taken
 from strategies.searchers.searcher import Searcher
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from search_spaces.architecture import Architecture
 from search_spaces.settings import Count, NotNegative, checked
 from search_spaces.space import Space
-from strategies.searchers.decisions import Answer, Decision, Draws, Kept
+from strategies.searchers.encoding import Answer, Decision, Draws, Kept
 from strategies.searchers.searcher import Searcher
 
 Node = tuple[int, ...]  # the branches from the root

@@ -13,7 +13,7 @@ from search_spaces.architecture import Architecture
 from search_spaces.choice import Choice
 from search_spaces.settings import Count, Positive, Share, checked
 from search_spaces.space import Space
-from strategies.searchers.decisions import Answer, Draws, Kept
+from strategies.searchers.encoding import Answer, Draws, Kept
 from strategies.searchers.searcher import Searcher
 
 COLUMNS = 256  # of the hashed features

@@ -17,7 +17,7 @@ from search_spaces.cells import Cell, CellSpace, Layer, complete_edges
 from search_spaces.chains import chain
 from search_spaces.darts import CANDIDATES
 from search_spaces.space import Space
-from strategies.searchers.decisions import Decisions, Draws
+from strategies.searchers.encoding import Decisions, Draws
 from strategies.searchers.evolution import Evolution
 from strategies.searchers.mcts import TreeSearch, uct
 from strategies.searchers.random import RandomSearch
