@@ -122,9 +122,9 @@ def sample(number: int) -> list[Combination]:
     return [{kind: draw.choice(names(kind)) for kind in KINDS} for _ in range(number)]
 
 
-@pytest.mark.exhaustive  # minutes, since there are many more ingredients
+@pytest.mark.slow
 def test_a_sample_of_all_combinations():
-    for combination in sample(40):
+    for combination in sample(100):
         check(combination, space("darts"))
 
 
@@ -137,8 +137,8 @@ def test_all_combinations(relaxation: str, mixed_op: str, update: str):
         check(combination, space("darts"))
 
 
-@pytest.mark.exhaustive
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["goldnas", "nasbench201"])
 def test_a_sample_on_the_other_spaces(name: str):
-    for combination in sample(15):
+    for combination in sample(40):
         check(combination, space(name))

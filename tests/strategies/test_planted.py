@@ -71,15 +71,8 @@ def found_by(name: str, seed: int) -> dict[str, tuple[str, ...]]:
 ANSWER = {"0-2": ("sep_conv_3x3",)}
 
 
-# These draw several samples in a step or take more passes, minutes each.
-LONG = ("dartopti", "darts_pt", "ddarts", "drnas_progressive", "rarts", "rome", "sharpdarts")
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(n, marks=pytest.mark.exhaustive) if n in LONG else n for n in STRATEGIES],
-)
+@pytest.mark.parametrize("name", STRATEGIES)
 def test_the_planted_answer_is_found(name: str):
     assert found_by(name, 0) == ANSWER
 
