@@ -153,3 +153,23 @@ class Choice(ABC):
             if row.source in reached and row.name in kept:
                 reached.add(row.target)
         return not reached.isdisjoint(self.outputs)
+
+
+@dataclass(frozen=True)
+class InOrder(Choice):
+    """Rows one after the other, each of which takes one option."""
+
+    decisions: tuple[Row, ...]
+    joint: bool = False
+    keep = 1
+    inputs = 1
+    whole = True
+    single = True
+
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        return self.decisions
+
+    @property
+    def outputs(self) -> tuple[int, ...]:
+        return (len(self.decisions),)

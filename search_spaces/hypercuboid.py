@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Annotated, Any
 
-from search_spaces.choice import KINDS, Choice, Option, Row
+from search_spaces.choice import KINDS, Choice, InOrder, Option, Row
 from search_spaces.settings import Range
 from search_spaces.sharp import CANDIDATES
 from search_spaces.space import MOST_LAYERS, Channels, Space, family
@@ -18,34 +18,16 @@ LAYERS = "layers"  # the name of the choice
 MOST_WIDTHS = 8  # options grow with the square
 
 
-@dataclass(frozen=True)
-class Grid(Choice):
-    """The layers, in order. The options of a row are all operations from every width to every
-    width, and compete with each other; those of a network form a path through the widths."""
-
-    layers: tuple[Row, ...]
-    keep = 1
-    inputs = 1
-    whole = True
-    single = True
-
-    @property
-    def rows(self) -> tuple[Row, ...]:
-        return self.layers
-
-    @property
-    def outputs(self) -> tuple[int, ...]:
-        return (len(self.layers),)
-
-
 @dataclass(frozen=True, kw_only=True)
 class HypercuboidSpace(Space):
     """A grid between stem and head.
 
-    widths: in channels, rising. candidates: the operations. head_channels: of the last block.
+    grid: a row per layer, whose options are all operations from every width to every width and
+        compete with each other; those of a network form a path through the widths. widths: in
+        channels, rising. candidates: the operations. head_channels: of the last block.
     """
 
-    grid: Grid
+    grid: InOrder
     widths: tuple[int, ...]
     candidates: tuple[str, ...]
     head_channels: int
@@ -94,7 +76,7 @@ def hypercuboid(
     known = common["operations"]
     named = {o.name: known[name] for o in options if (name := o.name.split()[0]) in known}
     return HypercuboidSpace(
-        grid=Grid(tuple(Row(i, i + 1, options) for i in range(layers))),
+        grid=InOrder(tuple(Row(i, i + 1, options) for i in range(layers))),
         widths=tuple(channels * m for m in multiples),
         candidates=tuple(candidates),
         head_channels=head_channels,

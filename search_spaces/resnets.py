@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 from torch import nn
 
-from search_spaces.choice import Choice, Option, Row
+from search_spaces.choice import Choice, InOrder, Option, Row
 from search_spaces.settings import Range
 from search_spaces.slices import ChannelSlice
 from search_spaces.space import MOST_LAYERS, Channels, Space, family
@@ -19,26 +19,6 @@ from search_spaces.space import MOST_LAYERS, Channels, Space, family
 WIDTH, DEPTH = "width", "depth"  # the names of the choices
 STAGES = 3
 CONVS = 2  # of a block
-
-
-@dataclass(frozen=True)
-class InOrder(Choice):
-    """Decisions one after the other, each of which takes one option."""
-
-    decisions: tuple[Row, ...]
-    joint: bool = False
-    keep = 1
-    inputs = 1
-    whole = True
-    single = True
-
-    @property
-    def rows(self) -> tuple[Row, ...]:
-        return self.decisions
-
-    @property
-    def outputs(self) -> tuple[int, ...]:
-        return (len(self.decisions),)
 
 
 @dataclass(frozen=True, kw_only=True)

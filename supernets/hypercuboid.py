@@ -75,7 +75,7 @@ class Hypercuboid(Network):
         make, C = partial(mixed_op, affine=affine), space.input_shape[0]
         self.stems = nn.ModuleList(conv_stem(C, width) for width in space.widths)
         self.layers = nn.ModuleList(
-            GridLayer(space, space.stride(i), make) for i in range(len(space.grid.layers))
+            GridLayer(space, space.stride(i), make) for i in range(len(space.grid.rows))
         )
         end = partial(SharpSepConv, kernel_size=3, affine=affine, search=True)
         self.ends = nn.ModuleList(end(width, space.head_channels, 1) for width in space.widths)
@@ -180,7 +180,7 @@ def layout(space: HypercuboidSpace, architecture: Architecture) -> Layout:
     """An architecture's network as data. Raises ValueError for options that do not fit."""
     steps: list[StepLayout] = []
     before: Option | None = None
-    rows = zip(space.grid.layers, architecture.kept(space)[LAYERS], strict=True)
+    rows = zip(space.grid.rows, architecture.kept(space)[LAYERS], strict=True)
     for i, (row, (kept,)) in enumerate(rows):
         option = row.options[kept]
         if before is not None and not option.follows(before):
