@@ -305,7 +305,7 @@ def test_help_has_examples_groups_and_settings_that_exist(archsmith):
     for part in (
         "run.py strategy=pcdarts",
         "-m strategy=",
-        "strategy: annealed, beta_darts, darts",
+        "strategy: annealed, beta_darts, dartopti, darts, ",
     ):
         assert part in said.out
     known = set(naming.known_settings(run.CONF))

@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 from test_command_line import TINY
 
 from archsmith.cli import naming
+from search_spaces.architecture import Architecture
 from strategies.searchers.random import RandomSearch
 from supernets.costs import candidate_macs
 from supernets.final_costs import final_costs
@@ -370,4 +371,5 @@ def test_a_searcher_is_a_class_and_a_yaml(archsmith, outside: Path):
     assert best["choices"] == asked[scores.index(max(scores))]
     assert (best["meta"]["strategy"], best["meta"]["epoch"]) == ("climber", None)
     epochs = Path("d/candidates/002/metrics.jsonl").read_text().splitlines()
-    assert [json.loads(line)["phase"] for line in epochs] == ["candidate"]
+    third = Architecture.load(Path("d/candidates/002/architecture.json"))
+    assert [json.loads(line)["phase"] for line in epochs] == [f"candidate_{third.identity}"]

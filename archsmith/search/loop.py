@@ -127,10 +127,7 @@ class Search(Training):
         return lambda: strategy.step(net, train, given, progress=1.0, move_alphas=True)
 
     def end_epoch(self) -> dict[str, float]:
-        """Prunes, measures, and writes the epoch's architecture and pictures.
-
-        `distance` is that of the architecture from the first epoch's.
-        """
+        """Prunes, measures, and writes the epoch's architecture and pictures."""
         self.pace.steps_end()
         progress = self.pace.progress(self.epoch + 1, 0)
         try:
@@ -140,8 +137,6 @@ class Search(Training):
         self.found = self._measured(self.epoch)
         architecture = self.found.architecture
         architecture.save(self._file(self.epoch))
-        first = Architecture.load(self._file(0))
-        self.found.metrics["distance"] = distance(first, architecture, self.strategy.space)
         pictures(self.record, self.record.folder, self.strategy, architecture, self.epoch)
         self.pace.epoch_end(self.epoch + 1)
         self._keep(architecture)
@@ -196,9 +191,13 @@ class Search(Training):
         return self.stops or self.epoch + 1 == self.pace.number
 
     def _measured(self, epoch: int) -> Found:
+        """`distance` is that of the architecture from the first epoch's."""
         about = {**self.meta, "epoch": epoch}
         curvature = self.settings.curvature
-        return measure(self.net, self.strategy, self.roles, about, curvature=curvature)
+        found = measure(self.net, self.strategy, self.roles, about, curvature=curvature)
+        first = Architecture.load(self._file(0)) if epoch else found.architecture
+        found.metrics["distance"] = distance(first, found.architecture, self.strategy.space)
+        return found
 
     def _file(self, epoch: int) -> Path:
         return self.record.folder / "architectures" / f"epoch_{epoch:03d}.json"
