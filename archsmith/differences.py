@@ -28,7 +28,7 @@ ADDED = {  # class -> settings that it has now, as it was before it had them
         "alpha_schedule": {"_target_": "strategies.schedules.constant", "_partial_": True},
     }
 }
-ADDED_TO_GROUPS = {"search": {"score": "training"}}  # likewise
+ADDED_TO_GROUPS = {"search": {"score": "training", "signal": False}}  # likewise
 
 
 def differing_keys(a: Any, b: Any, prefix: str = "") -> list[str]:

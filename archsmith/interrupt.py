@@ -33,6 +33,11 @@ def check(phase: str) -> None:
         raise Interrupted(f"{phase}: stopped; what was saved is kept, run the same command again")
 
 
+def heard() -> bool:
+    """Whether this process handles signals: the first one sets the flag."""
+    return _listening
+
+
 @contextmanager
 def listening() -> Iterator[None]:
     """A context manager: the first signal sets the flag, a second one ends the process as usual.

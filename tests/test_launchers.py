@@ -11,6 +11,10 @@ from pathlib import Path
 
 import pytest
 from helpers import RUN
+from omegaconf import DictConfig
+
+from archsmith import interrupt
+from archsmith.cli import main
 
 TINY = [
     "task=search", "data=synthetic", "data.size=48", "data.image_size=8", "data.classes=3",
@@ -75,6 +79,23 @@ def test_a_sweep_that_is_stopped_saves_every_job_and_goes_on(launcher: str, tmp_
     assert len(logs) == 2
     for log in logs:
         assert [json.loads(line)["step"] for line in log.open()] == list(range(15))
+
+
+def test_a_sweep_in_this_process_that_is_stopped_starts_no_other_job(archsmith, monkeypatch):
+    """By a signal in the first of three jobs."""
+    started = []
+
+    def stopping(config: DictConfig) -> None:
+        started.append(config.seed)
+        os.kill(os.getpid(), signal.SIGTERM)
+        interrupt.check("search")
+
+    monkeypatch.setattr(main, "run_task", stopping)
+    said = archsmith("-m", "seed=0,1,2")
+    assert (said.code, started) == (75, [0])
+    assert said.err.splitlines()[-1] == (
+        "archsmith: search: stopped; what was saved is kept, run the same command again"
+    )
 
 
 def test_a_launcher_that_is_not_installed_is_named(archsmith):

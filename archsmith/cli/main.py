@@ -48,15 +48,17 @@ def told() -> Iterator[None]:
     A run refused for its settings or data leaves no folder. A job of a sweep logs its error at
     once, as Hydra reports only after the last job. A launcher may run it in another process: there
     it installs signal handlers, and the error is sent back as a `JobError`, a line and an exit
-    code.
+    code. A stopped job of this process ends the sweep: no other one starts.
     """
+    own = interrupt.heard()
     try:
         with interrupt.listening():
             yield
     except Exception as error:
         if isinstance(error, ConfigError | DataError):
             leave_no_folder()
-        if HydraConfig.get().mode != RunMode.MULTIRUN:
+        stopped = own and interrupt.requested()
+        if stopped or HydraConfig.get().mode != RunMode.MULTIRUN:
             raise Ended(error) from error
         folder = HydraConfig.get().runtime.output_dir
         code, line = explain(error, CONF, list, composed=True)

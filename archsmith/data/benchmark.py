@@ -21,6 +21,8 @@ from search_spaces.settings import Range, checked
 
 log = logging.getLogger(__name__)
 
+FILES = {"epoch": "architectures/epoch_*.json", "candidate": "candidates/*/architecture.json"}
+
 
 @checked
 @dataclass(frozen=True)
@@ -101,14 +103,18 @@ def standing(table: dict[str, float], architecture: Architecture) -> dict[str, A
 
 
 def look_up(benchmark: Benchmark, folder: Path) -> dict[str, Any]:
-    """The standing of the found architecture and of every epoch's; also written to
-    `benchmark.json`.
+    """The standing of the found architecture, and the accuracies of every epoch's and of every
+    candidate that a searcher asked for; also written to `benchmark.json`.
     """
     table = benchmark.read()
     found = standing(table, Architecture.load(folder / "architecture.json"))
-    epochs = sorted((folder / "architectures").glob("epoch_*.json"))
-    curve = [standing(table, Architecture.load(path))["accuracy"] for path in epochs]
-    content = {"column": benchmark.column, **found, "accuracy_by_epoch": curve}
+    curves = {
+        f"accuracy_by_{name}": [
+            accuracy(table, Architecture.load(path)) for path in sorted(folder.glob(files))
+        ]
+        for name, files in FILES.items()
+    }
+    content = {"column": benchmark.column, **found, **curves}
     write_atomically(folder / "benchmark.json", (json.dumps(content, indent=2) + "\n").encode())
     log.info(
         "benchmark: %s %.2f%%, rank %d of %d, regret %.2f points",

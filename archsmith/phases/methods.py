@@ -25,7 +25,7 @@ from archsmith.search.black_box import BlackBoxSearch
 from archsmith.search.diagnosis import undecided
 from archsmith.search.loop import Search
 from archsmith.search.measure import Found
-from archsmith.search.time_budget import epochs_within
+from archsmith.search.time_budget import clock_of, epochs_within
 from archsmith.train.epochs import run as run_epochs
 from archsmith.train.random_state import random_state, set_random_state
 from search_spaces.architecture import Architecture
@@ -165,18 +165,20 @@ class BlackBox:
         self, scores: Scores, run: Run, identity: dict[str, Any], ask: Callable[[], Architecture]
     ) -> Architecture:
         """The architecture with the best score."""
-        search = BlackBoxSearch(
-            self.searcher,
-            ask,
-            scores,
-            seconds=self.job.search.seconds,
-            record=run.record,
-            checkpoints=run.checkpoints("search", identity),
-        )
         with run.measuring("search"):
             before = random_state()
             scores.start(run, identity)
             set_random_state(before)
+            search = BlackBoxSearch(
+                self.searcher,
+                ask,
+                scores,
+                seconds=self.job.search.seconds,
+                record=run.record,
+                checkpoints=run.checkpoints("search", identity),
+                spent=scores.spent,
+                clock=clock_of(self.job.device),
+            )
             best, found = search.run()
         run.results.update(diagnosis={"score": best, "scored": search.told})
         return found

@@ -22,6 +22,7 @@ from archsmith.result.network import final_space
 from archsmith.result.recipe import Recipe
 from archsmith.result.retrain import Retraining, retrain
 from archsmith.search.measure import discretised_accuracy
+from archsmith.search.time_budget import clock_of
 from archsmith.train.checkpoint import clear_phases
 from archsmith.train.epochs import run as run_epochs
 from archsmith.train.evaluate import evaluate
@@ -43,6 +44,7 @@ class Scores(ABC):
     """Scores architectures by a fraction, higher is better."""
 
     groups: tuple[str, ...] = ("retrain",)  # of settings that change a score, besides the search's
+    spent = 0.0  # seconds of `start`, in all processes in which it ran
 
     def __init__(self, job: Job):
         self.job = job
@@ -128,6 +130,17 @@ class SinglePaths(Retraining):
     def __init__(self, net: Network, loader: Loader, recipe: Recipe):
         super().__init__(net, loader, recipe)
         self.draw = RandomSearch(net.space)
+        self.clock, self.spent = clock_of(self.device), 0.0  # seconds so far
+        self._since = self.clock()
+
+    def tick(self) -> None:
+        """Adds the time since the last call."""
+        now = self.clock()
+        self.spent, self._since = self.spent + now - self._since, now
+
+    def result(self) -> Network:
+        self.tick()
+        return super().result()
 
     def train_step(
         self, batch: tuple[Tensor, Tensor]
@@ -144,10 +157,12 @@ class SinglePaths(Retraining):
         return lambda: copied.train_step(batch)
 
     def state_dict(self) -> dict[str, Any]:
-        return super().state_dict() | {"draw": self.draw.state_dict()}
+        self.tick()
+        return super().state_dict() | {"draw": self.draw.state_dict(), "spent": self.spent}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.draw.load_state_dict(state["draw"])
+        self.spent, self._since = float(state.get("spent", 0.0)), self.clock()
         super().load_state_dict(state)
 
 
@@ -177,6 +192,7 @@ class Inherited(Scores):
         recipe = replace(self.recipe(), auxiliary_weight=0.0, drop_path=0.0, ema=None)
         training = SinglePaths(net, roles.train, recipe)
         self.net = run_epochs(training, run.record, run.checkpoints("supernet", dict(identity)))
+        self.spent = training.spent
 
     def steps(self) -> tuple[float, float]:
         roles = self.roles()

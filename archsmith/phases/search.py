@@ -7,8 +7,9 @@ from archsmith.errors import ConfigError
 from archsmith.phases.methods import Gradient, method_of
 from archsmith.phases.needs import need
 from archsmith.phases.run import Run
+from archsmith.search.black_box import scores_in
 from archsmith.search.diagnosis import degenerate
-from archsmith.search.ranking import rank_correlation
+from archsmith.search.ranking import agreement, rank_correlation
 from archsmith.train.runtime import seed_everything, versions
 
 log = logging.getLogger(__name__)
@@ -40,7 +41,12 @@ def search_phase(run: Run) -> None:
         run.results.update(degenerate=warning)
         run.finish("search", searched)
     if job.benchmark.table:
-        run.results.update(benchmark=look_up(job.benchmark, job.folder))
+        found = look_up(job.benchmark, job.folder)
+        run.results.update(benchmark=found)
+        scores = scores_in(job.folder) if job.search.score != "table" else []
+        if len(scores) > 1:  # of a searcher
+            true = found["accuracy_by_candidate"][: len(scores)]
+            run.results.update(ranking=agreement(scores, true, job.benchmark))
 
 
 def rank_phase(run: Run) -> None:

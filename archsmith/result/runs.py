@@ -38,6 +38,7 @@ COLUMNS = {
     "discretisation gap": Column("diagnosis.discretisation_gap", share=True),
     "distance from the first epoch": Column("diagnosis.distance"),
     "alpha eigenvalue": Column("diagnosis.alpha_eigenvalue"),
+    "signal to noise of the alphas' gradient": Column("diagnosis.alpha_signal"),
     "weight sharpness": Column("diagnosis.weight_sharpness"),
     "parameters": Column("parameters"),
     "macs": Column("macs"),

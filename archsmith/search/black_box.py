@@ -10,6 +10,7 @@ from typing import Any
 from archsmith import interrupt
 from archsmith.errors import Interrupted
 from archsmith.parallel.distributed import from_first
+from archsmith.search.time_budget import Clock
 from archsmith.train.checkpoint import Checkpoints, fitting
 from archsmith.train.random_state import random_state, set_random_state
 from archsmith.train.record import Record
@@ -32,6 +33,7 @@ class BlackBoxSearch:
     Args:
         ask: the next architecture, within the budget if there is one.
         score: it may change the random generators: the searcher does not notice.
+        seconds: includes `spent`, what was spent before the first score; of `clock`.
     """
 
     def __init__(
@@ -43,10 +45,13 @@ class BlackBoxSearch:
         seconds: float | None,
         record: Record,
         checkpoints: Checkpoints,
+        spent: float = 0.0,
+        clock: Clock = time.perf_counter,
     ):
         self.searcher, self.ask, self.score, self.seconds = searcher, ask, score, seconds
         self.record, self.checkpoints = record, checkpoints
-        self.told, self.spent = 0, 0.0  # architectures with a score, and the seconds they took
+        self.clock = clock
+        self.told, self.spent = 0, spent  # architectures with a score, and seconds so far
         self.asked: Architecture | None = None  # and not scored yet
         self.best: tuple[float, Architecture] | None = None
 
@@ -87,12 +92,12 @@ class BlackBoxSearch:
         """Scores an architecture and tells the searcher."""
         folder = self.record.folder / "candidates" / f"{self.told:03d}"
         asked.save(folder / "architecture.json")
-        began, before = time.perf_counter(), random_state()
+        began, before = self.clock(), random_state()
         try:
             score = self.score(asked, folder)
         finally:
             set_random_state(before)
-        seconds = time.perf_counter() - began
+        seconds = self.clock() - began
         self.searcher.tell(asked, score)
         better = self.best is None or score > self.best[0]
         if self.best is None or better:
@@ -126,6 +131,13 @@ class BlackBoxSearch:
             self.best = float(score), _read(text)
         self.searcher.load_state_dict(state["searcher"])
         set_random_state(state["random"])
+
+
+def scores_in(folder: Path) -> list[float]:
+    """The scores of a search in the order in which it asked, from the record in its folder."""
+    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    entries = [json.loads(line) for line in lines]
+    return [e["score"] for e in entries if e["phase"] == "search" and "score" in e]
 
 
 def _read(text: str) -> Architecture:

@@ -3,6 +3,7 @@
 import copy
 import itertools
 import logging
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from archsmith.search.measure import Found, discretised_accuracy, measure, measu
 from archsmith.search.pareto import Pareto
 from archsmith.search.pictures import pictures
 from archsmith.search.settings import SearchSettings
+from archsmith.search.signal import Signal
 from archsmith.search.time_budget import Pace, clock_of
 from archsmith.train.finite import largest
 from archsmith.train.memory_probe import images_for
@@ -78,6 +80,7 @@ class Search(Training):
         self.micro_batches = settings.micro_batches
         self.found: Found | None = None  # after the last epoch of this process
         self.pareto: Pareto | None = None
+        self.signal = Signal()  # of the present or last epoch's alpha steps
         self.stops = self.warned = False  # whether an ingredient ends the search, and of collapse
 
     @property
@@ -103,6 +106,8 @@ class Search(Training):
 
     def start_epoch(self) -> Iterable[Batch]:
         self.net.train()
+        if self.step == 0:
+            self.signal = Signal()
         self.strategy.epoch_start(self.epoch, self.epochs)
         self.move_alphas = self.strategy.alphas_move(self.epoch, self.epochs)
         self.val = _forever(self.roles.val) if self.move_alphas else itertools.repeat(None)
@@ -117,6 +122,8 @@ class Search(Training):
             progress=self.pace.progress(self.epoch, self.step),
             move_alphas=self.move_alphas,
         )
+        if self.settings.signal and self.move_alphas:
+            self.signal.add(self.strategy.arch_parameters())
         return metrics, measured_numbers(metrics, self.strategy)
 
     def prepared(self, images: int) -> Callable[[], object]:
@@ -191,12 +198,15 @@ class Search(Training):
         return self.stops or self.epoch + 1 == self.pace.number
 
     def _measured(self, epoch: int) -> Found:
-        """`distance` is that of the architecture from the first epoch's."""
+        """`distance` is that of the architecture from the first epoch's; `alpha_signal` is left out
+        where alphas do not move."""
         about = {**self.meta, "epoch": epoch}
         curvature = self.settings.curvature
         found = measure(self.net, self.strategy, self.roles, about, curvature=curvature)
         first = Architecture.load(self._file(0)) if epoch else found.architecture
         found.metrics["distance"] = distance(first, found.architecture, self.strategy.space)
+        if self.settings.signal and not math.isnan(ratio := self.signal.ratio()):
+            found.metrics["alpha_signal"] = ratio
         return found
 
     def _file(self, epoch: int) -> Path:
@@ -225,6 +235,7 @@ class Search(Training):
             "strategy": self.strategy.state_dict(),
             "loaders": {role: one.state_dict() for role, one in self.loaders.items()},
             "pace": self.pace.state_dict(),
+            "signal": self.signal.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -234,6 +245,8 @@ class Search(Training):
             loader.load_state_dict(state["loaders"][role])
         if "pace" in state:  # older checkpoints lack it: epochs come from the settings
             self.pace.load_state_dict(state["pace"])
+        if "signal" in state:  # likewise
+            self.signal.load_state_dict(state["signal"], self.device)
         super().load_state_dict(state)
 
 

@@ -31,9 +31,16 @@ def rank_correlation(
     architectures = [draw.ask() for _ in range(benchmark.samples)]
     inherited = [_inherited(net, space, roles, one) for one in architectures]
     true = [standing(table, one)["accuracy"] for one in architectures]
+    return agreement(inherited, true, benchmark)
+
+
+def agreement(
+    scores: Sequence[float], true: Sequence[float], benchmark: Benchmark
+) -> dict[str, Any]:
+    """Kendall's tau between scores of architectures and their accuracies in the table."""
     return {
-        "kendall_tau": _tau(inherited, true),
-        "samples": benchmark.samples,
+        "kendall_tau": kendall_tau(scores, true),
+        "samples": len(scores),
         "column": benchmark.column,
     }
 
@@ -47,7 +54,7 @@ def _inherited(net: Network, space: Space, roles: Roles, architecture: Architect
     return accuracy
 
 
-def _tau(ours: Sequence[float], theirs: Sequence[float]) -> float:
+def kendall_tau(ours: Sequence[float], theirs: Sequence[float]) -> float:
     """Kendall's tau-b; 0 if one side is constant."""
     from scipy.stats import kendalltau  # the import takes a second
 

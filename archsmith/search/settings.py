@@ -21,6 +21,8 @@ class SearchSettings:
         curvature: each epoch also measures the largest eigenvalue in alpha and the sharpness in
             the weights, on one stratified batch of `select` that is the same in every epoch; takes
             as long as about 25 steps.
+        signal: each epoch also measures the ratio of signal to noise in the gradient of the alphas
+            (`archsmith.search.signal`).
         precision: `float32`, or `bfloat16` autocast of the supernet; alphas, gates, weights and
             statistics stay float32.
         score: how a searcher's architectures are scored (`archsmith.phases.scores`).
@@ -33,6 +35,7 @@ class SearchSettings:
     batch_size: Count
     seconds: Positive | None = None
     curvature: bool = False
+    signal: bool = False
     micro_batches: Count = 1
     precision: Precision = "float32"
     score: ScoreKind = "training"

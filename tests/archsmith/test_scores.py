@@ -9,6 +9,7 @@ import torch
 
 from archsmith.data.sets import synthetic
 from archsmith.phases.scores import SinglePaths
+from archsmith.search.ranking import kendall_tau
 from search_spaces.nasbench201 import CANDIDATES
 from search_spaces.space import Space
 from supernets.mixed_op import MixedOp
@@ -107,6 +108,25 @@ def test_inherited_scores_are_those_of_one_supernet(archsmith):
     assert archsmith(*given, "strategy.asks=3", "hydra.run.dir=again").code == 0
     again = [json.loads(line) for line in Path("again/metrics.jsonl").read_text().splitlines()]
     assert [one["score"] for one in again[1:]] == [one["score"] for one in lines[1:]]
+
+
+@pytest.mark.slow
+def test_scores_are_compared_with_the_table(archsmith, table: Path):
+    """Kendall's tau of the scores; a search whose time the supernet's training uses up has one."""
+    given = [*TINY, "search.score=inherited", "strategy=random", f"benchmark.table={table}"]
+    assert archsmith(*given, "strategy.asks=4").code == 0
+    found = results()
+    lines = [json.loads(line) for line in Path("d/metrics.jsonl").read_text().splitlines()]
+    scores = [line["score"] for line in lines if line["phase"] == "search"]
+    true = found["benchmark"]["accuracy_by_candidate"]
+    assert len(scores) == len(true) == 4
+    assert true[scores.index(max(scores))] == found["benchmark"]["accuracy"]
+    assert found["ranking"] == {
+        "kendall_tau": kendall_tau(scores, true), "samples": 4, "column": "cifar10"
+    }  # fmt: skip
+    short = [*given, "strategy.asks=4", "search.seconds=0.001", "hydra.run.dir=short"]
+    assert archsmith(*short).code == 0
+    assert json.loads(Path("short/results.json").read_text())["diagnosis"]["scored"] == 1
 
 
 def single_paths(space: Space) -> SinglePaths:

@@ -81,7 +81,9 @@ class ToySearch:
                 self.net,
                 self.strategy,
                 data.loaders(8 if not one_level else 15, one_level=one_level, seed=0),
-                SearchSettings(epochs=epochs, batch_size=8, micro_batches=micro_batches),
+                SearchSettings(
+                    epochs=epochs, batch_size=8, micro_batches=micro_batches, signal=True
+                ),
                 record=Record(folder),
                 checkpoints=Checkpoints(
                     folder / "checkpoints",

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from archsmith.data.benchmark import Benchmark, look_up, standing
 from archsmith.errors import DataError
-from archsmith.search.ranking import _tau, rank_correlation
+from archsmith.search.ranking import kendall_tau, rank_correlation
 from search_spaces.architecture import Architecture
 from search_spaces.genotype import from_nasbench201
 from search_spaces.space import Space
@@ -69,12 +69,12 @@ def test_an_architecture_the_table_lacks(benchmark: Benchmark, toy_nasbench201: 
 
 
 def test_tau_by_hand():
-    assert _tau([1, 2, 3, 4], [10, 20, 30, 40]) == pytest.approx(1.0)
-    assert _tau([1, 2, 3, 4], [40, 30, 20, 10]) == pytest.approx(-1.0)
-    assert _tau([1, 2, 3, 4], [10, 30, 20, 40]) == pytest.approx(4 / 6)
-    assert _tau([1, 1, 1], [1, 2, 3]) == 0.0
+    assert kendall_tau([1, 2, 3, 4], [10, 20, 30, 40]) == pytest.approx(1.0)
+    assert kendall_tau([1, 2, 3, 4], [40, 30, 20, 10]) == pytest.approx(-1.0)
+    assert kendall_tau([1, 2, 3, 4], [10, 30, 20, 40]) == pytest.approx(4 / 6)
+    assert kendall_tau([1, 1, 1], [1, 2, 3]) == 0.0
     # of 6 pairs, 3 agree, 1 does not, 1 is equal here and 1 there: 2 / sqrt(5 * 5)
-    assert _tau([1, 1, 2, 3], [1, 4, 2, 4]) == pytest.approx(2 / 5)
+    assert kendall_tau([1, 1, 2, 3], [1, 4, 2, 4]) == pytest.approx(2 / 5)
 
 
 class Colour(nn.Module):

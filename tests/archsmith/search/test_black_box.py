@@ -16,7 +16,7 @@ from archsmith.data.sets import synthetic
 from archsmith.errors import CheckpointError, Interrupted
 from archsmith.phases import scores as scoring
 from archsmith.result.recipe import Recipe
-from archsmith.search.black_box import BlackBoxSearch
+from archsmith.search.black_box import BlackBoxSearch, scores_in
 from archsmith.train.checkpoint import Checkpoints
 from archsmith.train.record import Record
 from search_spaces.architecture import Architecture
@@ -55,14 +55,10 @@ def score(architecture: Architecture, folder: Path) -> float:
     return int(architecture.identity, 16) / 16**8
 
 
-def search(
-    searcher: Searcher, folder: Path, *, scored=score, seconds: float | None = None
-) -> BlackBoxSearch:
+def search(searcher: Searcher, folder: Path, *, scored=score, **how: Any) -> BlackBoxSearch:
     checkpoints = Checkpoints(folder / "checkpoints", "search", {})
-    record = Record(folder)
-    return BlackBoxSearch(
-        searcher, searcher.ask, scored, seconds=seconds, record=record, checkpoints=checkpoints
-    )
+    how = {"seconds": None, "record": Record(folder), "checkpoints": checkpoints, **how}
+    return BlackBoxSearch(searcher, searcher.ask, scored, **how)
 
 
 def noting(space: Space, asks: int | None = 4) -> Noting:
@@ -122,13 +118,10 @@ def test_stopped_at_every_moment_equals_uninterrupted(
     assert again.run() == expected
 
 
-def test_seconds_end_it_after_the_score_that_exceeds_them(
-    toy_darts: Space, tmp_path: Path, monkeypatch
-):
-    clock = iter([0.0, 6.0, 10.0, 16.0])
-    monkeypatch.setattr("archsmith.search.black_box.time.perf_counter", lambda: next(clock))
+def test_seconds_end_it_after_the_score_that_exceeds_them(toy_darts: Space, tmp_path: Path):
+    ticks = iter([0.0, 6.0, 10.0, 16.0])
     searcher = noting(toy_darts, asks=9)
-    search(searcher, tmp_path, seconds=10.0).run()
+    search(searcher, tmp_path, seconds=10.0, clock=lambda: next(ticks)).run()
     assert len(searcher.told) == 2
 
 
@@ -245,16 +238,37 @@ def test_killed_in_a_score_with_the_one_before_unsaved_equals_uninterrupted(
 
 
 def test_seconds_are_those_of_the_scores_and_the_first_of_equals_is_the_best(
-    toy_darts: Space, tmp_path: Path, monkeypatch
+    toy_darts: Space, tmp_path: Path
 ):
     """Each score takes 0.12345 s by this clock; the search may take 0.3 s."""
     ticks = iter([at for start in (5.0, 7.0, 9.0, 11.0) for at in (start, start + 0.12345)])
-    clock = SimpleNamespace(perf_counter=lambda: next(ticks))
-    monkeypatch.setattr("archsmith.search.black_box.time", clock)
-    searcher = Noting(toy_darts, asks=9)
-    found = search(searcher, tmp_path, scored=lambda *_: 0.5, seconds=0.3)
+    searcher, clock = Noting(toy_darts, asks=9), lambda: next(ticks)
+    found = search(searcher, tmp_path, scored=lambda *_: 0.5, seconds=0.3, clock=clock)
     score, best = found.run()
     assert (score, best.identity) == (0.5, searcher.told[0][0])
     assert found.spent == pytest.approx(3 * 0.12345)
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [line["seconds"] for line in lines] == [0.123] * 3
+
+
+def test_the_time_budget_includes_what_was_spent_before(toy_darts: Space, tmp_path: Path):
+    """By a clock that a score advances by a second: 2 of 5 seconds are left, then none."""
+    now = 0.0
+
+    def slow(architecture: Architecture, folder: Path) -> float:
+        nonlocal now
+        now += 1.0
+        return score(architecture, folder)
+
+    for spent, scored in ((3.0, 2), (9.0, 1)):
+        searcher, folder = noting(toy_darts, asks=None), tmp_path / str(spent)
+        how = {"seconds": 5.0, "spent": spent, "clock": lambda: now}
+        search(searcher, folder, scored=slow, **how).run()
+        assert len(searcher.told) == scored
+
+
+def test_the_scores_of_a_search_are_read_from_its_folder(toy_darts: Space, tmp_path: Path):
+    searcher = noting(toy_darts)
+    search(searcher, tmp_path).run()
+    Record(tmp_path).log("supernet", 0, {"train_loss": 1.0})
+    assert scores_in(tmp_path) == [score for _, score in searcher.told]

@@ -614,3 +614,31 @@ def test_states_of_epochs_are_kept_only_where_a_search_may_return(toy_darts: Spa
     run(*start(toy_darts, "pcdarts"), tmp_path / "plain", epochs=4)
     run(*begun(toy_darts, 1), tmp_path / "back", epochs=4)
     assert kept() == [0, 0]
+
+
+def test_the_signal_of_the_alphas_is_that_of_the_epoch(toy_darts: Space, tmp_path: Path):
+    """None in the warm-up; then of the gradients of the epoch's own steps."""
+    net, strategy = start(toy_darts, "darts", "strategy.warmup=0.4")
+    gradients: list[torch.Tensor] = []
+    real = strategy.step
+
+    def noting(*args: Any, **more: Any) -> Any:
+        found = real(*args, **more)
+        if more["move_alphas"]:
+            parts = [p.grad for p in strategy.arch_parameters() if p.grad is not None]
+            gradients.append(torch.cat([one.flatten() for one in parts]).double())
+        return found
+
+    strategy.step = noting  # type: ignore[method-assign]
+    roles = data().loaders(8, one_level=False, seed=0)
+    settings = SearchSettings(epochs=3, batch_size=8, signal=True)
+    kept = Checkpoints(tmp_path / "c", "search", {}, every_seconds=60)
+    search(net, strategy, roles, settings, record=Record(tmp_path), checkpoints=kept, meta={})
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert ["alpha_signal" in line for line in lines] == [False, True, True]
+    steps = len(gradients) // 2
+    for line, part in zip(lines[1:], (gradients[:steps], gradients[steps:]), strict=True):
+        values = torch.stack(part)
+        mean, variance = values.mean(0), values.var(0)
+        squared = float((mean**2 - variance / steps).sum() / variance.sum())
+        assert line["alpha_signal"] == pytest.approx(math.sqrt(max(0.0, squared)), abs=1e-6)
