@@ -1,9 +1,8 @@
 """The study of strategies on NAS-Bench-201: its rows, tables and figures.
 
 `python benchmarks/study.py collect FOLDER [FOLDER ...]` adds the finished runs below the folders
-to `docs/study/runs.csv`, where they outlive the machine; `missing` prints the seeds that each
-strategy of `conf/experiment/study.yaml` still lacks there, as commands; `show TABLE`, with a CSV
-of true accuracies, prints the tables of docs/results.md and draws its figures into docs/study.
+to `docs/study/runs.csv`, where they outlive the machine; `show TABLE`, with a CSV of true
+accuracies, prints the tables of docs/results.md and draws its figures into docs/study.
 
 A row is a run: what was searched, by which settings (a digest of all but strategy, seed and paths)
 on which processor, the cell of every epoch as six digits (the candidates of the edges 0-1, 0-2,
@@ -17,7 +16,7 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import accumulate, combinations
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,12 +29,12 @@ sys.path.insert(0, str(ROOT))
 from archsmith.data.benchmark import Benchmark  # noqa: E402
 from archsmith.differences import digest, given  # noqa: E402
 from archsmith.drawing.render import render  # noqa: E402
-from archsmith.result.compare import LEVEL, differences, spreads  # noqa: E402
+from archsmith.result.compare import spreads  # noqa: E402
 from archsmith.result.runs import FinishedRun, named_groups, read_runs  # noqa: E402
-from archsmith.result.statistics import chance  # noqa: E402
+from archsmith.result.statistics import chance, holm  # noqa: E402
 from search_spaces.architecture import Architecture  # noqa: E402
 from search_spaces.genotype import to_nasbench201  # noqa: E402
-from search_spaces.nasbench201 import CANDIDATES  # noqa: E402
+from search_spaces.nasbench201 import CANDIDATES as OPERATIONS  # noqa: E402
 
 ROWS = ROOT / "docs" / "study" / "runs.csv"
 MEASURED = {  # column -> metric of each epoch
@@ -49,6 +48,7 @@ FIELDS = (
     *MEASURED,
 )  # fmt: skip
 EDGES = [(i, j) for j in range(1, 4) for i in range(j)]
+CANDIDATES = list(OPERATIONS)
 SKIP = str(CANDIDATES.index("skip_connect"))
 DRAWS = 3  # random cells of the baseline
 
@@ -76,9 +76,7 @@ def code(architecture: Architecture) -> str:
 def string(cell: str) -> str:
     """The NAS-Bench-201 string of six digits."""
     names = dict(zip(EDGES, (CANDIDATES[int(digit)] for digit in cell), strict=True))
-    return "+".join(
-        "|" + "".join(f"{names[i, j]}~{i}|" for i in range(j)) for j in range(1, 4)
-    )
+    return "+".join("|" + "".join(f"{names[i, j]}~{i}|" for i in range(j)) for j in range(1, 4))
 
 
 def described(name: str, run: FinishedRun) -> dict[str, Any]:
@@ -90,7 +88,9 @@ def described(name: str, run: FinishedRun) -> dict[str, Any]:
     )
     found = [Architecture.load(file) for file in files]
     assert all(to_nasbench201(one) == string(code(one)) for one in found)
-    cells = [code(one) for one in found] or [code(Architecture.load(run.folder / "architecture.json"))]
+    cells = [code(one) for one in found] or [
+        code(Architecture.load(run.folder / "architecture.json"))
+    ]
     seconds = float(run.results["cpu_seconds"].get("search", 0.0))
     walls = list(accumulate(line["seconds"] for line in lines))
     apart = digest([given(run.surroundings), given(run.method)])
@@ -130,3 +130,190 @@ def collect(folders: Sequence[Path]) -> None:
         writer.writeheader()
         writer.writerows(sorted(rows.values(), key=lambda r: (r["strategy"], int(r["seed"]))))
     print(f"{len(rows)} runs, {len(rows) - len(known)} of them new")
+
+
+def rows() -> list[Row]:
+    """The table's runs."""
+
+    def numbers(text: str) -> list[float]:
+        return [float(one) for one in text.split()]
+
+    return [
+        Row(
+            strategy=row["strategy"],
+            seed=int(row["seed"]),
+            settings=row["settings"],
+            seconds=float(row["seconds"]),
+            cells=row["cells"].split(),
+            times=numbers(row["times"]),
+            scores=numbers(row["scores"]),
+            measured={name: numbers(row[name]) for name in MEASURED},
+        )
+        for row in csv.DictReader(ROWS.open(newline=""))
+    ]
+
+
+def last(row: Row) -> str:
+    return row.cells[-1]
+
+
+def best(row: Row) -> str:
+    """The cell of the epoch, or of the candidate, that is best on held-out images: by the accuracy
+    of the discretised network with inherited weights, or by the searcher's score."""
+    scores = row.scores or row.measured["discretised"]
+    return row.cells[int(np.argmax(scores))] if scores else last(row)
+
+
+def modal(row: Row) -> str:
+    """The commonest cell of the last third of the epochs, of equals the latest."""
+    if row.scores:
+        return best(row)
+    found = row.cells[-(-2 * len(row.cells) // 3) :] or row.cells
+    counts = Counter(found)
+    return max(reversed(found), key=lambda cell: counts[cell])
+
+
+RULES = {"last": last, "best on select": best, "modal": modal}
+
+
+def taken(row: Row) -> str:
+    """The result of the run: a searcher's best, a strategy's last."""
+    return best(row) if row.scores else last(row)
+
+
+def at(row: Row, second: float) -> str | None:
+    """The cell that the search would have returned then; None before the first."""
+    done = sum(time <= second for time in row.times)
+    if not done:
+        return None
+    if row.scores:
+        return row.cells[int(np.argmax(row.scores[:done]))]
+    return row.cells[done - 1]
+
+
+def best_of(draws: int, table: Sequence[float]) -> list[float]:
+    """As many equally likely values as the table has, distributed as the best of so many draws."""
+    ordered = np.sort(table)
+    shares = (np.arange(len(ordered)) + 0.5) / len(ordered)
+    return list(ordered[(len(ordered) * shares ** (1 / draws)).astype(int)])
+
+
+def spread_table(
+    found: Mapping[str, Sequence[Row]], true: Mapping[str, float], table: Sequence[float]
+) -> None:
+    """Prints the accuracies of the results by strategy, best first, and their chance."""
+    values = pd.DataFrame(
+        [(name, row.seed, true[taken(row)]) for name, runs in found.items() for row in runs],
+        columns=["runs", "seed", "value"],
+    ).assign(column="accuracy")
+    against = best_of(DRAWS, table)
+    chances = {
+        name: chance(against, list(part.value)) for name, part in values.groupby("runs", sort=False)
+    }
+    corrected = dict(zip(chances, holm(list(chances.values())), strict=True))
+    print(
+        "| strategy | n | median (quartiles) | mean (95% interval) | worst to best "
+        f"| p: mean of as many best-of-{DRAWS} random cells | processor s |\n{'|---' * 7}|"
+    )
+    for one in spreads(values).sort_values("mean", ascending=False).to_dict("records"):
+        name, seconds = one["runs"], np.mean([row.seconds for row in found[one["runs"]]])
+        print(
+            f"| `{name}` | {one['n']} | {one['median']:.2f} ({one['25%']:.2f} to {one['75%']:.2f}) "
+            f"| {one['mean']:.2f} ({one['low']:.2f} to {one['high']:.2f}) "
+            f"| {one['min']:.2f} to {one['max']:.2f} | {corrected[name]:.2g} | {seconds:.0f} |"
+        )
+    print("\nevery seed, from 0:")
+    for name, runs in found.items():
+        print(f"- `{name}`: {' '.join(f'{true[taken(row)]:.2f}' for row in runs)}")
+
+
+def rule_table(found: Mapping[str, Sequence[Row]], true: Mapping[str, float]) -> None:
+    """Prints the mean accuracy of the cell that each rule takes."""
+    print(f"\n| strategy | {' | '.join(RULES)} |\n|---|{'---|' * len(RULES)}")
+    for name, runs in found.items():
+        means = [np.mean([true[rule(row)] for row in runs]) for rule in RULES.values()]
+        print(f"| `{name}` | {' | '.join(f'{mean:.2f}' for mean in means)} |")
+
+
+def band(curves: Sequence[Sequence[float]], inner: bool) -> dict[str, list[float]]:
+    """Mean and band at each place where half of the curves have a value: quartiles (`inner`), or
+    the smallest and the largest."""
+    length = sorted(map(len, curves))[len(curves) // 2]
+    columns = [[curve[i] for curve in curves if i < len(curve)] for i in range(length)]
+    ends = (25, 75) if inner else (0, 100)
+    low, high = zip(*(np.nanpercentile(column, ends) for column in columns), strict=True)
+    return {
+        "mean": [float(np.nanmean(column)) for column in columns],
+        "low": list(map(float, low)),
+        "high": list(map(float, high)),
+    }
+
+
+def figures(found: Mapping[str, Sequence[Row]], true: Mapping[str, float]) -> None:
+    """Draws the accuracy of the cell against time, and the skips against epochs."""
+    until = int(max(row.times[-1] for runs in found.values() for row in runs if row.times))
+    accuracy, skips = {}, {}
+    for name, runs in found.items():
+        runs = [row for row in runs if row.times]
+        if not runs:
+            continue
+        curves = [
+            [true[cell] if cell else np.nan for cell in (at(row, s) for s in range(until + 1))]
+            for row in runs
+        ]
+        begun = max(sum(np.isnan(curve)) for curve in curves)  # from where all have a cell
+        accuracy[name] = {
+            key: [None] * begun + series[begun:] for key, series in band(curves, True).items()
+        }
+        if not runs[0].scores:
+            skips[name] = band([[c.count(SKIP) for c in row.cells] for row in runs], False)
+    drawings = {
+        "anytime": (
+            accuracy,
+            (50, 95),
+            "processor seconds",
+            "true accuracy in % of the cell: mean, quartiles",
+        ),
+        "skips": (
+            skips,
+            (0, 6),
+            "epochs",
+            "skip connections of six edges: mean, smallest to largest",
+        ),
+    }
+    for name, (series, limits, across, title) in drawings.items():
+        drawn = render("bands.svg.j2", title=title, series=series, limits=limits, across=across)
+        (ROWS.parent / f"{name}.svg").write_text(drawn)
+
+
+def show(benchmark: Path, only: Sequence[str]) -> None:
+    """Prints the tables and draws the figures."""
+    truth = Benchmark(str(benchmark), "cifar10", 2).read()
+    found: dict[str, list[Row]] = {}
+    for row in rows():
+        if not only or row.strategy in only:
+            found.setdefault(row.strategy, []).append(row)
+    true = {
+        cell: truth[string(cell)] for runs in found.values() for row in runs for cell in row.cells
+    }
+    spread_table(found, true, list(truth.values()))
+    rule_table(found, true)
+    figures(found, true)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("collect").add_argument("folders", type=Path, nargs="+")
+    shown = commands.add_parser("show")
+    shown.add_argument("benchmark", type=Path)
+    shown.add_argument("--only", nargs="*", default=[])
+    options = parser.parse_args()
+    if options.command == "collect":
+        collect(options.folders)
+    else:
+        show(options.benchmark, options.only)
+
+
+if __name__ == "__main__":
+    main()

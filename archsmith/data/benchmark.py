@@ -9,6 +9,8 @@ import csv
 import hashlib
 import json
 import logging
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -99,6 +101,19 @@ def standing(table: dict[str, float], architecture: Architecture) -> dict[str, A
         "of": len(table),
         "best": best,
         "regret": round(best - found, 4),
+    }
+
+
+def without_search(table: Mapping[str, float]) -> dict[str, list[float]]:
+    """What the table has for cells that nobody searched: description -> their accuracies in %."""
+    operations = {name: set(re.findall(r"([^|+]+)~\d", name)) for name in table}
+    kinds = {
+        "cells of convolutions alone": {"nor_conv_1x1", "nor_conv_3x3"},
+        "cell of 3x3 convolutions alone": {"nor_conv_3x3"},
+    }
+    return {
+        said: [table[name] for name, used in operations.items() if used and used <= kind]
+        for said, kind in kinds.items()
     }
 
 

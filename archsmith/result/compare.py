@@ -3,11 +3,12 @@
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pandas as pd
 
-from archsmith.data.benchmark import Benchmark
+from archsmith.data.benchmark import Benchmark, without_search
 from archsmith.drawing.render import render
 from archsmith.files import write_atomically
 from archsmith.result.runs import (
@@ -18,10 +19,20 @@ from archsmith.result.runs import (
     read_runs,
     tables,
 )
-from archsmith.result.statistics import able, chance, holm, interval, rank_test, shift, smallest
+from archsmith.result.statistics import (
+    able,
+    chance,
+    holm,
+    interval,
+    mean_of_best,
+    rank_test,
+    shift,
+    smallest,
+)
 
 BASELINES = ("random", "darts")
 LEVEL = 0.05  # p-values up to this one, corrected, count as a difference
+DRAWS = (3, 10)  # random architectures of which the table's best is taken
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 NUMBERS = ("mean", "deviation", "median", "25%", "75%", "min", "max")
 BENCHMARK = "benchmark accuracy"
@@ -194,6 +205,7 @@ def _whole_table(benchmark: Benchmark, values: pd.DataFrame) -> str:
     lines = [
         f"all {len(table)} architectures of the table: mean {table.mean():.2f}, "
         f"best {table.max():.2f}; quantiles {shown}",
+        *_without_search(table),
         "chance that as many architectures drawn from the table have so high a mean:",
         *(
             f"  {name}: {chance(list(table), list(group.value)):.2g}"
@@ -201,6 +213,17 @@ def _whole_table(benchmark: Benchmark, values: pd.DataFrame) -> str:
         ),
     ]
     return "".join(f"\n{line}" for line in lines)
+
+
+def _without_search(table: pd.Series) -> list[str]:
+    """What random drawing and some cells that are easily named have."""
+    drawn = ", ".join(f"of {n} {mean_of_best(list(table), n):.2f}" for n in DRAWS)
+    lines = [f"without a search: the best of several at random, in the mean: {drawn}"]
+    for said, found in without_search(table.to_dict()).items():
+        if found:
+            above = (table < fmean(found)).mean()
+            lines.append(f"  {len(found)} {said}: mean {fmean(found):.2f}, above {above:.1%}")
+    return lines
 
 
 def _number(value: float) -> str:

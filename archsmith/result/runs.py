@@ -82,8 +82,21 @@ class FinishedRun:
 
     @property
     def method(self) -> dict[str, Any]:
-        """The settings of its strategy, and the architecture that was given instead of a search."""
-        return {**self.config["strategy"], "architecture": self.config.get("architecture")}
+        """The settings of its strategy, how a searcher scores, and the architecture that was given
+        instead of a search."""
+        scored = value_at(self.results, "diagnosis.scored") is not None
+        search = self.config["search"]
+        return {
+            **self.config["strategy"],
+            "architecture": self.config.get("architecture"),
+            **({key: search.get(key) for key in self._of_method} if scored else {}),
+        }
+
+    @property
+    def _of_method(self) -> tuple[str, ...]:
+        """Settings of the search that only tell how a searcher scores; the epochs, too, where the
+        length of a search is a number of seconds."""
+        return ("score", "epochs") if self.config["search"].get("seconds") else ("score",)
 
     @property
     def content(self) -> str:
@@ -98,8 +111,9 @@ class FinishedRun:
     def surroundings(self) -> dict[str, Any]:
         """All settings it depends on, except strategy, seed and the images themselves."""
         data = {k: v for k, v in self.config.get("data", {}).items() if k not in ("root", "seed")}
+        search = {k: v for k, v in self.config["search"].items() if k not in self._of_method}
         rest = {k: v for k, v in self.config.items() if k not in OWN}
-        return rest | {"data": data}
+        return rest | {"data": data, "search": search}
 
 
 def read_runs(folder: Path) -> tuple[list[FinishedRun], list[Path]]:

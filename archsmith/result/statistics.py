@@ -77,3 +77,9 @@ def chance(table: Sequence[float], values: Sequence[float]) -> float:
     distribution = np.fft.irfft(np.fft.rfft(counts, size) ** len(found), size)
     least = max(0, found.sum() - len(found) * whole.min())
     return float(np.clip(distribution[least:].sum(), 0, 1))
+
+
+def mean_of_best(table: Sequence[float], draws: int) -> float:
+    """The expected largest of so many values drawn uniformly with replacement from the table."""
+    shares = np.arange(len(table) + 1) / len(table)
+    return float(np.sort(table) @ np.diff(shares**draws))

@@ -177,6 +177,8 @@ def test_the_whole_benchmark_stands_below_its_column_and_no_other(tmp_path: Path
     whole = (
         "all 101 architectures of the table: mean 50.00, best 100.00; quantiles 5%: 5.00, "
         "25%: 25.00, 50%: 50.00, 75%: 75.00, 95%: 95.00\n"
+        # 100 minus the sum of (k / 101)^n over k up to 100; for n = 3 (100 * 101 / 2)^2 / 101^3
+        "without a search: the best of several at random, in the mean: of 3 75.25, of 10 91.31\n"
         "chance that as many architectures drawn from the table have so high a mean:\n"
         "  darts: 0.017"  # a sum of at least 183: 171 of 101 * 101 pairs
     )
@@ -185,6 +187,41 @@ def test_the_whole_benchmark_stands_below_its_column_and_no_other(tmp_path: Path
         part.splitlines()[0] for part in text.strip().split("\n\n") if part.endswith(whole)
     ] == ["benchmark accuracy (%)"]
     assert "of the table" not in compare(tmp_path, NO_TABLE)
+
+
+def test_cells_that_need_no_search_stand_below_a_table_that_has_them(tmp_path: Path):
+    cells = {
+        "|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|": 94.0,
+        "|nor_conv_3x3~0|+|nor_conv_1x1~0|nor_conv_3x3~1|": 93.0,
+        "|nor_conv_3x3~0|+|none~0|nor_conv_3x3~1|": 95.0,
+        "|skip_connect~0|+|skip_connect~0|skip_connect~1|": 54.0,
+    }
+    table = tmp_path / "table.csv"
+    lines = ["architecture,cifar10", *(f"{cell},{value}" for cell, value in cells.items())]
+    table.write_text("\n".join(lines) + "\n")
+    add(tmp_path, "darts", 0, 0.5, benchmark={"accuracy": 94.0})
+    text = compare(tmp_path, Benchmark(table=str(table), column="cifar10", samples=2))
+    assert "  2 cells of convolutions alone: mean 93.50, above 50.0%\n" in text
+    assert "  1 cell of 3x3 convolutions alone: mean 94.00, above 50.0%\n" in text
+
+
+def test_how_a_searcher_scores_belongs_to_its_label(tmp_path: Path):
+    """A search by gradient reads neither; its length is a number of seconds, as is theirs."""
+
+    def searched(name: str, score: str, epochs: int, **results: Any) -> None:
+        add(tmp_path, name, 0, 0.5, score=score, searched=epochs, **results)
+        path = next(tmp_path.glob(f"{name}-0-{score}-*/config.json"))
+        config = json.loads(path.read_text())
+        config["search"] |= {"score": score, "seconds": 60}
+        path.write_text(json.dumps(config))
+
+    searched("darts", "training", 50)
+    for score, epochs in (("training", 5), ("inherited", 30)):
+        searched("random", score, epochs, diagnosis={"scored": 9})
+    (members,) = tables(read_runs(tmp_path)[0]).values()
+    assert list(named_groups(members)) == [
+        "darts", "random", "random epochs=5 score=training"
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
