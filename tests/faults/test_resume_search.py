@@ -4,6 +4,7 @@ import copy
 import logging
 import random
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -87,11 +88,13 @@ def test_f17_after_the_last_epoch_nothing_is_trained(toy_darts: Space, tmp_path:
 
 
 def test_f18_more_epochs_by_force_follow_the_new_schedule(toy_darts: Space, tmp_path: Path, caplog):
+    def settings(epochs: int) -> dict[str, Any]:
+        return {"search": {"epochs": epochs, "score": "training", "signal": False}}
+
     toy = ToySearch(toy_darts, "darts")
-    toy.run(tmp_path, identity={"search": {"epochs": 2, "score": "training"}})
+    toy.run(tmp_path, identity=settings(2))
     with caplog.at_level(logging.INFO):
-        identity = {"search": {"epochs": 3, "score": "training"}}
-        toy.run(tmp_path, epochs=3, identity=identity, force=True)
+        toy.run(tmp_path, epochs=3, identity=settings(3), force=True)
     assert "differing in search.epochs; taken all the same" in caplog.text
     assert "continued in epoch 3 of 3" in caplog.text
     rates = [line["lr"] for line in left_in(tmp_path)["metrics"]]

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -414,8 +415,13 @@ def test_the_bar_shows_the_means_of_the_epoch_every_ten_steps(
 def test_it_is_saved_at_the_start_at_the_end_and_when_due(
     due: bool, toy_darts: Space, tmp_path: Path, monkeypatch
 ):
-    found, asked, began = [], [], time.perf_counter()
-    monkeypatch.setattr(Checkpoints, "due", lambda self, **how: due)
+    found, asked, kinds, began = [], [], [], time.perf_counter()
+
+    def noting(self, epoch_over: bool = False) -> bool:
+        kinds.append(epoch_over)
+        return due
+
+    monkeypatch.setattr(Checkpoints, "due", noting)
     monkeypatch.setattr(
         Checkpoints, "save", lambda self, state: found.append((state["epoch"], state["step"]))
     )
@@ -424,11 +430,24 @@ def test_it_is_saved_at_the_start_at_the_end_and_when_due(
     steps = [(0, 1), (0, 2), (0, 3), (1, 0), (1, 1), (1, 2), (1, 3)] if due else []
     assert found == [(0, 0), *steps, (2, 0)]
     assert len(asked) == 2 * 3 + 1  # after every step, and between epochs
+    assert kinds == [False] * 3 + [True] + [False] * 3
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").open()]
     seconds = [line["seconds"] for line in lines]
     assert len(seconds) == 2
     assert all(second > 0 for second in seconds)
-    assert sum(seconds) <= took
+    assert sum(seconds) <= took + 1e-3  # rounded
+
+
+def test_an_epoch_took_from_its_first_step_to_its_measurements(
+    toy_darts: Space, tmp_path: Path, monkeypatch
+):
+    """To milliseconds, by a clock that goes on by 0.12345 s whenever the runner reads it."""
+    ticks = itertools.count()
+    clock = SimpleNamespace(perf_counter=lambda: 0.12345 * next(ticks))
+    monkeypatch.setattr(runner, "time", clock)
+    run(*start(toy_darts, "darts"), tmp_path, epochs=1)
+    (line,) = (tmp_path / "metrics.jsonl").open()
+    assert json.loads(line)["seconds"] == 0.123
 
 
 @pytest.mark.slow
@@ -559,8 +578,10 @@ def begun(space: Space, seen: int | None) -> Any:
 
 
 def test_a_search_goes_on_from_the_epoch_it_returns_to_bit_for_bit(
-    toy_darts: Space, tmp_path: Path
+    toy_darts: Space, tmp_path: Path, monkeypatch
 ):
+    shown: list[int] = []
+    monkeypatch.setattr(Progress, "at", lambda self, done: shown.append(done))
     straight, back = begun(toy_darts, None), begun(toy_darts, 2)
     expected = run(*straight, tmp_path / "straight", epochs=4)
     found = run(*back, tmp_path / "back", epochs=4)
@@ -569,6 +590,7 @@ def test_a_search_goes_on_from_the_epoch_it_returns_to_bit_for_bit(
         assert torch.equal(ours, theirs)
     lines = (tmp_path / "back" / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [0, 1, 2, 3]
+    assert shown == [3]  # the progress bar, after one epoch of 3 steps
 
 
 @pytest.mark.slow
