@@ -18,21 +18,20 @@ class Signal:
 
     def __init__(self) -> None:
         self.steps = 0
-        self.sums: Tensor | None = None  # of the gradients and of their squares: (2, coordinates)
+        self.sums: Tensor | float = 0.0  # of gradients and of their squares: (2, coordinates)
 
     def add(self, parameters: Iterable[nn.Parameter]) -> None:
         """Takes the gradients of a step; a parameter without one counts as zeros."""
         found = [torch.zeros_like(p) if p.grad is None else p.grad.detach() for p in parameters]
         gradient = torch.cat([one.flatten().double() for one in found])
-        both = torch.stack([gradient, gradient.square()])
-        self.sums = both if self.sums is None else self.sums + both
+        self.sums = self.sums + torch.stack([gradient, gradient.square()])
         self.steps += 1
 
     def ratio(self) -> float:
         """The ratio; nan after fewer than 2 steps, or if all gradients are equal."""
-        if self.sums is None or self.steps < 2:
+        if self.steps < 2:
             return float("nan")
-        mean, square = self.sums / self.steps
+        mean, square = torch.as_tensor(self.sums) / self.steps
         variance = (square - mean.square()).clamp_min(0) * self.steps / (self.steps - 1)
         if not variance.any():
             return float("nan")
@@ -44,4 +43,4 @@ class Signal:
 
     def load_state_dict(self, state: Mapping[str, Any], device: torch.device) -> None:
         self.steps = int(state["steps"])
-        self.sums = None if state["sums"] is None else state["sums"].to(device)
+        self.sums = torch.as_tensor(state["sums"], device=device)
