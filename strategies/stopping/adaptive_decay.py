@@ -5,9 +5,10 @@ Source: Zela et al. 2020, arXiv:1909.09656 (DARTS-ADA); numbers of the paper and
 
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
-from search_spaces.settings import OpenShare, Positive, Range, Share
+from search_spaces.settings import Positive, Range, checked
 from strategies.stopping.eigenvalue import Eigenvalue
 
 if TYPE_CHECKING:
@@ -16,9 +17,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-ROUNDING = 1 + 1e-9  # 3e-4 * 10 * 10 may be a little more than 3e-2
 
-
+@checked
+@dataclass(kw_only=True, eq=False, repr=False)
 class AdaptiveDecay(Eigenvalue):
     """Raises the weight decay of the weights each time the eigenvalue rises, up to a largest one.
 
@@ -37,46 +38,30 @@ class AdaptiveDecay(Eigenvalue):
         ValueError: a setting out of its range; an initial weight decay that is 0 or cannot grow.
     """
 
-    def __init__(
-        self,
-        *,
-        every: OpenShare,
-        window: OpenShare,
-        lag: OpenShare,
-        start: Share,
-        factor: Annotated[float, Range(ge=1)],
-        growth: Annotated[float, Range(gt=1)],
-        largest: Positive,
-    ):
-        super().__init__(every=every, window=window, lag=lag, start=start, factor=factor)
-        self.growth, self.largest = growth, largest
+    growth: Annotated[float, Range(gt=1)]
+    largest: Positive
 
     def setup(self, net: "Network", strategy: "Strategy") -> None:
         super().setup(net, strategy)
         self.groups = strategy.weight_optimizer.param_groups
         self.decay: float = self.groups[0].get("weight_decay", 0.0)
-        if self.decay <= 0 or not self._grows:
+        if self.decay <= 0 or not self.may_return:
             raise ValueError(
                 f"largest: the weight decay of the weights is {self.decay:g}, expected more than 0 "
-                f"and, times growth={self.growth:g}, at most {self.largest:g}; change "
-                "weight_optimizer.weight_decay or raise largest"
+                f"and at most largest / growth = {self.largest / self.growth:g}; change either"
             )
         self.next_decay = self.decay  # is no state: it outlives the return to an earlier epoch
-
-    @property
-    def _grows(self) -> bool:
-        return self.decay * self.growth <= self.largest * ROUNDING
 
     def epoch_end(
         self, net: "Network", strategy: "Strategy", loaders: Any, progress: float
     ) -> bool:
-        if self._grows:
+        if self.may_return:
             super().epoch_end(net, strategy, loaders, progress)
         return False
 
     @property
     def may_return(self) -> bool:  # type: ignore[override]
-        return self._grows
+        return self.decay * self.growth <= self.largest * (1 + 1e-9)  # 10 * 10 * 3e-4 > 3e-2
 
     def returns_to(self) -> int | None:
         self.next_decay = self.decay if self.found is None else self.decay * self.growth

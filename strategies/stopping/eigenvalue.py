@@ -4,12 +4,12 @@ Source: Zela et al. 2020, arXiv:1909.09656 (DARTS-ES); rules and numbers of the 
 which the paper's tables were made.
 """
 
-import dataclasses
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
-from search_spaces.settings import OpenShare, Range, Share
+from search_spaces.settings import OpenShare, Range, Share, checked
 from strategies.contracts import Stopping
 from strategies.curvature import alpha_eigenvalue
 
@@ -55,6 +55,8 @@ class Plan(NamedTuple):
         return epochs[before] if self.mean(values) > self.factor * earlier > 0 else None
 
 
+@checked
+@dataclass(kw_only=True, eq=False, repr=False)
 class Eigenvalue(Stopping):
     """Stops the search when the largest eigenvalue of the Hessian in the alphas has risen.
 
@@ -75,17 +77,11 @@ class Eigenvalue(Stopping):
         ValueError: a share outside (0, 1) (`start`: [0, 1)), or a factor of less than 1.
     """
 
-    def __init__(
-        self,
-        *,
-        every: OpenShare,
-        window: OpenShare,
-        lag: OpenShare,
-        start: Share,
-        factor: Annotated[float, Range(ge=1)],
-    ):
-        self.every, self.window, self.lag, self.start = every, window, lag, start
-        self.factor = factor
+    every: OpenShare
+    window: OpenShare
+    lag: OpenShare
+    start: Share
+    factor: Annotated[float, Range(ge=1)]
 
     def setup(self, net: "Network", strategy: "Strategy") -> None:
         self.values: list[float] = []
@@ -132,5 +128,5 @@ class Eigenvalue(Stopping):
 def fixed_batch(loaders: Any) -> "Batch":
     """The first batch of the first epoch's order, not augmented; no loader moves on."""
     loader = loaders.train if loaders.val is None else loaders.val
-    batch: Batch = next(iter(dataclasses.replace(loader, augment=None)))
+    batch: Batch = next(iter(replace(loader, augment=None)))
     return batch

@@ -63,7 +63,7 @@ def test_the_next_decay_depends_on_the_present_one_alone(toy_darts: Space):
     one = toy(toy_darts)
     one.start()
     stopping, decays = one.strategy.stopping, []
-    for _ in itertools.takewhile(lambda _: stopping._grows, range(9)):
+    for _ in itertools.takewhile(lambda _: stopping.may_return, range(9)):
         stopping.found = 0
         stopping.returns_to()
         stopping.returned(one.strategy)
