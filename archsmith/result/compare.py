@@ -67,7 +67,7 @@ def differences(values: pd.DataFrame, baselines: Sequence[str] = BASELINES) -> p
     """A row per group and baseline of one column of `measurements`: the `shift` and the corrected
     p-value of the rank test. `p` is nan, and no part of the correction, where so few seeds can
     never differ (Tarone 1990)."""
-    groups = {name: list(group.value) for name, group in values.groupby("runs", sort=False)}
+    groups = {name: list(group.value) for name, group in values.groupby("runs")}
     pairs = [
         (name, baseline)
         for i, baseline in enumerate(baselines)
@@ -110,7 +110,7 @@ def compare(folder: Path, benchmark: Benchmark) -> str:
 def _compared(values: pd.DataFrame) -> pd.DataFrame:
     """The spreads of a table; in columns of accuracies beside the differences to baselines."""
     rows = spreads(values).set_index(["column", "runs"])
-    for column, part in values.groupby("column", sort=False):
+    for column, part in values.groupby("column"):
         for one in differences(part).itertuples() if column_named(column).accuracy else ():
             for name in ("shift", "p"):
                 rows.loc[(column, one.runs), f"{name}, {one.baseline}"] = getattr(one, name)
@@ -135,9 +135,10 @@ def _table_text(
     """A titled table of comparable runs, and a list of those without an accuracy."""
     parts = [f"== {name}"] if name else []
     for column, part in rows.groupby("column", sort=False):
-        parts.append(_text(column, part.to_dict("records")))
+        text = _text(column, part.to_dict("records"))
         if column == BENCHMARK and benchmark.table:
-            parts[-1] += _whole_table(benchmark, values[values.column == column])
+            text += _whole_table(benchmark, values[values.column == column])
+        parts.append(text)
     measured = {row.runs for row in rows.itertuples() if column_named(row.column).accuracy}
     parts += [
         f"{group}: no accuracy to compare, as none of its {len(members)} networks was trained; "
@@ -209,7 +210,7 @@ def _whole_table(benchmark: Benchmark, values: pd.DataFrame) -> str:
         "chance that as many architectures drawn from the table have so high a mean:",
         *(
             f"  {name}: {chance(list(table), list(group.value)):.2g}"
-            for name, group in values.groupby("runs", sort=False)
+            for name, group in values.groupby("runs")
         ),
     ]
     return "".join(f"\n{line}" for line in lines)

@@ -171,7 +171,8 @@ def test_files_and_dots(sweep: Path):
 
 def test_the_whole_benchmark_stands_below_its_column_and_no_other(tmp_path: Path):
     for seed, accuracy in enumerate((91.0, 92.0)):
-        add(tmp_path, "darts", seed, 0.5, benchmark={"accuracy": accuracy})
+        found = {"benchmark": {"accuracy": accuracy}, "diagnosis": {"alpha_eigenvalue": 0.5}}
+        add(tmp_path, "darts", seed, 0.5, **found)
     table = tmp_path / "table.csv"
     table.write_text("architecture,cifar10\n" + "".join(f"a{i},{i}\n" for i in range(101)))
     whole = (
@@ -186,6 +187,9 @@ def test_the_whole_benchmark_stands_below_its_column_and_no_other(tmp_path: Path
     assert [
         part.splitlines()[0] for part in text.strip().split("\n\n") if part.endswith(whole)
     ] == ["benchmark accuracy (%)"]
+    assert text.count("of the table") == 1
+    page = (tmp_path / "compare.html").read_text()
+    assert page.index("benchmark accuracy") < page.index("alpha eigenvalue")
     assert "of the table" not in compare(tmp_path, NO_TABLE)
 
 

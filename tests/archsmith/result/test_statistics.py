@@ -5,7 +5,16 @@ import math
 import numpy as np
 import pytest
 
-from archsmith.result.statistics import able, chance, holm, interval, rank_test, shift, smallest
+from archsmith.result.statistics import (
+    able,
+    chance,
+    holm,
+    interval,
+    mean_of_best,
+    rank_test,
+    shift,
+    smallest,
+)
 
 
 def test_the_interval_of_the_mean_covers_it_in_about_95_of_100_samples():
@@ -87,3 +96,15 @@ def test_tests_that_can_never_reject_do_not_count():
     assert able([five, 1.0, 1.0, five], 0.05) == [True, False, False, True]
     assert able([five, four], 0.05) == [True, False]  # two are up to 0.05, one up to 0.05 / 2
     assert able([], 0.05) == []
+
+
+def test_the_best_of_draws_by_hand():
+    """Of 1 and 2 drawn twice: 1 once in four. Of three: 1 in 1, 2 in 7 and 4 in 19 of 27."""
+    assert mean_of_best([2.0, 1.0], 2) == pytest.approx(1.75)
+    assert mean_of_best([4.0, 1.0, 2.0], 3) == pytest.approx((1 + 2 * 7 + 4 * 19) / 27)
+    assert mean_of_best([4.0, 1.0, 2.0], 1) == pytest.approx(7 / 3)
+
+
+def test_those_that_can_reject_share_the_level_among_as_few_as_possible():
+    """0.02 is below 0.05 / 2, and not below 0.05 / 5."""
+    assert able([0.02, 0.03, 0.03, 0.03, 0.03], 0.05) == [True, False, False, False, False]
