@@ -61,11 +61,13 @@ FIELDS = (
     "latency_ms", "predicted_ms", "measured_ms", "low_ms", "high_ms", "latency_error",
 )  # fmt: skip
 ERRORS = {"expected_macs": "expected_error", "most_probable_macs": "most_probable_error"}
-SHOWN = {  # column -> its heading, a factor, and digits
+SIZES = {  # column -> its heading, a factor, and digits
     "test_accuracy": ("test accuracy, %", 100, 2),
     "macs": ("multiply-accumulates, 10^6", 1e-6, 3),
     "parameters": ("parameters, 10^3", 1e-3, 1),
     "channels": ("channels", 1, 0),
+}
+COSTS = {  # likewise
     "target_macs": ("target, 10^6", 1e-6, 3),
     "expected_macs": ("E, 10^6", 1e-6, 3),
     "expected_error": ("E against the count, %", 1, 1),
@@ -208,20 +210,27 @@ def rows_of(runs: Runs, method: str, seed: int, *, distil: bool) -> list[Row]:
     return rows
 
 
-def show(rows: Sequence[Row]) -> None:
-    """A Markdown table per column: mean and deviation, and every seed."""
-    for column, (heading, factor, digits) in SHOWN.items():
-        values: dict[str, list[float]] = {}
-        for row in rows:
-            if column in row:
-                values.setdefault(row["row"], []).append(factor * row[column])
-        if not values:
-            continue
-        print(f"\n| network | {heading} | seeds |\n|---|---|---|")
-        for name, seen in values.items():
-            spread = f" ± {statistics.stdev(seen):.{digits}f}" if len(seen) > 1 else ""
-            seeds = " ".join(f"{value:.{digits}f}" for value in seen)
-            print(f"| {name} | {statistics.fmean(seen):.{digits}f}{spread} | {seeds} |")
+def show(rows: Sequence[Row], columns: Mapping[str, tuple[str, float, int]]) -> None:
+    """Prints a Markdown table of the columns that have values: mean and deviation, every seed."""
+    there = {name: how for name, how in columns.items() if any(name in row for row in rows)}
+    headings = [heading for heading, _, _ in there.values()]
+    print("\n|", " | ".join(["network", *headings]), "|")
+    print("|" + "---|" * (1 + len(there)))
+    for network in dict.fromkeys(row["row"] for row in rows):
+        cells = []
+        for name, (_, factor, digits) in there.items():
+            seen = [factor * row[name] for row in rows if row["row"] == network and name in row]
+            cells.append(spread(seen, digits))
+        print("|", " | ".join([network, *cells]), "|")
+
+
+def spread(values: Sequence[float], digits: int) -> str:
+    """Mean ± deviation (every value)."""
+    if len(values) < 2:
+        return " ".join(f"{value:.{digits}f}" for value in values)
+    mean, deviation = statistics.fmean(values), statistics.stdev(values)
+    every = " ".join(f"{value:.{digits}f}" for value in values)
+    return f"{mean:.{digits}f} ± {deviation:.{digits}f} ({every})"
 
 
 def main() -> None:
@@ -245,7 +254,8 @@ def main() -> None:
         writer = csv.DictWriter(file, fieldnames=FIELDS)
         writer.writeheader()
         writer.writerows(rows)
-    show(rows)
+    show(rows, SIZES)
+    show(rows, COSTS)
 
 
 if __name__ == "__main__":
