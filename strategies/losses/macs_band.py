@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from search_spaces.architecture import Architecture
 from search_spaces.settings import NotNegative, OpenShare, Share
 from strategies.contracts import LossTerm
 from supernets.costs import candidate_macs, expected_macs
@@ -52,20 +53,34 @@ class MacsBand(LossTerm):
 
     def __call__(self, net: "Logits", batch: "Batch", logits: Tensor, mixture: "Mixture") -> Tensor:
         """The term, 0-dim."""
-        strategy = self.strategy
-        gates = {
-            name: strategy.relaxation.expected(alphas, strategy.alive[name])[0]
-            for name, alphas in strategy.alphas.items()
-        }
+        gates = self.gates()
         now = self.expected(largest(gates)).detach()
         above = (now > (1 + self.tolerance) * self.goal).float()
         below = (now < (1 - self.tolerance) * self.goal).float()
         cost = self.expected(gates).clamp_min(1.0)
         return self.weight * (above - below) * cost.log()
 
+    def gates(self) -> dict[str, Tensor]:
+        """Choice -> the noise-free gates (R, O)."""
+        strategy = self.strategy
+        return {
+            name: strategy.relaxation.expected(alphas, strategy.alive[name])[0]
+            for name, alphas in strategy.alphas.items()
+        }
+
     def expected(self, gates: Mapping[str, Tensor]) -> Tensor:
         """E, 0-dim. After `setup` all that it reads is on the device."""
         return expected_macs(self.net, gates, self.tables)
+
+    @torch.no_grad()
+    def costs_of(self, found: Architecture) -> dict[str, float]:
+        """E, F and R at the end of the search."""
+        gates = self.gates()
+        return {
+            "expected_macs": float(self.expected(gates)),
+            "most_probable_macs": float(self.expected(largest(gates))),
+            "target_macs": self.goal,
+        }
 
     def constants(self) -> Hashable:
         return ()
