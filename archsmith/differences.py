@@ -12,6 +12,7 @@ from archsmith.errors import CheckpointError
 log = logging.getLogger(__name__)
 
 MOVED = {
+    "archsmith.result.baseline.Baseline": "archsmith.result.baseline.HandDesigned",
     "strategies.edge_normalisation.softmax.EdgeSoftmax": (
         "strategies.topology.edge_normalisation.EdgeNormalisation"
     ),

@@ -181,6 +181,7 @@ def one_line(error: BaseException) -> str:
 def result_summary(results: Mapping[str, Any], folder: Path, following: Sequence[str]) -> str:
     """What a run found, where it is stored, and which commands may follow."""
     from archsmith.result.limits import budget_line
+    from archsmith.result.outcome import beside_random
 
     seconds = (f"{phase} {value:.0f}" for phase, value in results["seconds"].items())
     budget, where = results["budget"], interval(results)
@@ -193,6 +194,7 @@ def result_summary(results: Mapping[str, Any], folder: Path, following: Sequence
             f"test accuracy ({name})": _percent(told["test_accuracy"])
             for name, told in (results["baseline"] or {}).items()
         },
+        "beside random architectures": beside_random(results),
         "parameters": _count(results["parameters"]),
         "multiply-accumulates": _count(results["macs"]),
         **{

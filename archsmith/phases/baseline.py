@@ -1,51 +1,72 @@
-"""The phase that trains a hand-designed network for comparison with the found one."""
+"""The phase that trains other networks for comparison with the found one."""
 
 import json
 import logging
-from dataclasses import asdict
 
+from torch import nn
+
+from archsmith.errors import configuring
+from archsmith.job import Job
 from archsmith.phases.needs import need
 from archsmith.phases.run import Run
+from archsmith.result.baseline import Rival
 from archsmith.result.network import KEY, final_space
 from archsmith.result.retrain import train, training_loader
 from archsmith.result.weights import save_weights
 from archsmith.train.runtime import seed_everything
+from supernets.forms import use_form
+from supernets.network import Network
 
 log = logging.getLogger(__name__)
 
 
 def baseline_phase(run: Run) -> None:
-    """Trains a hand-designed network like the found one and evaluates it once on the test split.
+    """Trains each network of the baseline like the found one, and evaluates it once on the test
+    split.
 
-    Writes `baseline_<network>.safetensors`.
+    Writes `baseline_<name>.safetensors`.
     """
     job, architecture = run.job, run.architecture()
     need(job, "baseline")
     assert job.baseline is not None
-    name = job.baseline.network
-    phase = f"baseline_{name}"
-    identity = run.identity("retrain") | asdict(job.baseline)
-    identity["architecture"] = architecture.identity
+    final, auxiliary = final_space(job.space, job.recipe), job.recipe.auxiliary_weight > 0
+    for rival in job.baseline.rivals(
+        architecture, job.space, final, auxiliary=auxiliary, seed=job.seed
+    ):
+        _train(run, rival)
+
+
+def _train(run: Run, rival: Rival) -> None:
+    job, phase = run.job, f"baseline_{rival.name}"
+    identity = run.identity("retrain") | rival.identity
     if run.finished(phase, identity):
         return
+    sizes = {name: value for name, value in rival.told.items() if isinstance(value, int | float)}
+    log.info("%s: %s", phase, ", ".join(f"{name} {size:,.4g}" for name, size in sizes.items()))
     seed_everything(job.seed)
-    net, told = job.baseline.beside(final_space(job.space, job.recipe), architecture)
-    log.info(
-        "%s: width %.3g, %s parameters, %.3f of the found network's %s",
-        phase, told["width"], f"{told['parameters']:,}", told["ratio"], told["match"],
-    )  # fmt: skip
+    net = _made(rival, job)
     seed_everything(job.seed)
     with run.measuring(phase):
         net = train(
-            net.to(job.device),
+            net,
             training_loader(job.data.to(job.device), job.recipe, job.seed),
             job.recipe,
             record=run.record,
             checkpoints=run.checkpoints(phase, identity),
         )
         preprocessing = job.data.preprocessing
-        about = {"network": told, "preprocessing": preprocessing.about()}
+        about = {"network": rival.told, "preprocessing": preprocessing.about()}
         save_weights(net, job.folder / f"{phase}.safetensors", {KEY: json.dumps(about)})
-        told |= run.tested(net, preprocessing)
-    run.results.update(baseline={name: told}, test_reads=run.results.fields["test_reads"] + 1)
+        told = rival.told | run.tested(net, preprocessing)
+    reads = run.results.fields["test_reads"] + 1
+    run.results.update(baseline={rival.name: told}, test_reads=reads)
     run.finish(phase, identity)
+
+
+def _made(rival: Rival, job: Job) -> nn.Module:
+    """The network on its device; of the space's own it takes the form of the found one."""
+    net = rival.make().to(job.device)
+    if isinstance(net, Network):
+        with configuring():
+            use_form(net, job.form, job.device)
+    return net

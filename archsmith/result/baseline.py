@@ -1,22 +1,26 @@
-"""A hand-designed network of the same size as the found one, for comparison.
+"""Networks to train beside the found one: hand-designed at its size, or drawn from its space.
 
 ResNet-18 (He et al. 2016, arXiv:1512.03385) and MobileNetV3-Small (Howard et al. 2019,
-arXiv:1905.02244) of torchvision, untrained.
+arXiv:1905.02244) of torchvision, untrained; random architectures (Li & Talwalkar 2019,
+arXiv:1902.07638; Yang et al. 2020, arXiv:1912.12522).
 """
 
 import math
+from abc import ABC, abstractmethod
 from bisect import bisect_left
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from search_spaces.architecture import Architecture
-from search_spaces.settings import checked
+from search_spaces.settings import Count, checked
 from search_spaces.space import Space
 from search_spaces.stems import STEMS
+from strategies.searchers.random import RandomSearch
 from supernets.costs import macs, parameters
 from supernets.layout import channels_first
 from supernets.network import final_network
@@ -26,9 +30,66 @@ WIDEST = 16
 GEOMETRY = ("kernel_size", "stride", "padding", "dilation")  # of a convolution, as it was
 
 
+class Rival(NamedTuple):
+    """A network to train beside the found one.
+
+    told: its size, and what else `results.json` says of it. identity: what its training depends
+    on, besides the recipe and the found architecture.
+    """
+
+    name: str
+    make: Callable[[], nn.Module]
+    told: dict[str, Any]
+    identity: dict[str, Any]
+
+
+class Baseline(ABC):
+    """The choice of networks to compare the found one with."""
+
+    @abstractmethod
+    def rivals(
+        self, architecture: Architecture, space: Space, final: Space, *, auxiliary: bool, seed: int
+    ) -> Iterator[Rival]:
+        """The networks beside an architecture of this space.
+
+        final: the space at the size of the final network. auxiliary: whether that is trained with
+        an auxiliary head.
+        """
+
+
 @checked
 @dataclass(frozen=True)
-class Baseline:
+class RandomArchitectures(Baseline):
+    """Architectures drawn from the space, as `strategy=random` draws them.
+
+    Args:
+        count: how many; the same seed draws the same ones first.
+    """
+
+    count: Count
+
+    def rivals(
+        self, architecture: Architecture, space: Space, final: Space, *, auxiliary: bool, seed: int
+    ) -> Iterator[Rival]:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            draw = RandomSearch(space)
+            found = [draw.ask() for _ in range(self.count)]
+        for i, one in enumerate(found):
+            with torch.device("meta"):
+                net = final_network(final, one)
+            told = {"drawn": one.choices, **{name: size(net) for name, size in SIZES.items()}}
+            yield Rival(
+                f"random_{i}",
+                partial(final_network, final, one, auxiliary=auxiliary),
+                told,
+                {"drawn": one.identity},
+            )
+
+
+@checked
+@dataclass(frozen=True)
+class HandDesigned(Baseline):
     """Which network, and which measure of size is matched to the found one.
 
     Raises:
@@ -38,20 +99,22 @@ class Baseline:
     network: Literal["resnet18", "mobilenet_v3_small"]
     match: Literal["parameters", "macs"]
 
-    def beside(self, space: Space, architecture: Architecture) -> tuple["HandMade", dict[str, Any]]:
-        """The network matched to an architecture, and its record. space: the final one."""
+    def rivals(
+        self, architecture: Architecture, space: Space, final: Space, *, auxiliary: bool, seed: int
+    ) -> Iterator[Rival]:
+        told = self.beside(final, architecture)
+        make = partial(HandMade, self.network, final, told["width"])
+        identity = asdict(self) | {"architecture": architecture.identity}
+        yield Rival(self.network, make, told, identity)
+
+    def beside(self, space: Space, architecture: Architecture) -> dict[str, Any]:
+        """The width matched to an architecture, and the sizes there. space: the final one."""
         with torch.device("meta"):
-            found = final_network(space, architecture)
-        target = SIZES[self.match](found)
-        net = self.sized(space, target)
-        told = {
-            "match": self.match,
-            "ratio": round(SIZES[self.match](net) / target, 4),
-            "width": net.width,
-            "parameters": SIZES["parameters"](net),
-            "macs": SIZES["macs"](net),
-        }
-        return net, told
+            target = SIZES[self.match](final_network(space, architecture))
+            net = self.sized(space, target)
+            sizes = {name: size(net) for name, size in SIZES.items()}
+        ratio = round(sizes[self.match] / target, 4)
+        return {"match": self.match, "ratio": ratio, "width": net.width, **sizes}
 
     def sized(self, space: Space, target: int) -> "HandMade":
         """The network on the default device, at the width whose size is closest to `target`.

@@ -1,6 +1,7 @@
 """How much a test accuracy means: its confidence interval, and whether the network has learnt."""
 
 from collections.abc import Mapping, Sequence
+from statistics import fmean, stdev
 from typing import Any
 
 UNTESTED: dict[str, Any] = dict.fromkeys(
@@ -49,3 +50,20 @@ def _doubt(measures: Mapping[str, float], classes: Sequence[str]) -> str | None:
             "more images"
         )
     return None
+
+
+def beside_random(results: Mapping[str, Any]) -> str | None:
+    """A sentence on the found network's test accuracy beside those of random architectures; None
+    without them. Of n + 1 networks that are alike, each is the best with probability 1 / (n + 1).
+    """
+    rivals = (results["baseline"] or {}).values()
+    drawn = [told["test_accuracy"] for told in rivals if "drawn" in told]
+    found = results["test_accuracy"]
+    if found is None or not drawn:
+        return None
+    above = sum(found > one for one in drawn)
+    spread = f" ± {100 * stdev(drawn):.2f}" if len(drawn) > 1 else ""
+    said = f"found {100 * found:.2f}%, random {100 * fmean(drawn):.2f}%{spread} (n = {len(drawn)})"
+    if above < len(drawn):
+        return f"{said}: above {above} of them, which a random one may be, too"
+    return f"{said}: above all of them, as one more random one would be with 1 in {above + 1}"

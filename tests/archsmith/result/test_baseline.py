@@ -10,7 +10,8 @@ from test_command_line import TINY, line_of
 from test_every_config import composed, make
 
 from archsmith.errors import Interrupted
-from archsmith.result.baseline import SIZES, Baseline, HandMade
+from archsmith.result.baseline import SIZES, HandDesigned, HandMade, RandomArchitectures
+from archsmith.result.outcome import beside_random
 from archsmith.result.retrain import train, training_loader
 from archsmith.result.weights import read_metadata
 from archsmith.train.checkpoint import Checkpoints
@@ -18,7 +19,9 @@ from archsmith.train.record import Record
 from archsmith.train.runtime import seed_everything
 from search_spaces.darts import darts
 from search_spaces.space import Space
+from strategies.searchers.random import RandomSearch
 from supernets.costs import macs, parameters
+from supernets.network import final_network
 
 CPU = torch.device("cpu")
 
@@ -56,7 +59,7 @@ def test_at_full_width_it_is_the_published_network(network: str, space: Space, e
 def test_its_width_is_the_nearest_to_the_size_asked_for(network: str, match: str, target: int):
     space = toy(1, 8, 8, classes=3)
     with torch.device("meta"):
-        net = Baseline(network, match).sized(space, target)
+        net = HandDesigned(network, match).sized(space, target)
         found = SIZES[match](net)
         beside = [SIZES[match](HandMade(network, space, net.width + d / 512)) for d in (-1, 1)]
     assert abs(found / target - 1) < 0.1
@@ -83,7 +86,7 @@ def test_its_training_goes_on_where_it_was_stopped(tmp_path: Path):
 
     def trained(name: str, stop_after: int | None = None):
         seed_everything(0)
-        net = Baseline("resnet18", "parameters").sized(space, 5000)
+        net = HandDesigned("resnet18", "parameters").sized(space, 5000)
         folder, asked = tmp_path / name, iter(range(100))
         checkpoints = Checkpoints(folder / "checkpoints", "baseline_resnet18", {}, every_seconds=0)
         record = Record(folder)
@@ -135,7 +138,7 @@ def test_beside_the_found_network_in_the_same_folder(archsmith):
         for name in ("baseline_resnet18", "weights")
     ]
     assert about[0] == about[1]
-    assert "Beside a network made by hand" in (folder / "report.html").read_text()
+    assert "Beside other networks" in (folder / "report.html").read_text()
 
     assert archsmith(*tiny, "baseline=resnet18").code == 0
     assert json.loads((folder / "results.json").read_text()) == results
@@ -144,3 +147,70 @@ def test_beside_the_found_network_in_the_same_folder(archsmith):
     assert (list(both["baseline"]), both["test_reads"]) == (["resnet18", "mobilenet_v3_small"], 3)
     said = archsmith(*tiny, "task=baseline")
     assert (said.code, "set baseline=resnet18" in line_of(said)) == (2, True)
+
+
+@pytest.mark.slow
+def test_random_architectures_beside_the_found_one(archsmith):
+    """Two, then a third: the first two are not trained again."""
+    tiny = [*TINY, "export.formats=[]", "baseline=random", "hydra.run.dir=d"]
+    said = archsmith(*tiny, "baseline.count=2")
+    assert said.code == 0, said.err
+    two = json.loads(Path("d/results.json").read_text())
+    names = [name for name in two["baseline"] if name.startswith("random_")]
+    assert (names, two["test_reads"]) == (["random_0", "random_1"], 3)
+    drawn = [two["baseline"][name]["drawn"] for name in names]
+    assert drawn[0] != drawn[1]
+    assert f"beside random architectures     {beside_random(two)}" in said.out
+    assert "drawn at random" in Path("d/report.html").read_text()
+
+    said = archsmith(*tiny, "task=baseline", "baseline.count=3")
+    assert said.code == 0, said.err
+    three = json.loads(Path("d/results.json").read_text())
+    assert (list(three["baseline"]), three["test_reads"]) == ([*names, "random_2"], 4)
+    assert {name: three["baseline"][name] for name in names} == two["baseline"]
+
+
+def test_they_are_trained_as_the_found_network_is(tmp_path: Path):
+    """The same architecture, trained by the phase of retraining, has the same weights."""
+    space = darts(layers=3, nodes=2, channels=4, candidates=["skip_connect", "max_pool_3x3"],
+                  input_shape=(3, 8, 8), classes=3)  # fmt: skip
+    rivals = RandomArchitectures(2).rivals(None, space, space, auxiliary=False, seed=1)
+    first, second = rivals
+    assert (first.name, second.name) == ("random_0", "random_1")
+    torch.manual_seed(1)
+    draw = RandomSearch(space)
+    expected = [draw.ask() for _ in range(2)]
+    assert [one.told["drawn"] for one in (first, second)] == [one.choices for one in expected]
+    for one, architecture in zip((first, second), expected, strict=True):
+        seed_everything(0)
+        net = one.make()
+        seed_everything(0)
+        same = final_network(space, architecture)
+        assert (one.told["parameters"], one.told["macs"]) == (parameters(same), macs(same))
+        for a, b in zip(net.state_dict().values(), same.state_dict().values(), strict=True):
+            assert torch.equal(a, b)
+
+
+def test_drawing_them_leaves_the_random_generator_alone():
+    space = toy(3, 8, 8)
+    before = torch.get_rng_state()
+    list(RandomArchitectures(2).rivals(None, space, space, auxiliary=False, seed=1))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize(
+    ("drawn", "said"),
+    [
+        ([], None),
+        ([0.5], "found 60.00%, random 50.00% (n = 1): above all of them, as one more random one "
+                "would be with 1 in 2"),
+        ([0.5, 0.7], "found 60.00%, random 60.00% ± 14.14 (n = 2): above 1 of them, which a random "
+                     "one may be, too"),
+    ],
+)  # fmt: skip
+def test_the_sentence_by_hand(drawn: list[float], said: str | None):
+    rivals = {f"random_{i}": {"drawn": {}, "test_accuracy": one} for i, one in enumerate(drawn)}
+    by_hand = {"resnet18": {"test_accuracy": 0.9}}
+    assert beside_random({"test_accuracy": 0.6, "baseline": rivals | by_hand}) == said
+    assert beside_random({"test_accuracy": None, "baseline": rivals}) is None
+    assert beside_random({"test_accuracy": 0.6, "baseline": None}) is None
