@@ -27,12 +27,11 @@ FINAL_FORMS = {"reference": None, "fused": None, "native": NativeFinal}
 # 8 with AVX2, 16 with AVX-512; NEON has 4 and was not measured): the least over the workloads of
 # benchmarks/step_time.py whose cells have dense convolutions (NAS-Bench-201), and over the others.
 # benchmarks/results.md has the figures with processors and dates. It is a table, and no timing at
-# run time, so that the same seed gives the same architecture. The row of 16 is of kernels before
-# they had tiles of the target's registers.
+# run time, so that the same seed gives the same architecture.
 NATIVE_GAIN = {
     4: {"dense": 0.95, "separable": 1.7},
     8: {"dense": 1.8, "separable": 3.2},
-    16: {"dense": 1.4, "separable": 3.0},
+    16: {"dense": 1.8, "separable": 3.3},
 }
 
 

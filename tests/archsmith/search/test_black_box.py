@@ -272,3 +272,37 @@ def test_the_scores_of_a_search_are_read_from_its_folder(toy_darts: Space, tmp_p
     search(searcher, tmp_path).run()
     Record(tmp_path).log("supernet", 0, {"train_loss": 1.0})
     assert scores_in(tmp_path) == [score for _, score in searcher.told]
+
+
+def test_a_quick_score_is_logged_if_it_is_the_best_and_a_slow_one_always(
+    toy_darts: Space, tmp_path: Path, caplog
+):
+    """Four scores that take 0.4 s by this clock, then four that take 0.5 s."""
+    given = [0.3, 0.2, 0.4, 0.1]
+    for took, logged in ((0.4, [1, 3]), (0.5, [1, 2, 3, 4])):
+        at = iter([round(i // 2 + took * (i % 2), 3) for i in range(8)])
+        scores, folder = iter(given), tmp_path / str(took)
+        caplog.clear()
+        with caplog.at_level("INFO"):
+            search(
+                noting(toy_darts),
+                folder,
+                scored=lambda *_, s=scores: next(s),
+                clock=lambda at=at: next(at),
+            ).run()
+        said = [r.args[0] for r in caplog.records if r.msg.startswith("search: score")]
+        assert said == logged
+
+
+def test_a_checkpoint_is_due_after_a_score_as_after_an_epoch(
+    toy_darts: Space, tmp_path: Path, monkeypatch
+):
+    asked = []
+
+    def noting_due(self, *, epoch_over: bool = False) -> bool:
+        asked.append(epoch_over)
+        return False
+
+    monkeypatch.setattr(Checkpoints, "due", noting_due)
+    search(noting(toy_darts), tmp_path).run()
+    assert asked == [True] * 4
