@@ -2,7 +2,8 @@
 
 `python benchmarks/study.py collect FOLDER [FOLDER ...]` adds the finished runs below the folders
 to `docs/study/runs.csv`, where they outlive the machine; `show TABLE`, with a CSV of true
-accuracies, prints the tables of docs/results.md and draws its figures into docs/study.
+accuracies, prints the tables of docs/results.md and draws its figures into docs/study. `--rows
+FILE` before the command takes another table.
 
 A row is a run: what was searched, by which settings (a digest of all but strategy, seed and paths)
 on which processor, the cell of every epoch as six digits (the candidates of the edges 0-1, 0-2,
@@ -36,7 +37,7 @@ from search_spaces.architecture import Architecture  # noqa: E402
 from search_spaces.genotype import to_nasbench201  # noqa: E402
 from search_spaces.nasbench201 import CANDIDATES as OPERATIONS  # noqa: E402
 
-ROWS = ROOT / "docs" / "study" / "runs.csv"
+ROWS = ROOT / "docs" / "study" / "runs.csv"  # unless another file is given
 MEASURED = {  # column -> metric of each epoch
     "select": "supernet_accuracy",
     "discretised": "discretised_accuracy",
@@ -115,25 +116,25 @@ def described(name: str, run: FinishedRun) -> dict[str, Any]:
     }
 
 
-def collect(folders: Sequence[Path]) -> None:
-    """Adds the runs that the table does not have."""
-    known = list(csv.DictReader(ROWS.open(newline=""))) if ROWS.is_file() else []
+def collect(folders: Sequence[Path], file: Path) -> None:
+    """Adds the runs that the table in the file does not have."""
+    known = list(csv.DictReader(file.open(newline=""))) if file.is_file() else []
     rows = {(row["strategy"], row["seed"], row["settings"]): row for row in known}
     for folder in folders:
         for name, runs in named_groups(read_runs(folder)[0]).items():
             for run in runs:
                 row = {key: str(value) for key, value in described(name, run).items()}
                 rows.setdefault((row["strategy"], row["seed"], row["settings"]), row)
-    ROWS.parent.mkdir(parents=True, exist_ok=True)
-    with ROWS.open("w", newline="") as file:
-        writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("w", newline="") as opened:
+        writer = csv.DictWriter(opened, FIELDS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(sorted(rows.values(), key=lambda r: (r["strategy"], int(r["seed"]))))
     print(f"{len(rows)} runs, {len(rows) - len(known)} of them new")
 
 
-def rows() -> list[Row]:
-    """The table's runs."""
+def rows(file: Path) -> list[Row]:
+    """The runs of the table in the file."""
 
     def numbers(text: str) -> list[float]:
         return [float(one) for one in text.split()]
@@ -149,7 +150,7 @@ def rows() -> list[Row]:
             scores=numbers(row["scores"]),
             measured={name: numbers(row[name]) for name in MEASURED},
         )
-        for row in csv.DictReader(ROWS.open(newline=""))
+        for row in csv.DictReader(file.open(newline=""))
     ]
 
 
@@ -249,7 +250,7 @@ def band(curves: Sequence[Sequence[float]], inner: bool) -> dict[str, list[float
     }
 
 
-def figures(found: Mapping[str, Sequence[Row]], true: Mapping[str, float]) -> None:
+def figures(found: Mapping[str, Sequence[Row]], true: Mapping[str, float], folder: Path) -> None:
     """Draws the accuracy of the cell against time, and the skips against epochs."""
     until = int(max(row.times[-1] for runs in found.values() for row in runs if row.times))
     accuracy, skips = {}, {}
@@ -283,14 +284,14 @@ def figures(found: Mapping[str, Sequence[Row]], true: Mapping[str, float]) -> No
     }
     for name, (series, limits, across, title) in drawings.items():
         drawn = render("bands.svg.j2", title=title, series=series, limits=limits, across=across)
-        (ROWS.parent / f"{name}.svg").write_text(drawn)
+        (folder / f"{name}.svg").write_text(drawn)
 
 
-def show(benchmark: Path, only: Sequence[str]) -> None:
-    """Prints the tables and draws the figures."""
+def show(benchmark: Path, only: Sequence[str], file: Path) -> None:
+    """Prints the tables and draws the figures beside the file."""
     truth = Benchmark(str(benchmark), "cifar10", 2).read()
     found: dict[str, list[Row]] = {}
-    for row in rows():
+    for row in rows(file):
         if not only or row.strategy in only:
             found.setdefault(row.strategy, []).append(row)
     true = {
@@ -298,11 +299,12 @@ def show(benchmark: Path, only: Sequence[str]) -> None:
     }
     spread_table(found, true, list(truth.values()))
     rule_table(found, true)
-    figures(found, true)
+    figures(found, true, file.parent)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=Path, default=ROWS)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("collect").add_argument("folders", type=Path, nargs="+")
     shown = commands.add_parser("show")
@@ -310,9 +312,9 @@ def main() -> None:
     shown.add_argument("--only", nargs="*", default=[])
     options = parser.parse_args()
     if options.command == "collect":
-        collect(options.folders)
+        collect(options.folders, options.rows)
     else:
-        show(options.benchmark, options.only)
+        show(options.benchmark, options.only, options.rows)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from archsmith.errors import CheckpointError, ConfigError, DataError, Interrupte
 from archsmith.search.loop import Search, measured_numbers
 from archsmith.search.measure import Found
 from archsmith.search.settings import SearchSettings
+from archsmith.search.signal import Signal
 from archsmith.search.time_budget import Pace
 from archsmith.train import epochs as runner
 from archsmith.train.checkpoint import Checkpoints
@@ -664,3 +665,72 @@ def test_the_signal_of_the_alphas_is_that_of_the_epoch(toy_darts: Space, tmp_pat
         mean, variance = values.mean(0), values.var(0)
         squared = float((mean**2 - variance / steps).sum() / variance.sum())
         assert line["alpha_signal"] == pytest.approx(math.sqrt(max(0.0, squared)), abs=1e-6)
+
+
+@pytest.mark.parametrize(("said", "asked"), [(None, [1, 2]), ("bad", [1])])
+def test_a_degenerate_architecture_is_told_once_after_an_epoch_in_which_alphas_moved(
+    said: str | None, asked: list[int], toy_darts: Space, tmp_path: Path, monkeypatch, caplog
+):
+    """Alphas move in epochs 1 to 3 of 4, from 0; the last one's is told at the end of the run."""
+    net, strategy = start(toy_darts, "darts", "strategy.warmup=0.25")
+    seen: list[int] = []
+
+    def judged(space: Space, found: Architecture) -> str | None:
+        seen.append(found.meta["epoch"])
+        return said
+
+    monkeypatch.setattr("archsmith.search.loop.degenerate", judged)
+    run(net, strategy, tmp_path, epochs=4)
+    assert seen == asked
+    told = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+    assert [line for line in told if "bad" in line or "None" in line] == (
+        ["search epoch 2/4: bad"] if said else []
+    )
+
+
+def test_the_result_may_be_that_of_an_earlier_epoch(
+    toy_darts: Space, tmp_path: Path, monkeypatch, caplog
+):
+    """Of 3 epochs the first is taken, by its file; the last is taken as it was measured."""
+    taken = {}
+    for epoch in (0, 2, None):
+        net, strategy = start(toy_darts, "darts")
+        monkeypatch.setattr(strategy, "result", lambda epoch=epoch: epoch)
+        caplog.clear()
+        with caplog.at_level("INFO"):
+            taken[epoch] = run(net, strategy, tmp_path / str(epoch), epochs=3)
+        told = [r.getMessage() for r in caplog.records if "the result is" in r.getMessage()]
+        first = ["search: the result is the architecture of epoch 1"]
+        assert told == (first if epoch == 0 else [])
+    saved = Architecture.load(tmp_path / "0" / "architectures" / "epoch_000.json")
+    assert taken[0].architecture == saved
+    assert taken[2].metrics == taken[None].metrics
+    assert taken[2].architecture.meta["epoch"] == 2
+
+
+def test_the_signal_of_an_epoch_goes_on_where_it_was(toy_darts: Space, tmp_path: Path):
+    """Stopped after the second of its three steps."""
+
+    def searched(folder: Path, stops: tuple[bool, ...]) -> list[dict[str, Any]]:
+        net, strategy = start(toy_darts, "darts")
+        roles = data().loaders(8, one_level=False, seed=0)
+        settings = SearchSettings(epochs=1, batch_size=8, signal=True)
+        kept, asked = Checkpoints(folder / "c", "search", {}, every_seconds=60), iter(stops)
+        record = Record(folder)
+        stop = lambda: next(asked, False)  # noqa: E731
+        search(net, strategy, roles, settings, record=record, checkpoints=kept, stop=stop)
+        return [json.loads(line) for line in (folder / "metrics.jsonl").open()]
+
+    (whole,) = searched(tmp_path / "whole", ())
+    with pytest.raises(Interrupted):
+        searched(tmp_path / "parts", (False, True))
+    torch.manual_seed(99)
+    (resumed,) = searched(tmp_path / "parts", ())
+    assert resumed["alpha_signal"] == whole["alpha_signal"]
+
+
+def test_a_signal_that_nobody_asked_for_costs_nothing(
+    toy_darts: Space, tmp_path: Path, monkeypatch
+):
+    monkeypatch.setattr(Signal, "add", lambda *_: pytest.fail("gradients were summed"))
+    run(*start(toy_darts, "darts"), tmp_path, epochs=1)
