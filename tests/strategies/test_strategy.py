@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from search_spaces.cells import Cell, CellSpace, Layer, complete_edges
 from search_spaces.darts import CANDIDATES
 from search_spaces.space import Space
-from strategies.contracts import LossTerm, Pruning, Stopping
+from strategies.contracts import LossTerm, Pruning, Regularisation, Stopping
 from strategies.discretisation.strongest import strongest
 from strategies.discretisation.survivors import survivors
 from strategies.gradients import eagerly
@@ -316,3 +316,63 @@ def test_a_loss_on_val_images_is_refused_where_an_update_sees_none():
     made(losses={"mine": OnVal()})
     with pytest.raises(ValueError, match=r"^losses.mine: is added on val images, of which an upd"):
         made(losses={"mine": OnVal()}, update=OneLevel())
+
+
+@pytest.mark.parametrize(("min_lr", "tried"), [(0.2, 0.2), (3.0, 1.0)])
+def test_schedules_are_tried_at_the_start_of_a_search_of_one_epoch(min_lr: float, tried: float):
+    """From a rate of 1 to one that is no larger."""
+    seen: list[tuple[float, ...]] = []
+
+    def noting(*given: float) -> float:
+        seen.append(given)
+        return given[0]
+
+    made(schedule=noting, alpha_schedule=noting, min_lr=min_lr)
+    assert seen == [(1.0, tried, 0, 1.0), (1.0, 0.0, 0, 1.0)]
+
+
+class Halved(Regularisation):
+    """Halves the images."""
+
+    def images(self, x: Tensor) -> Tensor:
+        return x / 2
+
+
+def test_a_regularisation_changes_the_images_of_both_roles_and_no_label():
+    strategy, seen = ready(regularisation=Halved()), []
+
+    class Noting(FirstOrder):
+        def step(self, strategy: Any, net: Any, train: Any, val: Any, **how: Any) -> dict:
+            seen.append((train, val))
+            return {}
+
+    strategy.update = Noting()
+    x, y = torch.ones(2, 1, 8, 8), torch.tensor([1, 2])
+    for val in ((3 * x, y + 1), None):
+        strategy.step(strategy.net, (x, y), val, progress=0.0, move_alphas=True)
+    (both, first), (again, none) = seen
+    assert torch.equal(both[0], x / 2)
+    assert torch.equal(both[1], y)
+    assert torch.equal(first[0], 1.5 * x)
+    assert torch.equal(first[1], y + 1)
+    assert torch.equal(again[0], x / 2)
+    assert none is None
+
+
+def test_offsets_are_added_to_the_gates_that_run_and_the_sums_are_shares():
+    """Softmax gates of 1/2 or 1/3; a pruned option stays as it is."""
+    strategy = made(alpha_init=0.0)
+    strategy.prune({n: t & (torch.arange(3) != 2) for n, t in strategy.alive.items()})
+    offsets = {
+        n: torch.tensor([[0.1, -2.0, 9.0]]).expand(t.shape) for n, t in strategy.alive.items()
+    }
+    mixture = strategy.mixture(offsets=offsets)
+    before = strategy.mixture()
+    for name, alive in strategy.alive.items():
+        expected = torch.where(
+            alive,
+            (before.groups[name].gates + offsets[name]).clamp(0, 1),
+            before.groups[name].gates,
+        )
+        assert torch.equal(mixture.groups[name].gates, expected)
+        assert torch.equal(mixture.groups[name].gates[1], torch.tensor([0.6, 0.0, 0.0]))
