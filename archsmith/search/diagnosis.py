@@ -101,9 +101,9 @@ def _parameter_free(space: Space, found: Architecture) -> str | None:
         what = " and ".join(name for kind, name in FREE.items() if kind in kinds)
         return (
             f"collapse: every kept candidate is parameter-free ({what}), but for what a reduction "
-            "cell may hold. Plain DARTS often ends "
-            "so, and a pruning search whose price is too high (strategy.losses.gate_cost.mu); "
-            "strategies that counter it: pcdarts, sddarts, drnas, gdas"
+            "cell may hold. Long searches by gradient often end so, and pruning whose price is too "
+            "high (strategy.losses.gate_cost.mu); try strategy/losses=[beta_decay], "
+            "strategy/mixed_op=partial or strategy/relaxation=sparse_noisy"
         )
     return None
 
