@@ -15,6 +15,7 @@ from archsmith.errors import ConfigError
 from archsmith.result.compare import (
     _difference,
     _finding,
+    _number,
     compare,
     differences,
     measurements,
@@ -437,3 +438,15 @@ def test_where_no_run_is_finished_the_tables_are_empty(tmp_path: Path):
 def test_a_folder_without_runs_is_refused(tmp_path: Path):
     with pytest.raises(ConfigError, match="runs: no run below"):
         compare(tmp_path, NO_TABLE)
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"), [(999.994, "999.99"), (1000.0, "1,000"), (-1000.4, "-1,000")]
+)
+def test_a_number_from_a_thousand_on_is_whole(value: float, shown: str):
+    assert _number(value) == shown
+
+
+def test_the_finding_needs_no_random_runs():
+    row = {"runs": "pcdarts", "shift, darts": 2.0, "p, darts": 0.01}
+    assert _finding([row]) == ["better than darts: pcdarts"]
