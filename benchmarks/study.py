@@ -29,10 +29,11 @@ sys.path.insert(0, str(ROOT))
 
 from archsmith.data.benchmark import Benchmark  # noqa: E402
 from archsmith.differences import digest, given  # noqa: E402
+from archsmith.drawing.charts import TICKS  # noqa: E402
 from archsmith.drawing.render import render  # noqa: E402
 from archsmith.result.compare import spreads  # noqa: E402
 from archsmith.result.runs import FinishedRun, named_groups, read_runs  # noqa: E402
-from archsmith.result.statistics import chance, holm  # noqa: E402
+from archsmith.result.statistics import FEWEST, chance, holm  # noqa: E402
 from search_spaces.architecture import Architecture  # noqa: E402
 from search_spaces.genotype import to_nasbench201  # noqa: E402
 from search_spaces.nasbench201 import CANDIDATES as OPERATIONS  # noqa: E402
@@ -52,6 +53,7 @@ EDGES = [(i, j) for j in range(1, 4) for i in range(j)]
 CANDIDATES = list(OPERATIONS)
 SKIP = str(CANDIDATES.index("skip_connect"))
 DRAWS = 3  # random cells of the baseline
+LEAST = 75.0  # % that the figure shows; what is below is drawn there
 
 
 class Row(NamedTuple):
@@ -218,9 +220,11 @@ def spread_table(
     )
     for one in spreads(values).sort_values("mean", ascending=False).to_dict("records"):
         name, seconds = one["runs"], np.mean([row.seconds for row in found[one["runs"]]])
+        known = one["n"] >= FEWEST
+        interval = f" ({one['low']:.2f} to {one['high']:.2f})" if known else ""
         print(
             f"| `{name}` | {one['n']} | {one['median']:.2f} ({one['25%']:.2f} to {one['75%']:.2f}) "
-            f"| {one['mean']:.2f} ({one['low']:.2f} to {one['high']:.2f}) "
+            f"| {one['mean']:.2f}{interval} "
             f"| {one['min']:.2f} to {one['max']:.2f} | {corrected[name]:.2g} | {seconds:.0f} |"
         )
     print("\nevery seed, from 0:")
@@ -242,9 +246,9 @@ def band(curves: Sequence[Sequence[float]], inner: bool) -> dict[str, list[float
     length = sorted(map(len, curves))[len(curves) // 2]
     columns = [[curve[i] for curve in curves if i < len(curve)] for i in range(length)]
     ends = (25, 75) if inner else (0, 100)
-    low, high = zip(*(np.nanpercentile(column, ends) for column in columns), strict=True)
+    low, high = zip(*(np.percentile(column, ends) for column in columns), strict=True)
     return {
-        "mean": [float(np.nanmean(column)) for column in columns],
+        "mean": [float(np.mean(column)) for column in columns],
         "low": list(map(float, low)),
         "high": list(map(float, high)),
     }
@@ -258,32 +262,32 @@ def figures(found: Mapping[str, Sequence[Row]], true: Mapping[str, float], folde
         runs = [row for row in runs if row.times]
         if not runs:
             continue
+        begun = min(  # the second from which all have a cell
+            second for second in range(until + 1) if all(at(row, second) for row in runs)
+        )
         curves = [
-            [true[cell] if cell else np.nan for cell in (at(row, s) for s in range(until + 1))]
-            for row in runs
+            [true[str(at(row, second))] for second in range(begun, until + 1)] for row in runs
         ]
-        begun = max(sum(np.isnan(curve)) for curve in curves)  # from where all have a cell
         accuracy[name] = {
-            key: [None] * begun + series[begun:] for key, series in band(curves, True).items()
+            key: [None] * begun + series for key, series in band(curves, True).items()
         }
         if not runs[0].scores:
             skips[name] = band([[c.count(SKIP) for c in row.cells] for row in runs], False)
-    drawings = {
-        "anytime": (
-            accuracy,
-            (50, 95),
-            "processor seconds",
-            "true accuracy in % of the cell: mean, quartiles",
-        ),
-        "skips": (
-            skips,
-            (0, 6),
-            "epochs",
-            "skip connections of six edges: mean, smallest to largest",
-        ),
+    accuracy = {
+        name: {key: [v and max(v, LEAST) for v in values] for key, values in one.items()}
+        for name, one in accuracy.items()
     }
-    for name, (series, limits, across, title) in drawings.items():
-        drawn = render("bands.svg.j2", title=title, series=series, limits=limits, across=across)
+    epochs = max(len(one["mean"]) for one in skips.values())
+    drawings = {
+        "anytime": ("true accuracy of the cell in %: mean, quartiles", accuracy, (LEAST, 95)),
+        "skips": ("skip connections of six: mean, smallest to largest", skips, (0, 6)),
+    }
+    for name, steps, across in (
+        ("anytime", until, "processor seconds"),
+        ("skips", epochs, "epochs"),
+    ):
+        steps = TICKS * -(-steps // TICKS)
+        drawn = render("panels.svg.j2", panels=[drawings[name]], across=across, steps=steps)
         (folder / f"{name}.svg").write_text(drawn)
 
 
