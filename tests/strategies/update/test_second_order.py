@@ -224,3 +224,29 @@ def test_the_constants_of_a_step_are_its_settings_and_whether_momentum_has_begun
     optimizer.step()
     optimizer.param_groups[0]["lr"] = 0.05
     assert update.constants() == (True, 0.05, 0.9, False, 3e-4)
+
+
+def test_alphas_get_the_unrolled_gradient_of_the_weights_that_are_left(monkeypatch):
+    """The bias was pruned; the gradient is that of `unrolled_gradient`, alpha by alpha."""
+    net, alphas = nn.Linear(2, 1), [nn.Parameter(torch.zeros(2)), nn.Parameter(torch.zeros(1))]
+    expected, seen = [torch.tensor([1.0, 2.0]), torch.tensor([3.0])], []
+
+    def unrolled(train: Any, val: Any, arch: Any, optimizer: Any, **how: Any) -> Any:
+        seen.append((arch, how))
+        val([net.weight])  # the loss with other weights, by name
+        return torch.tensor(0.5), expected
+
+    def loss(logits: Any, batch: Any, role: str) -> Any:
+        seen.append((batch, role))
+        return torch.tensor(0.0), None
+
+    monkeypatch.setattr(second_order, "unrolled_gradient", unrolled)
+    strategy = SimpleNamespace(
+        weights=[net.weight], arch_parameters=lambda: alphas, weight_optimizer=None, loss=loss
+    )
+    update = SecondOrder("exact", 0.01)
+    assert float(update.alpha_gradients(strategy, net, "train", "val")) == 0.5
+    assert [alpha.grad for alpha in alphas] == expected
+    assert seen[1:] == [("val", "val")]
+    assert seen[0][1] == {"hessian": "exact", "radius": 0.01}
+    assert update.other_weights
