@@ -14,6 +14,7 @@ from archsmith.result.network import KEY, final_space
 from archsmith.result.retrain import train, training_loader
 from archsmith.result.weights import save_weights
 from archsmith.train.runtime import seed_everything
+from strategies.searchers.random import RandomSearch
 from supernets.forms import use_form
 from supernets.network import Network
 
@@ -30,9 +31,9 @@ def baseline_phase(run: Run) -> None:
     need(job, "baseline")
     assert job.baseline is not None
     final, auxiliary = final_space(job.space, job.recipe), job.recipe.auxiliary_weight > 0
-    for rival in job.baseline.rivals(
-        architecture, job.space, final, auxiliary=auxiliary, seed=job.seed
-    ):
+    seed_everything(job.seed)
+    draw = RandomSearch(job.space).ask  # the same ones first, whatever their number
+    for rival in job.baseline.rivals(architecture, final, draw, auxiliary=auxiliary):
         _train(run, rival)
 
 

@@ -20,7 +20,6 @@ from search_spaces.architecture import Architecture
 from search_spaces.settings import Count, checked
 from search_spaces.space import Space
 from search_spaces.stems import STEMS
-from strategies.searchers.random import RandomSearch
 from supernets.costs import macs, parameters
 from supernets.layout import channels_first
 from supernets.network import final_network
@@ -28,6 +27,9 @@ from supernets.network import final_network
 STEPS = 512  # widths are multiples of 1 / STEPS
 WIDEST = 16
 GEOMETRY = ("kernel_size", "stride", "padding", "dilation")  # of a convolution, as it was
+
+
+Draw = Callable[[], Architecture]
 
 
 class Rival(NamedTuple):
@@ -48,34 +50,31 @@ class Baseline(ABC):
 
     @abstractmethod
     def rivals(
-        self, architecture: Architecture, space: Space, final: Space, *, auxiliary: bool, seed: int
+        self, architecture: Architecture, final: Space, draw: Draw, *, auxiliary: bool
     ) -> Iterator[Rival]:
-        """The networks beside an architecture of this space.
+        """The networks beside an architecture.
 
-        final: the space at the size of the final network. auxiliary: whether that is trained with
-        an auxiliary head.
+        final: its space, at the size of the final network. draw: the next random architecture of
+        the space. auxiliary: whether the final network is trained with an auxiliary head.
         """
 
 
 @checked
 @dataclass(frozen=True)
 class RandomArchitectures(Baseline):
-    """Architectures drawn from the space, as `strategy=random` draws them.
+    """Architectures drawn from the space.
 
     Args:
-        count: how many; the same seed draws the same ones first.
+        count: how many of them.
     """
 
     count: Count
 
     def rivals(
-        self, architecture: Architecture, space: Space, final: Space, *, auxiliary: bool, seed: int
+        self, architecture: Architecture, final: Space, draw: Draw, *, auxiliary: bool
     ) -> Iterator[Rival]:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            draw = RandomSearch(space)
-            found = [draw.ask() for _ in range(self.count)]
-        for i, one in enumerate(found):
+        for i in range(self.count):
+            one = draw()
             with torch.device("meta"):
                 net = final_network(final, one)
             told = {"drawn": one.choices, **{name: size(net) for name, size in SIZES.items()}}
@@ -100,7 +99,7 @@ class HandDesigned(Baseline):
     match: Literal["parameters", "macs"]
 
     def rivals(
-        self, architecture: Architecture, space: Space, final: Space, *, auxiliary: bool, seed: int
+        self, architecture: Architecture, final: Space, draw: Draw, *, auxiliary: bool
     ) -> Iterator[Rival]:
         told = self.beside(final, architecture)
         make = partial(HandMade, self.network, final, told["width"])
