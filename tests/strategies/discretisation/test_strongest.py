@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from search_spaces.cells import Cell, complete_edges
-from strategies.discretisation.strongest import best_options, strongest, top_rows
+from strategies.discretisation.strongest import best_options, rows_first, strongest, top_rows
 
 NAMES = ["none", "skip_connect", "sep_conv_3x3"]
 CELL = Cell(2, 1, complete_edges(2, 1, NAMES), keep=2)
@@ -102,3 +102,19 @@ def test_names_before_none_in_the_alphabet_are_read():
         "0-1": ("dil_conv_3x3",),
         "0-2": ("skip_connect",),
     }
+
+
+def test_rows_first_is_the_usual_rule_without_factors_or_where_all_rows_are_kept():
+    gates = torch.tensor([[0.2, 0.3, 0.5], [0.6, 0.3, 0.1]])
+    everything = Cell(2, 1, complete_edges(2, 1, NAMES), keep=None)
+    factors = torch.tensor([0.9, 0.1])
+    for cell, given in ((CELL, None), (everything, None), (everything, factors)):
+        assert rows_first(cell, gates, given, ALIVE[:2]) == strongest(cell, gates, given, ALIVE[:2])
+
+
+def test_rows_first_compares_factors_alone_whatever_is_pruned():
+    """The row of the larger factor, though its largest gate is of an option that was pruned."""
+    one = Cell(2, 1, complete_edges(2, 1, NAMES), keep=1)
+    gates = torch.tensor([[0.0, 0.9, 0.1], [0.0, 0.5, 0.5]])
+    alive = torch.tensor([[True, False, True], [True, True, True]])
+    assert rows_first(one, gates, torch.tensor([0.6, 0.4]), alive) == {"0-2": ("sep_conv_3x3",)}
