@@ -1,6 +1,7 @@
 """ROME: edges and operations are drawn, gradients accumulated; numbers are those of the sheet."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,6 +16,8 @@ from strategies.relaxation.gumbel import Gumbel
 from strategies.strategy import Strategy
 from strategies.topology.gumbel_sets import GumbelSets
 from strategies.topology.gumbel_top import GumbelTop
+from strategies.update.accumulated import Accumulated
+from strategies.update.first_order import FirstOrder
 from supernets.frozen import frozen_statistics
 from supernets.mixture import Mixture
 from supernets.network import CellModule, Network, supernet
@@ -324,3 +327,28 @@ def test_rome_where_every_edge_is_kept_only_operations_are_drawn(
     strategy.step(net, images, images, progress=0.0, move_alphas=True)
     assert all(bool(alpha.any()) for alpha in strategy.alphas.values())
     assert not any(bool(beta.any()) for beta in strategy.betas.values())
+
+
+def test_rome_3_alphas_get_the_mean_of_the_passes_and_weights_the_sum(monkeypatch):
+    """Three passes whose gradients are 1, 2 and 3."""
+    alpha, weight = (torch.nn.Parameter(torch.zeros(1)) for _ in range(2))
+    passes = iter([1.0, 2.0, 3.0, 1.0, 2.0, 3.0])
+
+    def added(parameter: torch.nn.Parameter) -> float:
+        number = next(passes)
+        before = 0 if parameter.grad is None else parameter.grad
+        parameter.grad = before + torch.tensor([number])
+        return number
+
+    monkeypatch.setattr(
+        FirstOrder, "alpha_gradients", lambda *_: torch.tensor(added(alpha)), raising=True
+    )
+    monkeypatch.setattr(
+        FirstOrder, "weight_gradients", lambda *_: {"train_loss": torch.tensor(added(weight))}
+    )
+    update = Accumulated(3)
+    strategy = SimpleNamespace(arch_parameters=lambda: [alpha, torch.nn.Parameter(torch.zeros(1))])
+    assert float(update.alpha_gradients(strategy, None, None, None)) == 2
+    assert float(alpha.grad) == 2
+    assert float(update.weight_gradients(strategy, None, None, None)["train_loss"]) == 2
+    assert float(weight.grad) == 6

@@ -160,3 +160,23 @@ def test_random_draws_are_paths():
         assert all(b.follows(a) for a, b in pairwise(options))
         seen.add(tuple(option.name for option in options))
     assert len(seen) > 40
+
+
+def rows_of(*rows: list[Option]) -> Steps:
+    return Steps(tuple(Row(i, i + 1, tuple(options)) for i, options in enumerate(rows)))
+
+
+def test_an_option_that_fits_several_goes_on_from_the_path_of_the_largest_weight():
+    choice = rows_of(
+        [Option("a", "conv", None, 2), Option("b", "conv", None, 4)], [Option("c", "conv")]
+    )
+    for gates, path in (([0.2, 0.7], ["b", "c"]), ([0.7, 0.2], ["a", "c"])):
+        table = torch.tensor([gates, [0.5, 0.0]])
+        assert path_of(choice, table) == path
+
+
+def test_a_path_of_weight_zero_is_a_path():
+    """What does not fit its end is no way on."""
+    second = [Option("x 4-2", "conv", 4, 2), Option("x 2-2", "conv", 2, 2)]
+    choice = rows_of([Option("a", "conv", None, 2)], second)
+    assert path_of(choice, torch.tensor([[0.0, 0.0], [1.0, 0.1]])) == ["a", "x 2-2"]

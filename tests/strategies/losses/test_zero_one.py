@@ -79,3 +79,8 @@ def test_fairdarts_where_none_leads_a_node_still_keeps_its_best_row():
 def test_a_threshold_that_nothing_can_exceed_is_refused():
     with pytest.raises(ValueError, match="threshold: expected a number of at least 0 and below 1"):
         read([[0.5] * 3] * 5, threshold=1.0)
+
+
+def test_fairdarts_a_gate_at_the_threshold_does_not_exceed_it():
+    halves, nines = [0.0, 0.5, 0.0], [0.0, 0.9, 0.0]
+    assert list(read([halves, nines, nines, halves, nines], threshold=0.5)) == ["1-2", "0-3", "2-3"]

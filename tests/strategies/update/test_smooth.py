@@ -119,3 +119,27 @@ def test_sdarts_adv_attacks_in_micro_batches(tiny: Space):
     net.register_forward_pre_hook(lambda _, given: sizes.append(len(given[0])))
     strategy.update.offsets(strategy, net, batch())
     assert set(sizes) == {2}  # some twice, as their activations are computed again
+
+
+def test_sdarts_adv_steps_are_twice_epsilon_over_their_number(tiny: Space, monkeypatch):
+    """Two steps of epsilon, up and down again: min(d, 0) of a drawn d. Where the loss does not
+    change, d stays."""
+    net, strategy = ready(tiny, "sdarts_adv")
+    strategy.update.epsilon, images = 0.2, batch()
+
+    def attacked(steps: int) -> dict[str, torch.Tensor]:
+        strategy.update.attack_steps, signs = steps, iter([1.0, -1.0])
+
+        def slopes(loss: torch.Tensor, moved: list[torch.Tensor]) -> list[torch.Tensor]:
+            sign = next(signs)
+            found = [torch.full_like(one, sign) for one in moved]
+            return [one.index_fill(1, torch.tensor([0]), 0.0) for one in found]
+
+        monkeypatch.setattr(torch.autograd, "grad", slopes)
+        torch.manual_seed(1)
+        return strategy.update.offsets(strategy, net, images)
+
+    drawn, found = attacked(0), attacked(2)
+    for name, start in drawn.items():
+        assert torch.equal(found[name][:, 0], start[:, 0])
+        assert torch.allclose(found[name][:, 1:], start[:, 1:].clamp(max=0), atol=1e-7)
