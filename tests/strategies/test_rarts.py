@@ -2,6 +2,7 @@
 
 import copy
 import math
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -333,3 +334,14 @@ def test_rarts_resumes_with_both_copies_bit_for_bit(toy_darts: Space):
         (other.update.buffers.values(), strategy.update.buffers.values()),
     ):
         assert all(map(torch.equal, found, expected))
+
+
+def test_rarts_says_what_its_images_and_weights_are():
+    """Logits of four images, of which two are of their class: 0 and 2, not the others."""
+    update = make(composed("strategy=rarts").strategy["update"])
+    assert (update.two_level, update.other_weights) == (True, True)
+    logits = torch.eye(3)[torch.tensor([0, 2, 2, 1])].requires_grad_()
+    batch = torch.zeros(4, 1), torch.tensor([0, 1, 2, 2])
+    strategy = SimpleNamespace(loss=lambda net, batch, role: (logits.sum(), logits))
+    found = update._gradients(strategy, None, "val", [logits], batch)
+    assert float(found["val_accuracy"]) == 0.5
