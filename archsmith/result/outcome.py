@@ -65,5 +65,5 @@ def beside_random(results: Mapping[str, Any]) -> str | None:
     spread = f" ± {100 * stdev(drawn):.2f}" if len(drawn) > 1 else ""
     said = f"found {100 * found:.2f}%, random {100 * fmean(drawn):.2f}%{spread} (n = {len(drawn)})"
     if above < len(drawn):
-        return f"{said}: above {above} of them, which a random one may be, too"
+        return f"{said}: above {above} of them, no better than a draw"
     return f"{said}: above all of them, as one more random one would be with 1 in {above + 1}"
