@@ -212,4 +212,4 @@ def test_f55_a_collapse_on_the_way_is_said_once(
     said = [r.getMessage() for r in caplog.records if "parameter-free" in r.getMessage()]
     assert len(said) == 1
     assert said[0].startswith("search epoch 2/4: collapse: every kept candidate is parameter-free")
-    assert "pcdarts" in said[0]
+    assert "strategy/losses=[beta_decay]" in said[0]
