@@ -33,8 +33,8 @@ def check(phase: str) -> None:
         raise Interrupted(f"{phase}: stopped; what was saved is kept, run the same command again")
 
 
-def heard() -> bool:
-    """Whether this process handles signals: the first one sets the flag."""
+def is_listening() -> bool:
+    """Whether a signal to this process sets the flag: inside `listening`."""
     return _listening
 
 

@@ -32,6 +32,7 @@ from archsmith.drawing.render import render
 from archsmith.result.runs import FinishedRun
 from archsmith.search.diagnosis import kept_options
 from search_spaces.architecture import Architecture
+from search_spaces.space import Space
 
 MEASURED = {  # column -> metric of each epoch
     "eigenvalue": "alpha_eigenvalue",
@@ -66,13 +67,11 @@ def course(run: FinishedRun) -> Course:
     lines = [json.loads(line) for line in (run.folder / "metrics.jsonl").open()]
     lines = [line for line in lines if line["phase"] == "search"]
     result = Architecture.load(run.folder / "architecture.json")
-    cells = [
-        kinds(
-            run, Architecture.load(run.folder / "architectures" / f"epoch_{line['step']:03d}.json")
-        )
-        for line in lines
-    ]
-    kept = kinds(run, result)
+    shapes = {name: result.space[name] for name in ("input_shape", "classes")}
+    space = instantiate(run.config["space"], _convert_="all")(**shapes)
+    files = [run.folder / "architectures" / f"epoch_{line['step']:03d}.json" for line in lines]
+    cells = [kinds(space, Architecture.load(file)) for file in files]
+    kept = kinds(space, result)
     return Course(
         run.seed,
         [cell.count("identity") for cell in cells],
@@ -85,10 +84,8 @@ def course(run: FinishedRun) -> Course:
     )
 
 
-def kinds(run: FinishedRun, found: Architecture) -> list[str]:
+def kinds(space: Space, found: Architecture) -> list[str]:
     """The kinds of the options that the normal cell keeps."""
-    shapes = {name: found.space[name] for name in ("input_shape", "classes")}
-    space = instantiate(run.config["space"], _convert_="all")(**shapes)
     return [option.kind for option in kept_options(space, found, space.body)]
 
 

@@ -5,10 +5,11 @@ to `docs/study/runs.csv`, where they outlive the machine; `show TABLE`, with a C
 accuracies, prints the tables of docs/results.md and draws its figures into docs/study. `--rows
 FILE` before the command takes another table.
 
-A row is a run: what was searched, by which settings (a digest of all but strategy, seed and paths)
-on which processor, the cell of every epoch as six digits (the candidates of the edges 0-1, 0-2,
-1-2, 0-3, 1-3, 2-3 in the order of the space: none, skip, 1x1, 3x3, pool), and what was measured
-after each epoch. A searcher has a cell and a score for each architecture that it asked for.
+A row is a run: the strategy, seed and settings (a digest of all but seed and paths), the processor
+on which the row was collected, the cell of every epoch as six digits (the candidates of the edges
+0-1, 0-2, 1-2, 0-3, 1-3, 2-3 in the order of the space: none, skip, 1x1, 3x3, pool), and what was
+measured after each epoch, nan where it was not. A searcher has a cell and a score for each
+architecture that it asked for.
 """
 
 import argparse
@@ -26,6 +27,8 @@ import pandas as pd
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
+
+from step_time import processor  # noqa: E402
 
 from archsmith.data.benchmark import Benchmark  # noqa: E402
 from archsmith.differences import digest, given  # noqa: E402
@@ -105,14 +108,14 @@ def described(name: str, run: FinishedRun) -> dict[str, Any]:
         "strategy": name,
         "seed": run.seed,
         "settings": apart,
-        "processor": run.results["device"],
+        "processor": processor(),
         "torch": run.results["versions"]["torch"],
         "seconds": f"{seconds:.0f}",
         "cells": " ".join(cells),
         "times": series((wall / walls[-1] * seconds for wall in walls), ".0f"),
         "scores": series((line["score"] for line in lines if "score" in line), ".4f"),
         **{
-            column: series((line.get(metric) for line in lines if metric in line), ".4g")
+            column: series((line.get(metric) for line in lines), ".4g")
             for column, metric in MEASURED.items()
         },
     }
@@ -121,18 +124,18 @@ def described(name: str, run: FinishedRun) -> dict[str, Any]:
 def collect(folders: Sequence[Path], file: Path) -> None:
     """Adds the runs that the table in the file does not have."""
     known = list(csv.DictReader(file.open(newline=""))) if file.is_file() else []
-    rows = {(row["strategy"], row["seed"], row["settings"]): row for row in known}
+    found = {(row["strategy"], row["seed"], row["settings"]): row for row in known}
     for folder in folders:
         for name, runs in named_groups(read_runs(folder)[0]).items():
             for run in runs:
                 row = {key: str(value) for key, value in described(name, run).items()}
-                rows.setdefault((row["strategy"], row["seed"], row["settings"]), row)
+                found.setdefault((row["strategy"], row["seed"], row["settings"]), row)
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("w", newline="") as opened:
         writer = csv.DictWriter(opened, FIELDS, lineterminator="\n")
         writer.writeheader()
-        writer.writerows(sorted(rows.values(), key=lambda r: (r["strategy"], int(r["seed"]))))
-    print(f"{len(rows)} runs, {len(rows) - len(known)} of them new")
+        writer.writerows(sorted(found.values(), key=lambda r: (r["strategy"], int(r["seed"]))))
+    print(f"{len(found)} runs, {len(found) - len(known)} of them new")
 
 
 def rows(file: Path) -> list[Row]:
@@ -282,11 +285,11 @@ def figures(found: Mapping[str, Sequence[Row]], true: Mapping[str, float], folde
         "anytime": ("true accuracy of the cell in %: mean, quartiles", accuracy, (LEAST, 95)),
         "skips": ("skip connections of six: mean, smallest to largest", skips, (0, 6)),
     }
-    for name, steps, across in (
-        ("anytime", until, "processor seconds"),
-        ("skips", epochs, "epochs"),
+    for name, steps, unit, across in (
+        ("anytime", until, 10 * TICKS, "processor seconds"),
+        ("skips", epochs, TICKS, "epochs"),
     ):
-        steps = TICKS * -(-steps // TICKS)
+        steps = unit * -(-steps // unit)
         drawn = render("panels.svg.j2", panels=[drawings[name]], across=across, steps=steps)
         (folder / f"{name}.svg").write_text(drawn)
 
@@ -294,10 +297,12 @@ def figures(found: Mapping[str, Sequence[Row]], true: Mapping[str, float], folde
 def show(benchmark: Path, only: Sequence[str], file: Path) -> None:
     """Prints the tables and draws the figures beside the file."""
     truth = Benchmark(str(benchmark), "cifar10", 2).read()
+    read = [row for row in rows(file) if not only or row.strategy in only]
+    settings = Counter(name for name, _ in {(row.strategy, row.settings) for row in read})
     found: dict[str, list[Row]] = {}
-    for row in rows(file):
-        if not only or row.strategy in only:
-            found.setdefault(row.strategy, []).append(row)
+    for row in read:
+        apart = f" ({row.settings})" if settings[row.strategy] > 1 else ""
+        found.setdefault(row.strategy + apart, []).append(row)
     true = {
         cell: truth[string(cell)] for runs in found.values() for row in runs for cell in row.cells
     }

@@ -50,7 +50,7 @@ def told() -> Iterator[None]:
     it installs signal handlers, and the error is sent back as a `JobError`, a line and an exit
     code. A stopped job of this process ends the sweep: no other one starts.
     """
-    own = interrupt.heard()
+    own = interrupt.is_listening()
     try:
         with interrupt.listening():
             yield

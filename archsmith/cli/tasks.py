@@ -216,7 +216,7 @@ _ENTRIES = (
          run_phases, ("export",), ("architecture", "weights")),
     Task("rank", "compare the supernet's ranking with a benchmark's",
          run_phases, ("rank",), (IMAGES, "benchmark.table")),
-    Task("baseline", "train a hand-made network as the found one is",
+    Task("baseline", "train other networks as the found one is",
          run_phases, ("baseline",), (IMAGES, "architecture", "baseline")),
     Task("measure_latency", "time every option of the space on this device, into latency.csv",
          run_phases, ("measure_latency",), (IMAGES,)),

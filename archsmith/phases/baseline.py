@@ -42,8 +42,9 @@ def _train(run: Run, rival: Rival) -> None:
     identity = run.identity("retrain") | rival.identity
     if run.finished(phase, identity):
         return
-    sizes = {name: value for name, value in rival.told.items() if isinstance(value, int | float)}
-    log.info("%s: %s", phase, ", ".join(f"{name} {size:,.4g}" for name, size in sizes.items()))
+    told = rival.told
+    width = f"width {told['width']:.3g}, " if "width" in told else ""
+    log.info("%s: %s%s parameters", phase, width, f"{told['parameters']:,}")
     seed_everything(job.seed)
     net = _made(rival, job)
     seed_everything(job.seed)
@@ -56,9 +57,9 @@ def _train(run: Run, rival: Rival) -> None:
             checkpoints=run.checkpoints(phase, identity),
         )
         preprocessing = job.data.preprocessing
-        about = {"network": rival.told, "preprocessing": preprocessing.about()}
+        about = {"network": told, "preprocessing": preprocessing.about()}
         save_weights(net, job.folder / f"{phase}.safetensors", {KEY: json.dumps(about)})
-        told = rival.told | run.tested(net, preprocessing)
+        told = told | run.tested(net, preprocessing)
     reads = run.results.fields["test_reads"] + 1
     run.results.update(baseline={rival.name: told}, test_reads=reads)
     run.finish(phase, identity)

@@ -22,7 +22,7 @@ from archsmith.result.network import final_space
 from archsmith.result.recipe import Recipe
 from archsmith.result.retrain import Retraining, retrain
 from archsmith.search.measure import discretised_accuracy
-from archsmith.search.time_budget import clock_of
+from archsmith.search.time_budget import Stopwatch, clock_of
 from archsmith.train.checkpoint import clear_phases
 from archsmith.train.epochs import run as run_epochs
 from archsmith.train.evaluate import evaluate
@@ -130,16 +130,10 @@ class SinglePaths(Retraining):
     def __init__(self, net: Network, loader: Loader, recipe: Recipe):
         super().__init__(net, loader, recipe)
         self.draw = RandomSearch(net.space)
-        self.clock, self.spent = clock_of(self.device), 0.0  # seconds so far
-        self._since = self.clock()
-
-    def tick(self) -> None:
-        """Adds the time since the last call."""
-        now = self.clock()
-        self.spent, self._since = self.spent + now - self._since, now
+        self.watch = Stopwatch(clock_of(self.device))
 
     def result(self) -> Network:
-        self.tick()
+        self.watch.tick()
         return super().result()
 
     def train_step(
@@ -157,12 +151,12 @@ class SinglePaths(Retraining):
         return lambda: copied.train_step(batch)
 
     def state_dict(self) -> dict[str, Any]:
-        self.tick()
-        return super().state_dict() | {"draw": self.draw.state_dict(), "spent": self.spent}
+        self.watch.tick()
+        return super().state_dict() | {"draw": self.draw.state_dict(), "spent": self.watch.spent}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.draw.load_state_dict(state["draw"])
-        self.spent, self._since = float(state.get("spent", 0.0)), self.clock()
+        self.watch.go_on(float(state.get("spent", 0.0)))  # older checkpoints lack it
         super().load_state_dict(state)
 
 
@@ -192,7 +186,7 @@ class Inherited(Scores):
         recipe = replace(self.recipe(), auxiliary_weight=0.0, drop_path=0.0, ema=None)
         training = SinglePaths(net, roles.train, recipe)
         self.net = run_epochs(training, run.record, run.checkpoints("supernet", dict(identity)))
-        self.spent = training.spent
+        self.spent = training.watch.spent
 
     def steps(self) -> tuple[float, float]:
         roles = self.roles()

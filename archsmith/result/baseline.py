@@ -27,16 +27,14 @@ from supernets.network import final_network
 STEPS = 512  # widths are multiples of 1 / STEPS
 WIDEST = 16
 GEOMETRY = ("kernel_size", "stride", "padding", "dilation")  # of a convolution, as it was
-
-
 Draw = Callable[[], Architecture]
 
 
 class Rival(NamedTuple):
     """A network to train beside the found one.
 
-    told: its size, and what else `results.json` says of it. identity: what its training depends
-    on, besides the recipe and the found architecture.
+    told: its size, and what else `results.json` says of it. identity: what it depends on, besides
+    the recipe.
     """
 
     name: str

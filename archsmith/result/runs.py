@@ -89,11 +89,11 @@ class FinishedRun:
         return {
             **self.config["strategy"],
             "architecture": self.config.get("architecture"),
-            **({key: search.get(key) for key in self._of_method} if scored else {}),
+            **({key: search.get(key) for key in self._scoring} if scored else {}),
         }
 
     @property
-    def _of_method(self) -> tuple[str, ...]:
+    def _scoring(self) -> tuple[str, ...]:
         """Settings of the search that only tell how a searcher scores; the epochs, too, where the
         length of a search is a number of seconds."""
         return ("score", "epochs") if self.config["search"].get("seconds") else ("score",)
@@ -111,7 +111,7 @@ class FinishedRun:
     def surroundings(self) -> dict[str, Any]:
         """All settings it depends on, except strategy, seed and the images themselves."""
         data = {k: v for k, v in self.config.get("data", {}).items() if k not in ("root", "seed")}
-        search = {k: v for k, v in self.config["search"].items() if k not in self._of_method}
+        search = {k: v for k, v in self.config["search"].items() if k not in self._scoring}
         rest = {k: v for k, v in self.config.items() if k not in OWN}
         return rest | {"data": data, "search": search}
 

@@ -42,7 +42,28 @@ class Timing:
         return warmup * of(self.still) + (1 - warmup) * of(self.moving)
 
 
-class Pace:
+class Stopwatch:
+    """The seconds that a training has taken, in all processes of a run.
+
+    Args:
+        clock: in seconds.
+    """
+
+    def __init__(self, clock: Clock):
+        self.clock, self.spent = clock, 0.0
+        self._since = clock()
+
+    def tick(self) -> None:
+        """Adds the time since the last call."""
+        now = self.clock()
+        self.spent, self._since = self.spent + now - self._since, now
+
+    def go_on(self, spent: float) -> None:
+        """Continues from what an earlier process has spent."""
+        self.spent, self._since = spent, self.clock()
+
+
+class Pace(Stopwatch):
     """The number of epochs of a search. Under a time budget, as many as fit into the remaining
     time; the last may have fewer steps.
 
@@ -56,10 +77,10 @@ class Pace:
     """
 
     def __init__(self, epochs: float, steps: int, seconds: float | None, clock: Clock):
-        self.epochs, self.steps, self.seconds, self.clock = epochs, steps, seconds, clock
-        self.spent, self.began = 0.0, 0.0  # seconds so far, and at the start of this epoch
+        super().__init__(clock)
+        self.epochs, self.steps, self.seconds = epochs, steps, seconds
+        self.began = 0.0  # seconds at the start of this epoch
         self.trained = 0.0  # seconds at the end of its last step
-        self._since = clock()
 
     @property
     def number(self) -> int:
@@ -73,11 +94,6 @@ class Pace:
     def progress(self, epoch: int, step: int) -> float:
         """The completed share of the search after `epoch` epochs and `step` steps, in [0, 1]."""
         return min(1.0, (epoch + step / self.steps) / self.epochs)
-
-    def tick(self) -> None:
-        """Adds the time since the last call."""
-        now = self.clock()
-        self.spent, self._since = self.spent + now - self._since, now
 
     def steps_end(self) -> None:
         """Called after the last step of an epoch, before its measurements."""
@@ -104,8 +120,8 @@ class Pace:
         """The inverse of `state_dict`; without a budget, the configured epochs are kept."""
         if self.seconds is not None:
             self.epochs = float(state["epochs"])
-        self.spent, self.began = float(state["spent"]), float(state["began"])
-        self._since = self.clock()
+        self.began = float(state["began"])
+        self.go_on(float(state["spent"]))
 
 
 def clock_of(device: torch.device) -> Clock:

@@ -47,8 +47,8 @@ class AdaptiveDecay(Eigenvalue):
         self.decay: float = self.groups[0].get("weight_decay", 0.0)
         if self.decay <= 0 or not self.may_return:
             raise ValueError(
-                f"largest: the weight decay of the weights is {self.decay:g}, expected more than 0 "
-                f"and at most largest / growth = {self.largest / self.growth:g}; change either"
+                f"largest: the weight decay of the weights is {self.decay:g}, expected above 0, at "
+                f"most {self.largest / self.growth:g}; set weight_optimizer.weight_decay or raise it"
             )
         self.next_decay = self.decay  # is no state: it outlives the return to an earlier epoch
 
@@ -61,7 +61,7 @@ class AdaptiveDecay(Eigenvalue):
 
     @property
     def may_return(self) -> bool:  # type: ignore[override]
-        return self.decay * self.growth <= self.largest * (1 + 1e-9)  # 10 * 10 * 3e-4 > 3e-2
+        return self.decay * self.growth <= self.largest * (1 + 1e-9)  # rounded, 3e-4 * 100 > 3e-2
 
     def returns_to(self) -> int | None:
         self.next_decay = self.decay if self.found is None else self.decay * self.growth
