@@ -48,7 +48,7 @@ class AdaptiveDecay(Eigenvalue):
         if self.decay <= 0 or not self.may_return:
             raise ValueError(
                 f"largest: the weight decay of the weights is {self.decay:g}, expected above 0, at "
-                f"most {self.largest / self.growth:g}; set weight_optimizer.weight_decay or raise it"
+                f"most {self.largest / self.growth:g}; set weight_optimizer.weight_decay or this"
             )
         self.next_decay = self.decay  # is no state: it outlives the return to an earlier epoch
 
