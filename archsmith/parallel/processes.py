@@ -55,13 +55,23 @@ class Processes:
             ) from error
         self._heard: list[Any] = [b""] * (size + 1)  # last beats of all processes, and of the store
         self._over = threading.Event()
-        for work in (self._exchange, self._look):
-            threading.Thread(target=work, daemon=True).start()
+        self._threads = [
+            threading.Thread(target=work, daemon=True) for work in (self._exchange, self._look)
+        ]
+        for thread in self._threads:
+            thread.start()
 
     def part(self) -> None:
-        """Stops the heartbeat and leaves the process group."""
+        """Stops the heartbeat and leaves the process group.
+
+        The threads end first, and this one drops the groups: a daemon thread that drops the last
+        reference to a group while Python shuts down aborts the process (torch 2.15).
+        """
         self._over.set()
+        for thread in self._threads:
+            thread.join(BEAT)  # a store that is gone blocks the exchange for ever
         dist.destroy_process_group()
+        self.control = None
 
     def failure(self, code: int) -> dict[str, int]:
         """Exit code and rank of the process that failed first; this one, if none did before."""

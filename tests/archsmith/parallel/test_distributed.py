@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -34,6 +35,7 @@ from archsmith.parallel.data_parallel import (
     Portion,
     across_processes,
 )
+from archsmith.parallel.processes import Processes
 from archsmith.result import retrain
 from archsmith.train import memory
 from archsmith.train.evaluate import evaluate, restore_statistics
@@ -494,6 +496,24 @@ def test_images_on_disk_are_decoded_in_shares(tmp_path: Path):
     assert runs(1, tmp_path / "one", *overrides) == ([0], [[]])
     assert runs(2, tmp_path / "two", *overrides) == ([0, 0], [[], []])
     assert_same(tmp_path / "two", tmp_path / "one", "search")
+
+
+def parted(rank: int) -> None:
+    """Exits with the number of threads that a process still has once it left the others."""
+
+    def slow(processes: Processes):
+        processes._over.wait()
+        time.sleep(0.3)
+
+    Processes._look = slow  # type: ignore[method-assign]
+    distributed.start()
+    distributed.finish()
+    os._exit(threading.active_count() - 1)
+
+
+def test_a_process_that_left_the_others_has_no_thread_of_theirs():
+    """A thread that outlives it drops the process group while Python shuts down, which aborts."""
+    assert together(2, parted) == [0, 0]
 
 
 def different(rank: int, folder: Path) -> None:
