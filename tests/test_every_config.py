@@ -31,7 +31,7 @@ PARTS = ("3x3_e3", "3x3_e6", "5x5_e3", "5x5_e6")
 STRATEGIES = sorted(path.stem for path in (CONF / "strategy").glob("*.yaml"))
 TARGETS = sorted(p for p in CONF.rglob("*.yaml") if "\n_target_:" in "\n" + p.read_text())
 CPU = torch.device("cpu")
-FOLLOWS = ("nni", "sizes", "sharing")  # are no choices of a user
+FOLLOWS = ("nni", "sizes", "sharing", "final")  # are no choices of a user
 # Strategies that need a space of their own kind, small.
 OWN: dict[str, Space] = {
     "singlepath": mbconv(
@@ -52,6 +52,12 @@ def _composed(overrides: tuple[str, ...]) -> DictConfig:
     naming.register()
     with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
         return compose("config", overrides=["strategy.alpha_lr_scale=1", *overrides])
+
+
+@pytest.mark.parametrize("space", ["tas", "mbconv", "mbconv_224", "chain", "modular", "goldnas"])
+def test_a_space_that_decides_on_its_size_keeps_it_in_every_recipe(space: str):
+    assert composed("retrain=cifar", f"space={space}").retrain.layers is None
+    assert composed("retrain.layers=7", f"space={space}").retrain.layers == 7
 
 
 def make(node: DictConfig, **live: Any) -> Any:

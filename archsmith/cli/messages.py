@@ -93,6 +93,11 @@ def explain(
                 f"{cause.filename or 'the run directory'}: {cause.strerror}, expected a folder "
                 "that can be written; move it away, or set hydra.run.dir"
             )
+        if isinstance(cause, OSError) and cause.errno == errno.ENAMETOOLONG:
+            return ConfigError.exit_code, (
+                f"a path is too long for this disk, found '{str(cause.filename)[:60]}...'; shorten "
+                "the setting that names it"
+            )
         if is_out_of_memory(cause):
             return OutOfMemory.exit_code, (
                 f"out of memory ({one_line(cause)[:200]}); lower search.batch_size, "
@@ -169,7 +174,7 @@ def _not_choices(conf: Path) -> list[str]:
     return [
         f"{name}={value}"
         for name, _, value in given
-        if (conf / name).is_dir() and not (conf / name / f"{value}.yaml").is_file()
+        if (conf / name).is_dir() and value not in choice_names(conf, name)
     ]
 
 

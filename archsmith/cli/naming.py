@@ -148,10 +148,10 @@ def known_settings(conf: Path) -> list[str]:
 
 
 def config_groups(conf: Path) -> list[str]:
-    """Names of the configuration groups: `strategy`, `strategy/pruning`, ..., without `sizes`
-    and `sharing`, which follow from experiment, strategy and space."""
+    """Names of the configuration groups: `strategy`, `strategy/pruning`, ..., without those that
+    follow from experiment, strategy and space."""
     found = {str(path.parent.relative_to(conf)) for path in conf.rglob("*.yaml")}
-    return sorted(found - {".", "sizes", "sharing"})
+    return sorted(found - {".", "sizes", "sharing", "final"})
 
 
 def _flatten(tree: Any, prefix: str) -> Iterator[str]:
