@@ -1,6 +1,6 @@
 """What selfdistill.md, section 8, test 10 measures: against a full Hessian, a Taylor expansion.
 
-What came out of measuring is in docs/results.md (benchmarks/selfdistill_claim.py).
+What came out of measuring is in docs/results_2026-11.md (benchmarks/selfdistill_claim.py).
 """
 
 import pytest
