@@ -1,17 +1,18 @@
-"""Archsmith: gradient-based neural architecture search. `find` is the library's one function."""
+"""Archsmith: gradient-based neural architecture search. The library's functions are `find`, a
+search, and `load`, the trained network of a run."""
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from archsmith.library import find
+    from archsmith.library import find, load
 
-__all__ = ["find"]
+__all__ = ["find", "load"]
 
 
 def __getattr__(name: str) -> Any:
-    """Imports `find` on first use, so that the command line starts without torch."""
-    if name == "find":
-        from archsmith.library import find
+    """Imports a function on first use, so that the command line starts without torch."""
+    if name in __all__:
+        from archsmith import library
 
-        return find
+        return getattr(library, name)
     raise AttributeError(f"module 'archsmith' has no attribute '{name}'")

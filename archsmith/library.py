@@ -1,4 +1,5 @@
-"""Archsmith as a library: a search over your own operations and images, from a notebook."""
+"""Archsmith as a library, from a notebook: a search over your own operations and images, and the
+trained network of a run."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -16,16 +17,18 @@ from torch.utils.data import Dataset
 from archsmith.cli import naming
 from archsmith.cli.messages import explain
 from archsmith.cli.naming import CONF
-from archsmith.cli.objects import Own, make_job
+from archsmith.cli.objects import Own, build, build_space, given_architecture, make_job, placeholder
 from archsmith.cli.preflight import preflight
 from archsmith.data.loader import Images
 from archsmith.data.roles import Data
 from archsmith.data.split import Settings
-from archsmith.errors import ConfigError
+from archsmith.errors import ConfigError, configuring
 from archsmith.job import Job
+from archsmith.phases.needs import NEEDS
 from archsmith.phases.pipeline import phases_for, run_through
 from archsmith.phases.run import Run
 from archsmith.result.classifier import Classifier
+from archsmith.result.network import load_final
 from archsmith.result.report.hparams import write_session
 from archsmith.result.report.page import write_report
 from search_spaces.architecture import Architecture
@@ -70,6 +73,38 @@ def find(
     write_session(job.folder, run.results.fields, job.settings, ())
     final = run.final()
     return Classifier(final.net, final.preprocessing).cpu().eval(), final.architecture
+
+
+def load(
+    run: Path | str,
+    *,
+    weights: Path | str | None = None,
+    operations: Mapping[str, Callable[..., nn.Module]] | None = None,
+) -> Classifier:
+    """The trained network of a run's folder, on the CPU, in eval mode.
+
+    It has its class names (`classes`), takes raw images, and its `predict` image files.
+
+    Args:
+        run: a folder in which a network was trained, or an architecture file.
+        weights: the weights file, if it is not that of the folder.
+        operations: those that `find` was given.
+
+    Raises:
+        ConfigError: no trained network there, or of a space that is not one of ours.
+    """
+    naming.register()
+    architecture, path = given_architecture(str(run), None if weights is None else str(weights))
+    if path is None or not path.is_file():
+        raise ConfigError(NEEDS["weights"].line)
+    assert architecture is not None
+    with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
+        config = compose("config")
+    with configuring():
+        data = build(placeholder(), "data")
+        space = build_space(config, data, architecture, [], operations or {})
+    trained = load_final(path, space, architecture)
+    return Classifier(trained.net, trained.preprocessing).eval()
 
 
 def _job(

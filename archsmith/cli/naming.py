@@ -29,6 +29,8 @@ NOT_IDENTITY = (
     "runs",
     "baseline",
     "tasks",
+    "images",
+    "predict",
 )
 DATA = "digits"  # the default in conf/config.yaml
 NAME = "{strategy}-{space}-{data}-s{seed}-{digest}"

@@ -21,6 +21,7 @@ from archsmith.data.roles import Data
 from archsmith.errors import ConfigError, Failure, configuring
 from archsmith.job import Job
 from archsmith.parallel import distributed
+from archsmith.result.predict import PredictSettings
 from search_spaces.architecture import Architecture
 from search_spaces.genotype import published
 from search_spaces.settings import located, setting
@@ -58,6 +59,12 @@ def _settings(config: DictConfig, group: str) -> Any:
     plain = cast(dict[str, Any], OmegaConf.to_container(config[group], resolve=True))
     with setting(group):
         return TAKERS[group](**plain)
+
+
+def predict_settings(config: DictConfig) -> PredictSettings:
+    """Raises ConfigError for a wrong one."""
+    with configuring():
+        return cast(PredictSettings, _settings(config, "predict"))
 
 
 def given_architecture(
@@ -136,7 +143,7 @@ def _resized(space: Space, architecture: Architecture, shapes: dict[str, Any]) -
     return sized
 
 
-def _placeholder() -> DictConfig:
+def placeholder() -> DictConfig:
     """A data set that needs no files, for tasks that read no images."""
     node = OmegaConf.load(CONF / "data" / f"{naming.DATA}.yaml")
     return cast(DictConfig, OmegaConf.merge(node, {"seed": 0}))
@@ -157,7 +164,7 @@ def make_job(config: DictConfig, own: Own | None = None) -> Job:
         baseline = None if config.baseline is None else build(config.baseline, "baseline")
         strategy = build(config.strategy, "strategy")
         device = runtime.start(distributed.local_device(config.device), config.seed)
-    node = _placeholder() if unread else config.data
+    node = placeholder() if unread else config.data
     data = own.data() if own else build(node, "data")  # a user's own errors are not about settings
     with configuring():
         said = [setting_of(override) for override in hydra_config.overrides.task]

@@ -13,6 +13,7 @@ from archsmith.data.benchmark import Benchmark
 from archsmith.errors import ConfigError
 from archsmith.result.export.files import check_formats
 from archsmith.result.limits import Budget
+from archsmith.result.predict import PredictSettings
 from archsmith.search.settings import SearchSettings
 from archsmith.train.checkpoint import checkpoint_seconds
 from search_spaces.settings import Range, problems
@@ -27,6 +28,7 @@ class General:
     resume: Literal["auto", "never", "force"]
     architecture: Annotated[str | None, "the name of a file or null"]
     weights: Annotated[str | None, "the name of a file or null"]
+    images: Annotated[str | list[str] | None, "a file, folder or pattern, or a list of them"]
 
 
 # What takes the settings of a group that names no `_target_`
@@ -36,6 +38,7 @@ TAKERS: dict[str, Callable[..., Any]] = {
     "benchmark": Benchmark,
     "budget": Budget,
     "export": check_formats,
+    "predict": PredictSettings,
 }
 
 

@@ -28,6 +28,7 @@ from archsmith.cli.command_line import (
     typed,
 )
 from archsmith.cli.messages import list_choices, one_line, result_summary
+from archsmith.data.names import printable
 from archsmith.errors import ConfigError, configuring
 from archsmith.parallel import distributed
 from archsmith.train import garbage, nni_trial
@@ -135,6 +136,49 @@ def check_task(task: Task, config: DictConfig) -> None:
         print(check_report(folder, survey, job, command, task.phases))
 
 
+def predict_task(task: Task, config: DictConfig) -> None:
+    """Prints the class of each image file, and writes `predict.csv`."""
+    with garbage.uncollected():
+        from archsmith.cli.objects import make_job, predict_settings
+        from archsmith.errors import DataError
+        from archsmith.phases.needs import need
+        from archsmith.result.classifier import Classifier
+        from archsmith.result.network import load_final
+        from archsmith.result.predict import image_files, write_csv
+        from archsmith.train.record import Progress
+
+    if config.images is None:
+        raise ConfigError(
+            "images: null, expected what to predict; set images=<file, folder or pattern>"
+        )
+    settings = predict_settings(config)
+    job = make_job(config)
+    need(job, *task.needs)
+    assert job.architecture is not None
+    assert job.weights is not None
+    trained = load_final(job.weights, job.space, job.architecture)
+    net = Classifier(trained.net, trained.preprocessing).to(job.device).eval()
+    files = image_files(config.images)
+    found = []
+    with Progress("predict", len(files)) as progress:
+        predictions = net.predict_files(files, top=settings.top, batch_size=settings.batch_size)
+        for one in progress.batches(predictions):
+            found.append(one)
+            if one.unread is None:
+                said = ", ".join(f"{label} ({share:.1%})" for label, share in one.top)
+                print(f"{printable(one.file)}: {said}")
+            else:
+                log.warning("not read: %s", one.unread)
+    unread = sum(one.unread is not None for one in found)
+    if unread == len(found):
+        raise DataError(f"images: none of {unread} files can be read; the first: {found[0].unread}")
+    if settings.csv is not None:
+        write_csv(Path(settings.csv), found, min(settings.top, len(net.classes)))
+    if unread:
+        log.warning("%d of %d files were not read", unread, len(found))
+    leave_no_folder()
+
+
 def run_phases(task: Task, config: DictConfig) -> float | None:
     """Runs the task's phases; returns the accuracy that a sweep may optimise."""
     log.info("starting: settings and images are read")
@@ -214,6 +258,8 @@ _ENTRIES = (
          run_phases, ("evaluate",), (IMAGES, "architecture", "weights"), then("export")),
     Task("export", "write files that need no Archsmith",
          run_phases, ("export",), ("architecture", "weights")),
+    Task("predict", "name the class of every image of images=<file, folder or pattern>",
+         predict_task, (), ("architecture", "weights")),
     Task("rank", "compare the supernet's ranking with a benchmark's",
          run_phases, ("rank",), (IMAGES, "benchmark.table")),
     Task("baseline", "train other networks as the found one is",

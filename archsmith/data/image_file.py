@@ -1,28 +1,25 @@
 """One image file: its header, its pixels, and the reason if it cannot be read.
 
 Channels: 1 if every image is grey (modes 1, L, 16 bits); otherwise 3, and every image is converted
-to RGB without alpha. Arrays (`.npy`, uint8, (H, W) or (H, W, C)) may have any number. 16 bits are
-scaled to 8, the EXIF orientation is applied, images of another size are resized (bilinear).
+to RGB without alpha. Arrays (`.npy`, uint8, (H, W) or (H, W, C)) may have any number.
 """
 
-import warnings
 from collections import Counter
 from collections.abc import Sequence
 from functools import cache
 from typing import Annotated
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from archsmith.data.names import printable
+from archsmith.data.pixels import NOT_DECODED, fitted_image, opened_image
 from archsmith.errors import DataError
 from search_spaces.settings import Count, checked
 
 ARRAY, ARRAY_SUFFIX = "npy x", ".npy"
 RESIZE = "bilinear"  # to the requested height and width; the aspect ratio is not kept
 GREY = ("1", "L", "I", "I;16", "I;16L", "I;16B", "I;16N")
-# EPS would run Ghostscript; for the others Pillow reads only the header.
-NOT_DECODED = {"EPS", "BUFR", "GRIB", "HDF5", "MPEG", "WMF"}
 
 
 @cache
@@ -91,7 +88,7 @@ def describe(path: str) -> tuple[str, tuple[int, int]] | None:
         if path.lower().endswith(ARRAY_SUFFIX):
             H, W, *C = np.load(path, mmap_mode="r", allow_pickle=False).shape
             return f"{ARRAY}{C[0] if len(C) == 1 else 1}", (H, W)
-        with _opened(path) as image:
+        with opened_image(path) as image:
             turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5  # swaps the sides
             return image.mode, (image.size if turned else image.size[::-1])
     except Exception:  # every decoder fails in its own way; `attempt` reports it
@@ -101,9 +98,7 @@ def describe(path: str) -> tuple[str, tuple[int, int]] | None:
 def attempt(path: str, shape: Sequence[int]) -> np.ndarray | str:
     """The image, (C, H, W) uint8, or a message with the path and why it cannot be read."""
     try:
-        array = path.lower().endswith(ARRAY_SUFFIX)
-        pixels = _array(path) if array else _decode(path, shape[0])
-        return _fit(pixels, shape).transpose(2, 0, 1)
+        return fitted_image(path, shape)
     except UnidentifiedImageError:
         return f"{printable(path)} (not an image)"
     except Exception as error:  # every decoder fails in its own way
@@ -113,43 +108,3 @@ def attempt(path: str, shape: Sequence[int]) -> np.ndarray | str:
 def first_line(error: BaseException) -> str:
     """The first line of an error's message."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
-def _opened(path: str) -> Image.Image:
-    """Reads the header; more than 90 million pixels (a decompression bomb) is an error."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        return Image.open(path, formats=formats())
-
-
-def _array(path: str) -> np.ndarray:
-    array = np.load(path, allow_pickle=False)
-    if array.dtype != np.uint8 or array.ndim not in (2, 3):
-        raise ValueError(f"{array.dtype} of shape {array.shape}, expected uint8 (H, W, C)")
-    return np.atleast_3d(array)
-
-
-def _decode(path: str, channels: int) -> np.ndarray:
-    """(H, W, 1 or 3) uint8."""
-    with _opened(path) as opened:
-        image = ImageOps.exif_transpose(opened)
-    if image.mode == "F":
-        raise ValueError("floating-point pixels; save it with 8 or 16 bits")
-    if image.mode.startswith("I"):
-        wide = np.asarray(image).astype(np.int64).clip(0, 65535)
-        image = Image.fromarray(((wide * 255 + 32767) // 65535).astype(np.uint8))
-    if image.mode in ("P", "PA"):
-        image = image.convert("RGBA")  # a palette's transparent entry is not a colour
-    return np.atleast_3d(np.asarray(image.convert("L" if channels == 1 else "RGB")))
-
-
-def _fit(pixels: np.ndarray, shape: Sequence[int]) -> np.ndarray:
-    """The image (H, W, C) resized to `shape`, bilinear. Raises ValueError if C differs."""
-    C, H, W = shape
-    if pixels.shape[2] != C:
-        raise ValueError(f"{pixels.shape[2]} channels, expected {C}")
-    if pixels.shape[:2] == (H, W):
-        return pixels
-    channels = [Image.fromarray(np.ascontiguousarray(pixels[:, :, c])) for c in range(C)]
-    method = Image.Resampling[RESIZE.upper()]
-    return np.stack([np.asarray(channel.resize((W, H), method)) for channel in channels], -1)

@@ -8,8 +8,10 @@ from typing import Any
 from archsmith.data.preprocessing import Preprocessing
 from archsmith.data.roles import Data
 from archsmith.errors import ConfigError, configuring
+from archsmith.files import write_atomically
 from archsmith.phases.run import Run
 from archsmith.phases.within_budget import fit_of, spent
+from archsmith.result.export.card import model_card
 from archsmith.result.export.files import export
 from archsmith.result.network import (
     digest_of,
@@ -159,7 +161,7 @@ def export_phase(run: Run) -> None:
         return
     log.info("export: %s, each loaded again in a fresh process", ", ".join(job.formats) or "none")
     with run.measuring("export"):
-        export(
+        written = export(
             net.cpu(),
             architecture,
             job.folder / "export",
@@ -167,4 +169,6 @@ def export_phase(run: Run) -> None:
             formats=job.formats,
         )
     run.results.update(data=data, **_size(net, architecture))
+    card = model_card(written, run.results.fields)
+    write_atomically(job.folder / "export" / "README.md", card.encode())
     run.finish("export", identity)

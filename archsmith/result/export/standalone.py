@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from archsmith.data import pixels
 from archsmith.result.export import usage
 from archsmith.result.export.definitions import Definitions, UnportableError
 from archsmith.result.export.literals import Code, literal, packed
@@ -44,6 +45,7 @@ def standalone(space: Space, architecture: Architecture, facts: Mapping[str, Any
         table = {name: operation(name, space, definitions) for name in plan.operations}
     parts = {name: expression(part, definitions) for name, part in plan.parts.items()}
     texts = definitions.texts()
+    used = [texts.pop(module.__name__) for module in (pixels, usage)]
     template = Template(
         TEMPLATE.read_text("utf-8"), undefined=StrictUndefined, keep_trailing_newline=True
     )
@@ -57,7 +59,7 @@ def standalone(space: Space, architecture: Architecture, facts: Mapping[str, Any
         layout=plan.layout,
         kind=network,
         network=texts.pop(plan.network.__module__),
-        usage=texts.pop(usage.__name__),
+        usage="\n\n\n".join(used),
         operations="\n\n\n".join(texts.values()),
         table=table,
         parts=parts,

@@ -9,6 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from archsmith.data.pixels import fitted_image
+
 # ruff: noqa: F821 (an exported file defines these names)
 INPUT_SHAPE: tuple[int, int, int]
 CLASSES: tuple[str, ...]
@@ -71,23 +73,22 @@ def prepare(image: Tensor) -> Tensor:
 
 
 def read_image(path: str) -> Tensor:
-    """The image in a file of `numpy.save`, `torch.save` or (with Pillow) a picture, in its size."""
-    import numpy
-
-    if path.endswith(".npy"):
-        return torch.from_numpy(numpy.load(path))
+    """The image of a file, (C, H, W): a tensor of `torch.save`, an array of `numpy.save`, or (with
+    Pillow) a picture of any size and mode, resized as in the training."""
     if path.endswith((".pt", ".pth")):
         return torch.load(path, weights_only=True)
-    from PIL import Image
+    if path.endswith(".npy"):
+        import numpy
 
-    with Image.open(path) as picture:
-        pixels = numpy.array(picture.convert("L" if INPUT_SHAPE[0] == 1 else "RGB"))
-    return torch.from_numpy(pixels.reshape(*pixels.shape[:2], -1)).permute(2, 0, 1)
+        image = numpy.load(path, allow_pickle=False)
+        if image.shape == INPUT_SHAPE:
+            return torch.from_numpy(image)
+    return torch.from_numpy(fitted_image(path, INPUT_SHAPE).copy())
 
 
 @torch.inference_mode()
 def main(paths: list[str]) -> None:
-    """Prints the class of each image, or without one the size of the network."""
+    """Prints the class of each image; without one, the size of the network."""
     if not paths:
         print(f"{PARAMETERS:,} parameters, {MACS:,} multiply-accumulates an image {INPUT_SHAPE}")
         return
