@@ -59,7 +59,7 @@ def _train(run: Run, rival: Rival) -> None:
         preprocessing = job.data.preprocessing
         about = {"network": told, "preprocessing": preprocessing.about()}
         save_weights(net, job.folder / f"{phase}.safetensors", {KEY: json.dumps(about)})
-        told = told | run.tested(net, preprocessing)
+        told = told | run.tested(net, preprocessing)[0]
     reads = run.results.fields["test_reads"] + 1
     run.results.update(baseline={rival.name: told}, test_reads=reads)
     run.finish(phase, identity)

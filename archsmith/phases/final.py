@@ -120,8 +120,10 @@ def evaluate_phase(run: Run) -> None:
     log.info("evaluate: the test images are read")
     seed_everything(job.seed)  # for operations that draw: a resumed run draws the same
     with run.measuring("evaluate"):
-        tested = run.tested(net, preprocessing)
+        tested, mistakes = run.tested(net, preprocessing)
+        mistakes.save(job.folder)
     reads = run.results.fields["test_reads"] + 1
+    tested["test_mistakes"] = mistakes.told()
     run.results.update(**tested, test_reads=reads, **_size(net, architecture))
     run.finish("evaluate", identity)
 

@@ -16,6 +16,7 @@ from archsmith.files import write_atomically
 from archsmith.job import Job
 from archsmith.parallel.distributed import size
 from archsmith.phases.needs import NEEDS, need
+from archsmith.result.mistakes import Mistakes
 from archsmith.result.network import load_final
 from archsmith.result.outcome import outcome
 from archsmith.train.checkpoint import Checkpoints
@@ -127,8 +128,15 @@ class Run:
         net, preprocessing, data = load_final(path, job.space, architecture)
         return Final(net.to(job.device).eval(), architecture, preprocessing, data, path)
 
-    def tested(self, net: nn.Module, preprocessing: Preprocessing) -> dict[str, Any]:
-        """Evaluates a network on the test split, preprocessed as given; counts as one read."""
+    def tested(
+        self, net: nn.Module, preprocessing: Preprocessing
+    ) -> tuple[dict[str, Any], Mistakes]:
+        """Evaluates a network on the test split, preprocessed as given; counts as one read.
+
+        Returns the test fields of `results.json`, and where the network is wrong.
+        """
         data = self.job.data.to(self.job.device)
-        measures = evaluate(net, data.test(self.job.recipe.batch_size, preprocessing))
-        return outcome(measures, data.classes)
+        loader = data.test(self.job.recipe.batch_size, preprocessing)
+        mistakes = Mistakes(data.classes, preprocessing.normalise, loader.images.name)
+        measures = evaluate(net, loader, seen=mistakes.add)
+        return outcome(measures, data.classes), mistakes

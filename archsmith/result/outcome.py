@@ -8,6 +8,7 @@ UNTESTED: dict[str, Any] = dict.fromkeys(
     f"test_{name}"
     for name in (
         "accuracy", "balanced_accuracy", "images", "interval", "commonest_share", "doubt",
+        "mistakes",
     )
 )  # fmt: skip
 

@@ -1,7 +1,7 @@
 """Accuracy and loss of a network on a loader, and re-estimation of batch-norm statistics."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -17,7 +17,13 @@ Batches = Iterable[tuple[Tensor, Tensor]]  # images (B, C, H, W), labels (B,)
 
 
 @torch.no_grad()
-def evaluate(net: nn.Module, loader: Batches, mixture: Mixture | None = None) -> dict[str, float]:
+def evaluate(
+    net: nn.Module,
+    loader: Batches,
+    mixture: Mixture | None = None,
+    *,
+    seen: Callable[[Tensor, Tensor, Tensor], None] | None = None,
+) -> dict[str, float]:
     """`accuracy` as a fraction, mean cross-entropy `loss`; for more than 5 classes `top5_accuracy`.
 
     `balanced_accuracy` is the mean accuracy over the classes that occur. `images` is their number,
@@ -26,6 +32,8 @@ def evaluate(net: nn.Module, loader: Batches, mixture: Mixture | None = None) ->
     class.
 
     Runs in eval mode and waits for the device only at the end.
+
+    seen: called with images, labels and logits (B, classes) of every batch.
 
     Raises:
         NumbersError: the loss is not finite, so an accuracy would be meaningless.
@@ -38,6 +46,8 @@ def evaluate(net: nn.Module, loader: Batches, mixture: Mixture | None = None) ->
             interrupt.check("evaluation")
             logits = net(x, mixture).float()
             images += len(y)
+            if seen is not None:
+                seen(x, y, logits)
             for name, value in _measures(logits, y).items():
                 sums[name] = sums[name] + value if name in sums else value
     assert images, "a loader without images"

@@ -26,8 +26,8 @@ SLOW = 0.3  # share of an epoch spent waiting for data that triggers a warning
 RESULTS = (
     "strategy", "space", "data", "seed", "search_epochs", "supernet_accuracy",
     "discretised_accuracy", "test_accuracy", "test_balanced_accuracy", "test_images",
-    "test_interval", "test_commonest_share", "test_doubt", "diagnosis", "degenerate", "undecided",
-    "searched_costs",
+    "test_interval", "test_commonest_share", "test_doubt", "test_mistakes",
+    "diagnosis", "degenerate", "undecided", "searched_costs",
     "warnings", "benchmark", "ranking", "parameters", "macs", "budget", "baseline", "seconds",
     "cpu_seconds", "peak_memory_bytes", "test_reads", "device", "versions", "data_fingerprint",
     "architecture",

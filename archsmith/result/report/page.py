@@ -1,8 +1,10 @@
 """A run's `report.html`: one file without scripts or external links, from its folder only."""
 
+import base64
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from archsmith.drawing.charts import undominated
 from archsmith.drawing.render import render
@@ -10,6 +12,8 @@ from archsmith.files import write_atomically
 from archsmith.result.limits import NAMES, changed_rows
 from archsmith.train.doubts import doubts, interval
 
+PAIRS = 10  # confusions that are listed
+SHOWN = 24  # classes up to which the confusion matrix is drawn
 Series = Mapping[str, Sequence[float | None]]
 
 
@@ -41,11 +45,44 @@ def write_report(folder: Path, command: str) -> Path:
         changed=changed_rows(results.get("budget") or {}),
         versions=", ".join(f"{name} {version}" for name, version in results["versions"].items()),
         settings=json.dumps(config, indent=2),
+        wrong=_wrong(folder, results.get("test_mistakes")),
         command=command,
     )
     path = folder / "report.html"
     write_atomically(path, page.encode())
     return path
+
+
+def _wrong(folder: Path, told: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """What the report shows of `test_mistakes`: classes from the worst on, the commonest
+    confusions, the confusion matrix if it fits, calibration, and the surest mistakes with their
+    images."""
+    if not told:
+        return None
+    matrix, names = told["confusion"] or [], [one["name"] for one in told["classes"]]
+    pairs = [
+        (count, names[i], names[j], sum(row))
+        for i, row in enumerate(matrix)
+        for j, count in enumerate(row)
+        if i != j and count
+    ]
+    pictures = [
+        "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
+        for path in sorted((folder / "mistakes").glob("*.png"))
+    ]
+    bins = told["calibration"]["bins"]
+    return {
+        "classes": sorted(
+            (one for one in told["classes"] if one["images"]), key=lambda one: one["accuracy"]
+        ),
+        "pairs": sorted(pairs, key=lambda pair: -pair[0])[:PAIRS],
+        "names": names,
+        "matrix": matrix if len(matrix) <= SHOWN else None,
+        "error": told["calibration"]["error"],
+        "accuracy": [one["accuracy"] for one in bins],
+        "confidence": [one["confidence"] for one in bins],
+        "surest": list(zip(told["surest"], pictures, strict=False)),
+    }
 
 
 def _metrics(path: Path) -> dict[str, Series]:

@@ -1,5 +1,6 @@
 """The report of a run: what is drawn, that it is self-contained, and what a browser makes of it."""
 
+import base64
 import json
 import re
 import shutil
@@ -9,14 +10,18 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+import torch
 
+from archsmith.data.loader import Normalise
 from archsmith.drawing.cells import cell_svg
 from archsmith.drawing.render import chart
 from archsmith.result.limits import budget_line
+from archsmith.result.mistakes import Mistakes
 from archsmith.result.report.page import write_report
 from archsmith.train.record import RESULTS
 from search_spaces.cells import Cell, complete_edges
 
+PLAIN = Normalise(torch.tensor([0.5]), torch.tensor([0.25]))
 EDGES = ("0-1", "0-2", "1-2")
 BROWSERS = map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))
 BROWSER = next((path for path in BROWSERS if path), None)
@@ -53,7 +58,7 @@ def folder(tmp_path: Path) -> Path:
 class Balanced(HTMLParser):
     """Checks that what opens closes."""
 
-    VOID = ("meta", "br")
+    VOID = ("meta", "br", "img")
 
     def __init__(self) -> None:
         super().__init__()
@@ -105,6 +110,31 @@ def test_a_folder_without_search_or_retraining_leaves_those_parts_out(folder: Pa
     assert "The search, epoch by epoch" not in page
     assert "How each gate moved" not in page
     assert "Retraining" not in page
+
+
+def test_it_shows_where_the_network_is_wrong(folder: Path):
+    wrong = Mistakes(["<cat>", "dog"], PLAIN, lambda position: f"test/{position}.png")
+    shares = torch.tensor([[0.1, 0.9], [0.8, 0.2], [0.3, 0.7]])
+    wrong.add(torch.zeros(3, 1, 4, 4), torch.tensor([0, 0, 1]), shares.log())
+    wrong.save(folder)
+    results = json.loads((folder / "results.json").read_text())
+    (folder / "results.json").write_text(json.dumps(results | {"test_mistakes": wrong.told()}))
+    page = write_report(folder, "run").read_text()
+    parser = Balanced()
+    parser.feed(page)
+    assert parser.open == []
+    assert all(
+        src.startswith("data:image/png") for src in re.findall(r'(?:src|href)="([^"]+)', page)
+    )
+    (shown,) = re.findall(r'<img src="data:image/png;base64,([^"]+)" alt="test/0.png">', page)
+    assert base64.b64decode(shown) == (folder / "mistakes" / "00.png").read_bytes()
+    assert "Most often mistaken: &lt;cat&gt; for dog (1 of 2)." in page
+    assert "&lt;cat&gt;, taken for dog (90%)" in page
+    assert page.index("<td>&lt;cat&gt;</td><td>2</td><td>50.00%</td>") < page.index(
+        "<td>dog</td><td>1</td><td>100.00%</td>"
+    )
+    matrix = page.split('class="confusion"')[1].split("</table>")[0]
+    assert re.findall(r"<td[^>]*>(\d*)</td>", matrix) == ["1", "1", "", "1"]
 
 
 @pytest.mark.parametrize(("choice", "row"), [("choice", "row"), ("group", "edge")])
