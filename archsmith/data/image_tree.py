@@ -1,10 +1,15 @@
-"""Finds the images in a folder: `train/<class>/*`, `test/<class>/*` and optionally `val/<class>/*`.
+"""Finds the images in a folder: `train/<class>/*`, `test/<class>/*` and optionally `val/<class>/*`;
+or `<class>/*` alone, of which a share of every class becomes the test images.
+
+That share is drawn once and kept in `test_images.txt` beside the class folders, so that no image
+that trained an earlier network is ever a test image: new images are training images.
 
 Images in subfolders belong to the class, too. Skipped entries are counted by reason: hidden files,
 files that are not images, entries next to the class folders or the parts, links to a parent folder.
 torchvision's `ImageFolder` counts none of them, and follows a link to a parent folder for ever.
 """
 
+import hashlib
 import json
 import logging
 import os
@@ -19,11 +24,14 @@ from torch import Tensor
 from archsmith.data.image_file import suffixes
 from archsmith.data.names import canonical, printable
 from archsmith.errors import DataError
+from archsmith.files import write_atomically
 
 log = logging.getLogger(__name__)
 
 PARTS = ("train", "test", "val")
-LAYOUT = "train/<class>/ and test/<class>/"
+LAYOUT = "train/<class>/ and test/<class>/, or <class>/ alone"
+SPLIT = "test_images.txt"  # beside the class folders: the test images, a path per line
+SHARE = 0.2  # of each class, unless it is set
 EXAMPLES = 3
 Entry = os.DirEntry[str]
 
@@ -83,8 +91,11 @@ class Tree(NamedTuple):
         return Part(parts[0].root, files, torch.cat([part.labels for part in parts]), sizes)
 
 
-def scan(root: str | None) -> Tree:
+def scan(root: str | None, test_share: float | None = None) -> Tree:
     """The classes and the parts.
+
+    test_share: for class folders alone, the share of each class that become test images; None is
+        0.2.
 
     Raises:
         DataError: the folder or a part does not exist, there are fewer than 2 classes, a class has
@@ -95,6 +106,13 @@ def scan(root: str | None) -> Tree:
     folder, passed_over = Path(root).expanduser(), PassedOver()
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder, expected {LAYOUT}; correct data.root")
+    if not any((folder / part).is_dir() for part in PARTS):
+        return _split(folder, SHARE if test_share is None else test_share, passed_over)
+    if test_share is not None:
+        raise DataError(
+            f"data.test_share: {test_share}, but {folder} has parts of its own; leave it out, or "
+            "set data.root to class folders alone"
+        )
     for part in ("train", "test"):
         if not (folder / part).is_dir():
             raise DataError(
@@ -109,6 +127,77 @@ def scan(root: str | None) -> Tree:
     return Tree(tuple(folders["train"]), parts, passed_over)
 
 
+def _split(folder: Path, share: float, passed_over: PassedOver) -> Tree:
+    """The tree of class folders alone."""
+    if (folder.parent / "test").is_dir() and folder.name == "train":
+        raise DataError(
+            f"{folder}: the images of train/ alone; set data.root={printable(str(folder.parent))}, "
+            "which has test/, too"
+        )
+    classes = _classes(folder, passed_over)
+    if len(classes) < 2:
+        raise DataError(
+            f"{folder}: {len(classes)} class folder(s) ({', '.join(classes) or 'none'}), expected "
+            f"{LAYOUT}, of at least 2 classes; add them, or correct data.root"
+        )
+    every = _part(folder, "", {"train": classes, "": classes}, passed_over)
+    known = _kept(folder)
+    if known is None:
+        known = _drawn(every, share)
+        _keep(folder, known)
+    is_test = torch.tensor([file in known for file in every.files])
+    for label, name in enumerate(classes):
+        of_class = is_test[every.labels == label]
+        if of_class.all() or not of_class.any():
+            raise DataError(
+                f"{folder}/{name}: {len(of_class)} images, {int(of_class.sum())} of them for the "
+                f"test, expected some for both; add images, and delete {SPLIT} to draw again"
+            )
+    test, train = (every.take(chosen.nonzero().flatten()) for chosen in (is_test, ~is_test))
+    log.info(
+        "data: %d of %d images below %s are the test images, named in %s",
+        len(test.files), len(every.files), folder, SPLIT,
+    )  # fmt: skip
+    return Tree(tuple(classes), {"train": train, "test": test}, passed_over)
+
+
+def _drawn(every: Part, share: float) -> set[str]:
+    """A share of each class, at least one image and not all, by digests of the paths."""
+    chosen: set[str] = set()
+    for label in every.labels.unique().tolist():
+        files = [every.files[i] for i in (every.labels == label).nonzero().flatten().tolist()]
+        files = [file for file in files if "\n" not in file]  # a line of the list each
+        files.sort(key=lambda file: hashlib.blake2b(os.fsencode(file)).digest())
+        chosen |= set(files[: min(max(1, round(share * len(files))), len(files) - 1)])
+    return chosen
+
+
+def _kept(folder: Path) -> set[str] | None:
+    """The test images that were drawn before; None if there is no list."""
+    try:
+        text = (folder / SPLIT).read_text(encoding="utf-8", errors="surrogateescape")
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise DataError(
+            f"{folder / SPLIT}: cannot be read ({error.strerror}), expected the list of the test "
+            "images; mend it, or delete it to draw them again"
+        ) from error
+    return set(text.split("\n"))
+
+
+def _keep(folder: Path, files: set[str]) -> None:
+    text = "".join(f"{file}\n" for file in sorted(files))
+    try:
+        write_atomically(folder / SPLIT, os.fsencode(text))
+    except OSError as error:
+        log.warning(
+            "data: %s cannot be written (%s): the test images are drawn again in each run, the "
+            "same ones while no image is added",
+            folder / SPLIT, error.strerror,
+        )  # fmt: skip
+
+
 def _classes(folder: Path, passed_over: PassedOver) -> dict[str, list[Path]]:
     """Class name -> its folders; empty if `folder` does not exist.
 
@@ -117,6 +206,8 @@ def _classes(folder: Path, passed_over: PassedOver) -> dict[str, list[Path]]:
     found = dict[str, list[Path]]()
     for entry in listed(folder) if folder.is_dir() else ():
         reason = _passed_over(entry, [os.path.realpath(folder)], "beside the class folders")
+        if entry.name == SPLIT:
+            continue
         if reason is None:
             found.setdefault(canonical(entry.name), []).append(Path(entry.path))
         else:
@@ -154,7 +245,7 @@ def _part(
         found = [entry for place in places for entry in images_below(root, place, skipped)]
         if not found:
             raise DataError(
-                f"{root}/{part}/{name}: no images, expected files that Pillow opens, as .jpg or "
+                f"{root / part / name}: no images, expected files that Pillow opens, as .jpg or "
                 f".png, or .npy{_instead(root, places)}; add some, or delete the folder"
             )
         files += [Path(entry).relative_to(root).as_posix() for entry in found]

@@ -126,18 +126,20 @@ def folder(
     root: str | None,
     image_size: Pixels | None,
     channels: Count | None,
+    test_share: OpenShare | None,
     on_error: OnError,
     workers: Workers,
     memory_mb: NotNegative,
     settings: Settings,
 ) -> Data:
-    """Your own images, `root/train/<class>/*` and `root/test/<class>/*`; see `image_folder`.
+    """Your own images, `root/train/<class>/*` and `root/test/<class>/*`, or `root/<class>/*` of
+    which a share of `test_share` are the test images; see `image_tree`.
 
     `root/val/<class>/*`, where it exists, is held out instead of a random share. Sets of at most
     `memory_mb` (10^6 bytes, decoded) are kept in memory; larger ones are decoded by `workers`
     processes.
     """
-    tree = scan(root)
+    tree = scan(root, test_share)
     for line in tree.passed_over.lines():
         log.warning("data: passed over, not read: %s", line)
     every, test = tree.training, tree.parts["test"]

@@ -30,13 +30,18 @@ class Survey:
 
 
 def survey(
-    root: str | None, image_size: Any, channels: int | None, on_error: str, workers: int
+    root: str | None,
+    image_size: Any,
+    channels: int | None,
+    test_share: float | None,
+    on_error: str,
+    workers: int,
 ) -> Survey:
     """Opens every file as a run does, including the test files, and keeps no pixels.
 
     Raises DataError for a folder that is not laid out as expected.
     """
-    tree = scan(root)
+    tree = scan(root, test_share)
     shape = infer_shape(tree.training.paths(), image_size, channels)
     found = Survey(tree.passed_over)
     for name, part in tree.parts.items():

@@ -35,7 +35,8 @@ QUICK = [
 
 def opened(root: Path, **changes: object) -> Data:
     settings = dict(
-        image_size=None, channels=None, on_error="abort", workers=0, memory_mb=200, limit=None,
+        image_size=None, channels=None, test_share=None, on_error="abort", workers=0,
+        memory_mb=200, limit=None,
         split=0.5, select=0.1, augment={"crop": 0, "flip": False, "cutout": 0}, seed=0,
     )  # fmt: skip
     return folder(root=str(root), **settings | changes)  # type: ignore[arg-type]

@@ -77,7 +77,7 @@ def test_what_is_said_of_such_files_can_be_written(tmp_path: Path):
     for name in (f"{NO_UTF8}.heic", ".hidden"):
         (root / "train" / "a" / name).write_text("")
     (root / "train" / "a" / f"{NO_UTF8}.png").write_text("no image")
-    found = survey(str(root), None, None, "abort", 0)
+    found = survey(str(root), None, None, None, "abort", 0)
     (reason,) = found.unreadable["train"]
     assert reason == rf"{root}/train/a/caf\xe9.png (not an image)"
     assert found.passed_over.examples["of suffix .heic"] == [r"train/a/caf\xe9.heic"]

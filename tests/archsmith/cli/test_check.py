@@ -30,7 +30,7 @@ def test_a_survey_counts_every_file_and_names_the_bad_ones(tmp_path: Path):
     grey = Image.fromarray(np.zeros((10, 7), np.uint8))
     grey.save(tmp_path / "train" / "class_0" / "grey.png")
     np.save(tmp_path / "test" / "class_1" / "a.npy", np.zeros((8, 8, 3), np.uint8))
-    found = survey(str(tmp_path), None, None, "abort", 0)
+    found = survey(str(tmp_path), None, None, None, "abort", 0)
     assert found.images == {
         "train": {"class_0": 7, "class_1": 6},
         "test": {"class_0": 6, "class_1": 7},
@@ -42,11 +42,11 @@ def test_a_survey_counts_every_file_and_names_the_bad_ones(tmp_path: Path):
     assert found.passed_over.counts == {}
 
     (tmp_path / "train" / "class_0" / "a.heic").write_text("")
-    assert survey(str(tmp_path), None, None, "abort", 0).passed_over.counts == {
+    assert survey(str(tmp_path), None, None, None, "abort", 0).passed_over.counts == {
         "of suffix .heic": 1
     }
     bad = damage(tmp_path)
-    found = survey(str(tmp_path), None, None, "abort", 0)
+    found = survey(str(tmp_path), None, None, None, "abort", 0)
     named = {part: [reason.split(" (")[0] for reason in r] for part, r in found.unreadable.items()}
     assert named == {"test": [str(bad[0])], "train": [str(bad[1])]}
     assert found.refused
@@ -56,7 +56,7 @@ def test_a_survey_counts_every_file_and_names_the_bad_ones(tmp_path: Path):
 def test_one_in_a_hundred_may_be_skipped(tmp_path: Path, on_error: str, refused: bool):
     image_tree(tmp_path, 2, images=50)
     (tmp_path / "train" / "class_0" / "7.png").write_text("no image")
-    assert survey(str(tmp_path), None, None, on_error, 0).refused == refused
+    assert survey(str(tmp_path), None, None, None, on_error, 0).refused == refused
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ OFF = {"crop": 0, "flip": False, "cutout": 0}
 COMMON = {"limit": None, "split": 0.5, "select": 0.1, "augment": OFF, "seed": 0}
 FOLDER = {
     **COMMON, "image_size": None, "channels": None,
-    "on_error": "abort", "workers": 0, "memory_mb": 200,
+    "test_share": None, "on_error": "abort", "workers": 0, "memory_mb": 200,
 }  # fmt: skip
 CONFIGS = sorted((ROOT / "conf" / "data").glob("*.yaml"))
 

@@ -179,6 +179,75 @@ def test_scan_refuses_no_root_and_a_test_folder_without_classes(tree):
         scan(str(tree))
 
 
+@pytest.fixture
+def flat(tmp_path: Path) -> Path:
+    """10 images of a cat, 7 of a dog, in class folders alone."""
+    for name, count in (("cat", 10), ("dog", 7)):
+        for i in range(count):
+            save(tmp_path / "photos" / name / f"{i}.png")
+    return tmp_path / "photos"
+
+
+def test_of_class_folders_alone_a_share_of_each_class_is_the_test(flat):
+    found = scan(str(flat))
+    assert found.classes == ("cat", "dog")
+    assert torch.bincount(found.parts["test"].labels).tolist() == [2, 1]  # a fifth, rounded
+    assert torch.bincount(found.parts["train"].labels).tolist() == [8, 6]
+    names = [set(part.files) for part in found.parts.values()]
+    assert not names[0] & names[1]
+    assert len(names[0] | names[1]) == 17
+    listed = (flat / "test_images.txt").read_text().splitlines()
+    assert sorted(found.parts["test"].files) == listed
+    assert not found.passed_over.counts
+    assert scan(str(flat)).parts["test"].identity() == found.parts["test"].identity()
+
+
+def test_images_that_are_added_never_become_test_images(flat):
+    before = set(scan(str(flat)).parts["test"].files)
+    for i in range(10, 60):
+        save(flat / "cat" / f"{i}.png")
+    assert set(scan(str(flat)).parts["test"].files) == before
+    (flat / "test_images.txt").unlink()  # drawn again, now of all
+    assert torch.bincount(scan(str(flat)).parts["test"].labels).tolist() == [12, 1]
+
+
+def test_the_share_is_a_setting_of_class_folders_alone(flat, tree):
+    assert len(scan(str(flat), 0.5).parts["test"].files) == 5 + 4
+    with pytest.raises(DataError, match=r"data\.test_share: 0\.5, but .* has parts of its own"):
+        scan(str(tree), 0.5)
+
+
+def test_a_list_that_cannot_be_written_is_said_and_the_split_is_the_same(flat, caplog, monkeypatch):
+    def refuse(*_: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr("archsmith.data.image_tree.write_atomically", refuse)
+    first, second = (scan(str(flat)).parts["test"].files for _ in range(2))
+    assert first == second
+    assert "test_images.txt cannot be written (Read-only file system)" in caplog.text
+    assert not (flat / "test_images.txt").exists()
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda t: save(t / "eel" / "0.png"), "/eel: 1 images, 0 of them for the test, expected"),
+        (lambda t: (t / "dog").rename(t.parent / "dog"), r"1 class folder\(s\) \(cat\), expected"),
+        (lambda t: (t / "eel").mkdir(), "/photos/eel: no images, expected files that Pillow opens"),
+        (lambda t: (t / "test_images.txt").write_text("cat/0.png"), "/dog: 7 images, 0 of them"),
+    ],
+)
+def test_what_scan_refuses_of_class_folders_alone(flat, damage, message):
+    damage(flat)
+    with pytest.raises(DataError, match=message):
+        scan(str(flat))
+
+
+def test_the_training_part_alone_is_not_split_again(tree):
+    with pytest.raises(DataError, match=r"/train: the images of train/ alone; set data\.root="):
+        scan(str(tree / "train"))
+
+
 def test_identity_follows_name_and_size_not_time(tree):
     before = scan(str(tree))[1]["test"].identity()
     os.utime(tree / "test" / "cat" / "0.png", (1, 1))

@@ -133,11 +133,12 @@ class Stub:
     def __init__(self, data: Data, final: Final):
         recipe = SimpleNamespace(batch_size=4)
         self.job = SimpleNamespace(data=data, recipe=recipe, device="cpu", form="reference", seed=0)
+        self.job.folder = final.path.parent
         self.final, self.identity, self.measuring = lambda: final, dict, nullcontext
         self.finished = self.finish = lambda *_: False
         self.results = SimpleNamespace(fields={"test_reads": 0}, update=dict)
 
-    def tested(self, net: nn.Module, preprocessing: Preprocessing) -> dict[str, float]:
+    def tested(self, net: nn.Module, preprocessing: Preprocessing) -> tuple:
         return Run.tested(self, net, preprocessing)
 
 
