@@ -35,7 +35,7 @@ LEVEL = 0.05  # p-values up to this one, corrected, count as a difference
 DRAWS = (3, 10)  # random architectures of which the table's best is taken
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 NUMBERS = ("mean", "deviation", "median", "25%", "75%", "min", "max")
-BENCHMARK = "benchmark accuracy"
+BENCHMARK, TESTED_COLUMN = "benchmark accuracy", "test accuracy"
 
 
 def measurements(runs: Mapping[str, Sequence[FinishedRun]]) -> pd.DataFrame:
@@ -83,9 +83,12 @@ def differences(values: pd.DataFrame, baselines: Sequence[str] = BASELINES) -> p
     return found
 
 
-def compare(folder: Path, benchmark: Benchmark) -> str:
-    """The tables as text; also `compare.txt`, `compare.csv` and `compare.html` in `folder`."""
-    runs, unfinished = read_runs(folder)
+def compare(folder: Path, benchmark: Benchmark, only: Sequence[Path] | None = None) -> str:
+    """The tables as text; also `compare.txt`, `compare.csv` and `compare.html` in `folder`.
+
+    only: the folders of the runs to compare; None compares all below `folder`.
+    """
+    runs, unfinished = _read(folder, only)
     found = {name: named_groups(members) for name, members in tables(runs).items()}
     values = {name: measurements(members) for name, members in found.items()}
     rows = {name: _compared(each) for name, each in values.items()}
@@ -105,6 +108,28 @@ def compare(folder: Path, benchmark: Benchmark) -> str:
     )
     write_atomically(folder / "compare.html", page.encode())
     return text
+
+
+def best(folder: Path, only: Sequence[Path] | None = None) -> str:
+    """A line on the run with the highest accuracy, of the last kind that any run has."""
+    runs, _ = _read(folder, only)
+    for column in (TESTED_COLUMN, BENCHMARK, "discretised accuracy"):
+        found = [(run.values[name], run) for run in runs for name in run.values if column in name]
+        if found:
+            value, run = max(found, key=lambda one: one[0])
+            return f"best of {len(found)} runs: {run.folder}, {column} {value:.2f}%\n"
+    return ""
+
+
+def _read(folder: Path, only: Sequence[Path] | None) -> tuple[list[FinishedRun], list[Path]]:
+    """The runs below a folder and those that are not finished; of these folders, if given."""
+    runs, unfinished = read_runs(folder)
+    if only is None:
+        return runs, unfinished
+    wanted = {path.resolve() for path in only}
+    return [run for run in runs if run.folder.resolve() in wanted], [
+        path for path in unfinished if path.resolve() in wanted
+    ]
 
 
 def _compared(values: pd.DataFrame) -> pd.DataFrame:
