@@ -258,7 +258,7 @@ _ENTRIES = (
          run_phases, ("evaluate",), (IMAGES, "architecture", "weights"), then("export")),
     Task("export", "write files that need no Archsmith",
          run_phases, ("export",), ("architecture", "weights")),
-    Task("predict", "name the class of every image of images=<file, folder or pattern>",
+    Task("predict", "name the class of images=<file, folder, pattern>",
          predict_task, (), ("architecture", "weights")),
     Task("rank", "compare the supernet's ranking with a benchmark's",
          run_phases, ("rank",), (IMAGES, "benchmark.table")),

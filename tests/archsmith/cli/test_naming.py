@@ -9,7 +9,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from archsmith.cli import naming
 
-OTHERS = {"task", "resume", "device", "benchmark", "checkpoint", "runs", "baseline", "tasks"}
+OTHERS = {
+    "task", "resume", "device", "benchmark", "checkpoint", "runs", "baseline", "tasks", "images",
+    "predict",
+}  # fmt: skip
 
 
 @pytest.fixture
