@@ -28,10 +28,10 @@ from archsmith.phases.needs import NEEDS
 from archsmith.phases.pipeline import phases_for, run_through
 from archsmith.phases.run import Run
 from archsmith.result.classifier import Classifier
+from archsmith.result.found import Found
 from archsmith.result.network import load_final
 from archsmith.result.report.hparams import write_session
 from archsmith.result.report.page import write_report
-from search_spaces.architecture import Architecture
 
 TESTED = ("search", "retrain", "evaluate", "baseline")
 UNTESTED = ("search", "retrain")  # phases if there are no test images
@@ -44,9 +44,9 @@ def find(
     operations: Mapping[str, Callable[..., nn.Module]] | None = None,
     overrides: Sequence[str] = (),
     folder: Path | str = "outputs/notebook",
-) -> tuple[Classifier, Architecture]:
+) -> Found:
     """Searches, retrains, returns the trained network (on the CPU, in eval mode) and its
-    architecture.
+    architecture; `net, architecture = find(...)` unpacks them.
 
     The network takes raw images (B, C, H, W) like those of `train`, uint8 or float from 0 to 1, and
     normalises them itself.
@@ -72,7 +72,8 @@ def find(
     write_report(job.folder, "archsmith.find(...)")
     write_session(job.folder, run.results.fields, job.settings, ())
     final = run.final()
-    return Classifier(final.net, final.preprocessing).cpu().eval(), final.architecture
+    net = Classifier(final.net, final.preprocessing).cpu().eval()
+    return Found(net, final.architecture, job.folder)
 
 
 def load(

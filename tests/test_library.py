@@ -39,6 +39,38 @@ def test_the_example_of_the_readme(tmp_path: Path, monkeypatch, capsys):
     assert (tmp_path / "outputs" / "notebook" / "report.html").is_file()
 
 
+@pytest.mark.slow
+def test_what_find_returns(tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    settings = [
+        "space.layers=3", "space.nodes=1", "space.channels=4", "search.epochs=2",
+        "search.batch_size=8", "retrain.epochs=3", "retrain.layers=3", "retrain.channels=4",
+        "space.candidates=[skip_connect,sep_conv_3x3]", "strategy.warmup=0", "device=cpu",
+    ]  # fmt: skip
+    found = library.find(IMAGES, IMAGES, overrides=settings)
+    net, architecture = found
+    assert (net, architecture) == (found.net, found.architecture)
+    assert found.folder == Path("outputs/notebook")
+    images = IMAGES.tensors[0]
+    labels, probabilities = found.predict(images)
+    right = [int(label) == int(y) for label, y in zip(labels, IMAGES.tensors[1], strict=True)]
+    assert found.test_accuracy == pytest.approx(sum(right) / len(right))
+    torch.testing.assert_close(probabilities, net(images).softmax(1))
+    history = found.history
+    assert history["phase"].tolist() == ["search"] * 2 + ["retrain"] * 3
+    assert history["epoch"].tolist() == [1, 2, 1, 2, 3]
+    assert history["train_loss"].notna().all()
+    drawn = found._repr_html_()
+    assert f"test accuracy {100 * found.test_accuracy:.2f}%" in drawn
+    assert drawn.count("<svg") == 2
+    folder = found.export(["standalone"])
+    assert {path.name for path in folder.iterdir()} == {
+        "model.py", "weights.safetensors", "export.json", "README.md",
+    }  # fmt: skip
+    again = library.load("outputs/notebook")
+    torch.testing.assert_close(again.predict(images).probabilities, probabilities)
+
+
 @pytest.mark.parametrize(
     ("images", "message"),
     [

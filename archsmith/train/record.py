@@ -154,7 +154,7 @@ class Results:
 
 
 class Progress:
-    """A progress bar with loss, accuracy and time left; does nothing without a terminal."""
+    """A progress bar with loss, accuracy and time left, in a terminal or a notebook."""
 
     def __init__(self, phase: str, steps: int, done: int = 0):
         self.phase, self.told = phase, False
@@ -164,7 +164,7 @@ class Progress:
             initial=done,
             desc=phase,
             unit="step",
-            disable=not sys.stderr.isatty(),
+            disable=not (sys.stderr.isatty() or "ipykernel" in sys.modules),
             dynamic_ncols=True,
             leave=False,
         )
