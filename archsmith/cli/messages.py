@@ -183,6 +183,13 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split())
 
 
+def _width(told: Mapping[str, Any]) -> str:
+    """The width of a hand-designed network, as a share of the published one."""
+    if "width" not in told:
+        return ""
+    return f" ({told['width']:.3g} of its width, {told['parameters']:,} parameters)"
+
+
 def result_summary(results: Mapping[str, Any], folder: Path, following: Sequence[str]) -> str:
     """What a run found, where it is stored, and which commands may follow."""
     from archsmith.result.limits import budget_line
@@ -196,7 +203,7 @@ def result_summary(results: Mapping[str, Any], folder: Path, following: Sequence
         "discretised accuracy (select)": _percent(results["discretised_accuracy"]),
         "test accuracy (retrained)": f"{tested} (95% interval {where})" if where else tested,
         **{
-            f"test accuracy ({name})": _percent(told["test_accuracy"])
+            f"test accuracy ({name})": _percent(told["test_accuracy"]) + _width(told)
             for name, told in (results["baseline"] or {}).items()
         },
         "beside random architectures": beside_random(results),

@@ -87,14 +87,15 @@ class RandomArchitectures(Baseline):
 @checked
 @dataclass(frozen=True)
 class HandDesigned(Baseline):
-    """Which network, and which measure of size is matched to the found one.
+    """Which network, and which measure of size is matched to the found one; `full` keeps the
+    published widths, and the network is called `<name>_full`.
 
     Raises:
         ValueError: an unknown name.
     """
 
     network: Literal["resnet18", "mobilenet_v3_small"]
-    match: Literal["parameters", "macs"]
+    match: Literal["parameters", "macs", "full"]
 
     def rivals(
         self, architecture: Architecture, final: Space, draw: Draw, *, auxiliary: bool
@@ -102,19 +103,24 @@ class HandDesigned(Baseline):
         told = self.beside(final, architecture)
         make = partial(HandMade, self.network, final, told["width"])
         identity = asdict(self) | {"architecture": architecture.identity}
-        yield Rival(self.network, make, told, identity)
+        name = f"{self.network}_full" if self.match == "full" else self.network
+        yield Rival(name, make, told, identity)
 
     def beside(self, space: Space, architecture: Architecture) -> dict[str, Any]:
-        """The width matched to an architecture, and the sizes there. space: the final one."""
+        """The width matched to an architecture, the sizes there, and their `ratio` to those of the
+        found network (of parameters, at full size). space: the final one."""
+        compared = "parameters" if self.match == "full" else self.match
         with torch.device("meta"):
-            target = SIZES[self.match](final_network(space, architecture))
-            net = self.sized(space, target)
+            target = SIZES[compared](final_network(space, architecture))
+            full = self.match == "full"
+            net = HandMade(self.network, space, 1.0) if full else self.sized(space, target)
             sizes = {name: size(net) for name, size in SIZES.items()}
-        ratio = round(sizes[self.match] / target, 4)
+        ratio = round(sizes[compared] / target, 4)
         return {"match": self.match, "ratio": ratio, "width": net.width, **sizes}
 
     def sized(self, space: Space, target: int) -> "HandMade":
-        """The network on the default device, at the width whose size is closest to `target`.
+        """The network on the default device, at the width whose size, as matched, is closest to
+        `target`.
 
         space: that of the found network, which sets input shape, classes and kind of stem.
         """

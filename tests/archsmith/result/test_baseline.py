@@ -78,6 +78,20 @@ def test_small_images_are_seen_at_full_resolution(network: str):
     assert seen == [(8, 8), (1, 1)]  # three halvings, as many as there are stages left
 
 
+def test_at_full_size_it_keeps_its_widths_and_has_a_name_of_its_own():
+    space = toy(3, 32, 32)
+    architecture = RandomSearch(space).ask()
+    (rival,) = HandDesigned("resnet18", "full").rivals(
+        architecture, space, lambda: architecture, auxiliary=False
+    )
+    with torch.device("meta"):
+        small, net = final_network(space, architecture), rival.make()
+    assert rival.name == "resnet18_full"
+    assert parameters(net) == rival.told["parameters"] == 11_173_962
+    assert rival.told["width"] == 1
+    assert rival.told["ratio"] == pytest.approx(11_173_962 / parameters(small), rel=1e-4)
+
+
 @pytest.mark.slow
 def test_its_training_goes_on_where_it_was_stopped(tmp_path: Path):
     data = make(composed("data=synthetic", "data.size=24", "data.image_size=8").data)
@@ -114,7 +128,7 @@ def test_its_training_goes_on_where_it_was_stopped(tmp_path: Path):
 def test_an_unknown_baseline_is_refused(archsmith):
     said = archsmith(*TINY, "baseline=resnet18", "baseline.match=size")
     assert said.code == 2
-    assert "baseline.match: expected one of parameters, macs, found 'size'" in line_of(said)
+    assert "baseline.match: expected one of parameters, macs, full, found 'size'" in line_of(said)
 
 
 @pytest.mark.slow
