@@ -13,8 +13,8 @@ from torch.utils.data import DataLoader
 
 from archsmith import interrupt
 from archsmith.data.image_file import attempt, first_line
-from archsmith.data.image_tree import Part
 from archsmith.data.loader import Images, Shape, pixel_counts, pixel_digest
+from archsmith.data.parts import Part
 from archsmith.errors import DataError, Interrupted, OutOfMemory
 from archsmith.parallel.data_parallel import Portion
 from search_spaces.settings import NotNegative, Range, checked

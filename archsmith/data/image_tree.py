@@ -1,16 +1,11 @@
 """Finds the images in a folder: `train/<class>/*`, `test/<class>/*` and optionally `val/<class>/*`;
-or `<class>/*` alone, of which a share of every class becomes the test images.
-
-That share is drawn once and kept in `test_images.txt` beside the class folders, so that no image
-that trained an earlier network is ever a test image: new images are training images.
+or `<class>/*` alone, of which a share of every class becomes the test images (`parts`).
 
 Images in subfolders belong to the class, too. Skipped entries are counted by reason: hidden files,
 files that are not images, entries next to the class folders or the parts, links to a parent folder.
 torchvision's `ImageFolder` counts none of them, and follows a link to a parent folder for ever.
 """
 
-import hashlib
-import json
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,19 +14,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
 
 from archsmith.data.image_file import suffixes
 from archsmith.data.names import canonical, printable
+from archsmith.data.parts import PARTS, Part, with_test
 from archsmith.errors import DataError
-from archsmith.files import write_atomically
 
 log = logging.getLogger(__name__)
 
-PARTS = ("train", "test", "val")
 LAYOUT = "train/<class>/ and test/<class>/, or <class>/ alone"
-SPLIT = "test_images.txt"  # beside the class folders: the test images, a path per line
-SHARE = 0.2  # of each class, unless it is set
+SPLIT = "test_images.txt"  # beside class folders alone
 EXAMPLES = 3
 Entry = os.DirEntry[str]
 
@@ -52,27 +44,6 @@ class PassedOver:
         """One line per reason, the most frequent first."""
         by_count = sorted(self.counts.items(), key=lambda item: (-item[1], item[0]))
         return [f"{n} {reason} (as {self.examples[reason][0]})" for reason, n in by_count]
-
-
-@dataclass(frozen=True)
-class Part:
-    """The image files of one part: paths below the root, class indices, sizes in bytes."""
-
-    root: Path
-    files: tuple[str, ...]
-    labels: Tensor  # (N,) int64
-    sizes: tuple[int, ...]
-
-    def take(self, index: Tensor) -> "Part":
-        files, sizes = zip(*[(self.files[i], self.sizes[i]) for i in index.tolist()], strict=True)
-        return Part(self.root, files, self.labels[index], sizes)
-
-    def paths(self) -> list[str]:
-        return [os.path.join(self.root, file) for file in self.files]
-
-    def identity(self) -> bytes:
-        """Names, sizes and classes as bytes for the fingerprint; no image is read."""
-        return json.dumps([self.files, self.sizes, self.labels.tolist()]).encode()
 
 
 class Tree(NamedTuple):
@@ -107,7 +78,7 @@ def scan(root: str | None, test_share: float | None = None) -> Tree:
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder, expected {LAYOUT}; correct data.root")
     if not any((folder / part).is_dir() for part in PARTS):
-        return _split(folder, SHARE if test_share is None else test_share, passed_over)
+        return _alone(folder, test_share, passed_over)
     if test_share is not None:
         raise DataError(
             f"data.test_share: {test_share}, but {folder} has parts of its own; leave it out, or "
@@ -127,7 +98,7 @@ def scan(root: str | None, test_share: float | None = None) -> Tree:
     return Tree(tuple(folders["train"]), parts, passed_over)
 
 
-def _split(folder: Path, share: float, passed_over: PassedOver) -> Tree:
+def _alone(folder: Path, share: float | None, passed_over: PassedOver) -> Tree:
     """The tree of class folders alone."""
     if (folder.parent / "test").is_dir() and folder.name == "train":
         raise DataError(
@@ -141,61 +112,7 @@ def _split(folder: Path, share: float, passed_over: PassedOver) -> Tree:
             f"{LAYOUT}, of at least 2 classes; add them, or correct data.root"
         )
     every = _part(folder, "", {"train": classes, "": classes}, passed_over)
-    known = _kept(folder)
-    if known is None:
-        known = _drawn(every, share)
-        _keep(folder, known)
-    is_test = torch.tensor([file in known for file in every.files])
-    for label, name in enumerate(classes):
-        of_class = is_test[every.labels == label]
-        if of_class.all() or not of_class.any():
-            raise DataError(
-                f"{folder}/{name}: {len(of_class)} images, {int(of_class.sum())} of them for the "
-                f"test, expected some for both; add images, and delete {SPLIT} to draw again"
-            )
-    test, train = (every.take(chosen.nonzero().flatten()) for chosen in (is_test, ~is_test))
-    log.info(
-        "data: %d of %d images below %s are the test images, named in %s",
-        len(test.files), len(every.files), folder, SPLIT,
-    )  # fmt: skip
-    return Tree(tuple(classes), {"train": train, "test": test}, passed_over)
-
-
-def _drawn(every: Part, share: float) -> set[str]:
-    """A share of each class, at least one image and not all, by digests of the paths."""
-    chosen: set[str] = set()
-    for label in every.labels.unique().tolist():
-        files = [every.files[i] for i in (every.labels == label).nonzero().flatten().tolist()]
-        files = [file for file in files if "\n" not in file]  # a line of the list each
-        files.sort(key=lambda file: hashlib.blake2b(os.fsencode(file)).digest())
-        chosen |= set(files[: min(max(1, round(share * len(files))), len(files) - 1)])
-    return chosen
-
-
-def _kept(folder: Path) -> set[str] | None:
-    """The test images that were drawn before; None if there is no list."""
-    try:
-        text = (folder / SPLIT).read_text(encoding="utf-8", errors="surrogateescape")
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise DataError(
-            f"{folder / SPLIT}: cannot be read ({error.strerror}), expected the list of the test "
-            "images; mend it, or delete it to draw them again"
-        ) from error
-    return set(text.split("\n"))
-
-
-def _keep(folder: Path, files: set[str]) -> None:
-    text = "".join(f"{file}\n" for file in sorted(files))
-    try:
-        write_atomically(folder / SPLIT, os.fsencode(text))
-    except OSError as error:
-        log.warning(
-            "data: %s cannot be written (%s): the test images are drawn again in each run, the "
-            "same ones while no image is added",
-            folder / SPLIT, error.strerror,
-        )  # fmt: skip
+    return Tree(tuple(classes), with_test(every, list(classes), folder / SPLIT, share), passed_over)
 
 
 def _classes(folder: Path, passed_over: PassedOver) -> dict[str, list[Path]]:

@@ -18,7 +18,7 @@ from archsmith import interrupt
 from archsmith.data.augment import generator
 from archsmith.data.image_file import Pixels, first_line, height_width, infer_shape
 from archsmith.data.image_folder import OnError, Workers, load
-from archsmith.data.image_tree import scan
+from archsmith.data.image_table import scanned
 from archsmith.data.loader import Images, Normalise, Shape
 from archsmith.data.roles import Data
 from archsmith.data.split import Settings, image_set, limited, stratified
@@ -133,13 +133,14 @@ def folder(
     settings: Settings,
 ) -> Data:
     """Your own images, `root/train/<class>/*` and `root/test/<class>/*`, or `root/<class>/*` of
-    which a share of `test_share` are the test images; see `image_tree`.
+    which a share of `test_share` are the test images (`image_tree`), or a CSV file that names them
+    (`image_table`).
 
     `root/val/<class>/*`, where it exists, is held out instead of a random share. Sets of at most
     `memory_mb` (10^6 bytes, decoded) are kept in memory; larger ones are decoded by `workers`
     processes.
     """
-    tree = scan(root, test_share)
+    tree = scanned(root, test_share)
     for line in tree.passed_over.lines():
         log.warning("data: passed over, not read: %s", line)
     every, test = tree.training, tree.parts["test"]

@@ -9,7 +9,8 @@ import torch
 from archsmith import interrupt
 from archsmith.data.image_file import describe, infer_shape
 from archsmith.data.image_folder import SKIPPED, examined
-from archsmith.data.image_tree import PassedOver, scan
+from archsmith.data.image_table import scanned
+from archsmith.data.image_tree import PassedOver
 
 SAMPLE = 2000  # headers per part from which sizes and modes are counted
 
@@ -41,7 +42,7 @@ def survey(
 
     Raises DataError for a folder that is not laid out as expected.
     """
-    tree = scan(root, test_share)
+    tree = scanned(root, test_share)
     shape = infer_shape(tree.training.paths(), image_size, channels)
     found = Survey(tree.passed_over)
     for name, part in tree.parts.items():

@@ -221,7 +221,7 @@ def test_a_list_that_cannot_be_written_is_said_and_the_split_is_the_same(flat, c
     def refuse(*_: object) -> None:
         raise OSError(30, "Read-only file system")
 
-    monkeypatch.setattr("archsmith.data.image_tree.write_atomically", refuse)
+    monkeypatch.setattr("archsmith.data.parts.write_atomically", refuse)
     first, second = (scan(str(flat)).parts["test"].files for _ in range(2))
     assert first == second
     assert "test_images.txt cannot be written (Read-only file system)" in caplog.text
@@ -231,10 +231,16 @@ def test_a_list_that_cannot_be_written_is_said_and_the_split_is_the_same(flat, c
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda t: save(t / "eel" / "0.png"), "/eel: 1 images, 0 of them for the test, expected"),
+        (
+            lambda t: save(t / "eel" / "0.png"),
+            "class 'eel' has 1 images, 0 of them for",
+        ),
         (lambda t: (t / "dog").rename(t.parent / "dog"), r"1 class folder\(s\) \(cat\), expected"),
         (lambda t: (t / "eel").mkdir(), "/photos/eel: no images, expected files that Pillow opens"),
-        (lambda t: (t / "test_images.txt").write_text("cat/0.png"), "/dog: 7 images, 0 of them"),
+        (
+            lambda t: (t / "test_images.txt").write_text("cat/0.png"),
+            "'dog' has 7 images, 0 of",
+        ),
     ],
 )
 def test_what_scan_refuses_of_class_folders_alone(flat, damage, message):
