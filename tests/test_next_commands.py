@@ -139,6 +139,11 @@ def test_c6_a_runs_own_configuration_is_no_start_but_its_command_is(archsmith, t
     [
         (["+search.epoch=3"], "unknown setting 'search.epoch', did you mean 'search.epochs'?"),
         (["+budget.mac=3"], "unknown setting 'budget.mac', did you mean 'budget.macs'?"),
+        (
+            ["-m", "strategy=evolution,mcts", "strategy.asks=8"],
+            "strategy.asks: not a setting of the default strategy, with which a sweep over "
+            "strategy is composed first; write ++strategy.asks=..., for all of them",
+        ),
         (["-m", "strategy=" + "darts," * 60], "command line: 'strategy=darts,"),
         ([f"data.root={'x' * 300}", "data=folder"], "data: [Errno 36] File name too long"),
         ([f"benchmark.table={'x' * 300}", "space=nasbench201"], "a path is too long for this disk"),

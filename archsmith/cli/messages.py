@@ -142,6 +142,11 @@ def _configuration_line(
         )
     if options:
         return f"{group}: unknown '{name}'{nearest(name, options)}; known: {', '.join(options)}"
+    if choice and (swept := _swept_group(choice[1], conf)):
+        return (
+            f"{choice[1]}: not a setting of the default {swept}, with which a sweep over {swept} is "
+            f"composed first; write ++{choice[1]}=..., for all of them"
+        )
     if choice and choice[1] in (known := known_settings()):
         return f"{choice[1]}: not a setting of what is chosen here (strategy, space, data, retrain)"
     if choice:
@@ -176,6 +181,13 @@ def _not_choices(conf: Path) -> list[str]:
         for name, _, value in given
         if (conf / name).is_dir() and value not in choice_names(conf, name)
     ]
+
+
+def _swept_group(setting: str, conf: Path) -> str | None:
+    """The group with several values on the command line that a setting belongs to."""
+    given = (override.partition("=") for override in sys.argv[1:])
+    swept = (name for name, _, value in given if "," in value and (conf / name).is_dir())
+    return next((name for name in swept if setting.startswith(name.replace("/", ".") + ".")), None)
 
 
 def one_line(error: BaseException) -> str:
