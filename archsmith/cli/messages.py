@@ -144,8 +144,8 @@ def _configuration_line(
         return f"{group}: unknown '{name}'{nearest(name, options)}; known: {', '.join(options)}"
     if choice and (swept := _swept_group(choice[1], conf)):
         return (
-            f"{choice[1]}: not a setting of the default {swept}, with which a sweep over {swept} is "
-            f"composed first; write ++{choice[1]}=..., for all of them"
+            f"{choice[1]}: not a setting of the default {swept}, with which a sweep over {swept} "
+            f"is composed first; write ++{choice[1]}=..., for all of them"
         )
     if choice and choice[1] in (known := known_settings()):
         return f"{choice[1]}: not a setting of what is chosen here (strategy, space, data, retrain)"
