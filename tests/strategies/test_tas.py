@@ -21,7 +21,7 @@ from supernets.mixture import Mixture
 from supernets.network import Network, final_network, supernet
 
 SIZES = dict(depth=8, channels=8, widths=[0.25, 0.5, 0.75, 1], input_shape=(1, 8, 8))
-STRATEGIES = ["tas", "darts", "gdas", "drnas", "annealed"]
+STRATEGIES = ["tas", "darts", "gdas", "drnas", "annealed", "rarts"]
 SIDE, CPU = 8, torch.device("cpu")
 
 
