@@ -22,12 +22,13 @@ MOVED = {
     ),
 }
 RENAMED = {"edge_normalisation": "topology"}  # settings of a strategy
-ADDED = {  # class -> settings that it has now, as it was before it had them
+ADDED: dict[str, dict[str, Any]] = {  # class -> settings that it has now, as it was before
+    "archsmith.data.sets.folder": {"test_share": None},
     "strategies.strategy.Strategy": {
         "regularisation": None,
         "schedule": {"_target_": "strategies.schedules.cosine", "_partial_": True},
         "alpha_schedule": {"_target_": "strategies.schedules.constant", "_partial_": True},
-    }
+    },
 }
 ADDED_TO_GROUPS = {"search": {"score": "training", "signal": False}}  # likewise
 

@@ -30,6 +30,7 @@ sys.path.insert(0, str(ROOT))
 
 from archsmith.cli import naming  # noqa: E402
 from archsmith.cli.objects import build, build_space  # noqa: E402
+from archsmith.differences import renamed  # noqa: E402
 from archsmith.result.runs import named_groups, read_runs  # noqa: E402
 from archsmith.search.measure import discretised_accuracy  # noqa: E402
 from archsmith.train.checkpoint import unpacked  # noqa: E402
@@ -62,7 +63,8 @@ def at(strategy: Strategy, temperature: float) -> Mixture:
 @torch.no_grad()
 def measured(folder: Path) -> dict[str, float] | None:
     """Accuracies of a finished search in %, by what was measured; None without a softmax."""
-    config = OmegaConf.load(folder / ".hydra" / "config.yaml")
+    saved = OmegaConf.to_container(OmegaConf.load(folder / ".hydra" / "config.yaml"), resolve=True)
+    config = OmegaConf.create(renamed(saved))
     strategy = build(config.strategy, "strategy")
     torch.manual_seed(config.seed)
     data = build(config.data, "data")

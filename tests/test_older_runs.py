@@ -32,7 +32,11 @@ def test_classes_are_found_where_they_are_now():
         "strategy": {"_target_": "strategies.random_search.RandomSearch"},
     }
     assert renamed(before) == {
-        "data": {"_target_": "archsmith.data.sets.folder", "root": "engine.data"},
+        "data": {
+            "_target_": "archsmith.data.sets.folder",
+            "root": "engine.data",
+            "test_share": None,
+        },
         "recipe": {
             "_target_": "archsmith.result.recipe.Recipe",
             "deeper": {"_target_": "x.engine"},
