@@ -15,8 +15,8 @@ def fitted_image(path: str, shape: Sequence[int]) -> Any:
     """The image of a file, (C, H, W) uint8, in the given shape (C, H, W).
 
     `.npy` is uint8 (H, W) or (H, W, C). What else Pillow opens is turned by its EXIF orientation,
-    and has one channel, grey, or three, RGB without transparency; 16 bits are scaled to 8. Images of
-    another size are resized (bilinear) without keeping the aspect ratio.
+    and has one channel, grey, or three, RGB without transparency; 16 bits are scaled to 8. Images
+    of another size are resized (bilinear) without keeping the aspect ratio.
 
     Raises:
         OSError: the file cannot be read; PIL.UnidentifiedImageError (one of them): not an image.
