@@ -135,9 +135,9 @@ def test_an_evaluation_draws_the_same_noise_again(archsmith, tmp_path, monkeypat
     """In the run itself and in one of its own."""
     states, measured = [], runs.evaluate
 
-    def evaluate(*given):
+    def evaluate(*given, **more):
         states.append(torch.get_rng_state())
-        return measured(*given)
+        return measured(*given, **more)
 
     monkeypatch.setattr(runs, "evaluate", evaluate)
     folder = f"hydra.run.dir={tmp_path / 'run'}"

@@ -185,9 +185,9 @@ def test_a1_evaluating_on_a_copy_beside_darker_images_changes_nothing(
         Image.new("RGB", (12, 12), 5).save(path)
     tests: list[Tensor] = []
 
-    def note(net, loader) -> dict[str, float]:
+    def note(net, loader, **more) -> dict[str, float]:
         tests.append(torch.cat([x for x, _ in loader]))
-        return evaluate(net, loader)
+        return evaluate(net, loader, **more)
 
     monkeypatch.setattr("archsmith.phases.run.evaluate", note)
     (tmp_path / "found.json").write_text(json.dumps(ARCHITECTURE))
