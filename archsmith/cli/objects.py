@@ -21,7 +21,6 @@ from archsmith.data.roles import Data
 from archsmith.errors import ConfigError, Failure, configuring
 from archsmith.job import Job
 from archsmith.parallel import distributed
-from archsmith.result.predict import PredictSettings
 from search_spaces.architecture import Architecture
 from search_spaces.genotype import published
 from search_spaces.settings import located, setting
@@ -59,12 +58,6 @@ def _settings(config: DictConfig, group: str) -> Any:
     plain = cast(dict[str, Any], OmegaConf.to_container(config[group], resolve=True))
     with setting(group):
         return TAKERS[group](**plain)
-
-
-def predict_settings(config: DictConfig) -> PredictSettings:
-    """Raises ConfigError for a wrong one."""
-    with configuring():
-        return cast(PredictSettings, _settings(config, "predict"))
 
 
 def given_architecture(

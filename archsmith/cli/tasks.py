@@ -137,22 +137,28 @@ def check_task(task: Task, config: DictConfig) -> None:
 
 
 def predict_task(task: Task, config: DictConfig) -> None:
-    """Prints the class of each image file, and writes `predict.csv`."""
+    """Prints the class of each image file, and writes them to the file `predict.csv`, if it is set.
+
+    Raises ConfigError if there is nothing to predict with, of, or into; DataError if no file can be
+    read.
+    """
     with garbage.uncollected():
-        from archsmith.cli.objects import make_job, predict_settings
+        from archsmith.cli.objects import make_job
         from archsmith.errors import DataError
         from archsmith.phases.needs import need
         from archsmith.result.classifier import Classifier
         from archsmith.result.network import load_final
-        from archsmith.result.predict import image_files, write_csv
+        from archsmith.result.predict import PredictSettings, image_files, write_csv
         from archsmith.train.record import Progress
 
     if config.images is None:
         raise ConfigError(
             "images: null, expected what to predict; set images=<file, folder or pattern>"
         )
-    settings = predict_settings(config)
-    job = make_job(config)
+    job = make_job(config)  # which checks the settings
+    settings = PredictSettings(**config.predict)
+    if settings.csv is not None and not Path(settings.csv).absolute().parent.is_dir():
+        raise ConfigError(f"predict.csv: no folder for '{settings.csv}'; make it, or set another")
     need(job, *task.needs)
     assert job.architecture is not None
     assert job.weights is not None

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from archsmith.data.names import printable
-from archsmith.data.pixels import NOT_DECODED, fitted_image, opened_image
+from archsmith.data.pixels import decoded_formats, fitted_image, opened_image
 from archsmith.errors import DataError
 from search_spaces.settings import Count, checked
 
@@ -23,17 +23,10 @@ GREY = ("1", "L", "I", "I;16", "I;16L", "I;16B", "I;16N")
 
 
 @cache
-def formats() -> tuple[str, ...]:
-    """The formats that Pillow can open here, including those of installed plugins."""
-    Image.init()
-    return tuple(sorted(set(Image.OPEN) - NOT_DECODED))
-
-
-@cache
 def suffixes() -> frozenset[str]:
     """Suffixes of the files that are read."""
-    known = Image.registered_extensions().items()
-    return frozenset({ARRAY_SUFFIX, *(suffix for suffix, kind in known if kind in formats())})
+    known, decoded = Image.registered_extensions().items(), set(decoded_formats())
+    return frozenset({ARRAY_SUFFIX, *(suffix for suffix, kind in known if kind in decoded)})
 
 
 Pixels = Annotated[Count | tuple[Count, Count], "pixels as n or [height, width]"]

@@ -36,6 +36,14 @@ def array_pixels(path: str) -> Any:
     return numpy.atleast_3d(found)
 
 
+def decoded_formats() -> list[str]:
+    """The formats that Pillow can open here, including those of installed plugins."""
+    from PIL import Image
+
+    Image.init()
+    return sorted(set(Image.OPEN) - NOT_DECODED)
+
+
 def opened_image(path: str) -> Any:
     """The image, of which only the header is read. Raises ValueError for more than 90 million
     pixels (a decompression bomb)."""
@@ -43,11 +51,10 @@ def opened_image(path: str) -> Any:
 
     from PIL import Image
 
-    Image.init()
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
-            return Image.open(path, formats=sorted(set(Image.OPEN) - NOT_DECODED))
+            return Image.open(path, formats=decoded_formats())
         except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
             raise ValueError(str(error)) from None
 

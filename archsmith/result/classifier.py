@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from archsmith.data.preprocessing import Preprocessing
 from archsmith.errors import DataError
-from archsmith.result.predict import Prediction, Predictions, read_image
+from archsmith.result.predict import FileName, Prediction, Predictions, read_image
 
 
 class Classifier(nn.Module):
@@ -39,7 +39,7 @@ class Classifier(nn.Module):
     @torch.inference_mode()
     def predict(
         self,
-        images: Tensor | str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+        images: Tensor | FileName | Sequence[FileName],
         batch_size: int = 128,
     ) -> Predictions:
         """The class of each image, and the probabilities of all classes, in eval mode.
@@ -81,7 +81,7 @@ class Classifier(nn.Module):
                 pairs = zip(places.tolist(), shares.tolist(), strict=True)
                 yield Prediction(file, [(self.classes[i], share) for i, share in pairs])
 
-    def _read(self, path: str | os.PathLike[str]) -> Tensor:
+    def _read(self, path: FileName) -> Tensor:
         found = read_image(path, self.preprocessing.input_shape)
         if isinstance(found, str):
             raise DataError(f"{found}: cannot be read, expected an image")

@@ -17,7 +17,7 @@ from archsmith.data.names import printable
 from archsmith.errors import ConfigError
 from search_spaces.settings import Count, checked
 
-Path_ = str | os.PathLike[str]
+FileName = str | os.PathLike[str]
 
 
 @checked
@@ -78,7 +78,7 @@ def image_files(wanted: str | Sequence[str]) -> list[str]:
     return list(found)
 
 
-def read_image(path: Path_, shape: Sequence[int]) -> Tensor | str:
+def read_image(path: FileName, shape: Sequence[int]) -> Tensor | str:
     """The image of a file, (C, H, W) uint8, as in the training; or why it cannot be read."""
     found = attempt(os.fspath(path), shape)
     return found if isinstance(found, str) else torch.from_numpy(np.ascontiguousarray(found))

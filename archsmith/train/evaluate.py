@@ -31,7 +31,7 @@ def evaluate(
     `commonest_true` its share of the labels; `largest_class` is the share of the most frequent
     class.
 
-    Runs in eval mode and waits for the device only at the end.
+    Runs in eval mode and waits for the device only at the end, unless `seen` does.
 
     seen: called with images, labels and logits (B, classes) of every batch.
 

@@ -207,6 +207,10 @@ def test_files_folders_and_patterns_mean_files(tmp_path: Path):
     [
         ([], "images: null, expected what to predict; set images="),
         (["images=a.png"], "architecture: this task needs one"),
+        (
+            ["images=a.png", "predict.csv=nowhere/x.csv"],
+            "predict.csv: no folder for 'nowhere/x.csv'",
+        ),
         (["images=a.png", "predict.top=0"], "predict.top: expected"),
         (["images=3"], "images: expected"),
     ],
