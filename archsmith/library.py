@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import torch
 from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from archsmith.cli import naming
+from archsmith.cli.command_line import setting_of
 from archsmith.cli.messages import explain
 from archsmith.cli.naming import CONF
 from archsmith.cli.objects import Own, build, build_space, given_architecture, make_job, placeholder
@@ -35,6 +37,7 @@ from archsmith.result.report.page import write_report
 
 TESTED = ("search", "retrain", "evaluate", "baseline")
 UNTESTED = ("search", "retrain")  # phases if there are no test images
+OWN_DATA = "own"  # the choice of data for the images that `find` is given
 
 
 def find(
@@ -118,8 +121,11 @@ def _job(
     """The job that the command line would build, except for what `find` is given."""
     naming.register()
     try:
+        given = {setting_of(override) for override in overrides}
+        own = [] if "data" in given else [f"data={OWN_DATA}"]
+        ConfigStore.instance().store(OWN_DATA, placeholder(), group="data")
         with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
-            whole = compose("config", overrides=list(overrides), return_hydra_config=True)
+            whole = compose("config", overrides=[*own, *overrides], return_hydra_config=True)
             config = OmegaConf.masked_copy(whole, [str(name) for name in whole if name != "hydra"])
             data = partial(_data, train, test, config)
             return make_job(config, Own(whole.hydra, folder, data, operations))
@@ -134,7 +140,7 @@ def _data(train: Dataset, test: Dataset | None, config: DictConfig) -> Data:
     settings = Settings(None, shares.split, shares.select, shares.augment, config.seed)
     images = _images(train)
     classes = [str(label) for label in range(int(images.labels.max()) + 1)]
-    return Data("own", classes, images, lambda _: _images(cast(Dataset, test)), settings)
+    return Data(OWN_DATA, classes, images, lambda _: _images(cast(Dataset, test)), settings)
 
 
 def _images(items: Dataset) -> Images:

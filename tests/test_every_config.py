@@ -31,7 +31,7 @@ PARTS = ("3x3_e3", "3x3_e6", "5x5_e3", "5x5_e6")
 STRATEGIES = sorted(path.stem for path in (CONF / "strategy").glob("*.yaml"))
 TARGETS = sorted(p for p in CONF.rglob("*.yaml") if "\n_target_:" in "\n" + p.read_text())
 CPU = torch.device("cpu")
-FOLLOWS = ("nni", "sizes", "sharing", "final")  # are no choices of a user
+FOLLOWS = ("nni", "sizes", "sharing", "final", "beside")  # are no choices of a user
 # Strategies that need a space of their own kind, small.
 OWN: dict[str, Space] = {
     "singlepath": mbconv(

@@ -80,6 +80,8 @@ def inherited(config: DictConfig, hydra: Any) -> DictConfig:
         return config
     with open_dict(config):
         config.data = dict(found.data)
+    if found.names["data"] != DATA and hydra.runtime.choices.baseline == "auto":
+        config.baseline = None  # as it would have been with these images
     for one in said:
         if one.key_or_group.startswith("data."):
             OmegaConf.update(config, one.key_or_group, one.value())
@@ -151,9 +153,9 @@ def known_settings(conf: Path) -> list[str]:
 
 def config_groups(conf: Path) -> list[str]:
     """Names of the configuration groups: `strategy`, `strategy/pruning`, ..., without those that
-    follow from experiment, strategy and space."""
+    follow from other choices."""
     found = {str(path.parent.relative_to(conf)) for path in conf.rglob("*.yaml")}
-    return sorted(found - {".", "sizes", "sharing", "final"})
+    return sorted(found - {".", "sizes", "sharing", "final", "beside"})
 
 
 def _flatten(tree: Any, prefix: str) -> Iterator[str]:

@@ -55,6 +55,7 @@ def _train(run: Run, rival: Rival) -> None:
             job.recipe,
             record=run.record,
             checkpoints=run.checkpoints(phase, identity),
+            brief=True,
         )
         preprocessing = job.data.preprocessing
         about = {"network": told, "preprocessing": preprocessing.about()}

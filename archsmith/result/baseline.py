@@ -8,7 +8,7 @@ arXiv:1902.07638; Yang et al. 2020, arXiv:1912.12522).
 import math
 from abc import ABC, abstractmethod
 from bisect import bisect_left
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, Literal, NamedTuple
@@ -55,6 +55,19 @@ class Baseline(ABC):
         final: its space, at the size of the final network. draw: the next random architecture of
         the space. auxiliary: whether the final network is trained with an auxiliary head.
         """
+
+
+@dataclass(frozen=True)
+class Several(Baseline):
+    """The networks of several baselines, one after the other."""
+
+    baselines: Sequence[Baseline]
+
+    def rivals(
+        self, architecture: Architecture, final: Space, draw: Draw, *, auxiliary: bool
+    ) -> Iterator[Rival]:
+        for one in self.baselines:
+            yield from one.rivals(architecture, final, draw, auxiliary=auxiliary)
 
 
 @checked

@@ -62,9 +62,9 @@ def beside_random(results: Mapping[str, Any]) -> str | None:
     found = results["test_accuracy"]
     if found is None or not drawn:
         return None
-    above = sum(found > one for one in drawn)
-    spread = f" ± {100 * stdev(drawn):.2f}" if len(drawn) > 1 else ""
-    said = f"found {100 * found:.2f}%, random {100 * fmean(drawn):.2f}%{spread} (n = {len(drawn)})"
-    if above < len(drawn):
-        return f"{said}: above {above} of them, no better than a draw"
-    return f"{said}: above all of them, as one more random one would be with 1 in {above + 1}"
+    better, n = sum(found > one for one in drawn), len(drawn)
+    spread = f" ± {100 * stdev(drawn):.2f} (mean ± sd, n = {n})" if n > 1 else " (n = 1)"
+    said = f"found {100 * found:.2f}%, random {100 * fmean(drawn):.2f}%{spread}"
+    if better < n:
+        return f"{said}: better than {better} of {n}, no evidence that the search helped"
+    return f"{said}: better than all, which a search that does not help is with chance 1/{n + 1}"

@@ -25,10 +25,13 @@ def run(
     record: Record,
     checkpoints: Checkpoints,
     stop: Callable[[], bool] = interrupt.requested,
+    *,
+    brief: bool = False,
 ) -> Any:
     """Runs, or resumes, a training to its last epoch; returns its result.
 
-    Its phase is that of the checkpoints. `stop` is called after every step.
+    Its phase is that of the checkpoints. `stop` is called after every step. brief: of the epochs,
+    only the last one is logged.
 
     Raises:
         NumbersError: a loss or a saved tensor is no longer finite.
@@ -39,7 +42,7 @@ def run(
     steps = training.epochs * len(training.loader)
     if steps >= PROBED_STEPS and distributed.size() == 1:
         probe(training)
-    runner = Runner(training, record, checkpoints, stop)
+    runner = Runner(training, record, checkpoints, stop, brief=brief)
     try:
         with garbage.settled():
             return sparing(
@@ -66,9 +69,11 @@ class Runner:
         record: Record,
         checkpoints: Checkpoints,
         stop: Callable[[], bool] = interrupt.requested,
+        *,
+        brief: bool = False,
     ):
         self.training, self.record, self.checkpoints = training, record, checkpoints
-        self.stop, self.phase = stop, checkpoints.phase
+        self.stop, self.phase, self.brief = stop, checkpoints.phase, brief
         self.watch = Watch(self.phase, training.remedy, record.folder, training.loaders)
 
     def run(self) -> Any:
@@ -138,7 +143,8 @@ class Runner:
         epochs, loss, accuracy = (
             math.ceil(training.epochs), metrics["train_loss"], metrics["train_accuracy"],
         )  # fmt: skip
-        log.info(
+        log.log(
+            logging.DEBUG if self.brief and epoch + 1 < epochs else logging.INFO,
             "%s epoch %d/%d: train loss %.3f, train accuracy %.3f%s",
             self.phase, epoch + 1, epochs, loss, accuracy, training.summary(metrics),
         )  # fmt: skip

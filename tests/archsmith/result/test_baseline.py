@@ -208,10 +208,10 @@ def test_they_are_trained_as_the_found_network_is(tmp_path: Path):
     ("drawn", "said"),
     [
         ([], None),
-        ([0.5], "found 60.00%, random 50.00% (n = 1): above all of them, as one more random one "
-                "would be with 1 in 2"),
-        ([0.5, 0.7], "found 60.00%, random 60.00% ± 14.14 (n = 2): above 1 of them, no better "
-                     "than a draw"),
+        ([0.5], "found 60.00%, random 50.00% (n = 1): better than all, which a search that "
+                "does not help is with chance 1/2"),
+        ([0.5, 0.7], "found 60.00%, random 60.00% ± 14.14 (mean ± sd, n = 2): better than 1 of 2, "
+                     "no evidence that the search helped"),
     ],
 )  # fmt: skip
 def test_the_sentence_by_hand(drawn: list[float], said: str | None):

@@ -473,6 +473,14 @@ def test_a_loss_like_guessing_is_told_in_the_epoch_that_judges(run, monkeypatch,
     assert said[2].startswith("retrain: not learning: the mean train loss of the epoch is 9.900")
 
 
+def test_a_brief_training_logs_its_last_epoch_alone(run, caplog, tmp_path):
+    caplog.set_level("INFO")
+    run(replace(TOY, ema=None), "a", brief=True)
+    said = [r.getMessage() for r in caplog.records if r.name == runner.__name__]
+    assert [line.partition(":")[0] for line in said] == ["retrain epoch 3/3"]
+    assert len((tmp_path / "a" / "metrics.jsonl").read_text().splitlines()) == 3
+
+
 def test_an_auxiliary_head_is_there_where_it_has_a_weight(run):
     assert run(replace(TOY, epochs=1, ema=None, auxiliary_weight=0.01), "a").auxiliary is not None
     assert run(replace(TOY, epochs=1, ema=None, auxiliary_weight=0.0), "b").auxiliary is None
