@@ -1,6 +1,7 @@
 """The true accuracy of what searches have found so far, against processor time."""
 
 import json
+import math
 from collections.abc import Sequence
 from itertools import accumulate
 from typing import NamedTuple
@@ -31,14 +32,16 @@ def history(run: FinishedRun) -> History:
 
     Processor time is spread over the epochs as their time was.
     """
+    if not run.results.get("benchmark"):
+        return []
     seconds = value_at(run.results, "cpu_seconds.search")
     lines = _search_lines(run)
-    walls = list(accumulate(line["seconds"] for line in lines))
+    walls = list(accumulate(line.get("seconds", math.nan) for line in lines))
     true = value_at(run.results, "benchmark.accuracy_by_epoch") or _best_so_far(
         value_at(run.results, "benchmark.accuracy_by_candidate") or [],
         [line["score"] for line in lines if "score" in line],
     )
-    if not seconds or not lines or len(true) != len(lines):
+    if not seconds or not lines or len(true) != len(lines) or math.isnan(walls[-1]):
         return []
     return [(wall / walls[-1] * seconds, one) for wall, one in zip(walls, true, strict=True)]
 
@@ -51,8 +54,9 @@ def _search_lines(run: FinishedRun) -> list[dict[str, float]]:
 
 def _best_so_far(true: Sequence[float], scores: Sequence[float]) -> list[float]:
     """Of the candidates so far, the true accuracy of the first one with the best score."""
-    best = accumulate(range(len(scores)), lambda a, b: b if scores[b] > scores[a] else a)
-    return [true[i] for i in best] if len(true) == len(scores) else []
+    if len(true) != len(scores):
+        return []
+    return [true[scores.index(best)] for best in accumulate(scores, max)]
 
 
 def curve(histories: Sequence[History]) -> Curve:

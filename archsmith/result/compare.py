@@ -223,7 +223,7 @@ def _whole_table(drawn: RandomDrawing) -> str:
         f"without a search: the best of several at random, in the mean: {best}",
         *(
             f"  {cells.number} {said}: mean {cells.mean:.2f}, above {cells.above:.1%}"
-            for said, cells in drawn.cells.items()
+            for said, cells in drawn.named.items()
         ),
         "chance that as many architectures drawn from the table have so high a mean:",
         *(f"  {name}: {p:.2g}" for name, p in drawn.chances.items()),

@@ -23,13 +23,23 @@ TIMES = {3600: "processor hours", 60: "processor minutes", 1: "processor seconds
 
 
 class Mark(NamedTuple):
-    """A value that is drawn: where, in which colour, what it says, and the page that it leads to."""
+    """A value that is drawn: its colour, what it says on hover, the page that it leads to, and its
+    cost where it is drawn against one."""
 
     value: float
     colour: str
     said: str
     href: str | None
     cost: float | None = None
+
+
+class Line(NamedTuple):
+    """A curve as paths of its median and its band, where the median ends, and the curve itself."""
+
+    median: str
+    band: str
+    end: Point
+    curve: Curve
 
 
 class Dots(NamedTuple):
@@ -41,28 +51,27 @@ class Dots(NamedTuple):
     y: float
     colour: str
     places: list[tuple[Point, Mark]]
-    box: tuple[float, float, float]
+    box: list[float]
 
 
-def limits(values: Iterable[float]) -> tuple[float, float]:
-    """Limits that include all values, and between which all ticks are round."""
+def limits(values: Iterable[float], most: float = math.inf) -> tuple[float, float]:
+    """The closest limits that include all values, at most `most`, between which ticks are round."""
     known = list(values)
     low, high = min(known), max(known)
     if low == high:
-        low, high = low - 0.5, high + 0.5
+        low, high = low - 0.5, min(low + 0.5, most)
     power = 10 ** math.floor(math.log10((high - low) / TICKS))
     for step in (power * times for times in (*STEPS, *(10 * one for one in STEPS))):
-        start = math.floor(low / step + 1e-9) * step
-        if start + TICKS * step >= high - 1e-9 * step:
-            break
-    return start, start + TICKS * step
+        for start in (math.floor(low / step + 1e-9) * step, most - TICKS * step):
+            end = start + TICKS * step
+            if start <= low + 1e-9 * step and high - 1e-9 * step <= end <= most + 1e-9 * step:
+                return start, end
+    raise AssertionError(f"no limits for {low} to {high}")
 
 
 def percents(values: Iterable[float]) -> tuple[float, float]:
-    """Limits of values in %, at most 100."""
-    low, high = limits(values)
-    beyond = max(0.0, high - 100)
-    return low - beyond, high - beyond
+    """Limits of values in %."""
+    return limits(values, most=100.0)
 
 
 def dots(groups: Mapping[str, Sequence[Mark]]) -> dict[str, Any]:
@@ -78,7 +87,7 @@ def dots(groups: Mapping[str, Sequence[Mark]]) -> dict[str, Any]:
             Dots(
                 _short(name), name, y, marks[0].colour,
                 list(zip(_swarm([x(v) for v in values[name]], y), marks, strict=True)),
-                tuple(x(v) for v in quartiles),
+                [x(v) for v in quartiles],
             )
         )  # fmt: skip
     bottom = 44 + ROW * len(groups)
@@ -152,5 +161,5 @@ def anytime(curves: Mapping[str, Curve], best: float | None) -> dict[str, Any]:
             [(x(t / unit), y(v)) for t, v in zip(one.times, values, strict=True)]
             for values in (one.low, one.median, one.high)
         )
-        lines[name] = (path(median), f"{path([*low, *high[::-1]])}Z", median[-1], one)
+        lines[name] = Line(path(median), f"{path([*low, *high[::-1]])}Z", median[-1], one)
     return {"x": x, "y": y, "across": TIMES[unit], "lines": lines, "best": best and y(best)}

@@ -17,22 +17,22 @@ from archsmith.result.anytime import curve, history
 from archsmith.result.comparison_charts import Mark, anytime, brief, dots, percents, scatter
 from archsmith.result.importance import importances
 from archsmith.result.random_drawing import RandomDrawing
-from archsmith.result.runs import BASELINES, FinishedRun, column_named, result_column
+from archsmith.result.runs import BASELINES, BENCHMARK, FinishedRun, column_named, result_column
 from archsmith.result.statistics import LEVEL
 from archsmith.result.verdict import verdict
 
 Groups = Mapping[str, Sequence[FinishedRun]]
 Row = dict[str, Any]
 
-THUMBNAILS = 12  # groups whose best cells are drawn
-CELLS = 2  # drawn of each of them
+THUMBNAILS = 12  # strategies whose best cells are drawn
+CELLS = 2  # drawn of each
 LARGEST = 60_000  # bytes of a drawing that still is one
 BAR = (4, 156)  # ends of an interval's bar
 COSTS = {  # name -> column of a run; of the table and, but for times, the scatters
     "parameters": "parameters",
     "multiply-accumulates": "macs",
     "latency, ms": "latency",
-    "search, processor s": "search seconds, this thread's processor time",
+    "processor seconds of search": "search seconds, this thread's processor time",
 }
 OTHERS = COLOURS[-1]
 
@@ -50,11 +50,13 @@ class Part(NamedTuple):
 def page(folder: Path, parts: Sequence[Part], unfinished: Sequence[Path]) -> str:
     """The page, for a place in `folder`: links to runs are relative to it."""
     runs = [run for part in parts for members in part.runs.values() for run in members]
-    colours = _colours(parts)
     return render(
         "compare.html.j2",
         title=f"{len(runs)} runs of {folder.resolve().name}",
-        parts=[_facts(part, folder, colours) for part in parts],
+        parts=[
+            _facts(part, folder, colours)
+            for part, colours in zip(parts, _colours(parts), strict=True)
+        ],
         importances=importances(runs),
         unfinished=[_relative(path, folder) for path in unfinished],
         baselines=BASELINES,
@@ -64,10 +66,14 @@ def page(folder: Path, parts: Sequence[Part], unfinished: Sequence[Path]) -> str
     )
 
 
-def _colours(parts: Sequence[Part]) -> dict[str, str]:
-    """Group -> colour, the same in all charts; beyond the palette all have one."""
-    names = dict.fromkeys(row["runs"] for part in parts for row in _result_rows(part))
-    return {name: (*COLOURS[:-1], *[OTHERS] * len(names))[i] for i, name in enumerate(names)}
+def _colours(parts: Sequence[Part]) -> list[dict[str, str]]:
+    """For each part: group -> colour; the same in all parts, if there are enough colours. Beyond
+    the palette all groups of a part have one."""
+    own = [[row["runs"] for row in _result_rows(part)] for part in parts]
+    every = [*dict.fromkeys(name for names in own for name in names)]
+    if len(every) < len(COLOURS):
+        own = [every] * len(parts)
+    return [dict(zip(one, [*COLOURS[:-1], *[OTHERS] * len(one)], strict=False)) for one in own]
 
 
 def _result_rows(part: Part) -> list[Row]:
@@ -88,9 +94,12 @@ def _facts(part: Part, folder: Path, colours: Mapping[str, str]) -> Row:
         name: _marks(name, part.runs[name], column, folder, colours[name])
         for name in (row["runs"] for row in rows)
     }
+    looked_up = part.drawn if column == BENCHMARK else None
+    pairs = [pair for one in found.values() for pair in one]
     return {
         "name": part.name,
-        "verdict": verdict(rows, part.drawn),
+        "verdict": verdict(rows, looked_up),
+        "looked_up": looked_up is not None,
         "about": _about(part.runs, column),
         "column": column,
         "rows": [_table_row(row, part, colours) for row in rows],
@@ -101,19 +110,20 @@ def _facts(part: Part, folder: Path, colours: Mapping[str, str]) -> Row:
         "dots": dots({name: [mark for _, mark in one] for name, one in found.items()})
         if found
         else None,
-        "scatters": _scatters([pair for one in found.values() for pair in one]),
+        "scatters": _scatters(pairs),
         "anytime": _anytime(part.runs, colours),
         "colours": {name: colours[name] for name in found if colours[name] != OTHERS},
         "others": len([name for name in found if colours[name] == OTHERS]),
-        "cells": _thumbnails(list(found.items())[:THUMBNAILS], folder),
-        "undrawn": max(0, len(found) - THUMBNAILS),
+        "cells": _thumbnails(pairs)[:THUMBNAILS],
+        "undrawn": max(0, len({run.results["strategy"] for run, _ in pairs}) - THUMBNAILS),
         "runs": [
             {"name": name, "run": run, "mark": mark, "costs": {c: _cost(run, c) for c in COSTS}}
             for name, one in found.items()
             for run, mark in one
         ],
         "columns": {
-            name: group.to_dict("records") for name, group in part.rows.groupby("column", sort=False)
+            name: group.to_dict("records")
+            for name, group in part.rows.groupby("column", sort=False)
         },
     }
 
@@ -205,13 +215,14 @@ def _anytime(runs: Groups, colours: Mapping[str, str]) -> Row | None:
     return anytime(curves, max((one for one in best if one), default=None))
 
 
-def _thumbnails(
-    groups: Sequence[tuple[str, Sequence[tuple[FinishedRun, Mark]]]], folder: Path
-) -> list[Row]:
-    """The cells of the best run of each group, of those that have drawings."""
+def _thumbnails(marks: Sequence[tuple[FinishedRun, Mark]]) -> list[Row]:
+    """The cells of the best run of each strategy, of those that have drawings."""
+    of: dict[str, list[tuple[FinishedRun, Mark]]] = {}
+    for run, mark in marks:
+        of.setdefault(run.results["strategy"], []).append((run, mark))
     found = []
-    for name, marks in groups:
-        run, mark = max(marks, key=lambda one: one[1].value)
+    for name, one in of.items():
+        run, mark = max(one, key=lambda pair: pair[1].value)
         files = [f for f in sorted(run.folder.glob("cell_*.svg")) if f.stat().st_size <= LARGEST]
         if files:
             found.append(
@@ -219,7 +230,7 @@ def _thumbnails(
                     "name": name,
                     "run": run,
                     "mark": mark,
-                    "of": len(marks),
+                    "of": len(one),
                     "cells": [file.read_text(encoding="utf-8") for file in files[:CELLS]],
                     "more": len(files[CELLS:]),
                 }

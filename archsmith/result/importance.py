@@ -15,8 +15,8 @@ BINS = 4  # of a setting that has more values than that allows
 
 
 class Importance(NamedTuple):
-    """A setting's share of the variance of the results, beside the share that is expected `by_chance`
-    of a setting without any effect; both are nan where there are too few runs.
+    """A setting's share of the variance of the results, and the share that is expected of a setting
+    without any effect; both are nan where there are too few runs, the share where all are equal.
 
     groups: value, or range of values -> mean result in %, and number of runs.
     """

@@ -13,7 +13,7 @@ DRAWS = (3, 10)  # random architectures of which the table's best is taken
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
-class Cells(NamedTuple):
+class Named(NamedTuple):
     """Cells of a kind: their number, mean in %, and the share of the table below that mean."""
 
     number: int
@@ -35,8 +35,8 @@ class RandomDrawing:
         self.size, self.mean, self.most = len(values), float(values.mean()), float(values.max())
         self.quantiles = {q: float(np.quantile(values, q)) for q in QUANTILES}
         self.best = {n: mean_of_best(values.tolist(), n) for n in DRAWS}
-        self.cells = {
-            said: Cells(len(found), fmean(found), float((values < fmean(found)).mean()))
+        self.named = {
+            said: Named(len(found), fmean(found), float((values < fmean(found)).mean()))
             for said, found in without_search(table).items()
             if found
         }

@@ -16,7 +16,7 @@ from archsmith.errors import ConfigError
 
 BASELINES = ("random", "darts")  # strategies that the others are tested against
 BENCHMARK, TESTED_COLUMN = "benchmark accuracy", "test accuracy"
-RESULT = (TESTED_COLUMN, BENCHMARK, "discretised accuracy", "supernet accuracy")  # the last is worst
+RESULT = (TESTED_COLUMN, BENCHMARK, "discretised accuracy", "supernet accuracy")  # best first
 # settings that distinguish the groups of a table, or do not affect results
 OWN = ("strategy", "seed", "architecture", "weights", "export")
 
@@ -201,10 +201,12 @@ def _told(settings: Mapping[str, Any], keys: Sequence[str], *, short: bool = Fal
     classes = [key.removesuffix("._target_") for key in keys if key.endswith("._target_")]
     shown = [key for key in keys if not any(key.startswith(f"{parent}.") for parent in classes)]
     leaves = [key.rpartition(".")[2] for key in shown]
-    return [
-        f"{leaf if short and leaves.count(leaf) == 1 else key}={shown_value(value_at(settings, key))}"
+    names = [
+        leaf if short and leaves.count(leaf) == 1 else key
         for key, leaf in zip([*shown, *classes], [*leaves, *classes], strict=True)
     ]
+    values = [shown_value(value_at(settings, key)) for key in [*shown, *classes]]
+    return [f"{name}={value}" for name, value in zip(names, values, strict=True)]
 
 
 def shown_value(value: Any) -> str:

@@ -1,5 +1,6 @@
-"""What repeated runs say: bootstrap intervals, rank tests with Holm's correction, the share of the
-variance that a setting explains, and the chance of an accuracy under random drawing from a table."""
+"""What repeated runs say: bootstrap intervals, rank tests with Holm's correction, the share of
+variance that a setting explains, and the chance of an accuracy under random drawing from a table.
+"""
 
 from collections.abc import Sequence
 from itertools import chain, count

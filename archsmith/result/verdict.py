@@ -68,10 +68,11 @@ def _beside_baselines(rows: Rows) -> list[str]:
         ]
     said = []
     for name, one in found.items():
+        p = {row["runs"]: row.get(f"p, {name}", math.nan) for row in rows}
         parts = [
-            _are(one.better, f"better than {name}"),
-            _are(one.worse, f"worse than {name}"),
-            f"{listed(one.like)} cannot be told from {name}" if one.like else "",
+            _are(one.better, f"better than {name} (rank test, corrected {_most(p, one.better)})"),
+            _are(one.worse, f"worse than {name} ({_most(p, one.worse)})"),
+            _like(one.like, name),
         ]
         said.append("; ".join(part for part in parts if part))
     tests = sum(len(group) for one in found.values() for group in one)
@@ -86,12 +87,14 @@ def _too_few(rows: Rows, few: Collection[str], baselines: list[str], tests: int)
     if not seeds:
         return []
     each = f"{min(seeds)} to {max(seeds)}" if min(seeds) < max(seeds) else f"{max(seeds)}"
+    are = "seed each is" if each == "1" else "seeds each are"
     every = len({*few, *baselines}) == len(rows)
-    who = "nothing" if every else f"{listed([r['runs'] for r in rows if r['runs'] in few])}"
+    names = [row["runs"] for row in rows if row["runs"] in few]
+    who = _are(["any strategy"] if every else names, "better or worse than")
     return [
-        f"With {each} seed{'' if each == '1' else 's'} each, {who} can{'' if every else 'not'} be "
-        f"told from {' or '.join(baselines)}: even results without overlap could be chance. "
-        f"{enough(tests)} seeds each are enough for {tests} test{'s' if tests > 1 else ''}."
+        f"{each} {are} too few to say that {who} {' or '.join(baselines)}: even results without "
+        f"overlap could be chance. "
+        f"{enough(tests)} each are enough for {tests} test{'s' if tests > 1 else ''}."
     ]
 
 
@@ -100,12 +103,14 @@ def _beside_drawing(rows: Rows, drawn: RandomDrawing) -> list[str]:
     corrected = dict(zip(drawn.chances, holm([*drawn.chances.values()]), strict=True))
     names = [row["runs"] for row in rows if row["runs"] in corrected]
     like = [name for name in names if corrected[name] > LEVEL]
+    better = [name for name in names if corrected[name] <= LEVEL]
     parts = [
         _are(
-            [name for name in names if corrected[name] <= LEVEL],
-            f"better than random drawing from the {drawn.size:,} architectures",
+            better,
+            f"better than drawing from the table's {drawn.size:,} architectures at random "
+            f"(corrected {_most(corrected, better)})",
         ),
-        f"{listed(like)} cannot be told from random drawing" if like else "",
+        _like(like, "random drawing"),
     ]
     said = "; ".join(part for part in parts if part)
     return [f"{said}."] if said else []
@@ -113,9 +118,9 @@ def _beside_drawing(rows: Rows, drawn: RandomDrawing) -> list[str]:
 
 def _beside_named_cells(rows: Rows, drawn: RandomDrawing) -> list[str]:
     """Who has a higher mean than the best kind of cells that take no search."""
-    if not drawn.cells:
+    if not drawn.named:
         return []
-    said, cells = max(drawn.cells.items(), key=lambda one: one[1].mean)
+    said, cells = max(reversed(drawn.named.items()), key=lambda one: one[1].mean)
     what = f"the {said}" if cells.number == 1 else f"the {cells.number} {said} in the mean"
     above = [row["runs"] for row in rows if row["mean"] > cells.mean]
     who = listed(above) if above else "None"
@@ -132,3 +137,13 @@ def listed(names: Sequence[str]) -> str:
 
 def _are(names: Sequence[str], what: str) -> str:
     return f"{listed(names)} {'is' if len(names) == 1 else 'are'} {what}" if names else ""
+
+
+def _like(names: Sequence[str], baseline: str) -> str:
+    return f"{listed(names)} cannot be distinguished from {baseline}" if names else ""
+
+
+def _most(p: Mapping[str, float], names: Sequence[str]) -> str:
+    """The largest p-value of these."""
+    found = max((p[name] for name in names), default=math.nan)
+    return f"p {'=' if len(names) == 1 else 'at most'} {found:.2g}"
