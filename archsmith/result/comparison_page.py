@@ -34,7 +34,8 @@ COSTS = {  # name -> column of a run; of the table and, but for times, the scatt
     "latency, ms": "latency",
     "processor seconds of search": "search seconds, this thread's processor time",
 }
-OTHERS = COLOURS[-1]
+GROUPS = 7  # that have a colour of their own; more cannot be told apart
+OTHERS = "#7f8790"  # of all other groups
 
 
 class Part(NamedTuple):
@@ -63,6 +64,7 @@ def page(folder: Path, parts: Sequence[Part], unfinished: Sequence[Path]) -> str
         level=LEVEL,
         about=column_named,
         brief=brief,
+        other=OTHERS,
     )
 
 
@@ -71,9 +73,9 @@ def _colours(parts: Sequence[Part]) -> list[dict[str, str]]:
     the palette all groups of a part have one."""
     own = [[row["runs"] for row in _result_rows(part)] for part in parts]
     every = [*dict.fromkeys(name for names in own for name in names)]
-    if len(every) < len(COLOURS):
+    if len(every) <= GROUPS:
         own = [every] * len(parts)
-    return [dict(zip(one, [*COLOURS[:-1], *[OTHERS] * len(one)], strict=False)) for one in own]
+    return [dict(zip(one, [*COLOURS[:GROUPS], *[OTHERS] * len(one)], strict=False)) for one in own]
 
 
 def _result_rows(part: Part) -> list[Row]:
