@@ -24,6 +24,7 @@ from archsmith.result.verdict import verdict
 Groups = Mapping[str, Sequence[FinishedRun]]
 Row = dict[str, Any]
 
+DOTTED = 40  # groups of which every seed is drawn
 THUMBNAILS = 12  # strategies whose best cells are drawn
 CELLS = 2  # drawn of each
 LARGEST = 60_000  # bytes of a drawing that still is one
@@ -109,9 +110,8 @@ def _facts(part: Part, folder: Path, colours: Mapping[str, str]) -> Row:
         "costs": [cost for cost in COSTS if any(_costs(m, cost) for m in part.runs.values())],
         "without": [name for name in part.runs if name not in found],
         "drawn": part.drawn,
-        "dots": dots({name: [mark for _, mark in one] for name, one in found.items()})
-        if found
-        else None,
+        "dots": _dots(found),
+        "dotted": DOTTED,
         "scatters": _scatters(pairs),
         "anytime": _anytime(part.runs, colours),
         "colours": {name: colours[name] for name in found if colours[name] != OTHERS},
@@ -188,6 +188,12 @@ def _marks(
             said = f"{name}, seed {run.seed}: {value:.2f}%\n{_relative(run.folder, folder)}"
             found.append((run, Mark(value, colour, said, href)))
     return found
+
+
+def _dots(found: Mapping[str, Sequence[tuple[FinishedRun, Mark]]]) -> Row | None:
+    """The runs of the first groups."""
+    drawn = {name: [mark for _, mark in found[name]] for name in list(found)[:DOTTED]}
+    return dots(drawn) if drawn else None
 
 
 def _scatters(marks: Sequence[tuple[FinishedRun, Mark]]) -> list[Row]:

@@ -56,6 +56,10 @@ def test_a_scatter_puts_costs_in_a_unit_and_draws_the_front_as_steps():
     assert chart["best"] == [0, 1]
     (x0, y0), (x1, y1) = (place for place, _ in chart["places"])
     assert (x0, y0, x1, y1) == pytest.approx((46, 222, RIGHT, 40))
+    assert scatter([marks[0]._replace(cost=c) for c in (999, 400)], "x")["across"] == "x"
+    assert scatter([marks[0]._replace(cost=c) for c in (1000, 400)], "x")["across"] == (
+        "x, thousands"
+    )
     assert chart["front"] == f"M46.0 222.0L{RIGHT}.0 222.0L{RIGHT}.0 40.0L{RIGHT}.0 40.0"
 
 

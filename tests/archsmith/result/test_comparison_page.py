@@ -158,6 +158,56 @@ def test_the_settings_explain(folder: Path, page: str):
     assert rows["strategy.lr"][4].startswith("0.1: ")
 
 
+def results_of(path: Path, **facts: object) -> None:
+    """Sets facts of a run."""
+    results = json.loads((path / "results.json").read_text()) | facts
+    (path / "results.json").write_text(json.dumps(results))
+
+
+def test_test_accuracies_are_not_compared_with_the_table(folder: Path, page: str):
+    """Its chances are those of the accuracies that were looked up."""
+    assert ">chance if random</th>" in page
+    for path in folder.iterdir():
+        if path.is_dir() and "gdas" not in path.name:
+            results_of(path, test_accuracy=0.9)
+    compare(folder, Benchmark(str(folder.parent / "table.csv"), "cifar10", 2))
+    page = (folder / "compare.html").read_text()
+    assert "chance if random" not in page
+    assert "are better than drawing" not in page
+    assert "takes no search" not in page
+    assert "<h3>Without a search</h3>" in page
+
+
+def test_a_strategy_has_one_colour_in_all_parts(tmp_path: Path):
+    for epochs, better in ((3, "darts"), (6, "pcdarts")):
+        for strategy in ("darts", "pcdarts"):
+            add(tmp_path, strategy, 0, 0.5 + 0.1 * (strategy == better), searched=epochs)
+    compare(tmp_path, Benchmark(None, "cifar10", 2))
+    page = (tmp_path / "compare.html").read_text()
+    found = re.findall(r'class="who" style="--c:(#\w+)" title="(\w+)"', page)
+    assert len(found) == 8  # strategies and runs of two parts
+    assert len({*found}) == 2
+
+
+def test_the_anytime_chart_has_strategies_whose_runs_all_have_a_history(folder: Path, page: str):
+    assert page.count("median of 5 runs") == 3
+    next(folder.glob("random-4*/metrics.jsonl")).unlink()
+    compare(folder, Benchmark(str(folder.parent / "table.csv"), "cifar10", 2))
+    assert (folder / "compare.html").read_text().count("median of 5 runs") == 2
+
+
+def test_of_many_groups_the_highest_means_have_dots(tmp_path: Path):
+    for i in range(45):
+        add(tmp_path, "darts", 0, 0.5 + 0.01 * i, lr=i, parameters=1000 + i)
+    compare(tmp_path, Benchmark(None, "cifar10", 2))
+    page = (tmp_path / "compare.html").read_text()
+    dots, parameters = page.split('<svg xmlns="http://www.w3.org/2000/svg" class="chart"')[1:]
+    assert (dots.count('class="run'), parameters.count('class="run')) == (40, 45)
+    assert "The 40 highest means." in page
+    assert "seed 0: 94.00%" in dots
+    assert "seed 0: 54.00%" not in dots
+
+
 def test_a_part_without_accuracies_says_so(tmp_path: Path):
     path = add(tmp_path, "random", 0, 0.5)
     results = json.loads((path / "results.json").read_text()) | {"test_accuracy": None}
