@@ -3,15 +3,18 @@
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 import pandas as pd
 
-from archsmith.data.benchmark import Benchmark, without_search
-from archsmith.drawing.render import render
+from archsmith.data.benchmark import Benchmark
 from archsmith.files import write_atomically
+from archsmith.result.comparison_page import Part, page
+from archsmith.result.random_drawing import RandomDrawing
 from archsmith.result.runs import (
+    BASELINES,
+    BENCHMARK,
+    TESTED_COLUMN,
     FinishedRun,
     column_named,
     columns,
@@ -20,22 +23,17 @@ from archsmith.result.runs import (
     tables,
 )
 from archsmith.result.statistics import (
+    LEVEL,
     able,
-    chance,
     holm,
     interval,
-    mean_of_best,
     rank_test,
     shift,
     smallest,
 )
+from archsmith.result.verdict import standing
 
-BASELINES = ("random", "darts")
-LEVEL = 0.05  # p-values up to this one, corrected, count as a difference
-DRAWS = (3, 10)  # random architectures of which the table's best is taken
-QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 NUMBERS = ("mean", "deviation", "median", "25%", "75%", "min", "max")
-BENCHMARK, TESTED_COLUMN = "benchmark accuracy", "test accuracy"
 
 
 def measurements(runs: Mapping[str, Sequence[FinishedRun]]) -> pd.DataFrame:
@@ -92,7 +90,8 @@ def compare(folder: Path, benchmark: Benchmark, only: Sequence[Path] | None = No
     found = {name: named_groups(members) for name, members in tables(runs).items()}
     values = {name: measurements(members) for name, members in found.items()}
     rows = {name: _compared(each) for name, each in values.items()}
-    parts = [_table_text(name, found[name], values[name], rows[name], benchmark) for name in found]
+    drawn = {name: _drawn(benchmark, each) for name, each in values.items()}
+    parts = [_table_text(name, found[name], rows[name], drawn[name]) for name in found]
     if len(found) > 1:
         parts.insert(0, f"{len(found)} tables: runs differ in more than strategy and seed")
     text = "\n\n".join([*parts, *(f"not finished: {path}" for path in unfinished)]) + "\n"
@@ -100,13 +99,8 @@ def compare(folder: Path, benchmark: Benchmark, only: Sequence[Path] | None = No
     table = pd.concat(rows, names=["table"]).reset_index("table") if rows else pd.DataFrame()
     content = table.to_csv(index=False, na_rep="nan", lineterminator="\r\n")
     write_atomically(folder / "compare.csv", content.encode())
-    page = render(
-        "compare.html.j2",
-        title=f"{len(runs)} runs of {folder.name}",
-        tables={name: _by_group(each) for name, each in values.items()},
-        text=text,
-    )
-    write_atomically(folder / "compare.html", page.encode())
+    shown = [Part(name, found[name], rows[name], drawn[name]) for name in found]
+    write_atomically(folder / "compare.html", page(folder, shown, unfinished).encode())
     return text
 
 
@@ -142,27 +136,27 @@ def _compared(values: pd.DataFrame) -> pd.DataFrame:
     return rows.reset_index()
 
 
-def _by_group(values: pd.DataFrame) -> dict[str, dict[str, list[float]]]:
-    """Column -> group -> its values."""
-    return {
-        column: {name: list(group.value) for name, group in part.groupby("runs", sort=False)}
-        for column, part in values.groupby("column", sort=False)
-    }
+def _drawn(benchmark: Benchmark, values: pd.DataFrame) -> RandomDrawing | None:
+    """What random drawing from the benchmark's table gives, if any of the runs was looked up."""
+    found = values[values.column == BENCHMARK]
+    if found.empty or not benchmark.table:
+        return None
+    groups = {name: list(group.value) for name, group in found.groupby("runs")}
+    return RandomDrawing(benchmark.read(), groups)
 
 
 def _table_text(
     name: str,
     runs: Mapping[str, Sequence[FinishedRun]],
-    values: pd.DataFrame,
     rows: pd.DataFrame,
-    benchmark: Benchmark,
+    drawn: RandomDrawing | None,
 ) -> str:
     """A titled table of comparable runs, and a list of those without an accuracy."""
     parts = [f"== {name}"] if name else []
     for column, part in rows.groupby("column", sort=False):
         text = _text(column, part.to_dict("records"))
-        if column == BENCHMARK and benchmark.table:
-            text += _whole_table(benchmark, values[values.column == column])
+        if column == BENCHMARK and drawn:
+            text += _whole_table(drawn)
         parts.append(text)
     measured = {row.runs for row in rows.itertuples() if column_named(row.column).accuracy}
     parts += [
@@ -208,48 +202,33 @@ def _finding(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """Sentences on who is better and worse than a baseline, and who cannot be told from it."""
     said = []
     for baseline in BASELINES:
-        shifts = {row["runs"]: row.get(f"shift, {baseline}", math.nan) for row in rows}
-        shifts = {name: shift for name, shift in shifts.items() if not math.isnan(shift)}
-        if not shifts:
-            continue
-        p = {row["runs"]: row.get(f"p, {baseline}", math.nan) for row in rows}
+        found = standing(rows, baseline)
         parts = {
-            f"better than {baseline}": [n for n in shifts if p[n] <= LEVEL and shifts[n] > 0],
-            f"worse than {baseline}": [n for n in shifts if p[n] <= LEVEL and shifts[n] < 0],
-            f"not distinguishable from {baseline}": [n for n in shifts if p[n] > LEVEL],
-            f"too few seeds against {baseline}": [n for n in shifts if math.isnan(p[n])],
+            f"better than {baseline}": found.better,
+            f"worse than {baseline}": found.worse,
+            f"not distinguishable from {baseline}": found.like,
+            f"too few seeds against {baseline}": found.few,
         }
         said.append("; ".join(f"{what}: {', '.join(who)}" for what, who in parts.items() if who))
-    return said
+    return [line for line in said if line]
 
 
-def _whole_table(benchmark: Benchmark, values: pd.DataFrame) -> str:
+def _whole_table(drawn: RandomDrawing) -> str:
     """The distribution of the table, and the chance of each group's mean under random drawing."""
-    table = pd.Series(benchmark.read())
-    quantiles = table.quantile(QUANTILES)
-    shown = ", ".join(f"{100 * q:.0f}%: {value:.2f}" for q, value in quantiles.items())
+    shown = ", ".join(f"{100 * q:.0f}%: {value:.2f}" for q, value in drawn.quantiles.items())
+    best = ", ".join(f"of {n} {value:.2f}" for n, value in drawn.best.items())
     lines = [
-        f"all {len(table)} architectures of the table: mean {table.mean():.2f}, "
-        f"best {table.max():.2f}; quantiles {shown}",
-        *_without_search(table),
-        "chance that as many architectures drawn from the table have so high a mean:",
+        f"all {drawn.size} architectures of the table: mean {drawn.mean:.2f}, "
+        f"best {drawn.most:.2f}; quantiles {shown}",
+        f"without a search: the best of several at random, in the mean: {best}",
         *(
-            f"  {name}: {chance(list(table), list(group.value)):.2g}"
-            for name, group in values.groupby("runs")
+            f"  {cells.number} {said}: mean {cells.mean:.2f}, above {cells.above:.1%}"
+            for said, cells in drawn.named.items()
         ),
+        "chance that as many architectures drawn from the table have so high a mean:",
+        *(f"  {name}: {p:.2g}" for name, p in drawn.chances.items()),
     ]
     return "".join(f"\n{line}" for line in lines)
-
-
-def _without_search(table: pd.Series) -> list[str]:
-    """What random drawing and some cells that are easily named have."""
-    drawn = ", ".join(f"of {n} {mean_of_best(list(table), n):.2f}" for n in DRAWS)
-    lines = [f"without a search: the best of several at random, in the mean: {drawn}"]
-    for said, found in without_search(table.to_dict()).items():
-        if found:
-            above = (table < fmean(found)).mean()
-            lines.append(f"  {len(found)} {said}: mean {fmean(found):.2f}, above {above:.1%}")
-    return lines
 
 
 def _number(value: float) -> str:

@@ -14,6 +14,9 @@ from typing import Any, NamedTuple
 from archsmith.differences import differing_keys, digest, given, renamed, value_at
 from archsmith.errors import ConfigError
 
+BASELINES = ("random", "darts")  # strategies that the others are tested against
+BENCHMARK, TESTED_COLUMN = "benchmark accuracy", "test accuracy"
+RESULT = (TESTED_COLUMN, BENCHMARK, "discretised accuracy", "supernet accuracy")  # best first
 # settings that distinguish the groups of a table, or do not affect results
 OWN = ("strategy", "seed", "architecture", "weights", "export")
 
@@ -32,7 +35,7 @@ class Column(NamedTuple):
 
 TESTED = Column("test_accuracy", share=True, accuracy=True)  # a column for each recipe
 COLUMNS = {
-    "benchmark accuracy": Column("benchmark.accuracy", accuracy=True),
+    BENCHMARK: Column("benchmark.accuracy", accuracy=True),
     "supernet accuracy": Column("supernet_accuracy", share=True, accuracy=True),
     "discretised accuracy": Column("discretised_accuracy", share=True, accuracy=True),
     "discretisation gap": Column("diagnosis.discretisation_gap", share=True),
@@ -79,6 +82,12 @@ class FinishedRun:
         recipe = self.config["retrain"]
         shown = f"{recipe['epochs']} epochs, {recipe['channels']} channels"
         return f"test accuracy ({shown}, recipe {digest(recipe)})"
+
+    @property
+    def latency(self) -> float | None:
+        """Median ms of a pass, of runs that limit it."""
+        found = value_at(self.results, "budget.latency.median")
+        return None if found is None else float(found)
 
     @property
     def method(self) -> dict[str, Any]:
@@ -192,13 +201,15 @@ def _told(settings: Mapping[str, Any], keys: Sequence[str], *, short: bool = Fal
     classes = [key.removesuffix("._target_") for key in keys if key.endswith("._target_")]
     shown = [key for key in keys if not any(key.startswith(f"{parent}.") for parent in classes)]
     leaves = [key.rpartition(".")[2] for key in shown]
-    return [
-        f"{leaf if short and leaves.count(leaf) == 1 else key}={_shown(value_at(settings, key))}"
+    names = [
+        leaf if short and leaves.count(leaf) == 1 else key
         for key, leaf in zip([*shown, *classes], [*leaves, *classes], strict=True)
     ]
+    values = [shown_value(value_at(settings, key)) for key in [*shown, *classes]]
+    return [f"{name}={value}" for name, value in zip(names, values, strict=True)]
 
 
-def _shown(value: Any) -> str:
+def shown_value(value: Any) -> str:
     """A setting, abbreviated: an ingredient as its class, a file as the start of its digest."""
     if isinstance(value, Mapping):
         return str(value.get("_target_", "{...}")).rpartition(".")[2]
@@ -206,6 +217,13 @@ def _shown(value: Any) -> str:
         return "none"
     digits = isinstance(value, str) and len(value) == 64
     return value[:8] if digits else str(value).replace(" ", "")
+
+
+def result_column(runs: Sequence[FinishedRun]) -> str | None:
+    """The column of accuracies that tells most: of the final networks, if any run has trained one;
+    None if no run has an accuracy."""
+    found = columns(runs)
+    return next((c for kind in RESULT for c in found if c.startswith(kind)), None)
 
 
 def columns(runs: Sequence[FinishedRun]) -> list[str]:

@@ -1,12 +1,15 @@
-"""What repeated runs say: bootstrap intervals, rank tests with Holm's correction, and the chance
-of an accuracy under random drawing from a benchmark table."""
+"""What repeated runs say: bootstrap intervals, rank tests with Holm's correction, the share of
+variance that a setting explains, and the chance of an accuracy under random drawing from a table.
+"""
 
 from collections.abc import Sequence
+from itertools import chain, count
 from math import comb
 
 import numpy as np
 
 CONFIDENCE = 0.95
+LEVEL = 0.05  # p-values up to this one, corrected, count as a difference
 FEWEST = 5  # values for an interval; fewer resample to almost nothing
 RESAMPLES = 9999
 STEP = 0.01  # percentage points, to which accuracies of a table are rounded
@@ -45,6 +48,11 @@ def smallest(ours: int, theirs: int) -> float:
     return 2 / comb(ours + theirs, ours) if min(ours, theirs) > 1 else 1.0
 
 
+def enough(tests: int) -> int:
+    """The fewest seeds of each group with which all of so many tests, corrected, can reject."""
+    return next(n for n in count(2) if smallest(n, n) <= LEVEL / tests)
+
+
 def able(smallest_ps: Sequence[float], level: float) -> list[bool]:
     """Which tests of a family can reject at all, by their smallest p-values (Tarone 1990): those up
     to level / K, for the smallest K that is at least their number. The others need no correction.
@@ -62,6 +70,19 @@ def holm(p_values: Sequence[float]) -> list[float]:
     found = np.empty(len(order))
     found[order] = np.minimum(np.maximum.accumulate(factors * np.asarray(p_values)[order]), 1)
     return found.tolist()
+
+
+def explained(groups: Sequence[Sequence[float]]) -> tuple[float, float]:
+    """The share of the variance of all values that lies between the means of the groups, the
+    first-order index (Sobol 1993) of what makes them, and its expectation if that has no effect:
+    (groups - 1) / (values - 1). The share is nan if all values are equal."""
+    values = np.asarray([*chain(*groups)], dtype=float)
+    around = values - values.mean()
+    total = float(around @ around)
+    means = [np.mean(group) - values.mean() for group in groups]
+    between = sum(len(group) * mean**2 for group, mean in zip(groups, means, strict=True))
+    by_chance = (len(groups) - 1) / (len(values) - 1)
+    return float(between / total) if total > 0 else np.nan, by_chance
 
 
 def chance(table: Sequence[float], values: Sequence[float]) -> float:

@@ -8,6 +8,8 @@ import pytest
 from archsmith.result.statistics import (
     able,
     chance,
+    enough,
+    explained,
     holm,
     interval,
     mean_of_best,
@@ -108,3 +110,24 @@ def test_the_best_of_draws_by_hand():
 def test_those_that_can_reject_share_the_level_among_as_few_as_possible():
     """0.02 is below 0.05 / 2, and not below 0.05 / 5."""
     assert able([0.02, 0.03, 0.03, 0.03, 0.03], 0.05) == [True, False, False, False, False]
+
+
+@pytest.mark.parametrize(("tests", "seeds"), [(1, 4), (2, 5), (6, 5), (7, 6), (55, 7)])
+def test_the_seeds_that_are_enough(tests: int, seeds: int):
+    """2 / C(2n, n) is 0.1 for 3 seeds, then 0.029, 0.0079, 0.0022 and 0.00058."""
+    assert enough(tests) == seeds
+
+
+def test_the_share_between_groups_by_hand():
+    """1 3 | 5 7: of 9 + 1 + 1 + 9 the means, 2 from the middle each, have 4 * 2^2."""
+    assert explained([[1.0, 3.0], [5.0, 7.0]]) == pytest.approx((0.8, 1 / 3))
+    assert explained([[1.0, 5.0], [5.0, 1.0]]) == pytest.approx((0, 1 / 3))
+    share, by_chance = explained([[2.0, 2.0], [2.0]])
+    assert math.isnan(share)
+    assert by_chance == 0.5
+
+
+def test_a_setting_without_effect_has_the_share_that_chance_gives():
+    draws = np.random.default_rng(0)
+    found = [explained([*draws.normal(size=(3, 4))])[0] for _ in range(2000)]
+    assert np.mean(found) == pytest.approx(2 / 11, abs=0.01)  # deviation of one: 0.11
