@@ -100,15 +100,15 @@ def _beside_random(results: Results) -> Iterator[str]:
     if n > 1:
         mean = f"{mean.removesuffix('%')} ± {_percent(stdev(drawn), results)}"
         mean += " (mean ± standard deviation"
-    reach = f"{n} random architectures" if n > 1 else "A random architecture"
+    which = f"{n} random architectures" if n > 1 else "a random architecture"
     numbers = f"{mean}, n = {n})" if n > 1 else f"{mean} (n = 1)"
     among = "all" if above == n else str(above or "none")
     place = n + 1 - above
     told = "can" if place / (n + 1) <= LEVEL else "cannot"
     yield (
-        f"{reach} of the same space, trained alike, {'reach' if n > 1 else 'reaches'} {numbers}. "
-        f"The found one is above {among} of them; a further random one would be with a chance of "
-        f"{place} in {n + 1}, so the two {told} be told apart."
+        f"Beside it, {which} of the same space, trained alike, {'reach' if n > 1 else 'reaches'} "
+        f"{numbers}. The found one is above {among} of them, as a further random one would be with "
+        f"a chance of {place} in {n + 1}, so the two {told} be told apart."
     )
 
 
