@@ -14,6 +14,10 @@ TICKS = 4
 Point = tuple[float, float]
 
 
+def _has_decimals(value: float, most: int) -> bool:
+    return abs(value - round(value, most)) < 1e-6
+
+
 class Axis(NamedTuple):
     """Maps values within limits to lengths from `start` to `end`."""
 
@@ -28,10 +32,14 @@ class Axis(NamedTuple):
 
     @property
     def ticks(self) -> list[tuple[float, str]]:
-        """Places and labels."""
+        """Places and labels; percentages get the decimals that they need."""
         low, high = self.limits
         values = [low + (high - low) * i / TICKS for i in range(TICKS + 1)]
-        return [(self(value), format(value, self.form)) for value in values]
+        form = self.form
+        if form.endswith("%"):
+            exact = (d for d in range(3) if all(_has_decimals(100 * v, d) for v in values))
+            form = f".{next(exact, 2)}%"
+        return [(self(value), format(value, form)) for value in values]
 
 
 def placed(x: Axis, y: Axis, values: Sequence[float | None]) -> list[Point | None]:

@@ -146,7 +146,8 @@ def checklist(results: Results) -> list[Practice]:
     over_time, table = searched(results), bool(results["benchmark"])
     times = f"read {reads} {'time' if reads == 1 else 'times'}, after training" if reads else ""
     rows = (
-        ("code and configuration of search and final training are at hand", "yes", "yes", "below"),
+        ("code and configuration of search and final training are at hand", "yes", "yes",
+         "at the end of this page"),
         ("the seed is known", "yes", "yes", str(results["seed"])),
         ("the test split steered nothing", "yes", "by construction", times or "not read"),
         ("the same space and recipe for all that is compared", "yes", "by construction",
