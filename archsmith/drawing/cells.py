@@ -52,9 +52,7 @@ def cell_svg(cell: Choice, kept: Kept, title: str, gates: Gates | None = None) -
     )
 
 
-def cell_image(
-    cell: Choice, kept: Kept, title: str, gates: Gates | None = None
-) -> np.ndarray:
+def cell_image(cell: Choice, kept: Kept, title: str, gates: Gates | None = None) -> np.ndarray:
     """The drawing of `cell_svg` on a light card, as pixels (H, W, 3) uint8.
 
     Raises ValueError if `kept` names an edge that the cell does not have.

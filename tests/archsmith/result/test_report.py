@@ -4,15 +4,14 @@ import base64
 import json
 import re
 import shutil
-import subprocess
 import xml.etree.ElementTree as ET
-from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from browser import BROWSER, seen_by_a_browser
 
 from archsmith.data.loader import Normalise
 from archsmith.drawing.cells import cell_svg
@@ -32,8 +31,6 @@ MEASURED = (
     "supernet_loss", "discretised_accuracy", "gate_entropy", "gate_margin", "nones",
     "alpha_eigenvalue", "weight_sharpness",
 )  # fmt: skip
-BROWSERS = map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))
-BROWSER = next((path for path in BROWSERS if path), None)
 
 
 @pytest.fixture
@@ -145,8 +142,8 @@ def test_a_quantity_has_one_colour_in_all_charts_and_legends(folder: Path):
     page = write_report(folder, "").read_text()
     colours: dict[str, set[str]] = {}
     found = re.findall(r'<i style="background:(#\w+)"></i>([^<]+)<', page)
-    for chart in charts_of(page):
-        found += re.findall(r'stroke:(#\w+)"><title>([^<]+)<', chart)
+    for one in charts_of(page):
+        found += re.findall(r'stroke:(#\w+)"><title>([^<]+)<', one)
     for colour, name in found:
         colours.setdefault(name, set()).add(colour)
     assert {"train", "supernet, held-out", "validation", "pools", "skip"} <= set(colours)
@@ -182,7 +179,7 @@ def test_the_map_is_of_the_epoch_of_the_architecture(folder: Path):
     (folder / "architecture.json").write_text(json.dumps({"choices": {}, "meta": {"epoch": 0}}))
     page = write_report(folder, "").read_text()
     assert "cell: shares of the gates after epoch 1" in page
-    assert '%</td>' in page
+    assert "%</td>" in page
     assert ">50%</td>" in page
     assert ">70%</td>" not in page
 
@@ -250,14 +247,15 @@ def test_the_checklist_has_marks(folder: Path):
     assert len(marks) == 10
 
 
-def test_other_networks_stand_beside_it_with_their_intervals(folder: Path):
-    rival = {
-        "test_accuracy": 0.45, "test_interval": [0.35, 0.55], "parameters": 9, "macs": 9,
-        "drawn": {},
-    }  # fmt: skip
+def add_baseline(folder: Path, name: str, **more: Any) -> None:
+    rival = {"test_accuracy": 0.45, "test_interval": [0.35, 0.55], "parameters": 9, "macs": 9}
     results = json.loads((folder / "results.json").read_text())
-    baseline = {"baseline": {"random_0": rival}}
-    (folder / "results.json").write_text(json.dumps(results | baseline))
+    results["baseline"] = {name: rival | more}
+    (folder / "results.json").write_text(json.dumps(results))
+
+
+def test_other_networks_stand_beside_it_with_their_intervals(folder: Path):
+    add_baseline(folder, "random_0", drawn={})
     page = write_report(folder, "").read_text()
     assert "random_0 45.00%, 95% interval 35.00 to 55.00%" in page
     assert "found 50.00%, 95% interval 40.00 to 60.00%" in page
@@ -332,100 +330,12 @@ def test_any_values_give_a_chart(values: list[float | None]):
     ET.fromstring(chart("line_chart", "t", {"a": values}))
 
 
-# Runs in the page: what cannot be read in it. A text is cut if it reaches out of the page, or out of what scrolls or
-# clips it; the contrast is that of its colour with the colours that are painted behind it.
-PROBE = """
-const channels = c => { const n = c.match(/[\\d.]+/g).map(Number), k = c.startsWith("color(") ? 255 : 1;
-  return [n[0] * k, n[1] * k, n[2] * k, n.length > 3 ? n[3] : 1]; };
-const over = (top, under) => top.slice(0, 3).map((v, i) => v * top[3] + under[i] * (1 - top[3]));
-const light = c => { const [r, g, b] = c.map(v => (v /= 255) <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4);
-  return .2126 * r + .7152 * g + .0722 * b; };
-const ratio = (a, b) => { const [x, y] = [light(a), light(b)].sort((p, q) => q - p); return (x + .05) / (y + .05); };
-const within = (r, x, y) => r.left <= x && x <= r.right && r.top <= y && y <= r.bottom;
-function behind(e, r) {
-  const layers = [], x = (r.left + r.right) / 2, y = (r.top + r.bottom) / 2;
-  const svg = e.ownerSVGElement;
-  if (svg) for (const box of svg.querySelectorAll("rect:not(.hit)"))
-    if (box.compareDocumentPosition(e) & 4 && within(box.getBoundingClientRect(), x, y))
-      layers.unshift(channels(getComputedStyle(box).fill));
-  for (let p = svg || e; p; p = p.parentElement) layers.push(channels(getComputedStyle(p).backgroundColor));
-  return layers.reverse().reduce((under, top) => over(top, under), [255, 255, 255]);
-}
-function cut(e, r) {
-  for (let p = e; p; p = p.parentElement) {
-    const s = getComputedStyle(p), b = p.getBoundingClientRect();
-    if (p.tagName === "svg" || s.overflowX === "hidden")
-      if (r.left < b.left - 1 || r.right > b.right + 1 || r.top < b.top - 1 || r.bottom > b.bottom + 1) return true;
-    if (s.overflowX === "auto") return r.left < b.left - p.scrollLeft - 1 || r.right > b.left + p.scrollWidth + 1;
-  }
-  return r.left < -1 || r.right > innerWidth + 1;
-}
-function measured() {
-  document.querySelectorAll("details").forEach(d => d.open = true);
-  const found = {errors, width: innerWidth, dark: matchMedia("(prefers-color-scheme:dark)").matches, texts: 0,
-    over: document.documentElement.scrollWidth - innerWidth, cut: [], faint: [], silent: []};
-  const walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT), range = document.createRange();
-  while (walk.nextNode()) {
-    const node = walk.currentNode, e = node.parentElement;
-    if (!node.data.trim() || e.closest("script,style,title")) continue;
-    range.selectNodeContents(node);
-    for (const r of range.getClientRects()) {
-      if (!r.width) continue;
-      found.texts += 1;
-      const style = getComputedStyle(e), ink = channels(e.ownerSVGElement ? style.fill : style.color);
-      const back = behind(e, r), contrast = ratio(over(ink, back), back);
-      if (cut(e, r)) found.cut.push(node.data);
-      if (contrast < 4.5) found.faint.push([node.data, contrast]);
-    }
-  }
-  for (const e of document.querySelectorAll(".wide"))
-    if ((e.scrollWidth > e.clientWidth + 1) !== (getComputedStyle(e, "::before").display !== "none"))
-      found.silent.push(e.textContent.slice(0, 40));
-  const b = s => [...document.querySelectorAll(s)].map(e => e.getBoundingClientRect());
-  found.drawn = b(".chart .line").filter(r => r.width > 20).length;
-  found.charts = b(".chart").filter(r => r.height > 60).length;
-  found.cells = b(".archsmith-cell").filter(r => r.width > 80).length;
-  return found;
-}
-const errors = [];
-addEventListener("error", e => errors.push(e.message));
-addEventListener("load", () => setTimeout(() => parent.postMessage(JSON.stringify(measured()), "*"), 300));
-"""
-COLLECT = """
-const seen = [];
-addEventListener("message", e => { seen.push(JSON.parse(e.data)); document.title = JSON.stringify(seen); });
-"""
-
-
-def seen_by_a_browser(page: Path, folder: Path, *, dark: bool) -> tuple[dict[int, Any], str]:
-    """What PROBE says of the page at 390 and at 1280 pixels, by width, and the browser's log."""
-    text = page.read_text().replace("<head>", f"<head><script>{PROBE}</script>")
-    (folder / "measured.html").write_text(text)
-    frames = "".join(
-        f'<iframe src="measured.html" style="border:0;width:{width}px;height:900px"></iframe>'
-        for width in (390, 1280)
-    )
-    wrapper = folder / "wrapper.html"
-    wrapper.write_text(f"<!doctype html><title></title><script>{COLLECT}</script>{frames}")
-    found = subprocess.run(
-        [
-            str(BROWSER), "--headless", "--no-sandbox", "--disable-gpu", "--window-size=1400,1900",
-            f"--user-data-dir={folder / 'profile'}", "--virtual-time-budget=4000", "--dump-dom",
-            f"--blink-settings=preferredColorScheme={0 if dark else 1}", "--enable-logging=stderr",
-            wrapper.as_uri(),
-        ],
-        capture_output=True, text=True, timeout=120, check=True,
-    )  # fmt: skip
-    told = re.search(r"<title>(\[.*?\])</title>", found.stdout, flags=re.S)
-    assert told is not None, found.stdout[:2000]
-    return {one.pop("width"): one for one in json.loads(unescape(told[1]))}, found.stderr
-
-
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine")
 @pytest.mark.parametrize("dark", [False, True])
 def test_a_browser_shows_all_of_it_on_narrow_and_wide_screens(
     folder: Path, tmp_path: Path, dark: bool
 ):
+    add_baseline(folder, "mobilenet_v3_small_full", match="full", ratio=31.0, width=1.0)
     page = write_report(folder, "python run.py " + "strategy.weight_optimizer.lr=0.1 " * 5)
     seen, log = seen_by_a_browser(page, tmp_path, dark=dark)
     assert set(seen) == {390, 1280}
@@ -436,4 +346,32 @@ def test_a_browser_shows_all_of_it_on_narrow_and_wide_screens(
         for fault in ("errors", "cut", "faint", "silent"):
             assert one[fault] == [], (width, fault)
         assert one["texts"] > 150
-        assert (one["drawn"], one["charts"], one["cells"]) == (8, 5, 1)
+        assert (one["drawn"], one["charts"], one["cells"]) == (10, 6, 1)
+    assert seen[390]["scrolls"] > seen[1280]["scrolls"]
+
+
+PLANTED = """<style>.wide::before{display:none!important}</style><div>
+<p style="white-space:nowrap;width:9em;overflow:hidden">
+longer than its paragraph, which clips it</p>
+<p style="position:absolute;left:-3em">beyond the left edge</p>
+<svg viewBox="0 0 100 20" width="100"><text x="60" y="15">out of its drawing</text></svg>
+<p style="color:#999">faint on paper</p>
+<div class="wide"><div style="width:2000px">wide without a hint</div></div>
+<svg width="200" height="30"><rect width="200" height="30" fill="#0000ff"/>
+<text y="20" fill="#000">faint on blue</text></svg>
+</div><script>undefined_name()</script>"""  # fmt: skip
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine")
+def test_the_browser_test_sees_planted_faults(folder: Path, tmp_path: Path):
+    page = write_report(folder, "python run.py")
+    page.write_text(page.read_text().replace("<body>", f"<body>{PLANTED}"))
+    seen, log = seen_by_a_browser(page, tmp_path, dark=False)
+    narrow = seen[390]
+    assert narrow["cut"] == [
+        "\nlonger than its paragraph, which clips it", "beyond the left edge", "out of its drawing",
+    ]  # fmt: skip
+    assert [text for text, _ in narrow["faint"]] == ["faint on paper", "faint on blue"]
+    assert narrow["silent"] == ["wide without a hint"]
+    assert "undefined_name is not defined" in log
+    assert any("undefined_name" in line for line in narrow["errors"])
