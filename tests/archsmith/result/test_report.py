@@ -260,6 +260,10 @@ def test_other_networks_stand_beside_it_with_their_intervals(folder: Path):
     assert "random_0 45.00%, 95% interval 35.00 to 55.00%" in page
     assert "found 50.00%, 95% interval 40.00 to 60.00%" in page
     assert "trained alike, reaches 45.0% (n = 1)" in page
+    add_baseline(folder, "random_0", drawn={}, test_interval=None)  # of an older run
+    page = write_report(folder, "").read_text()
+    assert "<title>random_0 45.00%</title>" in page
+    assert "random_0 45.00%, 95%" not in page
 
 
 def test_a_folder_without_search_or_retraining_leaves_those_parts_out(folder: Path):
