@@ -39,7 +39,7 @@ def macs_of(net: nn.Module, inputs: tuple[Any, ...]) -> int:
     call them: attention counts, too.
     """
     with FlopCounterMode(display=False) as counter:
-        _run(net, inputs)
+        pass_of_shapes(net, inputs)
     return counter.get_total_flops() // 2
 
 
@@ -57,7 +57,7 @@ def check_shapes(net: Network) -> None:
         wanted = (B, place.c_out, -(-H // s), -(-W // s))
         for o, name in enumerate(names):
             try:
-                y = _run(place.module, (x, gates, [o]))
+                y = pass_of_shapes(place.module, (x, gates, [o]))
                 fits, found = y is None or y.shape == wanted, "" if y is None else str([*y.shape])
             except RuntimeError as error:
                 fits, found = False, f"an error ({str(error).splitlines()[0]})"
@@ -69,7 +69,7 @@ def check_shapes(net: Network) -> None:
                 )
 
 
-def _run(net: nn.Module, inputs: tuple[Any, ...]) -> Any:
+def pass_of_shapes(net: nn.Module, inputs: tuple[Any, ...]) -> Any:
     """The result of one pass in eval mode of shapes alone."""
     ghosts = {name: t.to("meta") for name, t in (*net.named_parameters(), *net.named_buffers())}
     training = net.training
@@ -161,7 +161,7 @@ def inputs(net: Network, mixture: Mixture | None) -> list[tuple[Place, torch.Siz
         return []
     hooks = [place.module.register_forward_pre_hook(note) for place in places]
     try:
-        _run(net, (torch.empty(1, *net.space.input_shape, device="meta"), mixture))
+        pass_of_shapes(net, (torch.empty(1, *net.space.input_shape, device="meta"), mixture))
     finally:
         for hook in hooks:
             hook.remove()

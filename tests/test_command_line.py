@@ -195,8 +195,12 @@ def test_all_phases_then_again_then_one_alone(archsmith, tmp_path: Path, monkeyp
         "cell_reduce.svg",
         "metrics.jsonl",
         "weights.safetensors",
+        "layers.json",
     ):
         assert (folder / name).is_file(), name
+    assert "% of the gates" in (folder / "cell_normal.svg").read_text()
+    layers = json.loads((folder / "layers.json").read_text())["layers"]
+    assert sum(layer["macs"] for layer in layers) == results["macs"]
     assert (folder / "export" / "model.py").is_file()
 
     again = archsmith(*TINY, "export.formats=[standalone,genotype]")

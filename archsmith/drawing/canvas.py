@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from archsmith.drawing.cell_layout import Box, Point
+from archsmith.drawing.boxes import LINE, Box, Point
 
 SCALE = 2  # supersampling factor, for smooth edges
 PLAIN = "#57606a"
@@ -24,8 +24,8 @@ class Canvas:
         self._image = Image.new("RGB", (self.size[0] * SCALE, self.size[1] * SCALE), "white")
         self._draw = ImageDraw.Draw(self._image)
 
-    def line(self, points: Points, ink: Colour) -> None:
-        self._draw.line(_scaled(points), fill=ink, width=round(1.6 * SCALE), joint="curve")
+    def line(self, points: Points, ink: Colour, width: float = LINE) -> None:
+        self._draw.line(_scaled(points), fill=ink, width=round(width * SCALE), joint="curve")
 
     def polygon(self, points: Points, ink: Colour) -> None:
         if points:

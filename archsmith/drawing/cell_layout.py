@@ -5,111 +5,26 @@ in even layers by longest path, operations in the layer before their target; a l
 layers gets a lane in each. Curves stay in the gaps between layers and never cross a box.
 """
 
-from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
-from typing import NamedTuple
 
-from search_spaces.choice import Choice, Kept
-
-Point = tuple[float, float]
+from archsmith.drawing.boxes import PORT, Box, Drawing
+from archsmith.drawing.shares import Gates, Share, shares
+from search_spaces.choice import Choice, Kept, Option
 
 MARGIN, TITLE_HEIGHT, GAP = 22.0, 36.0, 26.0  # all lengths are in pixels
 LETTER = 7.3  # width of a letter in the 12 pixel monospaced font
-PORT = 10.0  # between two arrows into one box
-TIP = 7.0  # length of an arrow's tip
 HEIGHTS = {"input": 40.0, "node": 36.0, "output": 36.0, "label": 24.0, "lane": 8.0}
+CAPTION = 12.0  # what a caption adds to a label's height
 SWEEPS = 24
 STILL = 0.01  # a smaller move in a sweep cannot be seen
 STIFFNESS = {True: 12.0, False: 1.0}  # link between lanes (True) or other link
 
 
-@dataclass
-class Box:
-    """A state, an operation that leads to one, or a lane; `x` is the left side, `y` the middle."""
+def arranged(cell: Choice, kept: Kept, title: str = "", gates: Gates | None = None) -> Drawing:
+    """The layout of a cell; with gates, each operation has its share of its row's.
 
-    role: str  # a key of HEIGHTS
-    layer: int
-    text: str = ""
-    caption: str = ""
-    kind: str = "plain"  # a key of LIGHT
-    x: float = 0.0
-    y: float = 0.0
-    width: float = 0.0
-    height: float = 0.0
-
-    @property
-    def top(self) -> float:
-        return self.y - self.height / 2
-
-    @property
-    def middle(self) -> float:
-        return self.x + self.width / 2
-
-    @property
-    def radius(self) -> int:
-        """Of the corners."""
-        return 12 if self.role == "label" else 8
-
-
-class Curve(NamedTuple):
-    """From (x0, y0) to (x1, y1), horizontal at both ends; `tip`: it ends in an arrow."""
-
-    kind: str
-    x0: float
-    y0: float
-    x1: float
-    y1: float
-    tip: bool
-
-    @property
-    def points(self) -> list[Point]:
-        """Of a cubic Bézier curve up to the arrow's tip."""
-        stop = self.x1 - TIP * self.tip
-        half = (self.x0 + stop) / 2
-        return [(self.x0, self.y0), (half, self.y0), (half, self.y1), (stop, self.y1)]
-
-    @property
-    def arrow(self) -> list[Point]:
-        """The triangle of the tip."""
-        x = self.x1 - TIP
-        return [(self.x1, self.y1), (x, self.y1 - 3.5), (x, self.y1 + 3.5)] if self.tip else []
-
-
-@dataclass
-class Drawing:
-    """Boxes with their positions, and the curves that join boxes of neighbouring layers."""
-
-    boxes: list[Box] = field(default_factory=list)
-    links: list[tuple[int, int, str]] = field(default_factory=list)  # from, to, kind
-    width: float = 0.0
-    height: float = 0.0
-
-    def add(self, box: Box) -> int:
-        self.boxes.append(box)
-        return len(self.boxes) - 1
-
-    @property
-    def layers(self) -> list[list[int]]:
-        found: list[list[int]] = [[] for _ in range(1 + max(box.layer for box in self.boxes))]
-        for i, box in enumerate(self.boxes):
-            found[box.layer].append(i)
-        return found
-
-    def curves(self) -> list[Curve]:
-        """One per link; arrows into the same box are stacked in the order of their sources."""
-        found = []
-        for target, end in enumerate(self.boxes):
-            into = [(self.boxes[a], kind) for a, b, kind in self.links if b == target]
-            into.sort(key=lambda pair: pair[0].y)
-            tip = end.role in ("node", "output")
-            for port, (start, kind) in enumerate(into):
-                y = end.y + (PORT * (port - (len(into) - 1) / 2) if tip else 0.0)
-                found.append(Curve(kind, start.x + start.width, start.y, end.x, y, tip))
-        return found
-
-
-def arranged(cell: Choice, kept: Kept, title: str = "") -> Drawing:
-    """The layout of a cell. Raises ValueError if `kept` names an edge that does not exist."""
+    Raises ValueError if `kept` names an edge that does not exist.
+    """
     known = [row.name for row in cell.rows]
     for name in kept:
         if name not in known:
@@ -117,26 +32,29 @@ def arranged(cell: Choice, kept: Kept, title: str = "") -> Drawing:
                 f"drawing: found edge '{name}', expected one of {', '.join(known)}; "
                 "give the cell of the space that the architecture was found in"
             )
-    layout = _connect(*cell.drawn(kept))
+    graph, shown = cell.drawn(kept)
+    layout = _connect(graph, shown, gates or {} if graph is cell else {})
     layers = _order(layout)
     _place_rows(layout, layers)
     _place_columns(layout, layers)
-    layout.width = max(layout.width, 2 * MARGIN + 1.3 * LETTER * len(title))
+    letters = len(title) + 5  # with room for a count of layers
+    layout.width = max(layout.width, 2 * MARGIN + 1.3 * LETTER * letters)
     return layout
 
 
-def _connect(cell: Choice, kept: Kept) -> Drawing:
+def _connect(cell: Choice, kept: Kept, gates: Gates) -> Drawing:
     """Boxes and links of a cell, without positions."""
     wires = [
-        (row.source, row.target, option)
+        (row, option)
         for row in cell.rows
         for option in row.options
         if option.name in kept.get(row.name, ()) and option.kind != "zero"
     ]
     column = [0] * cell.inputs
     for node in cell.targets:
-        column.append(1 + max((column[j] for j, target, _ in wires if target == node), default=0))
-    entered = {*range(cell.inputs), *(target for _, target, _ in wires)}
+        before = [column[row.source] for row, _ in wires if row.target == node]
+        column.append(1 + max(before, default=0))
+    entered = {*range(cell.inputs), *(row.target for row, _ in wires)}
     last = 2 * max(column) + 1
     layout = Drawing()
     at: dict[tuple[int, int], int] = {}  # (state, layer) -> the state, or its lane in that layer
@@ -145,16 +63,17 @@ def _connect(cell: Choice, kept: Kept) -> Drawing:
         role = "input" if state < cell.inputs else "node"
         caption = f"cell k\u2212{cell.inputs - state}" if role == "input" else ""
         at[state, first] = layout.add(Box(role, first, str(state), caption, kind))
-        leaves = [2 * column[target] - 2 for j, target, _ in wires if j == state]
+        leaves = [2 * column[row.target] - 2 for row, _ in wires if row.source == state]
         leaves += [last - 1] if state in cell.outputs else []
         for layer in range(first + 1, max(leaves, default=0) + 1):
             at[state, layer] = layout.add(Box("lane", layer, kind=kind))
             layout.links.append((at[state, layer - 1], at[state, layer], kind))
-    for source, target, option in wires:
-        layer = 2 * column[target] - 1
-        label = layout.add(Box("label", layer, option.name, kind=option.kind))
-        layout.links.append((at[source, layer - 1], label, option.kind))
-        layout.links.append((label, at[target, layer + 1], option.kind))
+    for row, option in wires:
+        layer = 2 * column[row.target] - 1
+        found = shares(gates.get(row.name, {}), kept[row.name])
+        label = layout.add(_label(row.name, option, layer, found.get(option.name)))
+        layout.links.append((at[row.source, layer - 1], label, option.kind))
+        layout.links.append((label, at[row.target, layer + 1], option.kind))
     end = layout.add(Box("output", last, "concat" if len(cell.outputs) > 1 else "output"))
     ends = [at[j, last - 1] for j in cell.outputs]
     layout.links += [(j, end, layout.boxes[j].kind) for j in ends]
@@ -162,11 +81,19 @@ def _connect(cell: Choice, kept: Kept) -> Drawing:
     return layout
 
 
+def _label(row: str, option: Option, layer: int, share: Share | None) -> Box:
+    if share is None:
+        return Box("label", layer, option.name, kind=option.kind, told=f"{option.name} on {row}")
+    caption, told = f"{100 * share.share:.0f}%", f"{option.name} on {row}: {share.told}"
+    return Box("label", layer, option.name, caption, option.kind, share.line, told)
+
+
 def _grow(boxes: list[Box], links: list[tuple[int, int, str]]) -> None:
     """Sets the heights, with room for every arrow into a box."""
     for i, box in enumerate(boxes):
         arrows = sum(b == i for _, b, _ in links) if box.role in ("node", "output") else 0
-        box.height = max(HEIGHTS[box.role], PORT * (arrows + 1) * (arrows > 0))
+        least = HEIGHTS[box.role] + CAPTION * (box.role == "label" and bool(box.caption))
+        box.height = max(least, PORT * (arrows + 1) * (arrows > 0))
 
 
 def _order(layout: Drawing) -> list[list[int]]:

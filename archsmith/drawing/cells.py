@@ -5,10 +5,12 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from archsmith.drawing.boxes import LINE, Point
 from archsmith.drawing.canvas import PLAIN, Canvas
-from archsmith.drawing.cell_layout import LETTER, MARGIN, Kept, Point, arranged
+from archsmith.drawing.cell_layout import LETTER, MARGIN, arranged
 from archsmith.drawing.render import render
-from search_spaces.choice import Choice
+from archsmith.drawing.shares import Gates
+from search_spaces.choice import Choice, Kept
 
 TILE = (46, 22)  # width and height of a heat map's tile
 BLUES = ((247, 251, 255), (198, 219, 239), (107, 174, 214), (33, 113, 181), (8, 48, 107))
@@ -17,7 +19,7 @@ BLUES = ((247, 251, 255), (198, 219, 239), (107, 174, 214), (33, 113, 181), (8, 
 LIGHT = {
     "card": ("#d0d7de", "#ffffff"),
     "plain": (PLAIN, "#f6f8fa"),
-    "faded": ("#b6bec7", "#fbfcfd"),
+    "faded": ("#6b7480", "#fbfcfd"),
     "conv": ("#1f5fbf", "#e3eefc"),
     "pool": ("#a85a00", "#fdf0dc"),
     "identity": ("#1b7a3d", "#e2f5e8"),
@@ -27,7 +29,7 @@ LIGHT = {
 DARK = {
     "card": ("#30363d", "#0d1117"),
     "plain": ("#9aa4af", "#1b222b"),
-    "faded": ("#485059", "#12171e"),
+    "faded": ("#7d8792", "#12171e"),
     "conv": ("#7ab4ff", "#12294a"),
     "pool": ("#f0b35a", "#3a2708"),
     "identity": ("#6fd394", "#0f3220"),
@@ -36,26 +38,31 @@ DARK = {
 }
 
 
-def cell_svg(cell: Choice, kept: Kept, title: str) -> str:
+def cell_svg(cell: Choice, kept: Kept, title: str, gates: Gates | None = None) -> str:
     """A self-contained SVG of a cell, on a card that follows the reader's light or dark scheme.
+
+    gates: row -> option -> gate. Each operation then shows its share of its row's gates; its lines
+    are the wider, the more that exceeds the largest share which the row does not keep.
 
     Raises ValueError if `kept` names an edge that the cell does not have.
     """
-    layout = arranged(cell, kept, title)
-    return render("cell.svg.j2", layout=layout, title=title, margin=MARGIN, light=LIGHT, dark=DARK)
+    layout = arranged(cell, kept, title, gates)
+    return render(
+        "cell.svg.j2", layout=layout, title=title, margin=MARGIN, line=LINE, light=LIGHT, dark=DARK
+    )
 
 
-def cell_image(cell: Choice, kept: Kept, title: str) -> np.ndarray:
+def cell_image(cell: Choice, kept: Kept, title: str, gates: Gates | None = None) -> np.ndarray:
     """The drawing of `cell_svg` on a light card, as pixels (H, W, 3) uint8.
 
     Raises ValueError if `kept` names an edge that the cell does not have.
     """
-    layout = arranged(cell, kept, title)
+    layout = arranged(cell, kept, title, gates)
     canvas = Canvas(layout.width, layout.height)
     canvas.write(MARGIN, MARGIN + 5, title, size=15, anchor="lm")
     for curve in layout.curves():
         ink = LIGHT[curve.kind][0]
-        canvas.line(_bezier(curve.points), ink)
+        canvas.line(_bezier(curve.points), ink, curve.width)
         canvas.polygon(curve.arrow, ink)
     for box in layout.boxes:
         ink, paper = LIGHT[box.kind]

@@ -2,14 +2,20 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import cycle
 from typing import Any, NamedTuple
 
 COLOURS = (
     "#4c8dd6", "#e0823d", "#4cab6b", "#c7576b", "#9a78d0", "#a8894f", "#d078b4", "#7f8790",
+    "#2fa3a8", "#b8a21f", "#6d6fd8", "#8fb03a", "#b0613a", "#5aa9c9", "#b35fd0", "#6f9482",
 )  # fmt: skip
 TICKS = 4
 
 Point = tuple[float, float]
+
+
+def _has_decimals(value: float, most: int) -> bool:
+    return abs(value - round(value, most)) < 1e-6
 
 
 class Axis(NamedTuple):
@@ -26,10 +32,14 @@ class Axis(NamedTuple):
 
     @property
     def ticks(self) -> list[tuple[float, str]]:
-        """Places and labels."""
+        """Places and labels; percentages get the decimals that they need."""
         low, high = self.limits
         values = [low + (high - low) * i / TICKS for i in range(TICKS + 1)]
-        return [(self(value), format(value, self.form)) for value in values]
+        form = self.form
+        if form.endswith("%"):
+            exact = (d for d in range(3) if all(_has_decimals(100 * v, d) for v in values))
+            form = f".{next(exact, 2)}%"
+        return [(self(value), format(value, form)) for value in values]
 
 
 def placed(x: Axis, y: Axis, values: Sequence[float | None]) -> list[Point | None]:
@@ -49,16 +59,79 @@ def path(points: Iterable[Point | None]) -> str:
     return "".join(commands)
 
 
-def round_limits(values: Iterable[float | None]) -> tuple[float, float]:
-    """Limits that include all values, at multiples of a round step."""
+def round_step(least: float, *, whole: bool = False) -> float:
+    """The smallest round number that is at least `least`; an integer if `whole`."""
+    power = 10 ** math.floor(math.log10(max(least, 1.0) if whole else least))
+    steps = (m * power for m in (1, 2, 2.5, 5, 10))
+    return next(step for step in steps if step >= least and (not whole or step % 1 == 0))
+
+
+def round_limits(
+    values: Iterable[float | None], *, whole: bool = False, most: float | None = None
+) -> tuple[float, float]:
+    """Limits that include all values, at multiples of a round step, the upper one at most `most`.
+
+    whole: the values are counts; all ticks are integers, from 0 on.
+    """
     known = [value for value in values if value is not None and math.isfinite(value)] or [0.0, 1.0]
     low, high = min(known), max(known)
-    if low == high:
+    if whole:
+        low = min(low, 0.0)
+    elif low == high:
         low, high = low - 0.5, high + 0.5
-    step = 10 ** math.floor(math.log10((high - low) / TICKS))
-    step *= next(m for m in (1, 2, 2.5, 5, 10) if TICKS * m * step >= high - low)
+    step = round_step((high - low) / TICKS, whole=whole)
     low = math.floor(low / step) * step
-    return low, max(low + TICKS * step, math.ceil(high / step) * step)
+    top = max(low + TICKS * step, math.ceil(high / step) * step)
+    return low, top if most is None else min(top, max(most, high))
+
+
+def ticks_from_one(count: int) -> list[int]:
+    """About five of the numbers from 1 to `count`, both ends among them, at a round distance."""
+    if count < 2:
+        return [1] * count
+    step = round(round_step((count - 1) / TICKS, whole=True))
+    between = range(step, count, step)
+    return [1, *(k for k in between if k > 1 and 2 * min(k - 1, count - k) >= step), count]
+
+
+def readings(series: Mapping[str, Sequence[float | None]], form: str) -> list[str]:
+    """Per step, what all series have there: a line with name and value for each."""
+    steps = max(map(len, series.values()), default=0)
+    return [
+        "\n".join(
+            f"{name} {format(values[i], form)}"
+            for name, values in series.items()
+            if i < len(values) and values[i] is not None
+        )
+        for i in range(steps)
+    ]
+
+
+class Pane(NamedTuple):
+    """A part of a chart from `start` on, of a step that counts from 1, with what is told there."""
+
+    step: int
+    start: float
+    width: float
+    told: str
+
+
+def panes(x: Axis, told: Sequence[str]) -> list[Pane]:
+    """A pane around every step, or every few where they would be narrower than 4 pixels; those with
+    nothing to tell are left out."""
+    apart = x(1) - x(0)
+    every = max(1, math.ceil(4 / apart))
+    found = []
+    for step in range(0, len(told), every):
+        start = max(x.start, x(step) - every * apart / 2)
+        end = min(x.end, x(step) + every * apart / 2)
+        found.append(Pane(step + 1, start, end - start, told[step]))
+    return [pane for pane in found if pane.told]
+
+
+def inks(names: Iterable[str]) -> dict[str, str]:
+    """A colour for each name, in their order; after the last colour they start again."""
+    return dict(zip(names, cycle(COLOURS), strict=False))
 
 
 def undominated(points: Sequence[Mapping[str, Any]]) -> list[bool]:

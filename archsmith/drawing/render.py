@@ -4,7 +4,17 @@ import re
 from functools import cache
 from typing import Any
 
-from archsmith.drawing.charts import COLOURS, Axis, path, placed, round_limits
+from archsmith.drawing.charts import (
+    COLOURS,
+    Axis,
+    inks,
+    panes,
+    path,
+    placed,
+    readings,
+    round_limits,
+    ticks_from_one,
+)
 
 UNPRINTABLE = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # in no XML
 
@@ -39,10 +49,14 @@ def _environment() -> Any:
     }
     environment.globals |= {
         "colours": COLOURS,
+        "inks": inks,
         "axis": Axis,
+        "panes": panes,
         "placed": placed,
         "path": path,
+        "readings": readings,
         "round_limits": round_limits,
+        "ticks_from_one": ticks_from_one,
     }
     return environment
 

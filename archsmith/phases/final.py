@@ -1,5 +1,6 @@
 """The phases of the found network: retraining, the final evaluation, the export."""
 
+import json
 import logging
 from collections.abc import Mapping
 from dataclasses import replace
@@ -28,6 +29,7 @@ from search_spaces.architecture import Architecture
 from supernets.costs import macs, parameters
 from supernets.forms import use_form
 from supernets.network import Network
+from supernets.outline import outline, repeats
 
 log = logging.getLogger(__name__)
 TEACHING = ("teacher", "distillation", "temperature")  # settings that a teacher does not read
@@ -59,7 +61,7 @@ def retrain_phase(run: Run) -> None:
             checkpoints=run.checkpoints("retrain", identity),
         )
         save_final(net, job.folder / "weights.safetensors", architecture, job.data, job.recipe)
-    run.results.update(**_size(net, architecture), **UNTESTED)
+    run.results.update(**_size(run, net, architecture), **UNTESTED)
     run.finish("retrain", identity)
 
 
@@ -124,7 +126,7 @@ def evaluate_phase(run: Run) -> None:
         mistakes.save(job.folder)
     reads = run.results.fields["test_reads"] + 1
     tested["test_mistakes"] = mistakes.told()
-    run.results.update(**tested, test_reads=reads, **_size(net, architecture))
+    run.results.update(**tested, test_reads=reads, **_size(run, net, architecture))
     run.finish("evaluate", identity)
 
 
@@ -146,7 +148,12 @@ def _check_same_data(found: Data, name: str, trained: Preprocessing) -> None:
         )
 
 
-def _size(net: Network, architecture: Architecture) -> dict[str, Any]:
+def _size(run: Run, net: Network, architecture: Architecture) -> dict[str, Any]:
+    """The fields of `results.json` on the network; writes `layers.json`, which says more."""
+    told = {
+        "input": list(net.space.input_shape), "layers": outline(net), "repeats": repeats(net),
+    }  # fmt: skip
+    write_atomically(run.job.folder / "layers.json", (json.dumps(told) + "\n").encode())
     return {
         "parameters": parameters(net),
         "macs": macs(net),
@@ -170,7 +177,7 @@ def export_phase(run: Run) -> None:
             preprocessing=preprocessing,
             formats=job.formats,
         )
-    run.results.update(data=data, **_size(net, architecture))
+    run.results.update(data=data, **_size(run, net, architecture))
     card = model_card(written, run.results.fields)
     write_atomically(job.folder / "export" / "README.md", card.encode())
     run.finish("export", identity)

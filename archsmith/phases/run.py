@@ -19,6 +19,7 @@ from archsmith.phases.needs import NEEDS, need
 from archsmith.result.mistakes import Mistakes
 from archsmith.result.network import load_final
 from archsmith.result.outcome import outcome
+from archsmith.result.report.gates import gates_of
 from archsmith.train.checkpoint import Checkpoints
 from archsmith.train.evaluate import evaluate
 from archsmith.train.record import Record, Results
@@ -101,10 +102,14 @@ class Run:
         self.results.update(budget=told)
 
     def keep(self, architecture: Architecture) -> None:
-        """Writes `architecture.json` and a drawing of each cell."""
+        """Writes `architecture.json` and a drawing of each cell, with the shares of the gates that
+        the run's own search chose by."""
         architecture.save(self.job.folder / "architecture.json")
+        searched = self.job.architecture is None and "epoch" in architecture.meta
+        gates = gates_of(self.job.folder, architecture.meta["epoch"]) if searched else {}
         for group, cell in self.job.space.choices.items():
-            svg = cell_svg(cell, architecture.choices[group], f"{group} cell")
+            title, own = f"{group} cell", gates.get(group)
+            svg = cell_svg(cell, architecture.choices[group], title, own)
             write_atomically(self.job.folder / f"cell_{group}.svg", svg.encode())
 
     def architecture(self) -> Architecture:

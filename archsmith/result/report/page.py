@@ -2,19 +2,21 @@
 
 import base64
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from archsmith.drawing.charts import undominated
+from archsmith.drawing.charts import inks, undominated
 from archsmith.drawing.render import render
 from archsmith.files import write_atomically
 from archsmith.result.limits import NAMES, changed_rows
-from archsmith.train.doubts import doubts, interval
+from archsmith.result.report.found_cells import found_cells
+from archsmith.result.report.gates import Series, gates_by_epoch
+from archsmith.result.report.words import checklist, finding, headline, title
+from archsmith.train.doubts import doubts
 
 PAIRS = 10  # confusions that are listed
 SHOWN = 24  # classes up to which the confusion matrix is drawn
-Series = Mapping[str, Sequence[float | None]]
 
 
 def write_report(folder: Path, command: str) -> Path:
@@ -23,34 +25,53 @@ def write_report(folder: Path, command: str) -> Path:
     Args:
         command: the command that repeats the run.
     """
-    results = json.loads((folder / "results.json").read_text())
-    config = json.loads((folder / "config.json").read_text())
-    series = folder / "pareto.json"
-    points = json.loads(series.read_text())["points"] if series.is_file() else []
+    results = _read(folder / "results.json")
+    points = _read(folder / "pareto.json").get("points", [])
     told, warnings = doubts(results), results.get("warnings") or []
     page = render(
         "run.html.j2",
-        title=f"{results['strategy']} on {results['space']}, {results['data']}, "
-        f"seed {results['seed']}",
+        title=title(results),
+        finding=finding(results),
+        headline=headline(results),
         results=results,
-        interval=interval(results),
         doubts=told,
         warnings=[line for line in warnings if not any(doubt in line for doubt in told)],
-        cells=[path.read_text() for path in sorted(folder.glob("cell_*.svg"))],
+        **_network(folder),
         metrics=_metrics(folder / "metrics.jsonl"),
-        gates=_gates(folder / "gates"),
         pareto=points,
         best=undominated(points),
         costs=NAMES,
         changed=changed_rows(results.get("budget") or {}),
+        checklist=checklist(results),
         versions=", ".join(f"{name} {version}" for name, version in results["versions"].items()),
-        settings=json.dumps(config, indent=2),
+        settings=json.dumps(_read(folder / "config.json"), indent=2),
         wrong=_wrong(folder, results.get("test_mistakes")),
         command=command,
     )
     path = folder / "report.html"
     write_atomically(path, page.encode())
     return path
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """An object of a file; empty if there is no file."""
+    found: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+    return found
+
+
+def _network(folder: Path) -> dict[str, Any]:
+    """What the report shows of the network and of the gates that it was chosen by."""
+    network, gates = _read(folder / "layers.json"), gates_by_epoch(folder)
+    cells, epoch = found_cells(folder, network.get("repeats", {}))
+    options = (name for rows in gates.values() for row in rows.values() for name in row)
+    return {
+        "cells": cells,
+        "gates": gates,
+        "gates_epoch": epoch,
+        "candidate_inks": inks(dict.fromkeys(options)),
+        "layers": network.get("layers", []),
+        "image": network.get("input"),
+    }
 
 
 def _wrong(folder: Path, told: Mapping[str, Any] | None) -> dict[str, Any] | None:
@@ -70,7 +91,6 @@ def _wrong(folder: Path, told: Mapping[str, Any] | None) -> dict[str, Any] | Non
         "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
         for path in sorted((folder / "mistakes").glob("*.png"))
     ]
-    bins = told["calibration"]["bins"]
     return {
         "classes": sorted(
             (one for one in told["classes"] if one["images"]), key=lambda one: one["accuracy"]
@@ -79,8 +99,7 @@ def _wrong(folder: Path, told: Mapping[str, Any] | None) -> dict[str, Any] | Non
         "names": names,
         "matrix": matrix if len(matrix) <= SHOWN else None,
         "error": told["calibration"]["error"],
-        "accuracy": [one["accuracy"] for one in bins],
-        "confidence": [one["confidence"] for one in bins],
+        "bins": [one for one in told["calibration"]["bins"] if one["images"]],
         "surest": list(zip(told["surest"], pictures, strict=False)),
     }
 
@@ -94,19 +113,3 @@ def _metrics(path: Path) -> dict[str, Series]:
         names = {name for entry in entries for name in entry}
         metrics[phase] = {name: [entry.get(name) for entry in entries] for name in names}
     return metrics
-
-
-def _gates(folder: Path) -> dict[str, dict[str, Series]]:
-    """The gates over epochs: choice -> row -> candidate -> a value per epoch, None if it has none.
-
-    All rows of a choice have all its candidates, so that each has one colour.
-    """
-    epochs = [json.loads(path.read_text()) for path in sorted(folder.glob("epoch_*.json"))]
-    tables: dict[str, dict[str, Series]] = {}
-    for choice, rows in epochs[0].items() if epochs else ():
-        names = sorted({name for row in rows.values() for name in row})
-        tables[choice] = {
-            row: {name: [epoch[choice][row].get(name) for epoch in epochs] for name in names}
-            for row in rows
-        }
-    return tables

@@ -11,8 +11,10 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from archsmith.drawing.cell_layout import LETTER, Drawing, arranged
+from archsmith.drawing.boxes import LINE, Drawing
+from archsmith.drawing.cell_layout import LETTER, arranged
 from archsmith.drawing.cells import LIGHT, alpha_image, cell_image, cell_svg
+from archsmith.drawing.shares import THICK, THIN
 from search_spaces.architecture import Architecture
 from search_spaces.cells import Cell, Edge, complete_edges
 from search_spaces.choice import Option
@@ -175,6 +177,46 @@ def test_noise_has_a_colour_of_its_own():
     red = tuple(bytes.fromhex(LIGHT["noise"][0][1:]))
     assert (noise == red).all(-1).any()
     assert not (conv == red).all(-1).any()
+
+
+GATES = {
+    "0-1": {"nor_conv_3x3": 0.6, "skip_connect": 0.2},
+    "1-3": {"nor_conv_3x3": 0.3, "skip_connect": 0.1},
+}
+
+
+def test_an_operation_shows_its_share_and_its_lines_are_as_wide_as_it_is_ahead():
+    kept = {"0-1": ("nor_conv_3x3",), "1-3": ("skip_connect",)}
+    layout = arranged(NASBENCH201, kept, "", GATES)
+    shown = {box.text: box for box in layout.boxes if box.role == "label"}
+    assert [shown[name].caption for name in ("nor_conv_3x3", "skip_connect")] == ["75%", "25%"]
+    # ahead by 75% - 25%, and behind by as much
+    assert shown["nor_conv_3x3"].line == pytest.approx(THIN + (THICK - THIN) * 0.5)
+    assert shown["skip_connect"].line == THIN
+    widths = {curve.width for curve in layout.curves()}
+    assert widths == {LINE, THIN, shown["nor_conv_3x3"].line}
+    svg = cell_svg(NASBENCH201, kept, "x", GATES)
+    assert svg.count("stroke-width:3.1") == 2  # to the operation, and from it
+    assert "50.0 points below the most that was dropped" in svg
+    drawn, plain = (cell_image(NASBENCH201, kept, "x", gates) for gates in (GATES, None))
+    assert (drawn != plain).any()  # in pixels, too
+
+
+@pytest.mark.parametrize("case", ["DARTS_V2-normal", "random-7"])
+def test_with_shares_nothing_overlaps_either(case: str):
+    cell, kept = CASES[case]
+    gates = {row.name: dict.fromkeys(row.names, 1.0) for row in cell.rows}
+    layout = arranged(cell, kept, "title", gates)
+    shown = [box for box in layout.boxes if box.role != "lane"]
+    for a, b in combinations(shown, 2):
+        apart_x = a.x + a.width < b.x or b.x + b.width < a.x
+        assert apart_x or abs(a.y - b.y) >= (a.height + b.height) / 2 + 11.9
+
+
+def test_without_gates_nothing_is_said_of_shares():
+    svg = cell_svg(NASBENCH201, {"0-1": ("nor_conv_3x3",)}, "x", {})
+    assert "%<" not in svg
+    assert 'style="stroke-width' not in svg
 
 
 def test_text_is_escaped():
