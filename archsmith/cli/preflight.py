@@ -21,6 +21,7 @@ from archsmith.result.retrain import Retraining
 from archsmith.train.random_state import random_state, set_random_state
 from search_spaces.architecture import Architecture
 from search_spaces.layers import laid_out
+from search_spaces.settings import setting
 from search_spaces.space import Space
 from search_spaces.stems import STEMS
 from supernets.network import final_network
@@ -30,11 +31,11 @@ log = logging.getLogger(__name__)
 
 def preflight(job: Job, phases: tuple[str, ...]) -> None:
     """Builds the supernet on the meta device, loaders, and the final network, which is trained for
-    one step.
+    one step; looks for what a baseline needs.
 
     Raises:
         ConfigError: the settings are incompatible.
-        DataError: too few images for a role.
+        DataError: too few images for a role, or a baseline's weights are missing.
     """
     trained = {PHASES[name].trains for name in phases}
     with configuring():
@@ -55,6 +56,9 @@ def preflight(job: Job, phases: tuple[str, ...]) -> None:
             _check_step(space, architecture, job.recipe, job.device)
             _say_of_classes(job)
         check_budget(job, method, trained)
+        if "baseline" in phases and job.baseline is not None:
+            with setting("baseline"):
+                job.baseline.check(final_space(job.space, job.recipe))
 
 
 def check_budget(job: Job, method: Gradient | BlackBox, trained: Set[str | None]) -> None:

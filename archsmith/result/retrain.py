@@ -181,8 +181,10 @@ class Retraining(Training):
         if self.class_weights is None:
             return F.cross_entropy(logits.float(), y, label_smoothing=smoothing)
         weights = self.class_weights.to(logits.device)
-        how = {"weight": weights, "label_smoothing": smoothing, "reduction": "sum"}
-        return F.cross_entropy(logits.float(), y, **how) / len(y)
+        losses = F.cross_entropy(
+            logits.float(), y, weights, reduction="sum", label_smoothing=smoothing
+        )
+        return losses / len(y)
 
     def prepared(self, images: int) -> Callable[[], object]:
         net = copy.deepcopy(self.net).train()
