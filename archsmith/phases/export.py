@@ -61,7 +61,8 @@ def export_phase(run: Run) -> None:
             if name in ("onnx", "int8") and "file" in form and importable("onnxruntime")
         }
         if job.measures_latency:
-            latency |= {file: _latency_of(job, graph) for file, graph in graphs.items()}
+            batch = job.budget.latency_batch
+            latency |= {file: _latency_of(graph, net, batch) for file, graph in graphs.items()}
             run.results.update(latency=latency)
         if QUANTISED in graphs:
             _test_quantised(run, graphs[QUANTISED], Classifier(net, preprocessing).eval())
@@ -79,10 +80,10 @@ def _latency(job: Job, net: Network) -> dict[str, Any]:
     return {"model.py": {**found.to_json(), "device": device}}
 
 
-def _latency_of(job: Job, graph: OnnxNetwork) -> dict[str, Any]:
-    """The latency of an ONNX file on the CPU."""
-    batch, cpu = job.budget.latency_batch, torch.device("cpu")
-    x = torch.zeros(batch, *job.space.input_shape, dtype=torch.uint8)
+def _latency_of(graph: OnnxNetwork, net: Network, batch: int) -> dict[str, Any]:
+    """The latency of a network's ONNX file on the CPU."""
+    cpu = torch.device("cpu")
+    x = torch.zeros(batch, *net.space.input_shape, dtype=torch.uint8)
     found = passes(lambda: graph(x), batch, cpu)
     return {**found.to_json(), "device": f"{describe_device(cpu)}, onnxruntime"}
 

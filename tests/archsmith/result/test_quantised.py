@@ -136,6 +136,12 @@ def test_a_run_tests_it_and_says_what_it_counts(archsmith):
     again = ["task=export", f"architecture={folder}", "hydra.run.dir=again", "runtime.threads=1"]
     assert archsmith(*again, "export.formats=[int8]").code == 0  # on the images of that run
     assert json.loads(Path("again/results.json").read_text())["int8"] == told
+    again = [one.replace("again", "timed") for one in again]
+    said = archsmith(*again, "export.formats=[onnx]", "export.latency=true")  # reads no images
+    assert said.code == 0, said.err
+    results = json.loads(Path("timed/results.json").read_text())
+    assert set(results["latency"]) == {"model.py", "model.onnx"}
+    assert (results["int8"], results["test_reads"]) == (None, 0)
 
 
 def test_the_card_has_the_latency_that_a_budget_was_measured_with(toy_darts, tmp_path: Path):
