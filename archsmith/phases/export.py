@@ -1,6 +1,7 @@
 """The phase that exports the found network, and measures what was exported."""
 
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -55,11 +56,7 @@ def export_phase(run: Run) -> None:
             formats=job.formats,
             calibration=_calibration(job.data, preprocessing) if quantised else None,
         )
-        graphs = {
-            form["file"]: OnnxNetwork(job.folder / "export" / form["file"])
-            for name, form in written["forms"].items()
-            if name in ("onnx", "int8") and "file" in form and importable("onnxruntime")
-        }
+        graphs = _graphs(job, written["forms"])
         if job.measures_latency:
             batch = job.budget.latency_batch
             latency |= {file: _latency_of(graph, net, batch) for file, graph in graphs.items()}
@@ -70,6 +67,15 @@ def export_phase(run: Run) -> None:
     card = model_card(written, run.results.fields)
     write_atomically(job.folder / "export" / "README.md", card.encode())
     run.finish("export", identity)
+
+
+def _graphs(job: Job, forms: Mapping[str, Mapping[str, Any]]) -> dict[str, OnnxNetwork]:
+    """File -> network of the ONNX files that are to be timed or tested, if they can run here."""
+    wanted = ["onnx", "int8"] if job.measures_latency else ["int8"]
+    files = [forms[name]["file"] for name in wanted if "file" in forms.get(name, {})]
+    if not importable("onnxruntime"):
+        return {}
+    return {file: OnnxNetwork(job.folder / "export" / file) for file in files}
 
 
 def _latency(job: Job, net: Network) -> dict[str, Any]:
