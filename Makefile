@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: setup demo test test-slow test-exhaustive mutants lint types bench clean
+.PHONY: setup demo test test-slow test-exhaustive mutants lint types docs bench clean
 
 setup: $(READY)
 
@@ -35,6 +35,9 @@ lint: $(READY)
 
 types: $(READY)
 	$(BIN)/mypy
+
+docs: $(READY)  ## the pages as a site, build/site/index.html
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 bench: $(READY)  ## seconds and memory of a search step in each form, under 10 minutes on 2 cores
 	$(BIN)/python benchmarks/step_time.py

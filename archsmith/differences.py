@@ -30,7 +30,10 @@ ADDED: dict[str, dict[str, Any]] = {  # class -> settings that it has now, as it
         "alpha_schedule": {"_target_": "strategies.schedules.constant", "_partial_": True},
     },
 }
-ADDED_TO_GROUPS = {"search": {"score": "training", "signal": False}}  # likewise
+ADDED_TO_GROUPS: dict[str, dict[str, Any]] = {  # likewise
+    "search": {"score": "training", "signal": False},
+    "export": {"latency": False},
+}
 
 
 def differing_keys(a: Any, b: Any, prefix: str = "") -> list[str]:

@@ -52,6 +52,7 @@ class Job:
     baseline: Baseline | None
     architecture: Architecture | None = None
     weights: Path | None = None
+    measures_latency: bool = False  # whether an export times the network
 
     @property
     def form(self) -> str:

@@ -1,7 +1,13 @@
 """The documentation: links lead somewhere, commands compose, code that is shown works."""
 
+import importlib.util
+import json
+import os
 import re
 import shlex
+import subprocess
+import sys
+from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
@@ -96,3 +102,99 @@ def test_the_relaxation_that_is_shown():
     gates.sum().backward()
     assert torch.isfinite(alphas.grad).all()
     assert (alphas.grad[~alive] == 0).all()
+
+
+def built_pages(folder: Path) -> list[Path]:
+    """The site, built; skips without mkdocs."""
+    for package in ("material", "latex2mathml"):
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"{package} is not installed: pip install -e '.[docs]'")
+    subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", folder],
+        cwd=ROOT,
+        env=os.environ | {"NO_MKDOCS_2_WARNING": "1"},
+        check=True,
+    )
+    return sorted(folder.rglob("*.html"))
+
+
+class Loaded(HTMLParser):
+    """Addresses that a page loads by itself, and those that it links to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loads: list[str] = []
+        self.links: list[str] = []
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        for name, value in attributes:
+            if name in ("src", "href") and value is not None:
+                (self.links if tag == "a" else self.loads).append(value)
+
+
+def test_the_site_builds_and_loads_nothing_from_elsewhere(tmp_path: Path):
+    """`--strict` refuses a link or anchor that leads nowhere and a page that is not in the menu."""
+    pages = built_pages(tmp_path / "site")
+    names = {str(page.relative_to(tmp_path / "site")) for page in pages}
+    assert {"index.html", "docs/tutorial.html", "docs/gallery.html", "CONTRIBUTING.html"} <= names
+    for page in pages:
+        text = page.read_text()
+        found = Loaded()
+        found.feed(text)
+        assert [one for one in found.loads if one.startswith(("http", "//"))] == []
+        assert "arithmatex" not in text, page  # every formula was converted
+        if page.name == "404.html":  # for a server: from its root
+            continue
+        for link in found.links:
+            path = link.partition("#")[0]
+            if path and not path.startswith(("http", "mailto")):
+                assert (page.parent / path).exists(), f"{page}: {link}"
+
+
+def test_every_page_is_in_the_menu():
+    menu = (ROOT / "mkdocs.yml").read_text()
+    for page in PAGES:
+        if page.parent.name != "upstream":
+            assert f": {name(page)}\n" in menu, page
+
+
+def test_the_gallery_shows_drawings_that_are_small():
+    page = (ROOT / "docs" / "gallery.md").read_text()
+    drawings = re.findall(r"\]\((gallery/[^)]+)\)", page)
+    assert len(drawings) >= 10
+    assert {f"gallery/{p.name}" for p in (ROOT / "docs" / "gallery").iterdir()} == set(drawings)
+    assert sum((ROOT / "docs" / drawing).stat().st_size for drawing in drawings) < 150_000
+    assert page.count("\npython run.py ") == page.count("\n## ")
+
+
+def tutorial() -> list[dict]:
+    cells = json.loads((ROOT / "docs" / "tutorial.ipynb").read_text())["cells"]
+    return [cell for cell in cells if cell["cell_type"] == "code"]
+
+
+def test_the_tutorial_is_stored_without_outputs():
+    assert all(cell["outputs"] == [] for cell in tutorial())
+
+
+@pytest.mark.slow
+def test_the_tutorial_runs(tmp_path: Path):
+    """Its cells in order, with the settings of tiny networks; at least half of the test images."""
+    script = "\n".join("".join(cell["source"]) for cell in tutorial())
+    tiny = [
+        "space.layers=3", "space.nodes=2", "space.channels=8", "retrain.layers=3",
+        "retrain.channels=8", "runtime.threads=1", "search.epochs=1",
+    ]  # fmt: skip
+    shown = "overrides=settings"
+    assert script.count(shown) == 1
+    script = script.replace(shown, f"overrides=[*settings, *{tiny}]")
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    accuracy, *_, last = done.stdout.splitlines()
+    assert float(accuracy.partition("%")[0]) > 50
+    assert re.fullmatch(r"\d is \d", last)

@@ -64,6 +64,7 @@ def check_report(
     if "search" in phases:
         report["search"] = expected_search(job)
     report["retrain"] = expected_retraining(job)
+    report["class_weights"] = job.recipe.class_weights
     report["warnings"] = warnings_of(report)
     report |= {"files": asdict(files) if files else None, "ready": True, "command": command}
     return _write(folder, report)
@@ -103,14 +104,16 @@ def suggested_stem(space: Space, final: Space) -> dict[str, Any]:
 
 
 def warnings_of(report: Mapping[str, Any]) -> list[str]:
-    """Warnings for the user before the run, from `data` and `stem` of the report."""
+    """Warnings for the user before the run, from `data`, `stem` and `class_weights` of the
+    report."""
     found = []
     counts = report["data"]["train"]
     most, fewest = max(counts, key=counts.get), min(counts, key=counts.get)
     if counts[most] >= IMBALANCE * counts[fewest]:
+        weigh = "set retrain.class_weights=balanced, " * (report["class_weights"] is None)
         found.append(
-            f"imbalanced: '{most}' has {counts[most]} images, '{fewest}' {counts[fewest]}; read "
-            "test_balanced_accuracy, or add images"
+            f"imbalanced: '{most}' has {counts[most]} images, '{fewest}' {counts[fewest]}; {weigh}"
+            "read test_balanced_accuracy, or add images"
         )
     if counts[fewest] < FEW:
         found.append(f"'{fewest}' has {counts[fewest]} images: too few to learn or to measure")

@@ -202,6 +202,13 @@ def _width(told: Mapping[str, Any]) -> str:
     return f" ({told['width']:.3g} of its width, {told['parameters']:,} parameters)"
 
 
+def _quantised(told: Mapping[str, Any] | None) -> str:
+    """The accuracy of the quantised network, and how often it answers as the network does."""
+    if told is None:
+        return ""
+    return f"{_percent(told['accuracy'])} (the same answer for {_percent(told['agreement'])})"
+
+
 def result_summary(results: Mapping[str, Any], folder: Path, following: Sequence[str]) -> str:
     """What a run found, where it is stored, and which commands may follow."""
     from archsmith.result.limits import budget_line
@@ -218,6 +225,7 @@ def result_summary(results: Mapping[str, Any], folder: Path, following: Sequence
             f"test accuracy ({name})": _percent(told["test_accuracy"]) + _width(told)
             for name, told in (results["baseline"] or {}).items()
         },
+        "test accuracy (int8)": _quantised(results["int8"]),
         "beside random architectures": beside_random(results),
         "parameters": _count(results["parameters"]),
         "multiply-accumulates": _count(results["macs"]),

@@ -142,10 +142,16 @@ def placeholder() -> DictConfig:
     return cast(DictConfig, OmegaConf.merge(node, {"seed": 0}))
 
 
+def _reads_images(config: DictConfig) -> bool:
+    """Whether the task needs images; an export does where it quantises."""
+    task = task_of(config)
+    return IMAGES in task.needs or ("export" in task.phases and "int8" in config.export.formats)
+
+
 def make_job(config: DictConfig, own: Own | None = None) -> Job:
     """All objects of a run; a wrong setting is rejected before any large allocation."""
     hydra_config = own.hydra if own else HydraConfig.get()
-    unread = not own and IMAGES not in task_of(config).needs and config.architecture is not None
+    unread = not own and config.architecture is not None and not _reads_images(config)
     if not own and not unread:
         naming.check_given(config, hydra_config)
     with configuring():
@@ -172,6 +178,7 @@ def make_job(config: DictConfig, own: Own | None = None) -> Job:
         **{name: groups[name] for name in ("search", "benchmark", "budget")},
         checkpoint_seconds=groups["checkpoint"],
         formats=list(config.export.formats),
+        measures_latency=config.export.latency,
         device=device,
         runtime=runtime,
         data=data,

@@ -1,5 +1,6 @@
 """Checks before the first phase what could fail in a later one."""
 
+import logging
 from collections.abc import Set
 
 import torch
@@ -7,6 +8,7 @@ import torch
 from archsmith.cli.messages import one_line
 from archsmith.cli.stem import fitting_stem
 from archsmith.data.augment import Augment
+from archsmith.data.roles import IMBALANCE
 from archsmith.errors import ConfigError, configuring, is_out_of_memory
 from archsmith.job import Job
 from archsmith.parallel.distributed import size
@@ -19,18 +21,21 @@ from archsmith.result.retrain import Retraining
 from archsmith.train.random_state import random_state, set_random_state
 from search_spaces.architecture import Architecture
 from search_spaces.layers import laid_out
+from search_spaces.settings import setting
 from search_spaces.space import Space
 from search_spaces.stems import STEMS
 from supernets.network import final_network
 
+log = logging.getLogger(__name__)
+
 
 def preflight(job: Job, phases: tuple[str, ...]) -> None:
     """Builds the supernet on the meta device, loaders, and the final network, which is trained for
-    one step.
+    one step; looks for what a baseline needs.
 
     Raises:
         ConfigError: the settings are incompatible.
-        DataError: too few images for a role.
+        DataError: too few images for a role, or a baseline's weights are missing.
     """
     trained = {PHASES[name].trains for name in phases}
     with configuring():
@@ -49,7 +54,11 @@ def preflight(job: Job, phases: tuple[str, ...]) -> None:
                     said = said.replace(f"data.augment.{name}:", f"retrain.{name}:")
                 raise ConfigError(said) from error
             _check_step(space, architecture, job.recipe, job.device)
+            _say_of_classes(job)
         check_budget(job, method, trained)
+        if "baseline" in phases and job.baseline is not None:
+            with setting("baseline"):
+                job.baseline.check(final_space(job.space, job.recipe))
 
 
 def check_budget(job: Job, method: Gradient | BlackBox, trained: Set[str | None]) -> None:
@@ -85,6 +94,17 @@ def some_architecture(space: Space) -> Architecture:
             for name, choice in space.choices.items()
         },
     )
+
+
+def _say_of_classes(job: Job) -> None:
+    """Logs that classes of very different sizes are not weighted, if so."""
+    counts = torch.bincount(job.data.images.labels)
+    if job.recipe.class_weights is None and int(counts.max()) >= IMBALANCE * int(counts.min()):
+        log.warning(
+            "retrain: the largest class counts %.0f times as much as the smallest; with "
+            "retrain.class_weights=balanced all count alike",
+            int(counts.max()) / int(counts.min()),
+        )
 
 
 def _check_step(

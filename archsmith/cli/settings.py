@@ -11,7 +11,7 @@ from archsmith.cli.command_line import program
 from archsmith.cli.naming import CONF, config_groups
 from archsmith.data.benchmark import Benchmark
 from archsmith.errors import ConfigError
-from archsmith.result.export.files import check_formats
+from archsmith.result.export.files import check_export
 from archsmith.result.limits import Budget
 from archsmith.result.predict import PredictSettings
 from archsmith.search.settings import SearchSettings
@@ -37,7 +37,7 @@ TAKERS: dict[str, Callable[..., Any]] = {
     "checkpoint": checkpoint_seconds,
     "benchmark": Benchmark,
     "budget": Budget,
-    "export": check_formats,
+    "export": check_export,
     "predict": PredictSettings,
 }
 

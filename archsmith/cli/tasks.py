@@ -273,7 +273,7 @@ _ENTRIES = (
     Task("measure_latency", "time every option of the space on this device, into latency.csv",
          run_phases, ("measure_latency",), (IMAGES,)),
     Task("check", "say what a run will take: images, time, memory; train nothing",
-         check_task, ("search", "retrain"), (IMAGES,)),
+         check_task, ("search", "retrain", "baseline"), (IMAGES,)),
     Task("compare", "print the runs below a folder, runs=outputs, side by side", compare_task),
     Task("list", "print every choice of every group, and the tasks", list_task),
 )  # fmt: skip

@@ -176,6 +176,11 @@ class Loader:
             yield x, y
         self.epoch, self.batch = epoch + 1, 0
 
+    def raw(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """The images in order as they are stored, (B, C, H, W) uint8, and labels, on the CPU."""
+        for images, y in self.images.batches(self.index.split(self.batch_size)):
+            yield images.cpu(), y.cpu()
+
     def drawn(self, epoch: int, batch: int) -> list[int]:
         """Positions of the images in a batch of an epoch; empty if there is no such batch."""
         order = self._order(epoch)

@@ -1,4 +1,4 @@
-"""The phases of the found network: retraining, the final evaluation, the export."""
+"""The phases of the found network: retraining, and the final evaluation."""
 
 import json
 import logging
@@ -12,8 +12,6 @@ from archsmith.errors import ConfigError, configuring
 from archsmith.files import write_atomically
 from archsmith.phases.run import Run
 from archsmith.phases.within_budget import fit_of, spent
-from archsmith.result.export.card import model_card
-from archsmith.result.export.files import export
 from archsmith.result.network import (
     digest_of,
     final_space,
@@ -61,7 +59,7 @@ def retrain_phase(run: Run) -> None:
             checkpoints=run.checkpoints("retrain", identity),
         )
         save_final(net, job.folder / "weights.safetensors", architecture, job.data, job.recipe)
-    run.results.update(**_size(run, net, architecture), **UNTESTED)
+    run.results.update(**size_of(run, net, architecture), **UNTESTED)
     run.finish("retrain", identity)
 
 
@@ -116,7 +114,7 @@ def evaluate_phase(run: Run) -> None:
     }
     if run.finished("evaluate", identity):
         return
-    _check_same_data(job.data, data, preprocessing)
+    check_same_data(job.data, data, preprocessing)
     with configuring():
         use_form(net, job.form, job.device)
     log.info("evaluate: the test images are read")
@@ -126,11 +124,11 @@ def evaluate_phase(run: Run) -> None:
         mistakes.save(job.folder)
     reads = run.results.fields["test_reads"] + 1
     tested["test_mistakes"] = mistakes.told()
-    run.results.update(**tested, test_reads=reads, **_size(run, net, architecture))
+    run.results.update(**tested, test_reads=reads, **size_of(run, net, architecture))
     run.finish("evaluate", identity)
 
 
-def _check_same_data(found: Data, name: str, trained: Preprocessing) -> None:
+def check_same_data(found: Data, name: str, trained: Preprocessing) -> None:
     """Raises ConfigError for images whose classes differ from those of the training data."""
     if found.name != name:
         raise ConfigError(
@@ -148,7 +146,7 @@ def _check_same_data(found: Data, name: str, trained: Preprocessing) -> None:
         )
 
 
-def _size(run: Run, net: Network, architecture: Architecture) -> dict[str, Any]:
+def size_of(run: Run, net: Network, architecture: Architecture) -> dict[str, Any]:
     """The fields of `results.json` on the network; writes `layers.json`, which says more."""
     told = {
         "input": list(net.space.input_shape), "layers": outline(net), "repeats": repeats(net),
@@ -159,25 +157,3 @@ def _size(run: Run, net: Network, architecture: Architecture) -> dict[str, Any]:
         "macs": macs(net),
         "architecture": architecture.identity,
     }
-
-
-def export_phase(run: Run) -> None:
-    """Exports the network to run without this project; checks each file in a fresh process."""
-    job = run.job
-    net, architecture, preprocessing, data, path = run.final()
-    identity = {"weights": digest_of(path), "formats": list(job.formats)}
-    if run.finished("export", identity):
-        return
-    log.info("export: %s, each loaded again in a fresh process", ", ".join(job.formats) or "none")
-    with run.measuring("export"):
-        written = export(
-            net.cpu(),
-            architecture,
-            job.folder / "export",
-            preprocessing=preprocessing,
-            formats=job.formats,
-        )
-    run.results.update(data=data, **_size(run, net, architecture))
-    card = model_card(written, run.results.fields)
-    write_atomically(job.folder / "export" / "README.md", card.encode())
-    run.finish("export", identity)

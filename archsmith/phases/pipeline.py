@@ -8,7 +8,8 @@ from archsmith import interrupt
 from archsmith.job import Job
 from archsmith.parallel import distributed
 from archsmith.phases.baseline import baseline_phase
-from archsmith.phases.final import evaluate_phase, export_phase, retrain_phase
+from archsmith.phases.export import export_phase
+from archsmith.phases.final import evaluate_phase, retrain_phase
 from archsmith.phases.latency import latency_phase
 from archsmith.phases.run import Run
 from archsmith.phases.search import rank_phase, search_phase

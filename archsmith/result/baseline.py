@@ -56,6 +56,12 @@ class Baseline(ABC):
         the space. auxiliary: whether the final network is trained with an auxiliary head.
         """
 
+    def check(self, space: Space) -> None:  # noqa: B027 - most need nothing
+        """Raises DataError or ValueError, before a run starts, if these networks cannot be made.
+
+        space: of the final network.
+        """
+
 
 @dataclass(frozen=True)
 class Several(Baseline):

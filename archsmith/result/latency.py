@@ -63,19 +63,30 @@ def _measured(
     many as `repeats` says."""
     net = net.to(device).eval()
     x = torch.zeros(*shape, device=device)
+    return passes(lambda: net(x), shape[0], device, repeats, most)
+
+
+def passes(
+    step: Callable[[], object],
+    batch: int,
+    device: torch.device,
+    repeats: tuple[int, int] = REPEATS,
+    most: float = SECONDS,
+) -> Latency:
+    """Times a pass of `batch` images after a warm-up, as `_measured` does."""
     seconds: list[float] = []
     with torch.inference_mode():
         for _ in range(WARM_UP):
-            net(x)
+            step()
         least, largest = repeats
         began = time.perf_counter()
         while len(seconds) < least or (
             len(seconds) < largest and time.perf_counter() - began < most
         ):
             interrupt.check("latency")
-            seconds.append(_timed(lambda: net(x), device))
+            seconds.append(_timed(step, device))
     low, median, high = (1000 * q for q in statistics.quantiles(seconds, n=4))
-    return Latency(median, low, high, len(seconds), shape[0])
+    return Latency(median, low, high, len(seconds), batch)
 
 
 def candidate_latencies(space: Space, device: torch.device, batch: int) -> Cost:

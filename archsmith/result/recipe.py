@@ -33,6 +33,8 @@ class Recipe:
         crop, flip, cutout: augmentation; `null` keeps the data's.
         ema: decay per step of a moving average of weights, then the result; `null` for none.
         precision: `float32`, or `bfloat16` autocast of the forward pass.
+        class_weights: `balanced` weighs an image of class c by n / (k n_c), of n images in k
+            classes, so that all classes count alike and the mean weight is 1; `null` for none.
         teacher: `full` also learns from the space's unpruned network, which is trained first by the
             same recipe; `null` for none.
         distillation, temperature: share of the teacher in the loss, and the temperature of both
@@ -66,6 +68,7 @@ class Recipe:
     ema: OpenShare | None
     precision: Precision
     micro_batches: Count = 1
+    class_weights: Literal["balanced"] | None = None
     teacher: Literal["full"] | None = None
     distillation: Share = 0.9
     temperature: Positive = 4.0

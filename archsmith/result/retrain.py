@@ -70,6 +70,12 @@ def training_loader(data: Data, recipe: Recipe, seed: int) -> Loader:
         raise ConfigError(f"{error}; retrain.crop, flip and cutout go before the data's") from error
 
 
+def balanced_weights(loader: Loader) -> Tensor:
+    """n / (k n_c) for each class c with n_c of the loader's n images, of k classes; (k,)."""
+    counts = torch.bincount(loader.images.labels[loader.index])
+    return len(loader.index) / (len(counts) * counts)
+
+
 class Retraining(Training):
     """A network in training by a recipe; the result is the network in eval mode."""
 
@@ -84,6 +90,8 @@ class Retraining(Training):
         self.remedy = (
             f"lower retrain.lr ({recipe.lr}), or set retrain.clip or retrain.precision=float32"
         )
+        balanced = recipe.class_weights == "balanced" and isinstance(loader, Loader)
+        self.class_weights = balanced_weights(loader) if balanced else None
         self.average = MovingAverage(net, recipe.ema) if recipe.ema is not None else None
         self.optimizer = torch.optim.SGD(
             net.parameters(),
@@ -167,7 +175,16 @@ class Retraining(Training):
         return self.net(x)
 
     def _cross_entropy(self, logits: Tensor, y: Tensor) -> Tensor:
-        return F.cross_entropy(logits.float(), y, label_smoothing=self.recipe.label_smoothing)
+        """The mean over the images; with class weights, of the weighted losses (torch's own mean
+        divides by the weights of a batch, whose parts could not be summed)."""
+        smoothing = self.recipe.label_smoothing
+        if self.class_weights is None:
+            return F.cross_entropy(logits.float(), y, label_smoothing=smoothing)
+        weights = self.class_weights.to(logits.device)
+        losses = F.cross_entropy(
+            logits.float(), y, weights, reduction="sum", label_smoothing=smoothing
+        )
+        return losses / len(y)
 
     def prepared(self, images: int) -> Callable[[], object]:
         net = copy.deepcopy(self.net).train()

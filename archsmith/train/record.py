@@ -28,7 +28,8 @@ RESULTS = (
     "discretised_accuracy", "test_accuracy", "test_balanced_accuracy", "test_images",
     "test_interval", "test_commonest_share", "test_doubt", "test_mistakes",
     "diagnosis", "degenerate", "undecided", "searched_costs",
-    "warnings", "benchmark", "ranking", "parameters", "macs", "budget", "baseline", "seconds",
+    "warnings", "benchmark", "ranking", "parameters", "macs", "budget", "baseline", "latency",
+    "int8", "seconds",
     "cpu_seconds", "peak_memory_bytes", "test_reads", "device", "versions", "data_fingerprint",
     "architecture",
 )  # fmt: skip

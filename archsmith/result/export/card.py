@@ -25,5 +25,21 @@ def model_card(export: Mapping[str, Any], told: Mapping[str, Any]) -> str:
         told=told,
         reads="once" if reads == 1 else f"{reads} times",
         warnings=[line for line in doubts if line],
+        int8=told.get("int8") if "file" in export["forms"].get("int8", {}) else None,
+        latency=told.get("latency") or _budgeted(told["budget"] or {}),
+        duration=_duration,
         percent=lambda share: f"{100 * share:.2f}%",
     )
+
+
+def _budgeted(budget: Mapping[str, Any]) -> dict[str, Any]:
+    """The latency that a run with a limit on it has measured, as `model.py` runs the network."""
+    return {"model.py": budget["latency"]} if "latency" in budget else {}
+
+
+def _duration(latency: Mapping[str, Any]) -> str:
+    """A measured latency: the median with quartiles."""
+    median, low, high = (f"{latency[name]:.3g}" for name in ("median", "low", "high"))
+    images = "an image" if latency["batch"] == 1 else f"{latency['batch']} images"
+    where = f", {latency['device']}" if "device" in latency else ""
+    return f"{median} ms for {images} (quartiles {low} to {high}{where})"

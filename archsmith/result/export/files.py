@@ -45,6 +45,11 @@ log = logging.getLogger(__name__)
 WEIGHTS = "weights.safetensors"
 
 
+def check_export(formats: list[str], latency: bool) -> None:
+    """Checks the settings of an export. Raises ValueError for an unknown format."""
+    check_formats(formats)
+
+
 def check_formats(formats: Sequence[str]) -> None:
     """Raises ValueError for an unknown format."""
     for name in formats:
@@ -59,21 +64,24 @@ def export(
     *,
     preprocessing: Preprocessing,
     formats: Sequence[str],
+    calibration: Tensor | None = None,
 ) -> dict[str, Any]:
     """Writes `weights.safetensors`, the formats and `export.json`, whose content it returns.
 
     All formats hold the eval network: no auxiliary head, no drop-path, one tensor of logits. A
-    format that cannot be written is skipped with a reason. Nothing enters `folder` unchecked.
+    format that cannot be written is skipped with a reason. Nothing enters `folder` unchecked; of a
+    quantised one, whose logits differ, the share of equal answers is told.
 
     Args:
         preprocessing: that of the network's training images; every format includes it.
+        calibration: raw training images (N, C, H, W) uint8, for a quantised form.
 
     Raises:
         ValueError: an unknown format, or a preprocessing that does not fit the network.
         Failure: a format does not reproduce the network's logits.
     """
     check_formats(formats)
-    model = _model(net, architecture, preprocessing)
+    model = _model(net, architecture, preprocessing, calibration)
     folder.mkdir(parents=True, exist_ok=True)
     for killed in folder.glob(".unchecked-*"):
         shutil.rmtree(killed, ignore_errors=True)
@@ -91,7 +99,12 @@ def export(
     return summary
 
 
-def _model(net: Network, architecture: Architecture, preprocessing: Preprocessing) -> ExportedModel:
+def _model(
+    net: Network,
+    architecture: Architecture,
+    preprocessing: Preprocessing,
+    calibration: Tensor | None,
+) -> ExportedModel:
     """A copy of the network for inference, with its metadata."""
     laid_out(architecture, net.space).check(net.space)
     preprocessing.check_fits(net.space.input_shape, net.space.classes)
@@ -106,7 +119,7 @@ def _model(net: Network, architecture: Architecture, preprocessing: Preprocessin
         "parameters": parameters(plain),
         "macs": macs(plain),
     }
-    return ExportedModel(plain, architecture, preprocessing, facts)
+    return ExportedModel(plain, architecture, preprocessing, facts, calibration)
 
 
 def _write_checked(model: ExportedModel, folder: Path, formats: Sequence[str]) -> dict[str, Any]:
@@ -172,7 +185,29 @@ def _write(name: str, model: ExportedModel, folder: Path) -> dict[str, Any]:
     except SkippedError as reason:
         log.warning("export: %s is left out: %s", file, reason)
         return {"skipped": str(reason)}
-    return _describe(folder / file)
+    entry = _describe(folder / file)
+    if name == "int8":
+        entry["agreement"] = _agreement(model, folder / file)
+    return entry
+
+
+@torch.no_grad()
+def _agreement(model: ExportedModel, path: Path) -> float:
+    """The share of the calibration images to which a quantised network gives the same class.
+
+    Raises Failure if its logits are not finite.
+    """
+    from archsmith.result.export.quantised import OnnxNetwork
+
+    assert model.calibration is not None
+    found, images = OnnxNetwork(path)(model.calibration), model.calibration
+    if not found.isfinite().all():
+        raise Failure(
+            f"export: {path.name} gives logits that are not finite; leave 'int8' out of "
+            "export.formats"
+        )
+    expected = torch.cat([model.classifier(batch) for batch in images.split(64)])
+    return float((found.argmax(1) == expected.argmax(1)).float().mean())
 
 
 def _describe(path: Path) -> dict[str, Any]:

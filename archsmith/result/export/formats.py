@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from archsmith.data.preprocessing import Preprocessing
 from archsmith.result.classifier import Classifier
@@ -36,6 +37,7 @@ class ExportedModel:
     architecture: Architecture
     preprocessing: Preprocessing
     facts: dict[str, Any]  # the preprocessing, parameters, macs
+    calibration: Tensor | None = None  # raw training images, of which a quantised form needs some
 
     @property
     def classifier(self) -> Classifier:
@@ -92,6 +94,22 @@ def write_onnx(model: ExportedModel, path: Path) -> None:
     program.save(path, external_data=False)
 
 
+def write_int8(model: ExportedModel, path: Path) -> None:
+    if model.calibration is None:
+        raise SkippedError(
+            "it is calibrated on training images, and there are none here; use task=export"
+        )
+    if not importable("onnxruntime"):
+        raise SkippedError("onnxruntime is not installed; pip install 'archsmith[onnx]'")
+    source = path.with_name(FORMATS["onnx"][0])
+    if not source.is_file():
+        source = path.with_name("float.onnx")
+        write_onnx(model, source)
+    from archsmith.result.export.quantised import quantise  # imports onnxruntime's tool
+
+    quantise(source, path, model.calibration)
+
+
 def write_pt2(model: ExportedModel, path: Path) -> None:
     torch.export.save(model.program, path, extra_files={"archsmith.json": model.about})
 
@@ -126,6 +144,7 @@ FORMATS: dict[str, tuple[str, Callable[[ExportedModel, Path], None]]] = {
     "genotype": ("genotype.txt", write_genotype),
     "nni": ("nni.json", write_nni),
     "onnx": ("model.onnx", write_onnx),
+    "int8": ("model_int8.onnx", write_int8),
 }
 
 

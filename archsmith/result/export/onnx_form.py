@@ -56,6 +56,10 @@ def to_onnx(program: ExportedProgram) -> ONNXProgram:
             custom_translation_table=_translations(),
         )
     assert written is not None
+    for node in written.model.graph:
+        node.metadata_props.clear()  # where it came from in torch: as long as the weights of a net
+        for value in node.outputs:
+            value.metadata_props.clear()
     return written
 
 

@@ -87,14 +87,21 @@ def test_a_space_without_a_choice_of_stems_suggests_smaller_images():
 def test_warnings():
     stem = {"set": None, "suggested": "small"}
 
-    def told(*counts: int, skipped: int = 0) -> list[str]:
+    def told(*counts: int, skipped: int = 0, weights: str | None = None) -> list[str]:
         train = {f"c{i}": count for i, count in enumerate(counts)}
         data = {"train": train, "skipped": skipped, "input_shape": [3, 8, 8]}
-        return warnings_of({"data": data, "stem": stem})
+        return warnings_of({"data": data, "stem": stem, "class_weights": weights})
 
     assert told(30, 11) == []
     (line,) = told(20, 60)
-    assert line.startswith("imbalanced: 'c1' has 60 images, 'c0' 20; read test_balanced_accuracy")
+    assert line == (
+        "imbalanced: 'c1' has 60 images, 'c0' 20; set retrain.class_weights=balanced, read "
+        "test_balanced_accuracy, or add images"
+    )
+    (line,) = told(20, 60, weights="balanced")
+    assert line == (
+        "imbalanced: 'c1' has 60 images, 'c0' 20; read test_balanced_accuracy, or add images"
+    )
     assert told(9, 10) == ["'c0' has 9 images: too few to learn or to measure"]
     assert told(10, 10, skipped=2) == ["2 unreadable images are left out"]
 

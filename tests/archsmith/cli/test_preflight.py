@@ -2,13 +2,14 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from helpers import ROOT
 from test_every_config import composed, make
 
-from archsmith.cli.preflight import _check_step, some_architecture
+from archsmith.cli.preflight import _check_step, _say_of_classes, some_architecture
 from archsmith.errors import ConfigError
 
 CPU = torch.device("cpu")
@@ -37,3 +38,17 @@ def test_a_step_of_every_recipe_works_and_moves_no_random_stream(toy_darts, reci
     before = torch.get_rng_state()
     _check_step(toy_darts, some_architecture(toy_darts), make(settings), CPU)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize(
+    ("counts", "weights", "said"),
+    [((30, 3), None, 1), ((29, 3), None, 0), ((30, 3), "balanced", 0)],
+)
+def test_unbalanced_classes_without_weights_are_said(caplog, counts, weights, said: int):
+    labels = torch.arange(2).repeat_interleave(torch.tensor(counts))
+    data = SimpleNamespace(images=SimpleNamespace(labels=labels))
+    recipe = replace(make(composed().retrain), class_weights=weights)
+    _say_of_classes(SimpleNamespace(data=data, recipe=recipe))
+    assert (
+        caplog.text.count("counts 10 times as much as the smallest; with retrain.class_w") == said
+    )

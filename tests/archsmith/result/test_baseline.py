@@ -1,6 +1,7 @@
 """A network made by hand at the found one's size, trained as it is and tested once."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,10 +9,12 @@ import pytest
 import torch
 from test_command_line import TINY, line_of
 from test_every_config import composed, make
+from torchvision.models import resnet18
 
-from archsmith.errors import Interrupted
+from archsmith.errors import DataError, Interrupted
 from archsmith.result.baseline import SIZES, HandDesigned, HandMade, RandomArchitectures
 from archsmith.result.outcome import beside_random
+from archsmith.result.pretrained import Pretrained
 from archsmith.result.retrain import train, training_loader
 from archsmith.result.weights import read_metadata
 from archsmith.train.checkpoint import Checkpoints
@@ -220,3 +223,106 @@ def test_the_sentence_by_hand(drawn: list[float], said: str | None):
     assert beside_random({"test_accuracy": 0.6, "baseline": rivals | by_hand}) == said
     assert beside_random({"test_accuracy": None, "baseline": rivals}) is None
     assert beside_random({"test_accuracy": 0.6, "baseline": None}) is None
+
+
+@pytest.fixture
+def weights_file(tmp_path: Path, monkeypatch) -> Path:
+    """Where torchvision would put ResNet-18's weights, in an empty TORCH_HOME; no network."""
+
+    def download(*_: object, **__: object) -> None:
+        raise OSError("no route to host")
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", download)
+    file = Pretrained("resnet18", download=False, image_size=None).file
+    assert file.parent == tmp_path / "home" / "hub" / "checkpoints"
+    assert re.fullmatch(r"resnet18-[0-9a-f]{8}\.pth", file.name)
+    file.parent.mkdir(parents=True)
+    return file
+
+
+def fake(file: Path) -> dict[str, torch.Tensor]:
+    """Random weights of the published network, in its file."""
+    state = resnet18(num_classes=1000).state_dict()
+    torch.save(state, file)
+    return state
+
+
+def test_pretrained_weights_are_those_of_the_file_below_a_new_last_layer(weights_file: Path):
+    state = fake(weights_file)
+    space = toy(3, 32, 32, classes=7)
+    architecture = RandomSearch(space).ask()
+    baseline = Pretrained("resnet18", download=False, image_size=None)
+    (rival,) = baseline.rivals(architecture, space, lambda: architecture, auxiliary=False)
+    net = rival.make()
+    for name, tensor in net.net.state_dict().items():
+        assert torch.equal(tensor, state[name]) != name.startswith("fc.")
+    assert rival.name == "resnet18_pretrained"
+    assert rival.told["parameters"] == parameters(net) == 11_689_512 - 1000 * 513 + 7 * 513
+    assert (rival.told["width"], rival.told["image_size"]) == (1, [32, 32])
+    assert rival.told["pretrained"] == "ResNet18_Weights.IMAGENET1K_V1"
+    assert rival.told["macs"] == macs(net)
+    x = torch.randn(2, 3, 32, 32)
+    known = net.eval().net
+    assert torch.equal(net(x), known(x))
+
+
+def test_pretrained_images_are_resized_and_grey_is_repeated(weights_file: Path):
+    fake(weights_file)
+    space = toy(1, 8, 8, classes=3)
+    (rival,) = Pretrained("resnet18", download=False, image_size=64).rivals(
+        RandomSearch(space).ask(), space, lambda: None, auxiliary=False
+    )
+    net, seen = rival.make().eval(), []
+    net.net.conv1.register_forward_hook(lambda _, x, y: seen.append((x[0], y.shape)))
+    assert net(torch.randn(2, 1, 8, 8)).shape == (2, 3)
+    ((x, shape),) = seen
+    assert (x.shape, shape) == ((2, 3, 64, 64), (2, 64, 32, 32))  # its stem has stride 2
+    assert torch.equal(x[:, 0], x[:, 2])
+    assert rival.told["macs"] == macs(net)
+
+
+def test_a_missing_file_is_exit_code_3_before_the_search(archsmith, weights_file: Path):
+    said = archsmith(*TINY, "baseline=resnet18_pretrained", "hydra.run.dir=d")
+    assert said.code == 3
+    assert line_of(said) == (
+        f"archsmith: baseline: no file {weights_file}; set baseline.download=true, or put "
+        "torchvision's ResNet18_Weights.IMAGENET1K_V1 there ($TORCH_HOME/hub/checkpoints)"
+    )
+    assert not Path("d/architecture.json").exists()
+    said = archsmith(*TINY, "baseline=resnet18_pretrained", "baseline.download=true")
+    assert said.code == 3
+    line = line_of(said)
+    assert f"the download of {weights_file.name} failed (no route to host)" in line
+    assert f"put the file into {weights_file.parent} by hand" in line
+
+
+def test_a_file_with_other_weights_is_refused(weights_file: Path):
+    baseline, space = Pretrained("resnet18", download=False, image_size=None), toy(3, 8, 8)
+    torch.save({"fc.weight": torch.zeros(3, 3)}, weights_file)
+    with pytest.raises(DataError, match=r"has other tensors than ResNet18_Weights.*; delete it"):
+        baseline.check(space)
+    weights_file.write_bytes(b"no weights")
+    with pytest.raises(DataError, match=r"cannot be read \(UnpicklingError\); delete it"):
+        baseline.check(space)
+    with pytest.raises(ValueError, match="takes 1 or 3 channels, found 4"):
+        baseline.check(toy(4, 8, 8))
+
+
+@pytest.mark.slow
+def test_it_is_fine_tuned_and_named_with_its_width(archsmith, weights_file: Path):
+    fake(weights_file)
+    command = [*TINY, "baseline=resnet18_pretrained", "export.formats=[]", "hydra.run.dir=d"]
+    said = archsmith(*command)
+    assert said.code == 0, said.err
+    results = json.loads(Path("d/results.json").read_text())
+    told = results["baseline"]["resnet18_pretrained"]
+    assert results["test_reads"] == 2
+    assert 0 <= told["test_accuracy"] <= 1
+    accuracy = f"{100 * told['test_accuracy']:.2f}%"
+    count = f"{told['parameters']:,}"
+    assert f"({'resnet18_pretrained'})" in said.out
+    assert f"{accuracy} (1 of its width, {count} parameters)" in said.out
+    report = Path("d/report.html").read_text()
+    assert "resnet18_pretrained" in report
+    assert count in report

@@ -162,6 +162,43 @@ def test_the_model_card_tells_the_truth_and_its_code_runs(run: Path, tmp_path: P
     assert [net.classes[int(said.stdout)]] == net.predict(tmp_path / "photo.jpg").labels
 
 
+SNIPPETS = {"import model ": "CLASSES", "torch.export.load": "images", "onnxruntime": "classes"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("start", SNIPPETS)
+def test_the_code_of_the_documentation_runs_beside_the_files(run: Path, tmp_path: Path, start: str):
+    """As it stands; its images have the size of this run's."""
+    page = (ROOT / "docs" / "exports.md").read_text()
+    (code,) = [c for c in re.findall(r"```py\n(.*?)```", page, re.S) if start in c]
+    assert SNIPPETS[start] in code
+    folder = shutil.copytree(run / "export", tmp_path / "export")
+    photo("RGB").save(folder / "photo.jpg")
+    code = code.replace("5, 3, 16, 16", "5, 3, 12, 12") + "\nprint(tuple(logits.shape))"
+    said = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=folder, timeout=120
+    )
+    assert said.returncode == 0, said.stderr
+    *answer, shape = said.stdout.splitlines()
+    assert shape == ("(5, 2)" if start == "torch.export.load" else "(1, 2)")
+    expected = library.load(run).predict(folder / "photo.jpg").labels
+    assert answer == ([] if start == "torch.export.load" else expected)
+
+
+def test_the_cpp_code_of_the_documentation_compiles(tmp_path: Path):
+    compiler, header = shutil.which("g++"), "onnxruntime_cxx_api.h"
+    page = (ROOT / "docs" / "exports.md").read_text()
+    (code,) = re.findall(r"```cpp\n(.*?)```", page, re.S)
+    if compiler is None:
+        pytest.skip("no g++ on this machine")
+    check = [compiler, "-std=c++17", "-fsyntax-only", "-x", "c++", "-"]
+    include = subprocess.run(check, input=f"#include <{header}>", capture_output=True, text=True)
+    if include.returncode:
+        pytest.skip(f"{header} is not installed: the C++ code was not compiled")
+    done = subprocess.run(check, input=code, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.slow
 def test_what_cannot_be_read_is_said_and_left_out(run: Path, tmp_path: Path):
     good, bad, table = tmp_path / "a.png", tmp_path / "b.png", tmp_path / "out.csv"

@@ -109,6 +109,38 @@ def test_loss_is_smoothed_and_adds_the_weighted_auxiliary_loss():
     assert numbers["loss"].item() == pytest.approx(main + 0.4 * math.log(2))
 
 
+def unbalanced(labels: list[int]) -> Data:
+    pixels = torch.zeros(len(labels), 3, 4, 4, dtype=torch.uint8)
+    settings = Settings(None, 0.5, 0.1, {"crop": 0, "flip": False, "cutout": 0}, 0)
+    return Data("toy", ["rare", "common"], Images(pixels, torch.tensor(labels)), never, settings)
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_balanced_weights_are_n_over_k_times_the_images_of_a_class(parts: int):
+    """1 and 3 images of 2 classes: 4 / (2 * 1) = 2 and 4 / (2 * 3) = 2/3. With the network's
+    probabilities of 1/4 and 3/4, and labels smoothed by 0.1 (0.05 of each class)."""
+    recipe = replace(TOY, ema=None, class_weights="balanced", micro_batches=parts, clip=None,
+                     auxiliary_weight=0.0, momentum=0.0, nesterov=False, weight_decay=0.0, lr=1.0,
+                     crop=0, cutout=0)  # fmt: skip
+    training = Retraining(Fixed(), training_loader(unbalanced([0, 1, 1, 1]), recipe, 0), recipe)
+    assert training.class_weights.tolist() == pytest.approx([2, 2 / 3])
+    rare, common = math.log(4), math.log(4 / 3)
+    spread = 0.05 * (2 * rare + 2 / 3 * common)
+    by_hand = (0.9 * (2 * rare + 3 * 2 / 3 * common) + 4 * spread) / 4
+    logged, _ = training.train_step((torch.zeros(4, 1), torch.tensor([0, 1, 1, 1])))
+    assert logged["train_loss"].item() == pytest.approx(by_hand)
+    # d loss / d logit 1 is p * (all weights of a loss) - (those of class 1); a step of 1 against it
+    mass, ones = (0.9 * 4 + 4 * 0.05 * (2 + 2 / 3)) / 4, (0.9 * 2 + 4 * 0.05 * 2 / 3) / 4
+    gradient = 0.75 * mass - ones
+    assert training.net.logits[1].item() == pytest.approx(math.log(3) - gradient, rel=1e-5)
+
+
+def test_without_class_weights_every_image_counts_alike():
+    recipe = replace(TOY, ema=None, crop=0, cutout=0)
+    training = Retraining(Fixed(), training_loader(unbalanced([0, 1, 1, 1]), recipe, 0), recipe)
+    assert training.class_weights is None
+
+
 def test_step_without_momentum_descends_the_clipped_gradient():
     recipe = replace(TOY, ema=None, momentum=0.0, nesterov=False, weight_decay=0.0, clip=0.1,
                      label_smoothing=0.0, auxiliary_weight=0.0, lr=0.5)  # fmt: skip
