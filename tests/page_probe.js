@@ -47,7 +47,7 @@ function measured() {
   for (const e of document.querySelectorAll(".wide")) {
     const scrolls = e.scrollWidth > e.clientWidth + 1;
     found.scrolls += scrolls;
-    if (scrolls !== (getComputedStyle(e, "::before").display !== "none")) found.silent.push(e.textContent.slice(0, 40));
+    if (scrolls !== (getComputedStyle(e, "::before").display !== "none")) found.silent.push(`${e.scrollWidth - e.clientWidth}: ${e.textContent.trim().slice(0, 40)}`);
   }
   const b = s => [...document.querySelectorAll(s)].map(e => e.getBoundingClientRect());
   found.drawn = b(".chart .line").filter(r => r.width > 20).length;

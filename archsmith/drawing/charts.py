@@ -14,8 +14,12 @@ TICKS = 4
 Point = tuple[float, float]
 
 
-def _has_decimals(value: float, most: int) -> bool:
-    return abs(value - round(value, most)) < 1e-6
+# format of labels -> longer ones, which are taken where it would round them
+LONGER = {".0%": (".1%", ".2%"), ".3g": (".4g", ".5g", ".6g")}
+
+
+def _value(label: str) -> float:
+    return float(label.rstrip("%").replace(",", "")) / (100 if label.endswith("%") else 1)
 
 
 class Axis(NamedTuple):
@@ -32,14 +36,15 @@ class Axis(NamedTuple):
 
     @property
     def ticks(self) -> list[tuple[float, str]]:
-        """Places and labels; percentages get the decimals that they need."""
+        """Places and labels, which are as long as it takes to tell them exactly, if possible."""
         low, high = self.limits
         values = [low + (high - low) * i / TICKS for i in range(TICKS + 1)]
-        form = self.form
-        if form.endswith("%"):
-            exact = (d for d in range(3) if all(_has_decimals(100 * v, d) for v in values))
-            form = f".{next(exact, 2)}%"
-        return [(self(value), format(value, form)) for value in values]
+        for form in (self.form, *LONGER.get(self.form, ())):
+            labels = [format(value, form) for value in values]
+            read = [_value(label) for label in labels]
+            if all(abs(a - b) < 1e-6 * (high - low) for a, b in zip(read, values, strict=True)):
+                break
+        return [(self(value), label) for value, label in zip(values, labels, strict=True)]
 
 
 def placed(x: Axis, y: Axis, values: Sequence[float | None]) -> list[Point | None]:

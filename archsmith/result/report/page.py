@@ -26,12 +26,14 @@ def write_report(folder: Path, command: str) -> Path:
         command: the command that repeats the run.
     """
     results = _read(folder / "results.json")
+    settings = _read(folder / "config.json")
+    given = settings.get("architecture") is not None
     points = _read(folder / "pareto.json").get("points", [])
     told, warnings = doubts(results), results.get("warnings") or []
     page = render(
         "run.html.j2",
-        title=title(results),
-        finding=finding(results),
+        title=title(results, given=given),
+        finding=finding(results, given=given),
         headline=headline(results),
         results=results,
         doubts=told,
@@ -44,7 +46,7 @@ def write_report(folder: Path, command: str) -> Path:
         changed=changed_rows(results.get("budget") or {}),
         checklist=checklist(results),
         versions=", ".join(f"{name} {version}" for name, version in results["versions"].items()),
-        settings=json.dumps(_read(folder / "config.json"), indent=2),
+        settings=json.dumps(settings, indent=2),
         wrong=_wrong(folder, results.get("test_mistakes")),
         command=command,
     )

@@ -10,9 +10,9 @@ MARKS = {"yes": "✓", "no": "–", "ask": "?"}
 Results = Mapping[str, Any]
 
 
-def title(results: Results) -> str:
-    """`DARTS strategy, DARTS space, digits, seed 0`; without a search, no strategy."""
-    strategy = [f"{_shown(results['strategy'])} strategy"] if searched(results) else []
+def title(results: Results, *, given: bool = False) -> str:
+    """`DARTS strategy, DARTS space, digits, seed 0`; no strategy for a given architecture."""
+    strategy = [] if given else [f"{_shown(results['strategy'])} strategy"]
     space = f"{_shown(results['space'])} space"
     return ", ".join([*strategy, space, str(results["data"]), f"seed {results['seed']}"])
 
@@ -20,10 +20,6 @@ def title(results: Results) -> str:
 def _shown(name: str) -> str:
     """The name of a configuration in capitals: they are abbreviations more often than words."""
     return name.replace("_", " ").upper()
-
-
-def searched(results: Results) -> bool:
-    return "search" in results["seconds"]
 
 
 class Headline(NamedTuple):
@@ -47,13 +43,16 @@ def headline(results: Results) -> Headline | None:
     return None
 
 
-def finding(results: Results) -> str:
-    """The result in sentences, with its interval and beside what it was compared with."""
+def finding(results: Results, *, given: bool = False) -> str:
+    """The result in sentences, with its interval and beside what it was compared with.
+
+    given: whether the architecture was given, and not found by the run.
+    """
     shown = headline(results)
     if shown is None:
         return "No network was trained yet, so no accuracy is known."
     if shown.field == "test_accuracy":
-        return " ".join([_tested(results), *_beside_random(results), *_beside_designs(results)])
+        return " ".join([_tested(results, given), *_beside_random(results), *_beside_designs(results)])
     if shown.field == "benchmark":
         found = results["benchmark"]
         return (
@@ -80,8 +79,8 @@ def _interval(found: Mapping[str, Any], results: Results) -> str:
     return f" (95% interval {low.removesuffix('%')} to {high})"
 
 
-def _tested(results: Results) -> str:
-    what = "found network" if searched(results) else "network of the given architecture"
+def _tested(results: Results, given: bool) -> str:
+    what = "network of the given architecture" if given else "found network"
     count = f"{results['test_images']:,} " if results.get("test_images") else ""
     right = _percent(results["test_accuracy"], results)
     return f"The {what} classifies {right} of the {count}test images right" + (
@@ -143,7 +142,7 @@ def checklist(results: Results) -> list[Practice]:
     """That of Lindauer and Hutter 2020, arXiv:1909.02453, as far as one run can answer it."""
     reads = results["test_reads"]
     drawn = any("drawn" in told for told in (results.get("baseline") or {}).values())
-    over_time, table = searched(results), bool(results["benchmark"])
+    over_time, table = "search" in results["seconds"], bool(results["benchmark"])
     times = f"read {reads} {'time' if reads == 1 else 'times'}, after training" if reads else ""
     rows = (
         ("code and configuration of search and final training are at hand", "yes", "yes",

@@ -56,6 +56,16 @@ def test_percentages_have_the_decimals_that_they_need(limits, labels: list[str])
     assert [label for _, label in Axis(limits, 0, 100, ".0%").ticks] == labels
 
 
+def test_numbers_have_the_digits_that_they_need():
+    def labels(low: float, high: float, form: str) -> list[str]:
+        return [label for _, label in Axis((low, high), 0, 100, form).ticks]
+
+    assert labels(1.38, 1.43, ".3g") == ["1.38", "1.3925", "1.405", "1.4175", "1.43"]
+    assert labels(0, 1, ".3g") == ["0", "0.25", "0.5", "0.75", "1"]
+    assert labels(0, 4e6, ",.0f") == ["0", "1,000,000", "2,000,000", "3,000,000", "4,000,000"]
+    assert labels(0, 1 / 3, ".3g")[-1] == "0.333333"  # as exact as it gets
+
+
 def test_under_the_pointer_is_what_all_series_have_at_a_step():
     series = {"train": [0.5, 0.75], "held-out": [None, 0.25, 1.0]}
     told = readings(series, ".0%")
