@@ -52,7 +52,9 @@ def finding(results: Results, *, given: bool = False) -> str:
     if shown is None:
         return "No network was trained yet, so no accuracy is known."
     if shown.field == "test_accuracy":
-        return " ".join([_tested(results, given), *_beside_random(results), *_beside_designs(results)])
+        return " ".join(
+            [_tested(results, given), *_beside_random(results), *_beside_designs(results)]
+        )
     if shown.field == "benchmark":
         found = results["benchmark"]
         return (
