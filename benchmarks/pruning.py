@@ -10,6 +10,7 @@ import json
 import statistics
 import sys
 from collections.abc import Sequence
+from itertools import zip_longest
 from pathlib import Path
 
 from rows import FinishedRun, swept
@@ -34,9 +35,10 @@ def main() -> None:
     common = ["strategy=goldnas", "task=search", *sys.argv[3:]]
     rows = {space: [f"space={space}"] for space in SPACES}
     for space, runs in swept(Path(sys.argv[1]), rows, seeds, common).items():
-        of_epochs = zip(*map(alive, runs), strict=True)
-        print(f"\n{space}: alive after each epoch")
-        print("; ".join(said(counts) for counts in of_epochs))
+        of_epochs = zip_longest(*map(alive, runs))  # a search that has pruned enough stops
+        counts = [[count for count in epoch if count is not None] for epoch in of_epochs]
+        print(f"\n{space}: alive after each epoch, of the runs that have it")
+        print("; ".join(f"{said(epoch)}, n = {len(epoch)}" for epoch in counts))
         collapsed = [run.seed for run in runs if run.results["degenerate"]]
         print(f"collapsed: {len(collapsed)} of {len(runs)}, seeds {collapsed}")
         accuracies = [100 * run.results["discretised_accuracy"] for run in runs]
