@@ -30,7 +30,6 @@ from archsmith.phases.run import Run
 from archsmith.result.classifier import Classifier
 from archsmith.result.found import Found
 from archsmith.result.network import load_final
-from archsmith.result.report.hparams import write_session
 from archsmith.result.report.page import write_report
 
 TESTED = ("search", "retrain", "evaluate", "baseline")
@@ -68,9 +67,10 @@ def find(
     phases = phases_for(job, TESTED if test is not None else UNTESTED)
     preflight(job, phases)
     run = Run(job)
-    run_through(run, phases)
-    write_report(job.folder, "archsmith.find(...)")
-    write_session(job.folder, run.results.fields, job.settings, ())
+    with run.logging():
+        run_through(run, phases)
+        write_report(job.folder, "archsmith.find(...)")
+        run.conclude(())
     final = run.final()
     net = Classifier(final.net, final.preprocessing).cpu().eval()
     return Found(net, final.architecture, job.folder)

@@ -13,8 +13,8 @@ from strategies.strategy import Strategy
 def pictures(
     record: Record, folder: Path, strategy: Strategy, found: Architecture, epoch: int
 ) -> None:
-    """Writes per choice the gates as `gates/epoch_NNN.json`, curves and a heat map, and the cell of
-    this epoch; and a histogram of the alphas.
+    """Writes the gates as `gates/epoch_NNN.json`, and sends to the loggers per choice a heat map of
+    its gates and the cell of this epoch, and histograms of the alphas.
     """
     tables = {}
     for name, gates in strategy.gates().items():
@@ -23,14 +23,9 @@ def pictures(
             row.name: {o: round(g, 6) for o, g in zip(row.names, values, strict=False)}
             for row, values in zip(choice.rows, gates.tolist(), strict=True)
         }
-        curves = {
-            f"gates_{name}/{row}/{candidate}": gate
-            for row, options in tables[name].items()
-            for candidate, gate in options.items()
-        }
-        record.curves("search", epoch, curves)
         record.image("search", f"gates/{name}", alpha_image(tables[name]), epoch)
-        record.image("search", f"cell/{name}", cell_image(choice, found.choices[name], name), epoch)
+        cell = cell_image(choice, found.choices[name], name)
+        record.image("search", f"cells/{name}", cell, epoch)
     for name, values in strategy.named_arch_parameters().items():
         record.histogram("search", f"alphas/{name}", values, epoch)
     path = folder / "gates" / f"epoch_{epoch:03d}.json"
