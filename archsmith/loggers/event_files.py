@@ -3,7 +3,7 @@ an event, and its checksum (4)."""
 
 import struct
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 PATTERN = "events.out.tfevents.*"
@@ -35,16 +35,22 @@ def drop(folder: Path, unwanted: Callable[[str, int], bool]) -> None:
         _replace(files, head + b"".join(kept.values()))
 
 
-def _records(content: bytes) -> Iterator[bytes]:
-    """The whole records; a process that was killed may have left a part of one at the end."""
-    at = 0
+def _records(content: bytes) -> list[bytes]:
+    """The whole records. At the end, a kill may have left a part of one, and a power failure zeros
+    from some byte on."""
+    from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
+
+    found, at = [], 0
     while at + HEAD + TAIL <= len(content):
         (length,) = struct.unpack_from("<Q", content, at)
         end = at + HEAD + length + TAIL
-        if not 0 < length <= len(content) or end > len(content):
-            return
-        yield content[at:end]
+        if length == 0 or end > len(content):
+            break
+        found.append(content[at:end])
         at = end
+    if found and struct.pack("<I", masked_crc32c(found[-1][HEAD:-TAIL])) != found[-1][-TAIL:]:
+        found.pop()
+    return found
 
 
 def _replace(files: list[Path], content: bytes) -> None:

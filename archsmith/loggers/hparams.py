@@ -1,6 +1,6 @@
 """A run as a session in TensorBoard's hparams view: its settings and results."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 FIRST = ("strategy", "space", "data", "seed")
@@ -18,6 +18,7 @@ MAIN = (
 )
 MEASURES = ("test_accuracy", "discretised_accuracy", "supernet_accuracy", "parameters", "macs")
 PREFIX = "_hparams_"  # of the tags of a session
+RESULT = "summary"  # of the tags of the measures; TensorBoard shows it after the curves
 
 
 def columns(settings: Mapping[str, Any], changed: Sequence[str]) -> dict[str, str | float]:
@@ -35,23 +36,33 @@ def measures(results: Mapping[str, Any]) -> dict[str, float]:
     return found
 
 
-def session(settings: Mapping[str, str | float]) -> list[Any]:
-    """The summaries of a session: columns and measures in their order, its start and its end.
+def session(settings: Mapping[str, str | float], changed: Collection[str]) -> list[Any]:
+    """The summaries of a session: columns and measures, its start and its end.
 
     TensorBoard takes the columns from the first run that it finds, and shows of its other runs
-    those columns only; without them it would make a column of every curve. It puts settings that
-    differ first: the strategy is said to.
+    those columns only; without them it would make a column of every curve. It sorts settings: those
+    that are said to differ (`changed`) first, then by name; so the first four have a digit in
+    front, which it does not show.
     """
     from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
     from torch.utils.tensorboard.summary import hparams
 
-    names = (*MEASURES, "discretisation_gap")
-    parts = hparams(dict(settings), {f"result/{name}": 0.0 for name in names})
+    measured = (*MEASURES, "discretisation_gap")
+    keys = {_key(name): name for name in settings}
+    parts = hparams(
+        {key: settings[name] for key, name in keys.items()},
+        {f"{RESULT}/{name}": 0.0 for name in measured},
+    )
     plugin = parts[0].value[0].metadata.plugin_data
     content = HParamsPluginData.FromString(plugin.content)
     for setting in content.experiment.hparam_infos:
-        setting.differs = setting.name == FIRST[0]
-    for metric, name in zip(content.experiment.metric_infos, names, strict=True):
+        setting.display_name = keys[setting.name]
+        setting.differs = setting.display_name in (*FIRST, *changed)
+    for metric, name in zip(content.experiment.metric_infos, measured, strict=True):
         metric.display_name = name.replace("_", " ")
     plugin.content = content.SerializeToString()
     return list(parts)
+
+
+def _key(name: str) -> str:
+    return f"{FIRST.index(name)} {name}" if name in FIRST else name

@@ -74,6 +74,9 @@ class Loggers:
     def __init__(self, members: Sequence[Logger] = ()):
         self.members = list(members)
 
+    def __bool__(self) -> bool:
+        return bool(self.members)
+
     def tell(self, send: Callable[[Logger], None]) -> None:
         """Calls `send` with each logger."""
         for member in tuple(self.members):

@@ -3,7 +3,6 @@
 import os
 import time
 from collections.abc import Mapping
-from typing import Any
 
 from archsmith.loggers.logger import Outcome
 from archsmith.loggers.tracker import PROJECT, Tracker, numbers

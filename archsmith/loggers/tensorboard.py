@@ -1,4 +1,4 @@
-"""TensorBoard: event files, all in the folder `tensorboard/` of the run, so that it is one entry."""
+"""TensorBoard: event files, all in one folder of the run, so that TensorBoard lists it once."""
 
 import re
 from collections.abc import Mapping
@@ -9,10 +9,9 @@ import numpy as np
 from torch import Tensor
 
 from archsmith.loggers.event_files import drop
-from archsmith.loggers.hparams import PREFIX, columns, measures, session
+from archsmith.loggers.hparams import PREFIX, RESULT, columns, measures, session
 from archsmith.loggers.logger import Logger, Outcome
 
-RESULT = "result"
 TITLES = {  # what TensorBoard says of a curve
     "train_loss": "loss on the training images, mean over the epoch",
     "train_accuracy": "accuracy on the training images, mean over the epoch",
@@ -44,7 +43,7 @@ TITLES = {  # what TensorBoard says of a curve
 
 
 class TensorBoard(Logger):
-    """Tags are `<phase>/<metric>`, `<phase> cells/<choice>`, ... and `result/<result>`.
+    """Tags are `<phase>/<metric>`, `<phase> cells/<choice>`, ... and `summary/<result>`.
 
     Curves and pictures of epochs that are repeated are removed from the files, so that every step
     is there once.
@@ -95,7 +94,7 @@ class TensorBoard(Logger):
         """Writes the session of the hparams view, in place of what an earlier call wrote."""
         self.pause()
         drop(self.folder, lambda tag, step: tag.split("/")[0] in (RESULT, PREFIX))
-        for part in session(columns(self.settings, outcome.changed)):
+        for part in session(columns(self.settings, outcome.changed), outcome.changed):
             self._writer.file_writer.add_summary(part)
         self.scalars(RESULT, 1, measures(outcome.results))
         self.pause()

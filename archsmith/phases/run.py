@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 
 KEPT = ("architecture.json", "results.json", "report.html")  # files for the loggers
 
+
 class Final(NamedTuple):
     """The trained final network."""
 

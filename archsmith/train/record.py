@@ -46,7 +46,7 @@ class Record:
     def __init__(self, folder: Path, loggers: Loggers | None = None):
         self.folder = folder
         self.path = folder / "metrics.jsonl"
-        self.loggers = loggers or Loggers()
+        self.loggers = Loggers() if loggers is None else loggers
         self._cost: dict[str, float] = {}
         self._told = False
 
