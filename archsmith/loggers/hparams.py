@@ -65,4 +65,4 @@ def session(settings: Mapping[str, str | float], changed: Collection[str]) -> li
 
 
 def _key(name: str) -> str:
-    return f"{FIRST.index(name)} {name}" if name in FIRST else name
+    return f"{FIRST.index(name) + 1} {name}" if name in FIRST else name

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from helpers import TINY
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.backend.event_processing.event_multiplexer import EventMultiplexer
 from tensorboard.plugins.hparams import backend_context, metadata, plugin_data_pb2
@@ -15,14 +16,6 @@ from archsmith.loggers.logger import Loggers, Outcome
 from archsmith.loggers.tensorboard import TensorBoard
 from archsmith.search import loop as search
 from archsmith.train.record import RESULTS, Record
-
-TINY = [
-    "data=synthetic", "data.size=48", "data.image_size=8", "data.classes=3",
-    "space.layers=3", "space.nodes=1", "space.channels=4",
-    "search.epochs=2", "search.batch_size=12", "runtime.threads=1",
-    "retrain.layers=3", "retrain.channels=4", "retrain.epochs=1", "retrain.batch_size=16",
-    "export.formats=[]",
-]  # fmt: skip
 
 
 def events(folder: Path) -> EventAccumulator:
