@@ -22,6 +22,7 @@ from archsmith.cli.preflight import preflight
 from archsmith.data.loader import Images
 from archsmith.data.roles import Data
 from archsmith.data.split import Settings
+from archsmith.drawing.architecture import DrawnArchitecture
 from archsmith.errors import ConfigError, configuring
 from archsmith.job import Job
 from archsmith.phases.needs import NEEDS
@@ -73,7 +74,8 @@ def find(
         run.conclude(())
     final = run.final()
     net = Classifier(final.net, final.preprocessing).cpu().eval()
-    return Found(net, final.architecture, job.folder)
+    drawn = DrawnArchitecture.of_cells(final.architecture, job.space.choices)
+    return Found(net, drawn, job.folder)
 
 
 def load(

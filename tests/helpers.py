@@ -10,13 +10,6 @@ from archsmith.train.record import Record
 
 ROOT = Path(__file__).resolve().parents[1]
 RUN = str(ROOT / "run.py")
-TINY = [  # a run of seconds
-    "data=synthetic", "data.size=48", "data.image_size=8", "data.classes=3",
-    "space.layers=3", "space.nodes=1", "space.channels=4",
-    "search.epochs=2", "search.batch_size=12", "runtime.threads=1",
-    "retrain.layers=3", "retrain.channels=4", "retrain.epochs=1", "retrain.batch_size=16",
-    "export.formats=[]",
-]  # fmt: skip
 
 
 def search(

@@ -25,7 +25,7 @@ class Found:
 
     Args:
         net: the trained network, on the CPU, in eval mode; it takes raw images.
-        architecture: what was found.
+        architecture: what was found; a notebook draws its cells.
         folder: the run's files.
     """
 

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -144,18 +145,32 @@ class Results:
         write_atomically(self.path, (json.dumps(self.fields, indent=2) + "\n").encode())
 
 
+def in_notebook() -> bool:
+    return "ipykernel" in sys.modules
+
+
+def bar_class() -> type[tqdm]:
+    """The bar of a notebook where it has widgets; elsewhere one of characters, as `tqdm.auto`
+    warns of a notebook without widgets."""
+    if in_notebook() and find_spec("ipywidgets") is not None:
+        from tqdm.notebook import tqdm as widget
+
+        return widget
+    return tqdm
+
+
 class Progress:
     """A progress bar with loss, accuracy and time left, in a terminal or a notebook."""
 
     def __init__(self, phase: str, steps: int, done: int = 0):
         self.phase, self.told = phase, False
         self.step_seconds: float | None = None  # mean over the last epoch
-        self.bar = tqdm(
+        self.bar = bar_class()(
             total=steps,
             initial=done,
             desc=phase,
             unit="step",
-            disable=not (sys.stderr.isatty() or "ipykernel" in sys.modules),
+            disable=not (sys.stderr.isatty() or in_notebook()),
             dynamic_ncols=True,
             leave=False,
         )

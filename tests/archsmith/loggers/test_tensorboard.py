@@ -6,16 +6,19 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import TINY
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.backend.event_processing.event_multiplexer import EventMultiplexer
 from tensorboard.plugins.hparams import backend_context, metadata, plugin_data_pb2
+from test_command_line import TINY
 
 from archsmith import interrupt
 from archsmith.loggers.logger import Loggers, Outcome
 from archsmith.loggers.tensorboard import TensorBoard
 from archsmith.search import loop as search
 from archsmith.train.record import RESULTS, Record
+
+
+TWO = [*TINY, "search.epochs=2", "export.formats=[]"]  # epochs
 
 
 def events(folder: Path) -> EventAccumulator:
@@ -66,7 +69,7 @@ def board(folder: Path) -> Record:
 def test_a_sweep_has_an_entry_and_a_session_for_each_run_also_when_it_is_run_again(
     archsmith, tmp_path: Path
 ):
-    sweep = ["-m", *TINY, "strategy=darts,random", "seed=0"]
+    sweep = ["-m", *TWO, "strategy=darts,random", "seed=0"]
     for _ in range(2):
         assert archsmith(*sweep).code == 0
     found = sessions(tmp_path / "outputs")
@@ -87,7 +90,7 @@ def test_a_sweep_has_an_entry_and_a_session_for_each_run_also_when_it_is_run_aga
     assert darts["strategy.alpha_optimizer.lr"] > 0
     settings, measured = columns(tmp_path / "outputs")
     assert settings[:4] == ["strategy", "space", "data", "seed"]
-    assert set(settings[4:12]) <= {one.partition("=")[0] for one in TINY}  # as they were changed
+    assert set(settings[4:12]) <= {one.partition("=")[0] for one in TWO}  # as they were changed
     assert measured[0] == "summary/test_accuracy"
 
 
@@ -104,7 +107,7 @@ def test_a_run_that_was_stopped_is_one_entry_and_has_every_step_once(
             interrupt._asked.set()
 
     monkeypatch.setattr(search, "pictures", stopping)
-    run = [*TINY, "hydra.run.dir=d"]
+    run = [*TWO, "hydra.run.dir=d"]
     assert archsmith(*run).code == 75
     assert archsmith(*run).code == 0
     assert steps == [0, 1]

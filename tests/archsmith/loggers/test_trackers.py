@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import TINY
+from test_command_line import TINY
 
 from archsmith.loggers.logger import Logger, Loggers, Outcome
 from archsmith.loggers.start import LOGGERS, check_loggers, started
 from archsmith.train.record import Record
 
+TWO = [*TINY, "search.epochs=2", "export.formats=[]"]  # epochs
 SETTINGS = {"strategy": "darts", "seed": 0, "search.epochs": 2, "space.candidates": ["a", "b"]}
 
 
@@ -219,7 +220,7 @@ def test_what_is_not_installed_is_refused_before_the_search_with_the_command(
 ):
     for name in ("mlflow", "wandb"):
         monkeypatch.setattr(LOGGERS[name], "package", f"{name}_is_not_installed")
-    said = archsmith(*TINY, "loggers=[tensorboard,mlflow,wandb]")
+    said = archsmith(*TWO, "loggers=[tensorboard,mlflow,wandb]")
     assert said.code == 2
     assert "loggers: mlflow, wandb is not installed; pip install 'archsmith[mlflow,wandb]'" in (
         said.err
@@ -238,10 +239,10 @@ def test_a_folder_of_the_packages_name_is_no_package(tmp_path: Path, monkeypatch
 def test_a_logger_that_cannot_start_or_is_unknown_is_refused(archsmith, monkeypatch, wandb):
     monkeypatch.setattr("archsmith.cli.objects.check_loggers", lambda names: None)
     monkeypatch.setattr(sys.modules["wandb"], "init", lambda **_: [][0])
-    said = archsmith(*TINY, "loggers=[wandb]")
+    said = archsmith(*TWO, "loggers=[wandb]")
     assert said.code == 2
     assert "loggers: wandb cannot start (IndexError: list index out of range)" in said.err
-    said = archsmith(*TINY, "loggers=[mlfow]")
+    said = archsmith(*TWO, "loggers=[mlfow]")
     assert said.code == 2
     assert "loggers: expected a list of tensorboard, mlflow, wandb, found ['mlfow']" in said.err
 
@@ -249,11 +250,11 @@ def test_a_logger_that_cannot_start_or_is_unknown_is_refused(archsmith, monkeypa
 @pytest.mark.slow
 def test_loggers_change_no_result_and_no_name_of_a_run(archsmith, monkeypatch, mlflow, wandb):
     monkeypatch.setattr("archsmith.cli.objects.check_loggers", lambda names: None)
-    assert archsmith(*TINY, "loggers=[]").code == 0
+    assert archsmith(*TWO, "loggers=[]").code == 0
     (folder,) = Path("outputs").iterdir()
     assert not (folder / "tensorboard").exists()
     before = (folder / "architecture.json").read_bytes()
-    assert archsmith(*TINY, "loggers=[tensorboard,mlflow,wandb]", "resume=never").code == 0
+    assert archsmith(*TWO, "loggers=[tensorboard,mlflow,wandb]", "resume=never").code == 0
     assert [*Path("outputs").iterdir()] == [folder]
     assert (folder / "architecture.json").read_bytes() == before
     (run,) = mlflow.values()
@@ -266,7 +267,7 @@ def test_loggers_change_no_result_and_no_name_of_a_run(archsmith, monkeypatch, m
         "search/supernet_accuracy", "retrain/train_loss", "test_accuracy", "parameters",
     }  # fmt: skip
     assert wandb[0].exit_code == 0
-    assert archsmith(*TINY, "loggers=[mlflow,wandb]", "resume=never").code == 0
+    assert archsmith(*TWO, "loggers=[mlflow,wandb]", "resume=never").code == 0
     assert len(mlflow) == 2  # a run that starts over is another one
 
 
@@ -277,7 +278,7 @@ def test_real_mlflow_in_a_local_database(archsmith, tmp_path: Path, monkeypatch)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
     for _ in range(2):
-        said = archsmith(*TINY, "loggers=[mlflow]", "hydra.run.dir=d")
+        said = archsmith(*TWO, "loggers=[mlflow]", "hydra.run.dir=d")
         assert said.code == 0, said.err
     from mlflow import MlflowClient
 
@@ -299,7 +300,7 @@ def test_real_wandb_offline(archsmith, tmp_path: Path, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
     for _ in range(2):
-        said = archsmith(*TINY, "loggers=[wandb]", "hydra.run.dir=d")
+        said = archsmith(*TWO, "loggers=[wandb]", "hydra.run.dir=d")
         assert said.code == 0, said.err
     identity = json.loads(Path("d/loggers.json").read_text())["wandb"]
     files = [*Path("d/wandb").glob("offline-run-*/run-*.wandb")]
