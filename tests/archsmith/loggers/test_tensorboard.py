@@ -17,7 +17,6 @@ from archsmith.loggers.tensorboard import TensorBoard
 from archsmith.search import loop as search
 from archsmith.train.record import RESULTS, Record
 
-
 TWO = [*TINY, "search.epochs=2", "export.formats=[]"]  # epochs
 
 
