@@ -74,7 +74,7 @@ def find(
         run.conclude(())
     final = run.final()
     net = Classifier(final.net, final.preprocessing).cpu().eval()
-    drawn = DrawnArchitecture.of_cells(final.architecture, job.space.choices)
+    drawn = DrawnArchitecture.of_choices(final.architecture, job.space.choices)
     return Found(net, drawn, job.folder)
 
 

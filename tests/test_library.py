@@ -66,6 +66,7 @@ def test_what_find_returns(tmp_path: Path, monkeypatch):
     svg = ElementTree.fromstring(architecture._repr_svg_())
     titles = [node.text for node in svg.iter("{http://www.w3.org/2000/svg}title")]
     assert titles == ["normal", "reduce"]
+    assert repr(found).startswith(f"Found(test accuracy {100 * found.test_accuracy:.2f}%, ")
     drawn = found._repr_html_()
     assert f"test accuracy {100 * found.test_accuracy:.2f}%" in drawn
     assert drawn.count("<svg") == 2

@@ -16,13 +16,13 @@ GAP = 12  # between two cells, in pixels
 class DrawnArchitecture(Architecture):
     """An architecture with the choices of its space; equal to the same one without them."""
 
-    cells: Mapping[str, Choice] = field(default_factory=dict)
+    tables: Mapping[str, Choice] = field(default_factory=dict, repr=False)
 
     @classmethod
-    def of_cells(
-        cls, architecture: Architecture, cells: Mapping[str, Choice]
+    def of_choices(
+        cls, architecture: Architecture, tables: Mapping[str, Choice]
     ) -> "DrawnArchitecture":
-        return cls(architecture.space, architecture.choices, architecture.meta, cells)
+        return cls(architecture.space, architecture.choices, architecture.meta, tables)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Architecture):
@@ -34,7 +34,7 @@ class DrawnArchitecture(Architecture):
     def _repr_svg_(self) -> str:
         """The cells, one below the other."""
         return stacked(
-            [cell_svg(cell, self.choices[name], name) for name, cell in self.cells.items()]
+            [cell_svg(cell, self.choices[name], name) for name, cell in self.tables.items()]
         )
 
 

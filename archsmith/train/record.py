@@ -4,16 +4,16 @@ import json
 import logging
 import sys
 import time
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
-from tqdm.contrib.logging import logging_redirect_tqdm
+from tqdm import TqdmWarning, tqdm
 
 from archsmith.files import write_atomically
 from archsmith.loggers.logger import Loggers
@@ -159,6 +159,15 @@ def bar_class() -> type[tqdm]:
     return tqdm
 
 
+def lines_above(bar: tqdm) -> AbstractContextManager[None]:
+    """A context manager in which log lines go above the bar."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", TqdmWarning)  # imports tqdm.auto, which we do not use
+        from tqdm.contrib.logging import logging_redirect_tqdm
+    redirected: AbstractContextManager[None] = logging_redirect_tqdm(tqdm_class=type(bar))
+    return redirected
+
+
 class Progress:
     """A progress bar with loss, accuracy and time left, in a terminal or a notebook."""
 
@@ -178,7 +187,7 @@ class Progress:
     def __enter__(self) -> "Progress":
         self.lines = ExitStack()
         if not self.bar.disable:  # log lines must not break the bar
-            self.lines.enter_context(logging_redirect_tqdm(tqdm_class=type(self.bar)))
+            self.lines.enter_context(lines_above(self.bar))
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -23,7 +23,7 @@ def test_drawings_stand_one_below_the_other():
 def test_an_architecture_is_drawn_and_equal_to_itself_undrawn(toy_darts):
     rows = {"0-2": ("sep_conv_3x3",), "1-2": ("skip_connect",)}
     plain = Architecture.of(toy_darts, dict.fromkeys(("normal", "reduce"), rows))
-    drawn = DrawnArchitecture.of_cells(plain, toy_darts.choices)
+    drawn = DrawnArchitecture.of_choices(plain, toy_darts.choices)
     assert drawn == plain
     assert plain == drawn
     other = Architecture.of(toy_darts, {"normal": rows, "reduce": {}})

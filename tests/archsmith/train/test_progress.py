@@ -1,9 +1,10 @@
 """The bar of a terminal and the lines of the log keep out of each other's way."""
 
 import logging
+import re
 import sys
 import warnings
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
@@ -33,10 +34,23 @@ def test_a_notebook_has_a_bar_of_widgets_if_it_has_widgets(monkeypatch, widgets:
 
     monkeypatch.setitem(sys.modules, "ipykernel", ModuleType("ipykernel"))
     monkeypatch.setattr("archsmith.train.record.find_spec", found)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")  # tqdm.auto warns of a notebook without widgets
-        bar = bar_class()
+    bar = bar_class()
     assert bar.__name__ == ("tqdm_notebook" if widgets else "tqdm")
-    if not widgets:
+
+
+def test_a_notebook_without_widgets_shows_a_bar_without_a_warning(monkeypatch, capsys):
+    kernel = SimpleNamespace(config={"IPKernelApp": {}})
+    fakes = {
+        "ipykernel": ModuleType("ipykernel"),
+        "IPython": SimpleNamespace(get_ipython=lambda: kernel, version_info=(9,)),
+    }
+    for name, module in fakes.items():
+        monkeypatch.setitem(sys.modules, name, module)
+    for name in [name for name in sys.modules if re.match(r"tqdm\.(auto|contrib|notebook)", name)]:
+        monkeypatch.delitem(sys.modules, name)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
         with Progress("search", 4) as progress:
-            assert not progress.bar.disable
+            progress.bar.update()
+            progress.bar.refresh()
+    assert "search:  25%" in capsys.readouterr().err
