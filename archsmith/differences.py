@@ -51,6 +51,17 @@ def given(settings: Any) -> Any:
     return settings
 
 
+def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by dotted names, without those that are null."""
+    found: dict[str, Any] = {}
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            found |= flat(value, f"{prefix}{name}.")
+        elif value is not None:
+            found[f"{prefix}{name}"] = value
+    return found
+
+
 def value_at(settings: Any, key: str) -> Any:
     """The value of a dotted name in nested settings; None if there is none."""
     for part in key.split("."):

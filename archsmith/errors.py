@@ -65,6 +65,11 @@ class ConfigError(Failure):
     exit_code = 2
 
 
+def exit_code(error: BaseException) -> int:
+    """The exit code that an exception means; 1 if it is not one of ours."""
+    return error.exit_code if isinstance(error, Failure) else 1
+
+
 @contextmanager
 def configuring() -> Iterator[None]:
     """A context manager that turns a `ValueError` from building objects into a `ConfigError`."""

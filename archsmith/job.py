@@ -50,6 +50,7 @@ class Job:
     benchmark: Benchmark
     budget: Budget
     baseline: Baseline | None
+    loggers: Sequence[str] = ()  # names in `archsmith/loggers/start.py`
     architecture: Architecture | None = None
     weights: Path | None = None
     measures_latency: bool = False  # whether an export times the network

@@ -24,6 +24,7 @@ from archsmith.cli.preflight import preflight
 from archsmith.data.loader import Images
 from archsmith.data.roles import Data
 from archsmith.data.split import Settings
+from archsmith.drawing.architecture import DrawnArchitecture
 from archsmith.errors import ConfigError, configuring
 from archsmith.job import Job
 from archsmith.phases.needs import NEEDS
@@ -32,7 +33,6 @@ from archsmith.phases.run import Run
 from archsmith.result.classifier import Classifier
 from archsmith.result.found import Found
 from archsmith.result.network import load_final
-from archsmith.result.report.hparams import write_session
 from archsmith.result.report.page import write_report
 
 TESTED = ("search", "retrain", "evaluate", "baseline")
@@ -71,12 +71,14 @@ def find(
     phases = phases_for(job, TESTED if test is not None else UNTESTED)
     preflight(job, phases)
     run = Run(job)
-    run_through(run, phases)
-    write_report(job.folder, "archsmith.find(...)")
-    write_session(job.folder, run.results.fields, job.settings, ())
+    with run.logging():
+        run_through(run, phases)
+        write_report(job.folder, "archsmith.find(...)")
+        run.conclude(())
     final = run.final()
     net = Classifier(final.net, final.preprocessing).cpu().eval()
-    return Found(net, final.architecture, job.folder)
+    drawn = DrawnArchitecture.of_choices(final.architecture, job.space.choices)
+    return Found(net, drawn, job.folder)
 
 
 def load(

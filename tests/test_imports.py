@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 ORDER = ["search_spaces", "supernets", "strategies", "archsmith", "run"]
 ARCHSMITH = [
     {"errors", "interrupt", "files", "differences"},
-    *({name} for name in ("parallel", "data", "train", "drawing")),
+    *({name} for name in ("parallel", "data", "loggers", "train", "drawing")),
     {"search", "result"},
     *({name} for name in ("job", "phases", "cli")),
     {"library", "__main__", "__init__"},

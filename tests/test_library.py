@@ -3,6 +3,7 @@
 import re
 import textwrap
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from torch.utils.data import TensorDataset
 
 import archsmith as library
 from archsmith.errors import ConfigError
+from search_spaces.architecture import Architecture
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -60,6 +62,11 @@ def test_what_find_returns(tmp_path: Path, monkeypatch):
     assert history["phase"].tolist() == ["search"] * 2 + ["retrain"] * 3
     assert history["epoch"].tolist() == [1, 2, 1, 2, 3]
     assert history["train_loss"].notna().all()
+    assert architecture == Architecture.load(found.folder / "architecture.json")
+    svg = ElementTree.fromstring(architecture._repr_svg_())
+    titles = [node.text for node in svg.iter("{http://www.w3.org/2000/svg}title")]
+    assert titles == ["normal", "reduce"]
+    assert repr(found).startswith(f"Found(test accuracy {100 * found.test_accuracy:.2f}%, ")
     drawn = found._repr_html_()
     assert f"test accuracy {100 * found.test_accuracy:.2f}%" in drawn
     assert drawn.count("<svg") == 2

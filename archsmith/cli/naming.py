@@ -31,6 +31,7 @@ NOT_IDENTITY = (
     "tasks",
     "images",
     "predict",
+    "loggers",
 )
 DATA = "digits"  # the default in conf/config.yaml
 NAME = "{strategy}-{space}-{data}-s{seed}-{digest}"

@@ -20,6 +20,7 @@ from archsmith.cli.tasks import IMAGES, task_of
 from archsmith.data.roles import Data
 from archsmith.errors import ConfigError, Failure, configuring
 from archsmith.job import Job
+from archsmith.loggers.start import check_loggers
 from archsmith.parallel import distributed
 from search_spaces.architecture import Architecture
 from search_spaces.genotype import published
@@ -156,6 +157,7 @@ def make_job(config: DictConfig, own: Own | None = None) -> Job:
         naming.check_given(config, hydra_config)
     with configuring():
         check_settings(config)
+        check_loggers(config.loggers)
         architecture, weights = given_architecture(config.architecture, config.weights)
         groups = {group: _settings(config, group) for group in TAKERS}
         runtime = build(config.runtime, "runtime")
@@ -179,6 +181,7 @@ def make_job(config: DictConfig, own: Own | None = None) -> Job:
         checkpoint_seconds=groups["checkpoint"],
         formats=list(config.export.formats),
         measures_latency=config.export.latency,
+        loggers=list(config.loggers),
         device=device,
         runtime=runtime,
         data=data,

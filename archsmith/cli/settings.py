@@ -11,6 +11,7 @@ from archsmith.cli.command_line import program
 from archsmith.cli.naming import CONF, config_groups
 from archsmith.data.benchmark import Benchmark
 from archsmith.errors import ConfigError
+from archsmith.loggers.start import LOGGERS, Name
 from archsmith.result.export.files import check_export
 from archsmith.result.limits import Budget
 from archsmith.result.predict import PredictSettings
@@ -28,6 +29,7 @@ class General:
     resume: Literal["auto", "never", "force"]
     architecture: Annotated[str | None, "the name of a file or null"]
     weights: Annotated[str | None, "the name of a file or null"]
+    loggers: Annotated[list[Name], f"a list of {', '.join(LOGGERS)}"]
     images: Annotated[str | list[str] | None, "a file, folder or pattern, or a list of them"]
 
 

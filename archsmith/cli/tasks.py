@@ -208,9 +208,10 @@ def run_phases(task: Task, config: DictConfig) -> float | None:
         preflight(job, phases)
         run = Run(job)
         warnings.keep_in(run.results)
-        if not run_through(run, phases):
-            return None
-        _report(run)
+        with run.logging():
+            if not run_through(run, phases):
+                return None
+            _report(run)
     results = run.results.fields
     known = results | {"has_supernet": job.space.has_supernet}
     following = next_commands(typed(), config, known, job.folder, task.following)
@@ -222,14 +223,11 @@ def run_phases(task: Task, config: DictConfig) -> float | None:
 
 
 def _report(run: Any) -> None:
-    """Writes the report, and the session by which TensorBoard compares runs."""
-    from archsmith.result.report.hparams import write_session
+    """Writes the report, and sends the results to the loggers."""
     from archsmith.result.report.page import write_report
 
-    job = run.job
-    write_report(job.folder, str(typed()))
-    changed = [setting_of(override) for override in HydraConfig.get().overrides.task]
-    write_session(job.folder, run.results.fields, job.settings, changed)
+    write_report(run.job.folder, str(typed()))
+    run.conclude([setting_of(override) for override in HydraConfig.get().overrides.task])
 
 
 def _survey(data: DictConfig) -> "Callable[[], Survey] | None":

@@ -76,7 +76,7 @@ def teacher_of(run: Run) -> Network | None:
     if path.is_file() and run.finished("teacher", identity):
         return load_final(path, job.space, full).net.to(job.device)
     log.info("retrain: the teacher first, the unpruned network of space %s", job.space.name)
-    record = Record(job.folder / "teacher")
+    record = Record(job.folder / "teacher", run.loggers)
     try:
         with run.measuring("teacher"):
             net = retrain(

@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,11 +10,14 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from archsmith.data.preprocessing import Preprocessing
+from archsmith.differences import flat
 from archsmith.drawing.cells import cell_svg
-from archsmith.errors import ConfigError
+from archsmith.errors import ConfigError, exit_code
 from archsmith.files import write_atomically
 from archsmith.job import Job
-from archsmith.parallel.distributed import size
+from archsmith.loggers.logger import Outcome
+from archsmith.loggers.start import started
+from archsmith.parallel.distributed import first, size
 from archsmith.phases.needs import NEEDS, need
 from archsmith.result.mistakes import Mistakes
 from archsmith.result.network import load_final
@@ -29,6 +32,8 @@ from search_spaces.architecture import Architecture
 from supernets.network import Network
 
 log = logging.getLogger(__name__)
+
+KEPT = ("architecture.json", "results.json", "report.html")  # files for the loggers
 
 
 class Final(NamedTuple):
@@ -50,7 +55,9 @@ class Run:
         settings = json.dumps(job.settings, indent=2) + "\n"
         write_atomically(job.folder / "config.json", settings.encode())
         self.results = Results(job.folder)
-        self.record = Record(job.folder)
+        logged = job.loggers if first() else ()
+        self.loggers = started(logged, job.folder, {**job.names, **flat(job.settings)})
+        self.record = Record(job.folder, self.loggers)
         self.results.update(
             **job.names,
             seed=job.seed,
@@ -81,6 +88,26 @@ class Run:
             yield
         self.results.update(**{name: {phase: value} for name, value in cost.items()})
         self.record.close()
+
+    @contextmanager
+    def logging(self) -> Iterator[None]:
+        """A context manager that ends the loggers, with the exit code that an exception means."""
+        code = 0
+        try:
+            yield
+        except BaseException as error:
+            code = exit_code(error)
+            raise
+        finally:
+            self.loggers.tell(lambda one: one.end(code))
+
+    def conclude(self, changed: Sequence[str]) -> None:
+        """Sends the results and the files of the finished run to the loggers; `changed`: the
+        settings that the command line changes."""
+        files = [self.job.folder / name for name in KEPT]
+        files = [*filter(Path.is_file, files), *sorted(self.job.folder.glob("cell_*.svg"))]
+        outcome = Outcome(self.results.fields, changed, files)
+        self.loggers.tell(lambda one: one.finish(outcome))
 
     def checkpoints(self, phase: str, identity: dict[str, Any]) -> Checkpoints:
         """The checkpoints of a phase; with resume=never, those of an earlier run are removed."""

@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 DEFAULT = ("standalone", "onnx", "pt2", "genotype")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Found:
     """A finished run. `net, architecture = found` unpacks it; a notebook draws it.
 
     Args:
         net: the trained network, on the CPU, in eval mode; it takes raw images.
-        architecture: what was found.
+        architecture: what was found; a notebook draws its cells.
         folder: the run's files.
     """
 
@@ -84,16 +84,20 @@ class Found:
         write_atomically(folder / "README.md", model_card(written, self.results).encode())
         return folder
 
+    def __repr__(self) -> str:
+        return f"Found({', '.join(self._said())})"
+
     def _repr_html_(self) -> str:
         """The accuracy, the size and the cells."""
-        results = self.results
         cells = [path.read_text() for path in sorted(self.folder.glob("cell_*.svg"))]
-        tested = self.test_accuracy
-        said = [
+        escaped = " · ".join(self._said()).replace("&", "&amp;").replace("<", "&lt;")
+        return f"<p>{escaped}</p>" + "".join(f"<div>{cell}</div>" for cell in cells)
+
+    def _said(self) -> list[str]:
+        results, tested = self.results, self.test_accuracy
+        return [
             "not tested" if tested is None else f"test accuracy {100 * tested:.2f}%",
             f"{results['parameters']:,} parameters",
             f"{results['macs']:,} multiply-accumulates",
             printable(str(self.folder)),
         ]
-        escaped = " · ".join(said).replace("&", "&amp;").replace("<", "&lt;")
-        return f"<p>{escaped}</p>" + "".join(f"<div>{cell}</div>" for cell in cells)

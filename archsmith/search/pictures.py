@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from archsmith.drawing.cells import alpha_image, cell_image
+from archsmith.drawing.pictures import cell_picture, gates_picture
 from archsmith.files import write_atomically
 from archsmith.train.record import Record
 from search_spaces.architecture import Architecture
@@ -13,26 +13,29 @@ from strategies.strategy import Strategy
 def pictures(
     record: Record, folder: Path, strategy: Strategy, found: Architecture, epoch: int
 ) -> None:
-    """Writes per choice the gates as `gates/epoch_NNN.json`, curves and a heat map, and the cell of
-    this epoch; and a histogram of the alphas.
+    """Writes the gates as `gates/epoch_NNN.json`, and sends to the loggers per choice a heat map of
+    its gates and the cell of this epoch, and histograms of the alphas.
     """
-    tables = {}
-    for name, gates in strategy.gates().items():
-        choice = strategy.space.choices[name]
-        tables[name] = {
+    tables = {
+        name: {
             row.name: {o: round(g, 6) for o, g in zip(row.names, values, strict=False)}
-            for row, values in zip(choice.rows, gates.tolist(), strict=True)
+            for row, values in zip(strategy.space.choices[name].rows, gates.tolist(), strict=True)
         }
-        curves = {
-            f"gates_{name}/{row}/{candidate}": gate
-            for row, options in tables[name].items()
-            for candidate, gate in options.items()
-        }
-        record.curves("search", epoch, curves)
-        record.image("search", f"gates/{name}", alpha_image(tables[name]), epoch)
-        record.image("search", f"cell/{name}", cell_image(choice, found.choices[name], name), epoch)
-    for name, values in strategy.named_arch_parameters().items():
-        record.histogram("search", f"alphas/{name}", values, epoch)
+        for name, gates in strategy.gates().items()
+    }
     path = folder / "gates" / f"epoch_{epoch:03d}.json"
     path.parent.mkdir(exist_ok=True)
     write_atomically(path, json.dumps(tables).encode())
+    if not record.loggers:
+        return
+    after = f"after epoch {epoch + 1}"
+    for name, gates in tables.items():
+        choice, kept = strategy.space.choices[name], found.choices[name]
+        shown = gates_picture(gates, kept, f"{name}: gates {after}")
+        record.image("search", f"gates/{name}", shown, epoch)
+        record.image(
+            "search", f"cells/{name}", cell_picture(choice, kept, f"{name} {after}"), epoch
+        )
+    for name, values in strategy.named_arch_parameters().items():
+        kind, _, choice_name = name.partition(".")
+        record.histogram("search", f"{kind}s/{choice_name}", values, epoch)

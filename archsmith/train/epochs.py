@@ -107,7 +107,7 @@ class Runner:
             self._pause()
             if self.checkpoints.due():
                 self._save()
-        self.record.cost(self.phase, training.epoch, progress.step_seconds, training.device)
+        self.record.cost(progress.step_seconds, training.device)
         self._end_epoch(began)
         if training.may_return and not training.over:
             self._return(progress)

@@ -1,20 +1,22 @@
-"""The records of a run: metrics.jsonl, TensorBoard, results.json, and a progress bar."""
+"""The records of a run: metrics.jsonl, its loggers, results.json, and a progress bar."""
 
 import json
 import logging
 import sys
 import time
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
-from tqdm.contrib.logging import logging_redirect_tqdm
+from tqdm import TqdmWarning, tqdm
 
 from archsmith.files import write_atomically
+from archsmith.loggers.logger import Loggers
 from archsmith.train import nni_trial
 from archsmith.train.run_folder import read_object
 from archsmith.train.runtime import peak_memory
@@ -36,46 +38,37 @@ RESULTS = (
 
 
 class Record:
-    """Writes a run's metrics; `resume` removes what was logged after a checkpoint.
+    """Writes a run's metrics to metrics.jsonl and to its loggers; `resume` removes what was logged
+    after a checkpoint.
 
-    Epochs count from 0 in the file, and from 1 in TensorBoard and on the console. If nothing can be
+    Epochs count from 0 in the file, and from 1 in the loggers and on the console. If nothing can be
     written, training goes on with a single warning.
     """
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, loggers: Loggers | None = None):
         self.folder = folder
         self.path = folder / "metrics.jsonl"
-        self._writers: dict[str, Any] = {}
-        self._purge_steps: dict[str, int] = {}
+        self.loggers = Loggers() if loggers is None else loggers
+        self._cost: dict[str, float] = {}
         self._told = False
-
-    def _tensorboard(self, phase: str) -> Any:
-        """The phase's TensorBoard writer, created on first use, as its import is slow."""
-        if phase not in self._writers:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self._writers[phase] = SummaryWriter(
-                self.folder / "tensorboard" / phase, purge_step=self._purge_steps.get(phase)
-            )
-        return self._writers[phase]
 
     def resume(self, phase: str, step: int) -> None:
         """Drops lines of `phase` from `step` on, as they will be written again."""
+        dropped = {}
         if self.path.is_file():
-            kept = [
-                line
-                for line in self.path.read_text(encoding="utf-8").splitlines()
-                if _before(line, phase, step)
-            ]
+            kept = []
+            for line in self.path.read_text(encoding="utf-8").splitlines():
+                entry = _entry(line)
+                if entry is None or (entry["phase"] == phase and entry["step"] >= step):
+                    dropped.update(_numbers(entry))
+                else:
+                    kept.append(line)
             with self._surviving():
                 write_atomically(self.path, "".join(f"{line}\n" for line in kept).encode())
-        writer = self._writers.pop(phase, None)
-        if writer is not None:  # the next one drops the later steps
-            writer.close()
-        self._purge_steps[phase] = step + 1
+        self.loggers.tell(lambda one: one.resume(phase, step, dropped))
 
     def log(self, phase: str, step: int, metrics: Mapping[str, float | None]) -> None:
-        """Writes a line to metrics.jsonl, and each metric to TensorBoard as `<phase>/<name>`."""
+        """Writes a line to metrics.jsonl, and the epoch's numbers and cost to the loggers."""
         entry = {"phase": phase, "step": step, **metrics}
         watched = metrics.get("supernet_accuracy")
         if watched is not None:
@@ -83,31 +76,24 @@ class Record:
         with self._surviving(), open(self.path, "a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")
         present = {name: value for name, value in metrics.items() if value is not None}
-        self.curves(phase, step, {f"{phase}/{name}": value for name, value in present.items()})
+        values, self._cost = present | self._cost, {}
+        self.loggers.tell(lambda one: one.scalars(phase, step + 1, values))
 
-    def cost(self, phase: str, step: int, step_seconds: float | None, device: torch.device) -> None:
-        """Writes the cost of an epoch to TensorBoard: milliseconds per step and peak memory."""
-        found = {f"cost/{phase}_peak_memory_mib": peak_memory(device) / 2**20}
+    def cost(self, step_seconds: float | None, device: torch.device) -> None:
+        """The cost of the epoch that is logged next: milliseconds per step and peak memory. It goes
+        only to the loggers."""
+        self._cost = {"peak_memory_mib": peak_memory(device) / 2**20}
         if step_seconds is not None:
-            found[f"cost/{phase}_step_ms"] = 1000 * step_seconds
-        self.curves(phase, step, found)
-
-    def curves(self, phase: str, step: int, values: Mapping[str, float]) -> None:
-        """Writes a point per name, only to TensorBoard."""
-        with self._surviving():
-            writer = self._tensorboard(phase)
-            for name, value in values.items():
-                writer.add_scalar(name, value, step + 1)
+            self._cost["step_ms"] = 1000 * step_seconds
 
     def histogram(self, phase: str, name: str, values: torch.Tensor, step: int) -> None:
-        """Writes a histogram of values to TensorBoard."""
-        with self._surviving():
-            self._tensorboard(phase).add_histogram(name, values.detach().cpu(), step + 1)
+        """Sends the distribution of some values to the loggers."""
+        there = values.detach().cpu()
+        self.loggers.tell(lambda one: one.histogram(phase, step + 1, name, there))
 
     def image(self, phase: str, name: str, image: np.ndarray, step: int) -> None:
-        """Writes a picture (H, W, 3) uint8 to TensorBoard."""
-        with self._surviving():
-            self._tensorboard(phase).add_image(name, image, step + 1, dataformats="HWC")
+        """Sends a picture (H, W, 3) uint8 to the loggers."""
+        self.loggers.tell(lambda one: one.image(phase, step + 1, name, image))
 
     @contextmanager
     def _surviving(self) -> Iterator[None]:
@@ -119,19 +105,25 @@ class Record:
             self._told = True
 
     def close(self) -> None:
-        for writer in self._writers.values():
-            with self._surviving():
-                writer.close()
-        self._writers.clear()
+        """A phase has ended."""
+        self.loggers.tell(lambda one: one.pause())
 
 
-def _before(line: str, phase: str, step: int) -> bool:
-    """Whether a line of metrics.jsonl is complete and does not belong to `phase` from `step` on."""
+def _entry(line: str) -> dict[str, Any] | None:
+    """A line of metrics.jsonl; None for one that is not complete."""
     try:
-        entry = json.loads(line)
-        return entry["phase"] != phase or entry["step"] < step
-    except (ValueError, KeyError, TypeError):
-        return False
+        entry: dict[str, Any] = json.loads(line)
+        return entry if {"phase", "step"} <= entry.keys() else None
+    except (ValueError, AttributeError):
+        return None
+
+
+def _numbers(entry: dict[str, Any] | None) -> dict[int, dict[str, float]]:
+    """The numbers of a line by its epoch from 1, without those that are null."""
+    if entry is None:
+        return {}
+    numbers = {k: v for k, v in entry.items() if k not in ("phase", "step") and v is not None}
+    return {entry["step"] + 1: numbers}
 
 
 class Results:
@@ -154,18 +146,41 @@ class Results:
         write_atomically(self.path, (json.dumps(self.fields, indent=2) + "\n").encode())
 
 
+def in_notebook() -> bool:
+    return "ipykernel" in sys.modules
+
+
+def bar_class() -> type[tqdm]:
+    """The bar of a notebook where it has widgets; elsewhere one of characters, as `tqdm.auto`
+    warns of a notebook without widgets."""
+    if in_notebook() and find_spec("ipywidgets") is not None:
+        from tqdm.notebook import tqdm as widget
+
+        return widget
+    return tqdm
+
+
+def lines_above(bar: tqdm) -> AbstractContextManager[None]:
+    """A context manager in which log lines go above the bar."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", TqdmWarning)  # imports tqdm.auto, which we do not use
+        from tqdm.contrib.logging import logging_redirect_tqdm
+    redirected: AbstractContextManager[None] = logging_redirect_tqdm(tqdm_class=type(bar))
+    return redirected
+
+
 class Progress:
     """A progress bar with loss, accuracy and time left, in a terminal or a notebook."""
 
     def __init__(self, phase: str, steps: int, done: int = 0):
         self.phase, self.told = phase, False
         self.step_seconds: float | None = None  # mean over the last epoch
-        self.bar = tqdm(
+        self.bar = bar_class()(
             total=steps,
             initial=done,
             desc=phase,
             unit="step",
-            disable=not (sys.stderr.isatty() or "ipykernel" in sys.modules),
+            disable=not (sys.stderr.isatty() or in_notebook()),
             dynamic_ncols=True,
             leave=False,
         )
@@ -173,7 +188,7 @@ class Progress:
     def __enter__(self) -> "Progress":
         self.lines = ExitStack()
         if not self.bar.disable:  # log lines must not break the bar
-            self.lines.enter_context(logging_redirect_tqdm(tqdm_class=type(self.bar)))
+            self.lines.enter_context(lines_above(self.bar))
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -82,7 +82,9 @@ class RunFolder:
             self.phases = read_object(self.file)
 
     def _forget(self) -> None:
-        for name in ("phases.json", "results.json", "metrics.jsonl", "not_finite.json"):
+        for name in (
+            "phases.json", "results.json", "metrics.jsonl", "not_finite.json", "loggers.json",
+        ):  # fmt: skip
             (self.path / name).unlink(missing_ok=True)
 
     def done(self, phase: str, identity: Mapping[str, Any]) -> bool:

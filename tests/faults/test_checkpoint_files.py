@@ -15,6 +15,8 @@ import torch
 from archsmith import interrupt
 from archsmith.errors import CheckpointError, ConfigError
 from archsmith.files import write_atomically
+from archsmith.loggers.logger import Loggers
+from archsmith.loggers.tensorboard import TensorBoard
 from archsmith.search.pareto import Pareto
 from archsmith.train.checkpoint import FORMAT, Checkpoints, checkpoint_seconds
 from archsmith.train.record import Record, Results
@@ -275,31 +277,36 @@ def test_f15_a_checkpoint_of_an_older_version_is_named_with_both(tmp_path: Path)
         planted(tmp_path, first).load()
 
 
+def board(folder: Path) -> Record:
+    return Record(folder, Loggers([TensorBoard(folder, {})]))
+
+
 def test_f64_a_log_that_cannot_be_written_is_said_once(tmp_path: Path, caplog):
-    record = Record(tmp_path)
+    record = board(tmp_path)
     (tmp_path / "metrics.jsonl").mkdir()
     (tmp_path / "tensorboard").write_text("")
     for step in range(3):
         record.log("search", step, {"loss": 1.0})
     record.close()
     assert caplog.text.count("the log cannot be written") == 1
+    assert caplog.text.count("loggers: tensorboard fails") == 1
 
 
 def test_f22_a_phase_purges_only_its_own_points(tmp_path: Path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    first = Record(tmp_path)
+    first = board(tmp_path)
     for step in range(4):
         first.log("search", step, {"loss": 1.0})
         first.log("retrain", step, {"loss": 1.0})
     first.close()
-    again = Record(tmp_path)
+    again = board(tmp_path)
     again.resume("retrain", 2)
     for step in (2, 3):
         again.log("retrain", step, {"loss": 2.0})
     again.close()
     for phase, values in (("search", [1.0] * 4), ("retrain", [1.0, 1.0, 2.0, 2.0])):
-        events = EventAccumulator(str(tmp_path / "tensorboard" / phase))
+        events = EventAccumulator(str(tmp_path / "tensorboard"))
         events.Reload()
         points = events.Scalars(f"{phase}/loss")
         assert [p.step for p in points] == [1, 2, 3, 4]

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from helpers import RUN
 from hydra.core.global_hydra import GlobalHydra
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from archsmith.cli import main as run
 
@@ -54,6 +55,20 @@ def started(folder: Path, overrides: list[str]) -> Any:
     return child
 
 
+def points_of(folder: Path) -> dict[str, list[Any]]:
+    """What TensorBoard shows of a run, without times: steps and values, and the steps of pictures
+    and histograms."""
+    every = dict.fromkeys(("scalars", "images", "histograms"), 0)
+    read = EventAccumulator(str(folder), size_guidance=every).Reload()
+    tags, other = read.Tags(), ("seconds", "step_ms", "peak_memory_mib")
+    scalars = [tag for tag in tags["scalars"] if tag.partition("/")[2] not in other]
+    return {
+        **{tag: [(one.step, one.value) for one in read.Scalars(tag)] for tag in scalars},
+        **{tag: [one.step for one in read.Images(tag)] for tag in tags["images"]},
+        **{tag: [one.step for one in read.Histograms(tag)] for tag in tags["histograms"]},
+    }
+
+
 def left_in(folder: Path) -> dict[str, Any]:
     """All that a run leaves, without times."""
     results = json.loads((folder / "results.json").read_text())
@@ -66,6 +81,7 @@ def left_in(folder: Path) -> dict[str, Any]:
     other = ("seconds", "cpu_seconds", "peak_memory_bytes", "test_reads")
     return {
         "results": {k: v for k, v in results.items() if k not in other},
+        "points": points_of(folder / "tensorboard"),
         "metrics": [{k: v for k, v in line.items() if k != "seconds"} for line in lines],
         "files": {str(path.relative_to(folder)): path.read_bytes() for path in files},
     }

@@ -11,7 +11,7 @@ from archsmith.cli import naming
 
 OTHERS = {
     "task", "resume", "device", "benchmark", "checkpoint", "runs", "baseline", "tasks", "images",
-    "predict",
+    "predict", "loggers",
 }  # fmt: skip
 
 
