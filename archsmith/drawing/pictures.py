@@ -9,12 +9,15 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from archsmith.drawing.cell_layout import LETTER, MARGIN, Kept, Point, arranged
-from archsmith.drawing.cells import BLUES, LIGHT
-from search_spaces.choice import Choice
+from archsmith.drawing.boxes import LINE, Point
+from archsmith.drawing.cell_layout import LETTER, MARGIN, arranged
+from archsmith.drawing.cells import LIGHT
+from archsmith.drawing.shares import Gates
+from search_spaces.choice import Choice, Kept
 
 DENSITY = 2  # pixels per unit
 TILE = (46, 24)  # width and height of a heat map's tile
+BLUES = ((247, 251, 255), (198, 219, 239), (107, 174, 214), (33, 113, 181), (8, 48, 107))
 INK, CHOSEN = "#24292f", "#e8590c"
 TITLE = 15  # size of a title; other text has 12
 
@@ -35,8 +38,9 @@ class Picture:
         self._draw = ImageDraw.Draw(self._image)
         self.write(MARGIN, MARGIN + 5, title, size=TITLE, anchor="lm")
 
-    def line(self, points: Sequence[Point], ink: Colour) -> None:
-        self._draw.line(self._scaled(points), fill=ink, width=2 * self.scale, joint="curve")
+    def line(self, points: Sequence[Point], ink: Colour, width: float = LINE) -> None:
+        pixels = max(1, round(width * self.scale))
+        self._draw.line(self._scaled(points), fill=ink, width=pixels, joint="curve")
 
     def polygon(self, points: Sequence[Point], ink: Colour) -> None:
         if points:
@@ -80,16 +84,16 @@ class Picture:
         return _font(size * self.scale)
 
 
-def cell_picture(cell: Choice, kept: Kept, title: str) -> np.ndarray:
-    """The drawing of a cell, as pixels (H, W, 3) uint8.
+def cell_picture(cell: Choice, kept: Kept, title: str, gates: Gates | None = None) -> np.ndarray:
+    """The drawing of `archsmith.drawing.cells.cell_svg`, as pixels (H, W, 3) uint8.
 
     Raises ValueError if `kept` names an edge that the cell does not have.
     """
-    layout = arranged(cell, kept, title)
+    layout = arranged(cell, kept, title, gates)
     picture = Picture(layout.width, layout.height, title, smooth=2)
     for curve in layout.curves():
         ink = LIGHT[curve.kind][0]
-        picture.line(_bezier(curve.points), ink)
+        picture.line(_bezier(curve.points), ink, curve.width)
         picture.polygon(curve.arrow, ink)
     for box in layout.boxes:
         ink, paper = LIGHT[box.kind]

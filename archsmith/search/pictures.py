@@ -33,9 +33,8 @@ def pictures(
         choice, kept = strategy.space.choices[name], found.choices[name]
         shown = gates_picture(gates, kept, f"{name}: gates {after}")
         record.image("search", f"gates/{name}", shown, epoch)
-        record.image(
-            "search", f"cells/{name}", cell_picture(choice, kept, f"{name} {after}"), epoch
-        )
+        drawn = cell_picture(choice, kept, f"{name} {after}", gates)
+        record.image("search", f"cells/{name}", drawn, epoch)
     for name, values in strategy.named_arch_parameters().items():
         kind, _, choice_name = name.partition(".")
         record.histogram("search", f"{kind}s/{choice_name}", values, epoch)

@@ -1,19 +1,17 @@
 """Drawings of cells: they say exactly what is kept, and nothing in them overlaps."""
 
 import random
-import subprocess
-import sys
 from collections import Counter
 from functools import cache
 from itertools import combinations
 from xml.etree import ElementTree
 
-import numpy as np
 import pytest
 
 from archsmith.drawing.boxes import LINE, Drawing
 from archsmith.drawing.cell_layout import LETTER, arranged
-from archsmith.drawing.cells import LIGHT, alpha_image, cell_image, cell_svg
+from archsmith.drawing.cells import LIGHT, cell_svg
+from archsmith.drawing.pictures import cell_picture
 from archsmith.drawing.shares import THICK, THIN
 from search_spaces.architecture import Architecture
 from search_spaces.cells import Cell, Edge, complete_edges
@@ -173,7 +171,7 @@ def test_none_is_not_drawn():
 def test_noise_has_a_colour_of_its_own():
     cell = Cell(1, 1, complete_edges(1, 1, ["noise", "sep_conv_3x3"]), None)
     assert 'class="noise' in cell_svg(cell, {"0-1": ("noise",)}, "title")
-    noise, conv = (cell_image(cell, {"0-1": (name,)}, "title") for name in cell.edges[0].names)
+    noise, conv = (cell_picture(cell, {"0-1": (name,)}, "title") for name in cell.edges[0].names)
     red = tuple(bytes.fromhex(LIGHT["noise"][0][1:]))
     assert (noise == red).all(-1).any()
     assert not (conv == red).all(-1).any()
@@ -198,7 +196,7 @@ def test_an_operation_shows_its_share_and_its_lines_are_as_wide_as_it_is_ahead()
     svg = cell_svg(NASBENCH201, kept, "x", GATES)
     assert svg.count("stroke-width:3.1") == 2  # to the operation, and from it
     assert "50.0 points below the most that was dropped" in svg
-    drawn, plain = (cell_image(NASBENCH201, kept, "x", gates) for gates in (GATES, None))
+    drawn, plain = (cell_picture(NASBENCH201, kept, "x", gates) for gates in (GATES, None))
     assert (drawn != plain).any()  # in pixels, too
 
 
@@ -254,55 +252,3 @@ def test_edge_of_another_cell_is_refused():
 def test_a_long_title_widens_the_card():
     layout = arranged(NASBENCH201, {}, "x" * 300)
     assert layout.width > 300 * 9
-
-
-def rgb(colour: str) -> list[int]:
-    return [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
-
-
-def test_image_shows_the_layout_of_the_svg():
-    cell, kept = DARTS.groups["normal"], V2["normal"]
-    layout = arranged(cell, kept, "normal $\\frac{$")  # no formula
-    image = cell_image(cell, kept, "normal $\\frac{$")
-
-    assert image.dtype == np.uint8
-    assert image.shape == (round(layout.height), round(layout.width), 3)
-    for box in layout.boxes:
-        if box.role != "lane":  # inside the box, left of its text
-            assert image[round(box.y), round(box.x + 5)].tolist() == rgb(LIGHT[box.kind][1]), box
-
-
-DARK_BLUE = (8, 48, 107)
-
-
-def dark_tiles(image: np.ndarray) -> tuple[int, int, int, int]:
-    """Left, top, width and height of all that is dark blue."""
-    rows, columns = np.nonzero((image == DARK_BLUE).all(-1))
-    return columns.min(), rows.min(), np.ptp(columns) + 1, np.ptp(rows) + 1
-
-
-def test_heat_map_is_dark_where_the_gate_is_one():
-    none = {"a": 0.0, "b": 0.0}
-    upper = dark_tiles(alpha_image({"0-1": none | {"b": 1.0}, "0-2": none}))
-    lower = dark_tiles(alpha_image({"0-1": none, "0-2": none | {"a": 1.0}}))
-
-    assert upper[2:] == pytest.approx((46, 22), abs=1)
-    assert upper[0] - lower[0] == pytest.approx(46, abs=1)
-    assert lower[1] - upper[1] == pytest.approx(22, abs=1)
-
-
-def test_heat_map_gives_a_candidate_one_column_on_all_edges():
-    own = alpha_image({"0-1": {"a": 1.0, "b": 0.0}, "0-2": {"c": 0.0, "a": 1.0}})
-    all_candidates = dict.fromkeys("abc", 0.0)
-
-    assert own.dtype == np.uint8
-    assert own.shape == alpha_image({"0-1": all_candidates, "0-2": all_candidates}).shape
-    assert dark_tiles(own)[2:] == pytest.approx((46, 44), abs=1)  # "a" twice, one below the other
-
-
-def test_the_pictures_of_an_epoch_do_without_matplotlib():
-    code = (
-        "import sys; from archsmith.drawing.cells import alpha_image; "
-        "alpha_image({'0-1': {'a': 1.0}}); sys.exit('matplotlib' in sys.modules)"
-    )
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,5 +1,8 @@
 """The pictures of every epoch: as in the drawing, twice as large, what is kept outlined."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -60,3 +63,11 @@ def test_an_option_has_one_column_in_all_rows():
     whole = dict.fromkeys("abc", 0.0)
     assert own.shape == gates_picture({"0-1": whole, "0-2": whole}, {}, "x").shape
     assert extent(own, DARK)[2:] == pytest.approx((TILE[0], 2 * TILE[1]), abs=1)
+
+
+def test_the_pictures_of_an_epoch_do_without_matplotlib():
+    code = (
+        "import sys; from archsmith.drawing.pictures import gates_picture; "
+        "gates_picture({'0-1': {'a': 1.0}}, {}, 'x'); sys.exit('matplotlib' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
