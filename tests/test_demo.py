@@ -27,7 +27,7 @@ def test_it_trains_random_cells_and_a_hand_made_network_beside_the_found_one():
     assert config.data.limit == 200
     assert (config.search.epochs, config.search.batch_size) == (20, 16)
     assert list(make(config.baseline).baselines) == BESIDE
-    assert config.strategy.alpha_lr_scale == 600
+    assert config.strategy.alpha_lr_scale == 800
     assert composed("strategy.alpha_lr_scale=7").strategy.alpha_lr_scale == 7
     assert composed("strategy=gdas").strategy.alpha_lr_scale == 30
 
@@ -45,7 +45,7 @@ def test_it_trains_random_cells_and_a_hand_made_network_beside_the_found_one():
 def test_others_take_nothing_of_it(overrides: list[str], epochs: int, limit: int | None):
     config = composed(*overrides)
     assert (config.baseline, config.search.epochs, config.data.limit) == (None, epochs, limit)
-    assert (config.strategy.alpha_lr_scale == 600) == (limit is not None)
+    assert (config.strategy.alpha_lr_scale == 800) == (limit is not None)
 
 
 def test_a_baseline_that_is_chosen_counts():
