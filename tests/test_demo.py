@@ -25,7 +25,7 @@ FOUND = darts(
 def test_it_trains_random_cells_and_a_hand_made_network_beside_the_found_one():
     config = composed()
     assert config.data.limit == 200
-    assert (config.search.epochs, config.search.batch_size) == (20, 16)
+    assert (config.search.epochs, config.search.batch_size) == (10, 8)
     assert list(make(config.baseline).baselines) == BESIDE
     assert config.strategy.alpha_lr_scale == 800
     assert composed("strategy.alpha_lr_scale=7").strategy.alpha_lr_scale == 7
@@ -38,7 +38,7 @@ def test_it_trains_random_cells_and_a_hand_made_network_beside_the_found_one():
         (["data=synthetic"], 6, None),
         (["data=folder", "data.root=photos"], 6, None),
         (["experiment=paper"], 50, None),
-        (["baseline=none"], 20, 200),
+        (["baseline=none"], 10, 200),
         (["search.epochs=3", "data.limit=50", "baseline=none"], 3, 50),
     ],
 )
