@@ -25,9 +25,9 @@ FOUND = darts(
 def test_it_trains_random_cells_and_a_hand_made_network_beside_the_found_one():
     config = composed()
     assert config.data.limit == 200
-    assert (config.search.epochs, config.search.batch_size) == (10, 8)
+    assert (config.search.epochs, config.search.batch_size) == (20, 16)
     assert list(make(config.baseline).baselines) == BESIDE
-    assert config.strategy.alpha_lr_scale == 800
+    assert config.strategy.alpha_lr_scale == 700
     assert composed("strategy.alpha_lr_scale=7").strategy.alpha_lr_scale == 7
     assert composed("strategy=gdas").strategy.alpha_lr_scale == 30
 
@@ -38,14 +38,14 @@ def test_it_trains_random_cells_and_a_hand_made_network_beside_the_found_one():
         (["data=synthetic"], 6, None),
         (["data=folder", "data.root=photos"], 6, None),
         (["experiment=paper"], 50, None),
-        (["baseline=none"], 10, 200),
+        (["baseline=none"], 20, 200),
         (["search.epochs=3", "data.limit=50", "baseline=none"], 3, 50),
     ],
 )
 def test_others_take_nothing_of_it(overrides: list[str], epochs: int, limit: int | None):
     config = composed(*overrides)
     assert (config.baseline, config.search.epochs, config.data.limit) == (None, epochs, limit)
-    assert (config.strategy.alpha_lr_scale == 800) == (limit is not None)
+    assert (config.strategy.alpha_lr_scale == 700) == (limit is not None)
 
 
 def test_a_baseline_that_is_chosen_counts():
