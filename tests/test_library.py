@@ -64,8 +64,9 @@ def test_what_find_returns(tmp_path: Path, monkeypatch):
     assert history["train_loss"].notna().all()
     assert architecture == Architecture.load(found.folder / "architecture.json")
     svg = ElementTree.fromstring(architecture._repr_svg_())
-    titles = [node.text for node in svg.iter("{http://www.w3.org/2000/svg}title")]
-    assert titles == ["normal", "reduce"]
+    svg_name = "{http://www.w3.org/2000/svg}"
+    titles = [drawing.findtext(f"{svg_name}title") for drawing in svg.iter(f"{svg_name}svg")]
+    assert [title for title in titles if title] == ["normal", "reduce"]
     assert repr(found).startswith(f"Found(test accuracy {100 * found.test_accuracy:.2f}%, ")
     drawn = found._repr_html_()
     assert f"test accuracy {100 * found.test_accuracy:.2f}%" in drawn
