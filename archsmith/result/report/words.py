@@ -106,10 +106,11 @@ def _beside_random(results: Results) -> Iterator[str]:
     among = "all" if above == n else str(above or "none")
     place = n + 1 - above
     told = "can" if place / (n + 1) <= LEVEL else "cannot"
+    chance = f", as a further random one would be with a chance of {place} in {n + 1}"
     yield (
         f"Beside it, {which} of the same space, trained alike, {'reach' if n > 1 else 'reaches'} "
-        f"{numbers}. The found one is above {among} of them, as a further random one would be with "
-        f"a chance of {place} in {n + 1}, so the two {told} be told apart."
+        f"{numbers}. The found one is above {among} of them{chance if above else ''}, so the two "
+        f"{told} be told apart."
     )
 
 

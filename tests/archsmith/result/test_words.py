@@ -116,3 +116,8 @@ def test_the_checklist_says_what_one_run_can_know():
     assert full["a tabular benchmark"].sign == "✓"
     assert full["performance over time"].sign == "–"
     assert full["the test split steered nothing"].note == "read 2 times, after training"
+
+
+def test_above_none_of_the_random_ones_no_chance_is_told():
+    said = finding(results(**TESTED, baseline=random(*[0.99] * 5)))
+    assert "The found one is above none of them, so the two cannot be told apart." in said
