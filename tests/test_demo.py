@@ -9,9 +9,10 @@ from test_given_run import a_run, composed
 from torch.utils.data import TensorDataset
 
 from archsmith.cli import naming
-from archsmith.errors import ConfigError
+from archsmith.errors import ConfigError, DataError
 from archsmith.library import _job
 from archsmith.result.baseline import HandDesigned, RandomArchitectures, Several
+from archsmith.result.pretrained import Pretrained
 from search_spaces.darts import darts
 from strategies.searchers.random import RandomSearch
 
@@ -76,3 +77,10 @@ def test_several_baselines_follow_each_other():
     rivals = list(several.rivals(draw(), FOUND, draw, auxiliary=False))
     assert [rival.name for rival in rivals] == ["random_0", "random_1", "resnet18"]
     assert rivals[0].identity != rivals[1].identity
+
+
+def test_several_baselines_are_all_checked_before_a_run(tmp_path: Path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    missing = Pretrained("resnet18", download=False, image_size=None)
+    with pytest.raises(DataError, match=r"no file .*; set baseline.download=true"):
+        Several([RandomArchitectures(2), missing]).check(FOUND)

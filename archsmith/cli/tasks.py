@@ -136,6 +136,16 @@ def check_task(task: Task, config: DictConfig) -> None:
         print(check_report(folder, survey, job, command, task.phases))
 
 
+def _told(one: Any) -> Any:
+    """The same prediction, after its classes were printed or its file was reported as unread."""
+    if one.unread is None:
+        said = ", ".join(f"{label} ({share:.1%})" for label, share in one.top)
+        print(f"{printable(one.file)}: {said}")
+    else:
+        log.warning("not read: %s", one.unread)
+    return one
+
+
 def predict_task(task: Task, config: DictConfig) -> None:
     """Prints the class of each image file, and writes them to the file `predict.csv`, if it is set.
 
@@ -165,16 +175,9 @@ def predict_task(task: Task, config: DictConfig) -> None:
     trained = load_final(job.weights, job.space, job.architecture)
     net = Classifier(trained.net, trained.preprocessing).to(job.device).eval()
     files = image_files(config.images)
-    found = []
     with Progress("predict", len(files)) as progress:
         predictions = net.predict_files(files, top=settings.top, batch_size=settings.batch_size)
-        for one in progress.batches(predictions):
-            found.append(one)
-            if one.unread is None:
-                said = ", ".join(f"{label} ({share:.1%})" for label, share in one.top)
-                print(f"{printable(one.file)}: {said}")
-            else:
-                log.warning("not read: %s", one.unread)
+        found = [_told(one) for one in progress.batches(predictions)]
     unread = sum(one.unread is not None for one in found)
     if unread == len(found):
         raise DataError(f"images: none of {unread} files can be read; the first: {found[0].unread}")

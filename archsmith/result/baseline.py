@@ -69,6 +69,10 @@ class Several(Baseline):
 
     baselines: Sequence[Baseline]
 
+    def check(self, space: Space) -> None:
+        for one in self.baselines:
+            one.check(space)
+
     def rivals(
         self, architecture: Architecture, final: Space, draw: Draw, *, auxiliary: bool
     ) -> Iterator[Rival]:

@@ -53,13 +53,17 @@ def _doubt(measures: Mapping[str, float], classes: Sequence[str]) -> str | None:
     return None
 
 
+def of_random_ones(results: Mapping[str, Any]) -> list[float]:
+    """The test accuracies of the random architectures beside the found one, as fractions."""
+    rivals = (results.get("baseline") or {}).values()
+    return [told["test_accuracy"] for told in rivals if "drawn" in told]
+
+
 def beside_random(results: Mapping[str, Any]) -> str | None:
     """A sentence on the found network's test accuracy beside those of random architectures; None
     without them. Of n + 1 networks that are alike, each is the best with probability 1 / (n + 1).
     """
-    rivals = (results["baseline"] or {}).values()
-    drawn = [told["test_accuracy"] for told in rivals if "drawn" in told]
-    found = results["test_accuracy"]
+    drawn, found = of_random_ones(results), results["test_accuracy"]
     if found is None or not drawn:
         return None
     better, n = sum(found > one for one in drawn), len(drawn)

@@ -91,7 +91,7 @@ class Retraining(Training):
             f"lower retrain.lr ({recipe.lr}), or set retrain.clip or retrain.precision=float32"
         )
         balanced = recipe.class_weights == "balanced" and isinstance(loader, Loader)
-        self.class_weights = balanced_weights(loader) if balanced else None
+        self.class_weights = balanced_weights(loader).to(self.device) if balanced else None
         self.average = MovingAverage(net, recipe.ema) if recipe.ema is not None else None
         self.optimizer = torch.optim.SGD(
             net.parameters(),
@@ -180,9 +180,8 @@ class Retraining(Training):
         smoothing = self.recipe.label_smoothing
         if self.class_weights is None:
             return F.cross_entropy(logits.float(), y, label_smoothing=smoothing)
-        weights = self.class_weights.to(logits.device)
         losses = F.cross_entropy(
-            logits.float(), y, weights, reduction="sum", label_smoothing=smoothing
+            logits.float(), y, self.class_weights, reduction="sum", label_smoothing=smoothing
         )
         return losses / len(y)
 

@@ -4,7 +4,9 @@ from collections.abc import Iterator, Mapping
 from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
-LEVEL = 0.05  # a chance up to this one is called a difference
+from archsmith.result.outcome import of_random_ones
+from archsmith.result.statistics import LEVEL
+
 MARKS = {"yes": "✓", "no": "–", "ask": "?"}
 
 Results = Mapping[str, Any]
@@ -92,8 +94,7 @@ def _tested(results: Results, given: bool) -> str:
 
 def _beside_random(results: Results) -> Iterator[str]:
     """Of n + 1 networks that are alike, each is among the k best with probability k / (n + 1)."""
-    rivals = (results.get("baseline") or {}).values()
-    drawn = [told["test_accuracy"] for told in rivals if "drawn" in told]
+    drawn = of_random_ones(results)
     if not drawn:
         return
     n, above = len(drawn), sum(results["test_accuracy"] > one for one in drawn)
@@ -144,7 +145,7 @@ class Practice(NamedTuple):
 def checklist(results: Results) -> list[Practice]:
     """That of Lindauer and Hutter 2020, arXiv:1909.02453, as far as one run can answer it."""
     reads = results["test_reads"]
-    drawn = any("drawn" in told for told in (results.get("baseline") or {}).values())
+    drawn = bool(of_random_ones(results))
     over_time, table = "search" in results["seconds"], bool(results["benchmark"])
     times = f"read {reads} {'time' if reads == 1 else 'times'}, after training" if reads else ""
     rows = (

@@ -425,3 +425,18 @@ def test_a_number_from_a_thousand_on_is_whole(value: float, shown: str):
 def test_the_finding_needs_no_random_runs():
     row = {"runs": "pcdarts", "shift, darts": 2.0, "p, darts": 0.01}
     assert _finding([row]) == ["better than darts: pcdarts"]
+
+
+@pytest.mark.parametrize(
+    ("measured", "latency"),
+    [
+        ({}, None),
+        ({"budget": {"latency": {"median": 2.5}}}, 2.5),
+        ({"latency": {"model.py": {"median": 1.5}, "model.onnx": {"median": 0.5}}}, 1.5),
+    ],
+)
+def test_a_latency_is_that_of_the_budget_or_of_the_export(tmp_path: Path, measured, latency):
+    path = add(tmp_path, "darts", 0, 0.9) / "results.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | measured))
+    ((run,), _) = read_runs(tmp_path)
+    assert run.latency == latency
