@@ -12,7 +12,7 @@ arXiv:2004.05565 (masks on outputs). Norms by the statistics of each option, and
 once, are our own.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import NamedTuple, Self
 
@@ -20,7 +20,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from search_spaces.space import Space
+from supernets.mixed_op import MixedOp
 from supernets.mixture import GroupMixture
+from supernets.one_path import OnePathOp
 
 Slices = Sequence[tuple[slice, ...]]  # of each option, one slice per dimension of a weight
 
@@ -66,6 +69,17 @@ def _prefixes(sizes: tuple[int, ...], device: torch.device) -> Tensor:
     """(O, largest): 1 where an index is below a size."""
     limits = torch.tensor(sizes, device=device)
     return (torch.arange(max(sizes), device=device) < limits[:, None]).float()
+
+
+def check_mixed_op(mixed_op: Callable[..., nn.Module], space: Space) -> None:
+    """Raises ValueError unless the mixed op is one that sums all options: entangled options are
+    summed in their weights, and no module stands for a row."""
+    made = getattr(mixed_op, "func", mixed_op)
+    if made not in (MixedOp, OnePathOp):
+        raise ValueError(
+            f"mixed_op: the options of space {space.name} are parts of one weight, which "
+            f"{made.__name__} cannot mix; set strategy/mixed_op=full"
+        )
 
 
 def superpose(weight: Tensor, gates: Tensor, slices: Slices) -> Tensor:
@@ -118,9 +132,10 @@ class EntangledConv2d(nn.Conv2d):
     """A convolution of the largest kernel and widths, at stride s and dilation d.
 
     forward: x (B, C, H, W) with the first C input channels, the sizes of the kernel, the largest
-    number of output channels that is wanted -> (B, channels, H', W'), H' = ceil(H / s). A smaller
-    kernel is the centre of the largest one; the padding keeps the resolution. Depthwise if
-    `groups` is the number of channels: then it has as many output channels as x.
+    number of output channels that is wanted -> (B, channels, H', W'). A smaller kernel is the
+    centre of the largest one. Unless `padding`, that of the largest kernel, is given, H' is
+    ceil(H / s). Depthwise if `groups` is the number of channels: then it has as many output
+    channels as x.
 
     Raises ValueError for even kernels, and for groups other than 1 and depthwise.
     """
@@ -135,6 +150,7 @@ class EntangledConv2d(nn.Conv2d):
         dilation: int = 1,
         groups: int = 1,
         bias: bool = True,
+        padding: int | None = None,
     ):
         if kernel_size % 2 == 0:
             raise ValueError(f"kernel_size: expected an odd number, found {kernel_size}")
@@ -142,8 +158,10 @@ class EntangledConv2d(nn.Conv2d):
             raise ValueError(f"groups: expected 1, or {c_in} of as many channels, found {groups}")
         common = dict(stride=stride, dilation=dilation, groups=groups, bias=bias)
         super().__init__(c_in, c_out, kernel_size, **common)  # type: ignore[arg-type]
+        full = dilation * (kernel_size // 2)
+        self.lost = 0 if padding is None else full - padding  # of the resolution, on each side
 
-    def forward(  # type: ignore[override]
+    def forward(
         self, x: Tensor, kernel: Sizes | None = None, channels: int | None = None
     ) -> Tensor:
         depthwise, c_in = self.groups > 1, x.size(1)
@@ -154,7 +172,7 @@ class EntangledConv2d(nn.Conv2d):
         if kernel is not None:
             weight = weight * kernel_survival(kernel).to(weight.dtype)
         bias = None if self.bias is None else self.bias[:c_out]
-        padding = self.dilation[0] * (size - 1) // 2
+        padding = self.dilation[0] * (size // 2) - self.lost
         return F.conv2d(
             x, weight, bias, self.stride, padding, self.dilation, c_in if depthwise else 1
         )
@@ -187,9 +205,7 @@ class EntangledLinear(nn.Linear):
     that is wanted -> (..., features).
     """
 
-    def forward(  # type: ignore[override]
-        self, x: Tensor, features: int | None = None
-    ) -> Tensor:
+    def forward(self, x: Tensor, features: int | None = None) -> Tensor:
         c_out = features or self.out_features
         bias = None if self.bias is None else self.bias[:c_out]
         return F.linear(x, self.weight[:c_out, : x.size(-1)], bias)
