@@ -5,6 +5,7 @@ and as the next layer's input; here it is gated once (`supernets.entangled`).
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -27,9 +28,9 @@ class SuperConvStack(Network, ConvStack):  # type: ignore[misc]  # a pass also t
         ConvStack.__init__(self, layout(space, Architecture.of(space, space.unpruned)))
         self.space: ConvMacroSpace = space
         self.auxiliary = None
-        kernel = space.kernels[-1]
+        inputs = [space.input_shape[0], *(widths[-1] for widths in space.widths)]
         self.convs = nn.ModuleList(
-            EntangledConv2d(conv.in_channels, conv.out_channels, kernel) for conv in self.convs
+            EntangledConv2d(a, b, space.kernels[-1]) for a, b in pairwise(inputs)
         )
         if space.settings["norm"]:
             self.norms = nn.ModuleList(EntangledBatchNorm2d(w[-1]) for w in space.widths)

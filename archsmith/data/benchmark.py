@@ -1,15 +1,15 @@
 """A tabular benchmark: true accuracies of architectures, looked up after a search; during one only
 by a searcher with `search.score=table`.
 
-Source: Dong & Yang 2020, arXiv:2001.00326; Dong et al. 2021, arXiv:2009.00437 (NATS-Bench,
-topology search space).
+Sources: Dong & Yang 2020, arXiv:2001.00326; Dong et al. 2021, arXiv:2009.00437 (NATS-Bench,
+topology search space); Sukthanker et al. 2024, arXiv:2312.10440. How a table names architectures is
+in `search_spaces.tabular`.
 """
 
 import csv
 import hashlib
 import json
 import logging
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +18,9 @@ from typing import Annotated, Any
 from archsmith.errors import DataError
 from archsmith.files import write_atomically
 from search_spaces.architecture import Architecture
-from search_spaces.genotype import to_nasbench201
-from search_spaces.settings import Range, checked
+from search_spaces.settings import Range, checked, setting
+from search_spaces.tabular import FORMS, form_for, form_of, name_of
+from search_spaces.tabular import without_search as known_without_search
 
 log = logging.getLogger(__name__)
 
@@ -32,8 +33,8 @@ class Benchmark:
     """The location of the table and the columns to read.
 
     Args:
-        table: a CSV file with a column `architecture` of NAS-Bench-201 strings; None for no
-            benchmark.
+        table: a CSV file with the columns that name an architecture, such as `architecture` of
+            NAS-Bench-201 strings, see `search_spaces.tabular`; None for no benchmark.
         column: the accuracies, in %, to look up.
         samples: number of architectures that `task=rank` draws for Kendall's tau.
 
@@ -51,26 +52,34 @@ class Benchmark:
         return {"column": self.column, "sha256": hashlib.sha256(content).hexdigest()}
 
     def read(self) -> dict[str, float]:
-        """Architecture string -> accuracy in %. Raises DataError for a missing file, column or
+        """Name of an architecture -> accuracy in %. Raises DataError for a missing file, column or
         number.
         """
         path = Path(str(self.table))
         if not path.is_file():
             raise DataError(
-                f"benchmark.table: no file '{path}'; give a CSV with a column 'architecture'"
+                f"benchmark.table: no file '{path}'; give a CSV file of architectures and "
+                "accuracies"
             )
         with open(path, newline="", encoding="utf-8") as file:
             rows = csv.DictReader(file)
             columns = rows.fieldnames or []
-            if "architecture" not in columns or self.column not in columns:
+            form = form_of(columns)
+            if form is None:
+                needed = " or ".join(", ".join(form.columns) for form in FORMS.values())
                 raise DataError(
-                    f"{path}: expected the columns 'architecture' and '{self.column}', found "
-                    f"{', '.join(columns)}; set benchmark.column"
+                    f"{path}: expected the columns {needed}, which name an architecture, found "
+                    f"{', '.join(columns)}; give another benchmark.table"
+                )
+            if self.column not in columns:
+                raise DataError(
+                    f"{path}: expected a column '{self.column}', found {', '.join(columns)}; set "
+                    "benchmark.column"
                 )
             table = {}
             try:
                 for row in rows:
-                    table[row["architecture"]] = float(row[self.column])
+                    table[",".join(row[name] for name in form.columns)] = float(row[self.column])
             except (TypeError, ValueError):
                 raise DataError(
                     f"{path}, line {rows.line_num}: {row[self.column]!r} in column "
@@ -80,8 +89,15 @@ class Benchmark:
 
 
 def accuracy(table: dict[str, float], architecture: Architecture) -> float:
-    """The accuracy in %. Raises DataError if the architecture is not in the table."""
-    name = to_nasbench201(architecture)
+    """The accuracy in %. Raises DataError if the architecture is not in the table, unless the
+    table leaves out those whose training failed."""
+    with setting("benchmark.table"):
+        name, failed = name_of(architecture), form_for(architecture).failed
+    if name not in table and failed is not None:
+        log.warning(
+            "benchmark: the training of %s failed in the table, so it has %.2f%%", name, failed
+        )
+        return failed
     if name not in table:
         raise DataError(f"benchmark.table: it does not hold {name}; use the space it was made for")
     return table[name]
@@ -95,7 +111,7 @@ def standing(table: dict[str, float], architecture: Architecture) -> dict[str, A
     """
     found, best = accuracy(table, architecture), max(table.values())
     return {
-        "architecture": to_nasbench201(architecture),
+        "architecture": name_of(architecture),
         "accuracy": found,
         "rank": 1 + sum(other > found for other in table.values()),
         "of": len(table),
@@ -105,16 +121,9 @@ def standing(table: dict[str, float], architecture: Architecture) -> dict[str, A
 
 
 def without_search(table: Mapping[str, float]) -> dict[str, list[float]]:
-    """What the table has for cells that nobody searched: description -> their accuracies in %."""
-    operations = {name: set(re.findall(r"([^|+]+)~\d", name)) for name in table}
-    kinds = {
-        "cells of convolutions alone": {"nor_conv_1x1", "nor_conv_3x3"},
-        "cell of 3x3 convolutions alone": {"nor_conv_3x3"},
-    }
-    return {
-        said: [table[name] for name, used in operations.items() if used and used <= kind]
-        for said, kind in kinds.items()
-    }
+    """What the table has for networks that nobody searched: description -> accuracies in %."""
+    known = known_without_search(table)
+    return {said: [table[name] for name in names] for said, names in known.items()}
 
 
 def look_up(benchmark: Benchmark, folder: Path) -> dict[str, Any]:

@@ -51,7 +51,10 @@ def test_a_curve_over_the_epochs(benchmark: Benchmark, toy_nasbench201: Space, t
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("name,cifar10\n", "'architecture' and 'cifar10', found name, cifar10"),
+        (
+            "name,cifar10\n",
+            "columns architecture or c1.*, which name an architecture, found name, cifar10",
+        ),
         (f"architecture,cifar10\n{CONV},high\n", "line 2: 'high' in column 'cifar10' is no number"),
     ],
 )
