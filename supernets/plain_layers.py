@@ -20,6 +20,14 @@ from search_spaces.ops import (
     Skip,
     Zero,
 )
+from supernets.conv_macro import SuperConvStack
+from supernets.entangled import (
+    EntangledBatchNorm2d,
+    EntangledConv2d,
+    EntangledLayerNorm,
+    EntangledLinear,
+)
+from supernets.entangled_op import EntangledOp, Kind
 from supernets.hypercuboid import GridLayer, Hypercuboid
 from supernets.mixed_op import MixedOp, PartialMixedOp
 from supernets.network import CellModule, CellNetwork
@@ -31,9 +39,19 @@ from supernets.super_kernel import Half, SuperKernelOp
 # because a replayed pass must equal the first one.
 PLAIN = frozenset(
     {
-        *(AuxiliaryHead, AvgPool, CellModule, CellNetwork, FactorizedReduce, GridLayer, Half),
-        *(Hypercuboid, MBConv, MixedOp, OnePathOp, PartialMixedOp, Pool, ReLUConvBN),
-        *(ResidualBlock, ResizablePool, SepConv, SharpSepConv, Skip, SuperKernelOp, Zero),
+        *(AuxiliaryHead, AvgPool, CellModule, CellNetwork, EntangledBatchNorm2d, EntangledConv2d),
+        *(
+            EntangledLayerNorm,
+            EntangledLinear,
+            EntangledOp,
+            FactorizedReduce,
+            GridLayer,
+            Half,
+            Hypercuboid,
+            Kind,
+        ),
+        *(MBConv, MixedOp, OnePathOp, PartialMixedOp, Pool, ReLUConvBN, ResidualBlock),
+        *(ResizablePool, SepConv, SharpSepConv, Skip, SuperConvStack, SuperKernelOp, Zero),
     }
 )
 

@@ -7,6 +7,8 @@ import pytest
 from torch import nn
 
 from search_spaces.ops import Noise, Zero
+from supernets.conv_macro import FinalConvStack
+from supernets.conv_stack import ConvStack
 from supernets.final import ChosenOps, FinalCell, FinalNetwork
 from supernets.hypercuboid import FinalChain
 from supernets.network import Network
@@ -34,6 +36,7 @@ def own_layers() -> set[type[nn.Module]]:
 
 def test_every_layer_of_ours_is_known():
     of_final_networks = {ChosenOps, FinalCell, FinalChain, FinalNetwork, WidthChain}
+    of_final_networks |= {ConvStack, FinalConvStack}
     of_final_networks |= {layer for layer in own_layers() if layer.__module__ in EAGER}
     assert own_layers() - of_final_networks - {Network, Noise} == PLAIN
 
