@@ -9,11 +9,11 @@ from torch import Tensor
 
 from strategies.contracts import Relaxation
 
-LEAST = 1e-3  # much smaller concentrations have no finite gradient in float32
+LEAST = 0.01  # below, torch's sampler underflows: rows of equal gates, in float64, too
 
 
 def concentrations(alphas: Tensor) -> Tensor:
-    """c = ELU(alphas) + 1, at least 0.001: positive, and 1 (the uniform distribution) at 0."""
+    """c = ELU(alphas) + 1, at least 0.01: positive, and 1 (the uniform distribution) at 0."""
     return (F.elu(alphas) + 1).clamp_min(LEAST)
 
 

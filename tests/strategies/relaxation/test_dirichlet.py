@@ -118,3 +118,12 @@ def test_draws_are_fresh_and_follow_the_seed():
     torch.manual_seed(1)
     assert torch.equal(first, Dirichlet()(alphas, all_alive(alphas))[0])
     assert not torch.equal(first, second)
+
+
+def test_entangled_23_small_concentrations_do_not_underflow_to_equal_gates():
+    """Of draws at 0.001 some 12% are equal gates."""
+    alphas = torch.full((5000, 3), -10.0)
+    gates, _ = Dirichlet()(alphas, torch.ones_like(alphas, dtype=torch.bool))
+    torch.testing.assert_close(gates.sum(1), torch.ones(5000))
+    assert (gates.max(1).values > gates.min(1).values).all()
+    assert gates.mean(0).tolist() == pytest.approx([1 / 3] * 3, abs=0.03)
