@@ -48,6 +48,11 @@ def mobile_stem(c_in: int, channels: int) -> tuple[nn.Module, nn.Module]:
     return conv, nn.Identity()
 
 
+def no_stem(c_in: int, channels: int) -> tuple[nn.Module, nn.Module]:
+    """The images themselves; `channels` are theirs."""
+    return nn.Identity(), nn.Identity()
+
+
 @dataclass(frozen=True)
 class Stem:
     """A stem's constructor, and what others need to know of it."""
@@ -64,5 +69,6 @@ STEMS = {
     "small": Stem(small_stem, 3, reduction=1, second_stride=1, side=32, second_norm=True),
     "imagenet": Stem(imagenet_stem, 1, reduction=8, second_stride=2, side=128, second_norm=False),
     "plain": Stem(small_stem, 1, reduction=1, second_stride=1, side=32, second_norm=True),
+    "none": Stem(no_stem, 1, reduction=1, second_stride=1, side=32, second_norm=True),
     "mobile": Stem(mobile_stem, 1, reduction=2, second_stride=1, side=64, second_norm=True),
 }

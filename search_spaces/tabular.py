@@ -14,6 +14,7 @@ from search_spaces.genotype import to_nasbench201
 
 # Units of the published widths, at which the table's networks were trained.
 CONV_MACRO_UNITS = (8, 16, 32, 64)
+CELLS, EDGES = ("normal", "reduce"), ("0-1", "0-2", "1-2")  # of entangled_cell
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,21 @@ def _conv_macro(architecture: Architecture) -> list[str]:
     return [str(multiple * unit) for multiple, unit in widths] + list(map(str, numbers(KERNEL)))
 
 
+def _entangled_cell(architecture: Architecture) -> list[str]:
+    """The operation on each edge of the normal, then of the reduction cell."""
+    return [architecture.choices[kind][edge][0] for kind in CELLS for edge in EDGES]
+
+
+def _cells_of_one_operation(names: Collection[str]) -> dict[str, list[str]]:
+    edges = {name: name.split(",") for name in names}
+    alone = {
+        operations[0]: name
+        for name, operations in edges.items()
+        if len(operations) == len(CELLS) * len(EDGES) and len(set(operations)) == 1
+    }
+    return {f"cells of {operation} alone": [name] for operation, name in alone.items()}
+
+
 def _largest_stacks(names: Collection[str]) -> dict[str, list[str]]:
     widest = ",".join(str(4 * unit) for unit in CONV_MACRO_UNITS)
     return {
@@ -68,6 +84,11 @@ FORMS = {
     "nasbench201": Form(["architecture"], lambda a: [to_nasbench201(a)], _cells_of_convolutions),
     "conv_macro": Form(
         ["c1", "c2", "c3", "c4", "k1", "k2", "k3", "k4"], _conv_macro, _largest_stacks, failed=10.0
+    ),
+    "entangled_cell": Form(
+        [f"{kind}_{edge.replace('-', '_')}" for kind in CELLS for edge in EDGES],
+        _entangled_cell,
+        _cells_of_one_operation,
     ),
 }
 

@@ -52,10 +52,25 @@ def expand_pool_linear(channels: int, classes: int) -> nn.Sequential:
     return nn.Sequential(*before, *pool_linear(wide, classes))
 
 
+def max_pool_hidden(channels: int, classes: int) -> nn.Sequential:
+    """2x2 maximum pooling to maps of 3x3 (others are resampled), a hidden layer of as many units as
+    channels, dropout 0.2. Source: Sukthanker et al. 2024, arXiv:2312.10440, public code."""
+    return nn.Sequential(
+        nn.MaxPool2d(2),
+        nn.AdaptiveAvgPool2d(3),
+        nn.Flatten(),
+        nn.Linear(9 * channels, channels),
+        nn.ReLU(),
+        nn.Dropout(0.2),
+        nn.Linear(channels, classes),
+    )
+
+
 HEADS: dict[str, Callable[[int, int], nn.Sequential]] = {
     "pool_linear": pool_linear,
     "bn_relu_pool_linear": bn_relu_pool_linear,
     "expand_pool_linear": expand_pool_linear,
+    "max_pool_hidden": max_pool_hidden,
 }
 
 
