@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from torch import nn
 
 from search_spaces.choice import Choice, InOrder, Option, Row
-from search_spaces.settings import Range
+from search_spaces.settings import Range, Share
 from search_spaces.space import Channels, Space, family
 
 WIDTH, KERNEL = "width", "kernel"  # the names of the choices
@@ -60,6 +60,7 @@ def conv_macro(
     hidden: Sequence[Channels],
     last_kernel: Kernel,
     norm: bool,
+    dropout: Share,
     **common: Any,
 ) -> Space:
     """The space of convolution stacks.
@@ -71,6 +72,8 @@ def conv_macro(
         hidden: the units of each hidden layer of the classifier.
         norm: whether batch norms follow the five convolutions. The published space has none; a
             short search hardly starts without.
+        dropout: the probability of dropping whole channels, behind the third and the fifth
+            convolution.
 
     Raises:
         ValueError: options that do not rise, an even kernel, images too small for the last one.

@@ -51,7 +51,7 @@ class SuperConvStack(Network, ConvStack):  # type: ignore[misc]  # a pass also t
             channels = Sizes.of(width.row(i), self.space.widths[i])
             y = conv(x, Sizes.of(kernel.row(i), self.space.kernels), channels.largest)
             x = self.between(i, gated(F.relu(norm(y)), channels))
-        return self.head(self.last_norm(self.last(x)))
+        return self.head(self.dropout(self.last_norm(self.last(x))))
 
     def expected_macs(self, gates: Mapping[str, Tensor]) -> Tensor:
         """The exact mean of `supernets.costs.macs` over final networks whose rows are drawn
@@ -152,5 +152,6 @@ def layout(space: ConvMacroSpace, architecture: Architecture) -> Layout:
         "padding": LAST_PADDING,
         "side": last_side(space),
         "hidden": list(space.settings["hidden"]),
+        "dropout": space.settings["dropout"],
         "classes": space.classes,
     }

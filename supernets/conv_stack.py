@@ -27,12 +27,13 @@ class Layout(TypedDict):
     padding: int
     side: tuple[int, int]
     hidden: Sequence[int]
+    dropout: float
     classes: int
 
 
 def classifier(features: int, hidden: Sequence[int], classes: int) -> nn.Sequential:
     """Maps (B, C, H, W) of so many features -> logits (B, classes)."""
-    layers: list[nn.Module] = [nn.Dropout2d(0.5), nn.Flatten()]
+    layers: list[nn.Module] = [nn.Flatten()]
     for width in hidden:
         layers += [nn.Linear(features, width), nn.ReLU()]
         features = width
@@ -66,14 +67,14 @@ class ConvStack(nn.Module):
         last, (H, W) = layout["last"], layout["side"]
         self.last = nn.Conv2d(*last["channels"], last["kernel"], padding=layout["padding"])
         self.last_norm = norm_of(last)
-        self.dropout = nn.Dropout2d(0.5)
+        self.dropout = nn.Dropout2d(layout["dropout"])
         self.head = classifier(last["channels"][1] * H * W, layout["hidden"], layout["classes"])
         start(self)
 
     def forward(self, x: Tensor) -> Tensor:
         for i, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
             x = self.between(i, F.relu(norm(conv(x))))
-        return self.head(self.last_norm(self.last(x)))
+        return self.head(self.dropout(self.last_norm(self.last(x))))
 
     def between(self, i: int, x: Tensor) -> Tensor:
         """What follows the activation of a convolution: pools behind the second and the third,

@@ -31,6 +31,7 @@ from archsmith.train.record import Record
 from archsmith.train.runtime import seed_everything
 from search_spaces.architecture import Architecture
 from search_spaces.settings import setting
+from search_spaces.tabular import FORMS
 from strategies.searchers.random import RandomSearch
 from supernets.forms import use_form
 from supernets.mixed_op import MixedOp
@@ -204,10 +205,10 @@ class Table(Scores):
 
     def check(self) -> None:
         need(self.job, "benchmark.table")
-        if self.job.space.name != "nasbench201":
+        if self.job.space.name not in FORMS:
             raise ConfigError(
-                f"search.score: a table has NAS-Bench-201 cells, found space={self.job.space.name};"
-                " set space=nasbench201, or search.score=inherited"
+                f"search.score: tables are of spaces {', '.join(FORMS)}, found "
+                f"space={self.job.space.name}; set one of these, or search.score=inherited"
             )
         self.job.benchmark.read()
 

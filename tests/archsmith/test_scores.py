@@ -73,7 +73,7 @@ def test_a_table_of_another_space_is_refused(archsmith, table: Path):
     given = [*TINY, "search.score=table", f"benchmark.table={table}", "strategy=mcts"]
     said = archsmith(*given, "space=darts", "space.layers=3", "retrain.layers=3")
     assert said.code == 2
-    assert "search.score: a table has NAS-Bench-201 cells, found space=darts; set" in said.err
+    assert "search.score: tables are of spaces nasbench201, conv_macro" in said.err
 
 
 def test_weights_of_a_space_without_a_supernet_cannot_be_inherited(archsmith):

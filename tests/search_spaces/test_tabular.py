@@ -27,7 +27,7 @@ shared = pytest.mark.skipif(
 
 def space(**changes) -> Space:
     sizes = dict(channels=8, multiples=[1, 2, 4], kernels=[3, 5, 7], head_channels=256)
-    sizes |= dict(hidden=[256, 128, 64], last_kernel=7, norm=False)
+    sizes |= dict(hidden=[256, 128, 64], last_kernel=7, norm=False, dropout=0.5)
     return conv_macro(**sizes | dict(input_shape=(3, 32, 32), classes=10) | changes)
 
 

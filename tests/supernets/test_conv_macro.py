@@ -20,7 +20,7 @@ from supernets.network import Network, final_network, supernet
 
 CPU = torch.device("cpu")
 PUBLISHED = dict(channels=8, multiples=[1, 2, 4], kernels=[3, 5, 7], head_channels=256)
-PUBLISHED |= dict(hidden=[256, 128, 64], last_kernel=7, norm=False)
+PUBLISHED |= dict(hidden=[256, 128, 64], last_kernel=7, norm=False, dropout=0.5)
 TOY = dict(channels=2, multiples=[1, 2], kernels=[3, 5], head_channels=6, hidden=[4])
 
 
