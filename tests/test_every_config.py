@@ -20,6 +20,7 @@ from archsmith.search.settings import SearchSettings
 from archsmith.train.checkpoint import Checkpoints
 from archsmith.train.record import Record
 from search_spaces.architecture import Architecture
+from search_spaces.conv_macro import conv_macro
 from search_spaces.mbconv import mbconv
 from search_spaces.space import Space
 from strategies.searchers.searcher import Searcher
@@ -141,6 +142,43 @@ def test_strategy_searches_and_yields_a_network(name: str, toy: str, request, tm
         2,
         space.classes,
     )
+
+
+REFUSED = {
+    "drnas_progressive": "PartialMixedOp cannot mix; set strategy/mixed_op=full",
+    "goldnas": "keeps several options of a row",
+    "pcdarts": "PartialMixedOp cannot mix; set strategy/mixed_op=full",
+    "rdarts_dp": "has no edges to drop",
+    "singlepath": "SuperKernelOp cannot mix; set strategy/mixed_op=full",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_nested_sizes_take_a_strategy_or_refuse_it_in_one_line(name: str):
+    config = composed(
+        *still(name), "data=synthetic", "data.size=64", "data.channels=3", "data.image_size=8"
+    )
+    space = conv_macro(
+        channels=2, multiples=[1, 2], kernels=[3, 5], head_channels=8, hidden=[], last_kernel=5,
+        norm=True, dropout=0.0, input_shape=(3, 8, 8), classes=10,
+    )  # fmt: skip
+
+    def searched() -> Architecture:
+        strategy = make(config.strategy, space=space)
+        if isinstance(strategy, Searcher):
+            return strategy.ask()
+        net = supernet(space, strategy.mixed_op)
+        strategy.setup(net, CPU)
+        steps_on_a_copy(net, strategy)
+        found: Architecture = strategy.architecture()
+        return found
+
+    if name in REFUSED:
+        with pytest.raises(ValueError, match=REFUSED[name]):
+            searched()
+    else:
+        assert final_network(space, searched())(torch.randn(2, 3, 8, 8)).shape == (2, 10)
 
 
 @pytest.mark.parametrize("path", TARGETS, ids=lambda p: str(p.relative_to(CONF)))
