@@ -181,3 +181,29 @@ def test_what_the_space_cannot_is_one_line():
 def test_sizes_that_do_not_fit(changes: dict, message: str):
     with pytest.raises(ValueError, match=message):
         space(**changes)
+
+
+def saved_bytes(toy: ConvMacroSpace) -> int:
+    """Memory that a pass of the supernet keeps for its gradient, with all options."""
+    torch.manual_seed(0)
+    net, kept = supernet(toy, MixedOp).train(), dict[int, int]()
+    groups = {}
+    for name, choice in toy.choices.items():
+        alphas = torch.zeros(len(choice.rows), choice.width, requires_grad=True)
+        everything = [list(range(choice.width))] * len(choice.rows)
+        groups[name] = GroupMixture(alphas.softmax(1), None, everything)
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        net(torch.randn(4, 3, 16, 16), Mixture(groups))
+    return sum(kept.values())
+
+
+def test_entangled_25_memory_does_not_grow_with_the_options():
+    sizes = dict(input_shape=(3, 16, 16), kernels=[5])
+    three = saved_bytes(space(multiples=[2, 5, 9], **sizes))
+    nine = saved_bytes(space(multiples=list(range(1, 10)), **sizes))
+    assert nine == pytest.approx(three, rel=0.05)

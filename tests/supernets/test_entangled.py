@@ -246,3 +246,41 @@ def test_depthwise_kernels_and_widths() -> None:
 def test_what_does_not_nest_is_refused(given: dict[str, int], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         EntangledConv2d(4, 4, **given)
+
+
+def found(seed: int, *, price: float) -> tuple[int, int]:
+    """The width and kernel that gates find in the weights of a teacher of width 4 and kernel 3,
+    whose other channels and rims are noise; training cannot hide the noise, as weights are fixed."""
+    torch.manual_seed(seed)
+    conv, norm = EntangledConv2d(2, 8, 5), EntangledBatchNorm2d(8, affine=False)
+    out, widths, kernels = EntangledConv2d(8, 3, 1), [2, 4, 8], [1, 3, 5]
+    alphas = [torch.zeros(3, requires_grad=True) for _ in range(2)]
+    optimizer = torch.optim.Adam(alphas, 0.1)
+
+    def run(width: Sizes, kernel: Sizes, x: Tensor) -> Tensor:
+        y: Tensor = out(gated(F.relu(norm(conv(x, kernel, width.largest))), width))
+        return y
+
+    for _ in range(100):
+        x = torch.randn(16, 2, 8, 8)
+        with torch.no_grad():
+            y = run(one(1, widths), one(1, kernels), x)
+        width, kernel = (
+            Sizes(a.softmax(0), tuple(of), (0, 1, 2))
+            for a, of in zip(alphas, (widths, kernels), strict=True)
+        )
+        mean_width, mean_area = (
+            (s.gates * torch.tensor(s.sizes, dtype=torch.double) ** power).sum()
+            for s, power in ((width, 1), (kernel, 2))
+        )
+        loss = F.mse_loss(run(width, kernel, x), y) / y.var()
+        optimizer.zero_grad()
+        (loss + price * (mean_width * mean_area).log()).backward()
+        optimizer.step()
+    o, p = (int(a.argmax()) for a in alphas)
+    return widths[o], kernels[p]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_entangled_24_a_planted_width_and_kernel_is_found(seed: int) -> None:
+    assert found(seed, price=0.02) == (4, 3)
