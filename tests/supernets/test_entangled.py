@@ -250,7 +250,7 @@ def test_what_does_not_nest_is_refused(given: dict[str, int], said: str) -> None
 
 def found(seed: int, *, price: float) -> tuple[int, int]:
     """The width and kernel that gates find in the weights of a teacher of width 4 and kernel 3,
-    whose other channels and rims are noise; training cannot hide the noise, as weights are fixed."""
+    whose other channels and rims are noise. Weights are fixed: training would hide the noise."""
     torch.manual_seed(seed)
     conv, norm = EntangledConv2d(2, 8, 5), EntangledBatchNorm2d(8, affine=False)
     out, widths, kernels = EntangledConv2d(8, 3, 1), [2, 4, 8], [1, 3, 5]
