@@ -583,6 +583,14 @@ def test_a_search_goes_on_from_the_epoch_it_returns_to_bit_for_bit(
 ):
     shown: list[int] = []
     monkeypatch.setattr(Progress, "at", lambda self, done: shown.append(done))
+    left: list[str] = []
+    returned = Stronger.returned
+
+    def noted(self: Stronger, strategy: Strategy) -> None:
+        left.extend(file.name for file in (tmp_path / "back" / "architectures").iterdir())
+        returned(self, strategy)
+
+    monkeypatch.setattr(Stronger, "returned", noted)
     straight, back = begun(toy_darts, None), begun(toy_darts, 2)
     expected = run(*straight, tmp_path / "straight", epochs=4)
     found = run(*back, tmp_path / "back", epochs=4)
@@ -591,6 +599,7 @@ def test_a_search_goes_on_from_the_epoch_it_returns_to_bit_for_bit(
         assert torch.equal(ours, theirs)
     lines = (tmp_path / "back" / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [0, 1, 2, 3]
+    assert left == ["epoch_000.json"]
     assert shown == [3]  # the progress bar, after one epoch of 3 steps
 
 
