@@ -1,0 +1,187 @@
+"""One search for many devices: gates conditioned on a preference, and a front per device.
+
+MODNAS's (Sukthanker et al. 2024, arXiv:2402.18213): a hypernetwork gives the architecture
+parameters for a preference and a device; it is trained on preferences drawn from the simplex, on
+accuracy and latency weighed by them, for all devices in one search. Ours: accuracy is not the loss
+of a supernet trained along with it, but a surrogate's, fitted to the scores that are asked for; the
+form of the network; which architectures are asked for. Left out: the gradients of several devices
+are averaged, not combined by multiple gradient descent.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from search_spaces.architecture import Architecture
+from search_spaces.settings import Count, Positive, checked
+from search_spaces.space import Space
+from strategies.discretisation.strongest import strongest
+from strategies.fronts import front
+from strategies.preference import PreferenceNetwork, marginals, simplex
+from strategies.searchers.encoding import Kept
+from strategies.searchers.on_devices import OnDevices, key_of
+from strategies.searchers.surrogate import GatedProcess, codes, gates_of, tabled
+from strategies.shares import every_option
+from supernets.device_cost import DeviceCost
+
+LEAST = 0.01  # added to errors before their logarithm
+ATTEMPTS = 20  # samples of the gates, and again mutations, for an architecture that is new
+PREFERENCES = 2  # error and latency
+
+
+class Pareto(OnDevices):
+    """Asks for the architectures that a preference network favours for a drawn preference and
+    device, trains it against all scores, and ends with a front per device. `alpha_lr_scale` is
+    unused.
+
+    For preference r = (r_1, r_2) the gates minimise r_1 E + r_2 L, E the expected log error by the
+    surrogate and L the expected latency by the device's sum over options, both 0 and 1 at the ends
+    of the device's present front.
+    The first `initial` architectures are random. Every `period` scores the surrogate is fitted
+    again, and the network takes `steps` steps. The architecture that is asked for has the strongest
+    gates; if it was told, a sample of the gates, then a mutation.
+
+    Args:
+        table, devices: the latencies and their columns (None: all); None counts
+            multiply-accumulates.
+        references: random architectures whose latencies describe a device to the network.
+        width, lr, batch: of the network's hidden layers; of Adam; preferences per step.
+    """
+
+    @checked
+    def __init__(
+        self,
+        space: Space,
+        alpha_lr_scale: float | None = None,
+        asks: Count | None = None,
+        table: str | None = None,
+        devices: Sequence[str] | None = None,
+        initial: Count = 50,
+        period: Count = 25,
+        steps: Count = 100,
+        batch: Count = 64,
+        references: Count = 10,
+        width: Count = 64,
+        lr: Positive = 3e-3,
+    ):
+        super().__init__(space, asks, table, devices)
+        self.initial, self.period, self.steps, self.batch = initial, period, steps, batch
+        self.generator = torch.Generator().manual_seed(int(torch.randint(2**62, ())))
+        measured = [self.draws.architecture(self.draws.answer()) for _ in range(references)]
+        self.features = _features(measured, list(self.costs.values()))  # (D, F)
+        inputs = PREFERENCES + self.features.size(1)
+        self.net = PreferenceNetwork(space.choices, inputs, width)
+        self.optimizer = torch.optim.Adam(self.net.parameters(), lr=lr)
+        self.prices = {
+            name: torch.stack([cost.options.tables[name] for cost in self.costs.values()])
+            for name in space.choices
+        }  # (D, R, O)
+        self.fitted = 0  # of `known`, when the network was trained last
+
+    def ask(self) -> Architecture:
+        """A random architecture, or what the gates of a drawn preference and device favour."""
+        if len(self.known) < self.initial:
+            return self.new()
+        if not self.fitted or len(self.known) - self.fitted >= self.period:
+            self._learn()
+        return self._favoured()
+
+    def _favoured(self) -> Architecture:
+        """The strongest gates; if they were told, a sample of them, a mutation, a random one."""
+        preference, device = self._drawn(1)
+        gates = {name: one[0] for name, one in self._gates(preference, device).items()}
+        kept = self._kept(gates)
+        for attempt in range(2 * ATTEMPTS):
+            if key_of(kept) not in self.keys and self._connects(kept):
+                return Architecture.of(self.space, kept)
+            if attempt < ATTEMPTS:
+                kept = self._kept({name: self._noisy(one) for name, one in gates.items()})
+            else:
+                kept = self.draws.mutated(self.draws.of(kept)).kept
+        return self.new()
+
+    def _connects(self, kept: Kept) -> bool:
+        choices = self.space.choices
+        return all(choice.connects(kept[name]) for name, choice in choices.items())
+
+    def _noisy(self, gates: Tensor) -> Tensor:
+        """Gates times exponentiated Gumbel noise: the strongest one is a draw by the gates."""
+        return gates / torch.rand(gates.shape, generator=self.generator).log().neg()
+
+    def _kept(self, gates: Mapping[str, Tensor]) -> Kept:
+        """The strongest rows and options of gates (R, O)."""
+        choices = self.space.choices
+        return {n: strongest(c, gates[n], None, every_option(c)) for n, c in choices.items()}
+
+    def _drawn(self, count: int) -> tuple[Tensor, Tensor]:
+        """Preferences (count, 2) from the simplex, and devices (count,)."""
+        preference = simplex(count, PREFERENCES, self.generator)
+        return preference, torch.randint(len(self.costs), (count,), generator=self.generator)
+
+    @torch.no_grad()
+    def _gates(self, preference: Tensor, device: Tensor) -> dict[str, Tensor]:
+        return self._expected(preference, device)
+
+    def _expected(self, preference: Tensor, device: Tensor) -> dict[str, Tensor]:
+        """Choice -> probabilities of options (B, R, O)."""
+        alphas = self.net(preference, self.features[device])
+        return {name: marginals(alphas[name], c) for name, c in self.space.choices.items()}
+
+    def _learn(self) -> None:
+        """Fits the surrogate to all scores and trains the network on it."""
+        self.fitted = len(self.known)
+        errors = torch.tensor([math.log(LEAST + 1 - one.score) for one in self.known]).double()
+        surrogate = GatedProcess(tabled([codes(self.space, k.kept) for k in self.known]), errors)
+        ends = [self._ends(name, errors) for name in self.costs]
+        ideal, nadir = (torch.tensor(side).double() for side in zip(*ends, strict=True))  # (D, 2)
+        for _ in range(self.steps):
+            preference, device = self._drawn(self.batch)
+            gates = self._expected(preference, device)
+            costs = torch.stack(
+                [surrogate(gates_of(self.space, gates)), self._latency(gates, device)], 1
+            )
+            losses = (costs - ideal[device]) / (nadir - ideal)[device].clamp_min(1e-9)
+            self.optimizer.zero_grad()
+            (preference * losses).sum(1).mean().backward()
+            self.optimizer.step()
+
+    def _ends(self, device: str, errors: Tensor) -> tuple[list[float], list[float]]:
+        """The smallest and the largest log error and latency on the device's present front."""
+        points = self.points(device)
+        kept = front(points)
+        first, last = kept[0], kept[-1]  # the fastest, and the most accurate
+        ideal = [float(errors[last]), float(points[first, 0])]
+        return ideal, [float(errors[first]), float(points[last, 0])]
+
+    def _latency(self, gates: Mapping[str, Tensor], device: Tensor) -> Tensor:
+        """The expected cost (B,) on devices (B,), by the sums over options."""
+        fixed = torch.tensor([cost.options.fixed for cost in self.costs.values()]).double()
+        parts = [(gates[n] * prices[device]).sum((1, 2)) for n, prices in self.prices.items()]
+        return fixed[device] + torch.stack(parts).sum(0)
+
+    def state_dict(self) -> dict[str, Any]:
+        return super().state_dict() | {
+            "generator": self.generator.get_state(),
+            "features": self.features,
+            "net": self.net.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "fitted": self.fitted,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        super().load_state_dict(state)
+        self.generator.set_state(state["generator"])
+        self.features = state["features"]
+        self.net.load_state_dict(state["net"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.fitted = int(state["fitted"])
+
+
+def _features(measured: Sequence[Architecture], costs: Sequence[DeviceCost]) -> Tensor:
+    """(D, F): the costs of architectures on each device, with mean 0 and deviation 1."""
+    found = torch.tensor([[cost.exact(one) for one in measured] for cost in costs])
+    deviation = found.std(1, correction=0, keepdim=True)
+    return (found - found.mean(1, keepdim=True)) / deviation.clamp_min(1e-12)
