@@ -1,30 +1,34 @@
 """One search for many devices: its share of each device's true front, beside NSGA-II and random.
 
-`python benchmarks/devices.py OUT` with `nats_bench_tss.csv` and `nb201_latency.csv.xz` in
+`python benchmarks/devices.py OUT [--column cifar10] [--seeds 0 5] [--only METHOD ...]` with `nats_bench_tss.csv` and `nb201_latency.csv.xz` in
 `ARCHSMITH_DATA` (by default `../shared/data`). Costs are those of the table: latency in its range
 and error in its range, each scaled to [0, 1]; the reference is (1, 1), the slowest architecture
 and the least accurate one. `hypervolume` is the area a method's front dominates, as a share of that
 of the true front of all 15,625 architectures.
 
 `pareto` is one search of Q queries for all D devices; `random` Q architectures; `nsga2` one search
-of Q queries for each device (D Q in all), and `nsga2, shared` of Q / D each.
+of Q queries for each device (D Q in all), and `nsga2, shared` of Q / D each. All have the settings
+of their classes, which are those of `conf/strategy`. A repeated command goes on after the last seed.
 """
 
+import argparse
 import csv
+import itertools
 import json
 import os
 import statistics
-import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
-from search_spaces.genotype import from_nasbench201, to_nasbench201
+from search_spaces.genotype import to_nasbench201
 from search_spaces.nasbench201 import CANDIDATES, nasbench201
 from search_spaces.space import Space
-from strategies.fronts import front, hypervolume
+from strategies.fronts import hypervolume
 from strategies.searchers.nsga2 import NSGA2
 from strategies.searchers.on_devices import OnDevices
 from strategies.searchers.pareto import Pareto
@@ -33,20 +37,18 @@ from supernets.device_table import DeviceTable, device_table
 
 DATA = Path(os.environ.get("ARCHSMITH_DATA", "../shared/data"))
 LATENCIES = DATA / "nb201_latency.csv.xz"
-QUERIES = [int(q) for q in os.environ.get("QUERIES", "100 300").split()]
-SEEDS = int(os.environ.get("SEEDS", "5"))
 
 
 class Truth:
     """All architectures: scores (A,), milliseconds (A, D), and the true hypervolumes (D,)."""
 
-    def __init__(self) -> None:
+    def __init__(self, column: str) -> None:
         self.space = nasbench201(
             layers=17, nodes=3, channels=16, candidates=list(CANDIDATES), operations={},
             input_shape=(3, 32, 32), classes=10,
         )  # fmt: skip
         with open(DATA / "nats_bench_tss.csv", newline="", encoding="utf-8") as file:
-            found = {row["architecture"]: float(row["cifar10"]) for row in csv.DictReader(file)}
+            found = {row["architecture"]: float(row[column]) for row in csv.DictReader(file)}
         self.table: DeviceTable = device_table(LATENCIES)
         self.scores = np.array([found[name] / 100 for name in self.table.rows])
         every = range(len(self.scores))
@@ -100,32 +102,44 @@ def measured(truth: Truth, method: str, queries: int, seed: int) -> tuple[list[f
 
 
 METHODS = ("pareto", "random", "nsga2, shared", "nsga2")
+QUERIES = (100, 300)
 
 
-def main(out: Path) -> None:
+def main(out: Path, column: str, seeds: range, methods: Sequence[str]) -> None:
     torch.set_num_threads(2)
-    truth, found = Truth(), []
-    for method in os.environ.get("METHODS", ";".join(METHODS)).split(";"):
-        for queries in QUERIES:
-            runs = [measured(truth, method, queries, seed) for seed in range(SEEDS)]
-            table = np.array([shares for shares, _ in runs])  # (seeds, D)
-            seconds = statistics.mean(s for _, s in runs)
-            by_device = dict(zip(truth.table.devices, table.mean(0).tolist(), strict=True))
-            found.append(
-                {"method": method, "queries": queries, "seconds": seconds, "seeds": SEEDS,
-                 "hypervolume": by_device, "worst_run": float(table.min())}
-            )  # fmt: skip
-            print(
-                f"{method:14s} {queries:4d} queries: mean {table.mean():.4f}, worst device "
-                f"{table.mean(0).min():.4f}, worst run {table.min():.4f}, {seconds:.1f} s",
-                flush=True,
-            )
+    truth, path = Truth(column), out / f"devices-{column}.json"
+    found = json.loads(path.read_text()) if path.is_file() else {}
     out.mkdir(parents=True, exist_ok=True)
-    (out / "devices.json").write_text(json.dumps(found, indent=2) + "\n")
-    for device in truth.table.devices:
-        values = " ".join(f"{100 * one['hypervolume'][device]:9.2f}" for one in found)
-        print(f"{device:16s} {values}")
+    for method, queries in itertools.product(methods, QUERIES):
+        runs = found.setdefault(f"{method}, {queries}", {})
+        for seed in (seed for seed in seeds if str(seed) not in runs):
+            shares, seconds = measured(truth, method, queries, seed)
+            runs[str(seed)] = {"hypervolume": shares, "seconds": seconds}
+            path.write_text(json.dumps(found) + "\n")
+    shown(found, truth.table.devices)
+
+
+def shown(found: dict[str, Any], devices: Sequence[str]) -> None:
+    """Prints means over seeds, by device and in all."""
+    means = {}
+    for name, runs in found.items():
+        shares = 100 * np.array([run["hypervolume"] for run in runs.values()])  # (seeds, D)
+        means[name] = shares.mean(0)
+        seconds = statistics.mean(run["seconds"] for run in runs.values())
+        print(
+            f"{name:20s} mean {shares.mean():.2f} +- {shares.mean(1).std(ddof=1):.2f}, worst device "
+            f"{means[name].min():.2f}, worst run of a device {shares.min():.2f}, {len(shares)} "
+            f"seeds, {seconds:.1f} s"
+        )
+    for d, device in enumerate(devices):
+        print(f"{device:16s}", *(f"{mean[d]:7.2f}" for mean in means.values()))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--column", default="cifar10", help="of the accuracies")
+    parser.add_argument("--seeds", type=int, nargs=2, default=(0, 5), help="the first, and the end")
+    parser.add_argument("--only", nargs="*", default=METHODS, help="methods")
+    given = parser.parse_args()
+    main(given.out, given.column, range(*given.seeds), given.only)

@@ -54,3 +54,13 @@ def hypervolume(points: np.ndarray, reference: Sequence[float]) -> float:
             area += (right - x) * (top - y)
             top = y
     return area
+
+
+def gains(new: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """(N,): the area that each new point (N, 2) alone would add to that of `points` (M, 2), whose
+    largest costs are the reference."""
+    x, y = points[front(points)].T
+    right, top = points.max(0)
+    begin, height = np.append(-np.inf, x), np.append(top, y)  # of the steps from left to right
+    width = np.append(x, right) - np.maximum(begin, new[:, :1])  # (N, steps)
+    return (width.clip(0) * (height - new[:, 1:]).clip(0)).sum(1)

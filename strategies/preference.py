@@ -33,7 +33,7 @@ class PreferenceNetwork(nn.Module):
 
     def forward(self, preference: Tensor, features: Tensor) -> dict[str, Tensor]:
         """Choice -> alphas (B, R, O)."""
-        given = torch.cat([preference, features], 1)
+        given = torch.cat([2 * preference - 1, features], 1)
         parts = self.last(self.layers(given)).split([r * o for r, o in self.shapes.values()], 1)
         shaped = zip(self.shapes.items(), parts, strict=True)
         return {name: part.unflatten(1, shape) for (name, shape), part in shaped}

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from search_spaces.architecture import Architecture
+from search_spaces.settings import setting
 from search_spaces.space import Space
-from supernets.device_table import additive, device_table, is_device_table
+from supernets.device_table import DeviceTable, additive, device_table, is_device_table
 from supernets.final_costs import Cost, final_costs
 from supernets.latency_table import latency_cost
 from supernets.network import check_costs
@@ -20,63 +21,72 @@ class DeviceCost:
     """The cost of a space's networks on a device.
 
     kind: `latency_ms`, or `macs` without a table. options: what each option adds; with a table of
-    whole architectures an additive model of it. exact: the cost of one architecture. r2: of
-    `options`; 1 if the table is one of options, so that sums are exact.
+    whole architectures an additive model of it. exact: the cost of one architecture. adds_up:
+    whether that is the sum over its options. r2: of the sums, over all architectures.
     """
 
     kind: str
     device: str
     options: Cost
     exact: Callable[[Architecture], float]
+    adds_up: bool
     r2: float = 1.0
 
-    @property
-    def adds_up(self) -> bool:
-        """Whether the exact cost is the sum over the options."""
-        return self.r2 == 1.0
 
-
-def device_cost(space: Space, table: str | None, device: str | None = None) -> DeviceCost:
-    """The cost on a device.
+def device_costs(
+    space: Space, table: str | None, devices: Sequence[str] | None = None
+) -> dict[str, DeviceCost]:
+    """Device -> its cost.
 
     Args:
         table: a file of task=measure_latency, or one of whole NAS-Bench-201 architectures with a
             column per device. None counts multiply-accumulates.
-        device: the column; None where there is only one.
+        devices: the columns; None: all.
 
     Raises:
         ValueError: a file that is no such table or does not fit the space, an unknown device, or a
             space in which costs of options do not add up.
     """
     if table is not None and is_device_table(Path(table)):
-        known = device_table(Path(table))
-        model, r2 = additive(space, known, device)
-        name = known.devices[known.column(device)]
-        log.info("latency: a sum over options explains %.1f%% of %s (R2)", 100 * r2, name)
-        return DeviceCost("latency_ms", name, model, lambda one: known.of(one, name), min(r2, NEAR))
-    if device is not None:
+        return _looked_up(space, device_table(Path(table)), devices)
+    if devices is not None:
         raise ValueError(
-            f"device: '{device}' is one of a table of whole architectures with a column per "
+            f"device: {', '.join(devices)}: only a table of whole architectures has a column per "
             "device; leave it out"
         )
     check_costs(space)
     if table is None:
-        return _sum("macs", "any device", final_costs(space)["macs"], space)
-    return _sum("latency_ms", Path(table).stem, latency_cost(space, Path(table)), space)
+        kind = name = "macs"
+        cost = final_costs(space)[kind]
+    else:
+        kind, name = "latency_ms", Path(table).stem
+        with setting("table"):
+            cost = latency_cost(space, Path(table))
+    return {name: DeviceCost(kind, name, cost, lambda one: cost.of(one, space), adds_up=True)}
 
 
-NEAR = 1 - 1e-12  # R2 of a model that happens to be exact: architectures are looked up all the same
+def device_cost(space: Space, table: str | None, device: str | None) -> DeviceCost:
+    """The cost on one device; None is the only one of the table. Raises as `device_costs`."""
+    found = device_costs(space, table, None if device is None else [device])
+    if len(found) > 1:
+        raise ValueError(f"device: {table} has several, name one of {', '.join(found)}")
+    return next(iter(found.values()))
 
 
-def _sum(kind: str, name: str, cost: Cost, space: Space) -> DeviceCost:
-    return DeviceCost(kind, name, cost, lambda one: cost.of(one, space))
-
-
-def device_costs(
-    space: Space, table: str | None, devices: Sequence[str] | None
+def _looked_up(
+    space: Space, table: DeviceTable, devices: Sequence[str] | None
 ) -> dict[str, DeviceCost]:
-    """Device -> its cost; `devices` None: all columns of the table. Raises as `device_cost`."""
-    if devices is None and table is not None and is_device_table(Path(table)):
-        devices = device_table(Path(table)).devices
-    found = [device_cost(space, table, device) for device in devices or [None]]
-    return {one.device: one for one in found}
+    """The costs of columns of a table of whole architectures."""
+    names = table.devices if devices is None else tuple(devices)
+    for name in names:
+        table.column(name)
+    models, found = additive(space, table), {}
+    for name in names:
+        model, r2 = models[name]
+        log.info("latency: a sum over options explains %.1f%% of %s (R2)", 100 * r2, name)
+
+        def exact(one: Architecture, name: str = name) -> float:
+            return table.of(one, name)
+
+        found[name] = DeviceCost("latency_ms", name, model, exact, adds_up=False, r2=r2)
+    return found

@@ -38,21 +38,16 @@ class DeviceTable:
     rows: dict[str, int]
     milliseconds: np.ndarray
 
-    def column(self, device: str | None) -> int:
-        """The column of a device; None is the only one. Raises ValueError for another name."""
-        if device in self.devices:
-            return self.devices.index(str(device))
-        if device is None and len(self.devices) == 1:
-            return 0
-        known = ", ".join(self.devices)
-        if device is None:
-            raise ValueError(f"device: {self.path} has several, name one of {known}")
-        raise ValueError(
-            f"device: '{device}' is no column of {self.path}{nearest(device, self.devices)}; "
-            f"known: {known}"
-        )
+    def column(self, device: str) -> int:
+        """The column of a device. Raises ValueError for an unknown name."""
+        if device not in self.devices:
+            raise ValueError(
+                f"device: '{device}' is no column of {self.path}{nearest(device, self.devices)}; "
+                f"known: {', '.join(self.devices)}"
+            )
+        return self.devices.index(device)
 
-    def of(self, architecture: Architecture, device: str | None) -> float:
+    def of(self, architecture: Architecture, device: str) -> float:
         """Milliseconds of an architecture. Raises ValueError for one that the table lacks."""
         name = to_nasbench201(architecture)
         if name not in self.rows:
@@ -105,23 +100,26 @@ def _read(path: Path, _changed: int) -> DeviceTable:
     return DeviceTable(path, (*header[:at], *header[at + 1 :]), rows, values)
 
 
-def additive(space: Space, table: DeviceTable, device: str | None) -> tuple[Cost, float]:
-    """The additive model of a device by least squares, and its R2 over all architectures.
+def additive(space: Space, table: DeviceTable) -> dict[str, tuple[Cost, float]]:
+    """Device -> its additive model by least squares, and the R2 over all architectures.
 
     The fixed part is the intercept, a zero costs nothing; an option may cost less than that.
     Raises ValueError for another space, and for a table that lacks an architecture of it.
     """
-    column = table.column(device)
     (name, choice), *_ = _checked(space, table).choices.items()
     positions = np.array(list(itertools.product(*(range(len(r.options)) for r in choice.rows))))
-    values = table.milliseconds[_lines(choice.rows, positions, table), column]
+    values = table.milliseconds[_lines(choice.rows, positions, table)]  # (A, D)
     real = np.array(choice.offers(zero=False))  # (R, O)
     kept = (np.eye(choice.width)[positions] * real).reshape(len(positions), -1)  # (A, R * O)
     features = np.column_stack([np.ones(len(kept)), kept])
-    solution = np.linalg.lstsq(features, values, rcond=None)[0]
-    left, spread = ((values - features @ solution) ** 2).sum(), len(values) * values.var()
-    tables = torch.tensor(solution[1:]).view(real.shape)
-    return Cost(float(solution[0]), {name: tables}), float(1 - left / spread) if spread else 1.0
+    solution = np.linalg.lstsq(features, values, rcond=None)[0]  # (1 + R * O, D)
+    left = ((values - features @ solution) ** 2).mean(0)
+    r2 = 1 - left / np.maximum(values.var(0), np.finfo(float).tiny)
+    tables = torch.tensor(solution[1:].T).unflatten(1, real.shape)  # (D, R, O)
+    return {
+        device: (Cost(float(solution[0, d]), {name: tables[d]}), float(r2[d]))
+        for d, device in enumerate(table.devices)
+    }
 
 
 def _checked(space: Space, table: DeviceTable) -> CellSpace:
@@ -138,9 +136,9 @@ def _checked(space: Space, table: DeviceTable) -> CellSpace:
 
 def _lines(rows: Sequence[Row], positions: np.ndarray, table: DeviceTable) -> list[int]:
     """The lines of architectures, given as the position of each row's option (A, R)."""
-    found = []
+    found, options = [], [(row.name, row.names) for row in rows]
     for taken in positions.tolist():
-        names = {row.name: row.names[o] for row, o in zip(rows, taken, strict=True)}
+        names = {name: known[o] for (name, known), o in zip(options, taken, strict=True)}
         text = "+".join(
             "|" + "".join(f"{names[f'{s}-{t}']}~{s}|" for s in range(t)) for t in (1, 2, 3)
         )

@@ -79,6 +79,14 @@ class OnDevices(Searcher):
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Raises ValueError if costs are no longer those that the search began with."""
+        for kept, _, costs in state["known"]:
+            one = Architecture.of(self.space, kept)
+            if {name: cost.exact(one) for name, cost in self.costs.items()} != costs:
+                raise ValueError(
+                    "table: it has other devices, or other latencies than the search began with; "
+                    "restore it"
+                )
         self.draws.source.setstate(state["random"])
         self.known = [Known(kept, float(score), costs) for kept, score, costs in state["known"]]
         self.keys = {key_of(one.kept) for one in self.known}

@@ -12,14 +12,15 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from search_spaces.architecture import Architecture
-from search_spaces.settings import Count, Positive, checked
+from search_spaces.settings import Count, NotNegative, Positive, checked
 from search_spaces.space import Space
 from strategies.discretisation.strongest import strongest
-from strategies.fronts import front
+from strategies.fronts import front, gains
 from strategies.preference import PreferenceNetwork, marginals, simplex
 from strategies.searchers.encoding import Kept
 from strategies.searchers.on_devices import OnDevices, key_of
@@ -28,26 +29,29 @@ from strategies.shares import every_option
 from supernets.device_cost import DeviceCost
 
 LEAST = 0.01  # added to errors before their logarithm
-ATTEMPTS = 20  # samples of the gates, and again mutations, for an architecture that is new
 PREFERENCES = 2  # error and latency
 
 
 class Pareto(OnDevices):
-    """Asks for the architectures that a preference network favours for a drawn preference and
-    device, trains it against all scores, and ends with a front per device. `alpha_lr_scale` is
-    unused.
+    """Trains a preference network against all scores, asks for what its gates favour, and ends with
+    a front per device. `alpha_lr_scale` is unused.
 
-    For preference r = (r_1, r_2) the gates minimise r_1 E + r_2 L, E the expected log error by the
-    surrogate and L the expected latency by the device's sum over options, both 0 and 1 at the ends
-    of the device's present front.
+    For preference r = (r_1, r_2) the gates minimise r_1 E + r_2 L - entropy * H: E is the expected
+    log error by the surrogate, L the expected latency by the device's sum over options, both 0 and
+    1 at the ends of the device's present front, and H the entropy of the gates, without which they
+    saturate at one architecture for all preferences.
+
     The first `initial` architectures are random. Every `period` scores the surrogate is fitted
-    again, and the network takes `steps` steps. The architecture that is asked for has the strongest
-    gates; if it was told, a sample of the gates, then a mutation.
+    again, and the network takes `steps` steps. Then preferences and devices are drawn; of the
+    strongest gates, a sample and mutations of each, the new architecture is asked for that would
+    add the largest hypervolume on all devices, by exact latencies and an error that is `optimism`
+    standard deviations below the surrogate's.
 
     Args:
         table, devices: the latencies and their columns (None: all); None counts
             multiply-accumulates.
         references: random architectures whose latencies describe a device to the network.
+        candidates: preferences and devices that are drawn per question.
         width, lr, batch: of the network's hidden layers; of Adam; preferences per step.
     """
 
@@ -66,9 +70,13 @@ class Pareto(OnDevices):
         references: Count = 10,
         width: Count = 64,
         lr: Positive = 3e-3,
+        candidates: Count = 20,
+        entropy: NotNegative = 0.01,
+        optimism: NotNegative = 1.0,
     ):
         super().__init__(space, asks, table, devices)
         self.initial, self.period, self.steps, self.batch = initial, period, steps, batch
+        self.candidates, self.entropy, self.optimism = candidates, entropy, optimism
         self.generator = torch.Generator().manual_seed(int(torch.randint(2**62, ())))
         measured = [self.draws.architecture(self.draws.answer()) for _ in range(references)]
         self.features = _features(measured, list(self.costs.values()))  # (D, F)
@@ -86,22 +94,42 @@ class Pareto(OnDevices):
         if len(self.known) < self.initial:
             return self.new()
         if not self.fitted or len(self.known) - self.fitted >= self.period:
-            self._learn()
+            self.fitted = len(self.known)
+            self._fit()
+            self._train()
         return self._favoured()
 
     def _favoured(self) -> Architecture:
-        """The strongest gates; if they were told, a sample of them, a mutation, a random one."""
-        preference, device = self._drawn(1)
-        gates = {name: one[0] for name, one in self._gates(preference, device).items()}
-        kept = self._kept(gates)
-        for attempt in range(2 * ATTEMPTS):
-            if key_of(kept) not in self.keys and self._connects(kept):
-                return Architecture.of(self.space, kept)
-            if attempt < ATTEMPTS:
-                kept = self._kept({name: self._noisy(one) for name, one in gates.items()})
-            else:
-                kept = self.draws.mutated(self.draws.of(kept)).kept
-        return self.new()
+        """Of new architectures that gates favour, the one with the largest gain of hypervolume."""
+        found = self._candidates()
+        if not found:
+            return self.new()
+        return Architecture.of(self.space, found[int(self._gains(found).argmax())])
+
+    def _candidates(self) -> list[Kept]:
+        """What was not told: for drawn preferences and devices the strongest gates, a sample of
+        them, and a mutation of both."""
+        tried: list[Kept] = []
+        for gates in self._gates(self.candidates):
+            noisy = {name: self._noisy(one) for name, one in gates.items()}
+            tried += [self._kept(gates), self._kept(noisy)]
+        tried += [self.draws.mutated(self.draws.of(kept)).kept for kept in tried]
+        new = {key_of(kept): kept for kept in tried if self._connects(kept)}
+        return [kept for key, kept in new.items() if key not in self.keys]
+
+    def _gains(self, found: list[Kept]) -> np.ndarray:
+        """(N,): the hypervolume that architectures would add on all devices, by exact latencies and
+        optimistic errors; each device's costs are scaled by the range of what is known."""
+        known = tabled([codes(self.space, kept) for kept in found])
+        errors = self.surrogate.optimistic(known, self.optimism).exp().numpy() - LEAST
+        asked = [Architecture.of(self.space, kept) for kept in found]
+        total = np.zeros(len(found))
+        for name, cost in self.costs.items():
+            points = self.points(name)
+            span = np.maximum(np.ptp(points, 0), 1e-12)
+            new = np.column_stack([[cost.exact(one) for one in asked], errors])
+            total += gains(new / span, points / span)
+        return total
 
     def _connects(self, kept: Kept) -> bool:
         choices = self.space.choices
@@ -122,35 +150,39 @@ class Pareto(OnDevices):
         return preference, torch.randint(len(self.costs), (count,), generator=self.generator)
 
     @torch.no_grad()
-    def _gates(self, preference: Tensor, device: Tensor) -> dict[str, Tensor]:
-        return self._expected(preference, device)
+    def _gates(self, count: int) -> list[dict[str, Tensor]]:
+        """For drawn preferences and devices: choice -> gates (R, O)."""
+        gates = self._expected(*self._drawn(count))
+        return [{name: table[i] for name, table in gates.items()} for i in range(count)]
 
     def _expected(self, preference: Tensor, device: Tensor) -> dict[str, Tensor]:
         """Choice -> probabilities of options (B, R, O)."""
         alphas = self.net(preference, self.features[device])
         return {name: marginals(alphas[name], c) for name, c in self.space.choices.items()}
 
-    def _learn(self) -> None:
-        """Fits the surrogate to all scores and trains the network on it."""
-        self.fitted = len(self.known)
-        errors = torch.tensor([math.log(LEAST + 1 - one.score) for one in self.known]).double()
-        surrogate = GatedProcess(tabled([codes(self.space, k.kept) for k in self.known]), errors)
+    def _fit(self) -> None:
+        """Fits the surrogate to the first `fitted` scores, and finds the ends of their fronts."""
+        known = self.known[: self.fitted]
+        errors = torch.tensor([math.log(LEAST + 1 - one.score) for one in known]).double()
+        self.surrogate = GatedProcess(tabled([codes(self.space, k.kept) for k in known]), errors)
         ends = [self._ends(name, errors) for name in self.costs]
-        ideal, nadir = (torch.tensor(side).double() for side in zip(*ends, strict=True))  # (D, 2)
+        self.ideal, nadir = (torch.tensor(side).double() for side in zip(*ends, strict=True))
+        self.span = (nadir - self.ideal).clamp_min(1e-9)  # (D, 2)
+
+    def _train(self) -> None:
+        """Trains the network on the surrogate and the sums over options."""
         for _ in range(self.steps):
             preference, device = self._drawn(self.batch)
             gates = self._expected(preference, device)
-            costs = torch.stack(
-                [surrogate(gates_of(self.space, gates)), self._latency(gates, device)], 1
-            )
-            losses = (costs - ideal[device]) / (nadir - ideal)[device].clamp_min(1e-9)
+            errors, latency = self.surrogate(gates_of(self.space, gates)), self._latency(gates, device)
+            losses = (torch.stack([errors, latency], 1) - self.ideal[device]) / self.span[device]
             self.optimizer.zero_grad()
-            (preference * losses).sum(1).mean().backward()
+            (preference * losses).sum(1).sub(self.entropy * entropy(gates)).mean().backward()
             self.optimizer.step()
 
     def _ends(self, device: str, errors: Tensor) -> tuple[list[float], list[float]]:
         """The smallest and the largest log error and latency on the device's present front."""
-        points = self.points(device)
+        points = self.points(device)[: self.fitted]
         kept = front(points)
         first, last = kept[0], kept[-1]  # the fastest, and the most accurate
         ideal = [float(errors[last]), float(points[first, 0])]
@@ -178,6 +210,14 @@ class Pareto(OnDevices):
         self.net.load_state_dict(state["net"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.fitted = int(state["fitted"])
+        if self.fitted:
+            self._fit()
+
+
+def entropy(gates: Mapping[str, Tensor]) -> Tensor:
+    """(B,): the sum of the entropies of all rows, for probabilities (B, R, O)."""
+    parts = [-(p * p.clamp_min(1e-12).log()).sum((1, 2)) for p in gates.values()]
+    return torch.stack(parts).sum(0)
 
 
 def _features(measured: Sequence[Architecture], costs: Sequence[DeviceCost]) -> Tensor:
