@@ -24,7 +24,7 @@ from strategies.fronts import front, gains
 from strategies.preference import PreferenceNetwork, marginals, simplex
 from strategies.searchers.encoding import Kept
 from strategies.searchers.on_devices import OnDevices, key_of
-from strategies.searchers.surrogate import GatedProcess, codes, gates_of, tabled
+from strategies.searchers.surrogate import GatedProcess, decided, encoded, gates_of
 from strategies.shares import every_option
 from supernets.device_cost import DeviceCost
 
@@ -44,8 +44,7 @@ class Pareto(OnDevices):
     The first `initial` architectures are random. Every `period` scores the surrogate is fitted
     again, and the network takes `steps` steps. Then preferences and devices are drawn; of the
     strongest gates, a sample and mutations of each, the new architecture is asked for that would
-    add the largest hypervolume on all devices, by exact latencies and an error that is `optimism`
-    standard deviations below the surrogate's.
+    add the largest hypervolume on all devices, by exact latencies and the surrogate's errors.
 
     Args:
         table, devices: the latencies and their columns (None: all); None counts
@@ -72,11 +71,10 @@ class Pareto(OnDevices):
         lr: Positive = 3e-3,
         candidates: Count = 20,
         entropy: NotNegative = 0.01,
-        optimism: NotNegative = 1.0,
     ):
         super().__init__(space, asks, table, devices)
         self.initial, self.period, self.steps, self.batch = initial, period, steps, batch
-        self.candidates, self.entropy, self.optimism = candidates, entropy, optimism
+        self.candidates, self.entropy = candidates, entropy
         self.generator = torch.Generator().manual_seed(int(torch.randint(2**62, ())))
         measured = [self.draws.architecture(self.draws.answer()) for _ in range(references)]
         self.features = _features(measured, list(self.costs.values()))  # (D, F)
@@ -119,9 +117,9 @@ class Pareto(OnDevices):
 
     def _gains(self, found: list[Kept]) -> np.ndarray:
         """(N,): the hypervolume that architectures would add on all devices, by exact latencies and
-        optimistic errors; each device's costs are scaled by the range of what is known."""
-        known = tabled([codes(self.space, kept) for kept in found])
-        errors = self.surrogate.optimistic(known, self.optimism).exp().numpy() - LEAST
+        the surrogate's errors; each device's costs are scaled by the range of what is known."""
+        with torch.no_grad():
+            errors = self.surrogate(decided(self.space, found)).exp().numpy() - LEAST
         asked = [Architecture.of(self.space, kept) for kept in found]
         total = np.zeros(len(found))
         for name, cost in self.costs.items():
@@ -164,7 +162,7 @@ class Pareto(OnDevices):
         """Fits the surrogate to the first `fitted` scores, and finds the ends of their fronts."""
         known = self.known[: self.fitted]
         errors = torch.tensor([math.log(LEAST + 1 - one.score) for one in known]).double()
-        self.surrogate = GatedProcess(tabled([codes(self.space, k.kept) for k in known]), errors)
+        self.surrogate = GatedProcess(encoded(self.space, [one.kept for one in known]), errors)
         ends = [self._ends(name, errors) for name in self.costs]
         self.ideal, nadir = (torch.tensor(side).double() for side in zip(*ends, strict=True))
         self.span = (nadir - self.ideal).clamp_min(1e-9)  # (D, 2)

@@ -9,15 +9,17 @@ import math
 from collections.abc import Mapping, Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from search_spaces.space import Space
+from strategies.searchers.encoding import Kept
 
 THETAS = (0.06, 0.12, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)  # ours, as are the noises
 NOISES = (1e-3, 1e-2, 1e-1)  # variance relative to that of the scores
 
 
-def codes(space: Space, kept: Mapping[str, Mapping[str, tuple[str, ...]]]) -> list[int]:
+def codes(space: Space, kept: Kept) -> list[int]:
     """The position of the option that each row of each choice keeps: of the row's zero, or the
     width of the choice, for a row that is dropped."""
     found = []
@@ -65,20 +67,12 @@ class GatedProcess:
             _fitted(agree, values, theta, noise)
             for theta, noise in itertools.product(THETAS, NOISES)
         ]
-        _, self.theta, self.weights, self.factor = max(tried, key=lambda one: one[0])
+        _, self.theta, self.weights = max(tried, key=lambda one: one[0])
 
     def __call__(self, gates: Tensor) -> Tensor:
         """Gates (B, R, O) -> the expected score (B,); differentiable."""
         agree = gates[:, torch.arange(gates.size(1)), self.known]  # (B, N, R)
         return self.mean + self.scale * (_kernel(agree, self.theta) @ self.weights)
-
-    def optimistic(self, known: Tensor, times: float) -> Tensor:
-        """The mean less `times` the standard deviation (B,), of architectures by codes (B, R)."""
-        agree = (known[:, None] == self.known[None]).double()  # (B, N, R)
-        kernel = _kernel(agree, self.theta)  # (B, N)
-        explained = torch.linalg.solve_triangular(self.factor, kernel.T, upper=False).square().sum(0)
-        deviation = (1 - explained).clamp_min(0.0).sqrt()
-        return self.mean + self.scale * (kernel @ self.weights - times * deviation)
 
 
 def _kernel(agree: Tensor, theta: float) -> Tensor:
@@ -88,16 +82,21 @@ def _kernel(agree: Tensor, theta: float) -> Tensor:
 
 def _fitted(
     agree: Tensor, values: Tensor, theta: float, noise: float
-) -> tuple[float, float, Tensor, Tensor]:
-    """The log marginal likelihood, theta, the weights of the known (N,), and the
-    Cholesky factor (N, N)."""
+) -> tuple[float, float, Tensor]:
+    """The log marginal likelihood, theta, and the weights of the known (N,)."""
     kernel = _kernel(agree, theta) + noise * torch.eye(len(values), dtype=torch.double)
     factor = torch.linalg.cholesky(kernel)
     weights = torch.cholesky_solve(values[:, None], factor)[:, 0]
     likelihood = -0.5 * values @ weights - factor.diagonal().log().sum()
-    return float(likelihood) - 0.5 * len(values) * math.log(2 * math.pi), theta, weights, factor
+    return float(likelihood) - 0.5 * len(values) * math.log(2 * math.pi), theta, weights
 
 
-def tabled(known: Sequence[Sequence[int]]) -> Tensor:
-    """Codes as a tensor (N, R)."""
-    return torch.tensor([list(one) for one in known], dtype=torch.long)
+def encoded(space: Space, kept: Sequence[Kept]) -> Tensor:
+    """Codes of architectures (N, R)."""
+    return torch.tensor([codes(space, one) for one in kept])
+
+
+def decided(space: Space, kept: Sequence[Kept]) -> Tensor:
+    """The gates (N, R, O + 1) of architectures: one of each row is 1."""
+    width = 1 + max(choice.width for choice in space.choices.values())
+    return F.one_hot(encoded(space, kept), width).double()
