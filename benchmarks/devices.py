@@ -1,14 +1,16 @@
 """One search for many devices: its share of each device's true front, beside NSGA-II and random.
 
-`python benchmarks/devices.py OUT [--column cifar10] [--seeds 0 5] [--only METHOD ...]` with `nats_bench_tss.csv` and `nb201_latency.csv.xz` in
-`ARCHSMITH_DATA` (by default `../shared/data`). Costs are those of the table: latency in its range
-and error in its range, each scaled to [0, 1]; the reference is (1, 1), the slowest architecture
-and the least accurate one. `hypervolume` is the area a method's front dominates, as a share of that
-of the true front of all 15,625 architectures.
+`python benchmarks/devices.py OUT [--column cifar10] [--seeds 0 5] [--only METHOD ...]` with
+`nats_bench_tss.csv` and `nb201_latency.csv.xz` in `ARCHSMITH_DATA` (by default `../shared/data`).
+Costs are those of the tables, latency and error, each scaled to [0, 1] by its range over all 15,625
+architectures; the reference is (1, 1), the latency of the slowest and the accuracy of the worst
+one. `hypervolume` is the area that a method's front dominates, as a share of that of the true
+front.
 
 `pareto` is one search of Q queries for all D devices; `random` Q architectures; `nsga2` one search
 of Q queries for each device (D Q in all), and `nsga2, shared` of Q / D each. All have the settings
-of their classes, which are those of `conf/strategy`. A repeated command goes on after the last seed.
+of their classes, which are those of `conf/strategy`. A repeated command goes on after the last
+seed.
 """
 
 import argparse
@@ -27,7 +29,6 @@ import torch
 
 from search_spaces.genotype import to_nasbench201
 from search_spaces.nasbench201 import CANDIDATES, nasbench201
-from search_spaces.space import Space
 from strategies.fronts import hypervolume
 from strategies.searchers.nsga2 import NSGA2
 from strategies.searchers.on_devices import OnDevices
@@ -79,10 +80,11 @@ def asked(searcher: OnDevices | RandomSearch, queries: int, truth: Truth) -> lis
 
 def by_nsga2(truth: Truth, queries: int) -> list[float]:
     """The share of each device's front, from a search of its own."""
-    return [
-        truth.shares(asked(NSGA2(truth.space, table=str(LATENCIES), device=name), queries, truth))[d]
-        for d, name in enumerate(truth.table.devices)
-    ]
+    found = []
+    for d, name in enumerate(truth.table.devices):
+        searcher = NSGA2(truth.space, table=str(LATENCIES), device=name)
+        found.append(truth.shares(asked(searcher, queries, truth))[d])
+    return found
 
 
 def measured(truth: Truth, method: str, queries: int, seed: int) -> tuple[list[float], float]:
@@ -127,9 +129,9 @@ def shown(found: dict[str, Any], devices: Sequence[str]) -> None:
         means[name] = shares.mean(0)
         seconds = statistics.mean(run["seconds"] for run in runs.values())
         print(
-            f"{name:20s} mean {shares.mean():.2f} +- {shares.mean(1).std(ddof=1):.2f}, worst device "
-            f"{means[name].min():.2f}, worst run of a device {shares.min():.2f}, {len(shares)} "
-            f"seeds, {seconds:.1f} s"
+            f"{name:20s} mean {shares.mean():.2f} +- {shares.mean(1).std(ddof=1):.2f}, worst "
+            f"device {means[name].min():.2f}, worst run of a device {shares.min():.2f}, "
+            f"{len(shares)} seeds, {seconds:.1f} s"
         )
     for d, device in enumerate(devices):
         print(f"{device:16s}", *(f"{mean[d]:7.2f}" for mean in means.values()))

@@ -81,7 +81,8 @@ class Fit:
     def cost(self, architecture: Architecture) -> dict[str, float]:
         """Kind -> cost of an architecture's network; the latency only if it is limited."""
         found: dict[str, float] = {
-            kind: round(self.costs[kind].of(architecture, self.final)) for kind in ("params", "macs")
+            kind: round(self.costs[kind].of(architecture, self.final))
+            for kind in ("params", "macs")
         }
         if self.given is not None:
             found["latency_ms"] = self.given.exact(architecture)
@@ -109,8 +110,8 @@ class Fit:
 
     def exceeded(self, architecture: Architecture) -> list[str]:
         """The kinds of cost by which an architecture exceeds the budget."""
-        cost = self.cost(architecture)
-        return [kind for kind, limit in self.budget.limits.items() if cost[kind] > limit * (1 + SLACK)]
+        cost, limits = self.cost(architecture), self.budget.limits
+        return [kind for kind, limit in limits.items() if cost[kind] > limit * (1 + SLACK)]
 
     def check_possible(self, strategy: Any) -> None:
         """Raises ConfigError if no architecture that the strategy can find fits."""
@@ -135,7 +136,8 @@ class Fit:
 
     def cheapest(self, kind: str, structures: Mapping[str, Structure]) -> Architecture:
         """The cheapest architecture; latency is estimated by the sum over its candidates."""
-        table = self.costs[kind] if kind in self.costs else self.guide
+        counted = kind in self.costs
+        table = self.costs[kind] if counted else self.guide  # which may have to be measured
         return Architecture.of(self.space, cheapest(self.space.choices, structures, table.tables))
 
     def check(self, architecture: Architecture, what: str) -> None:

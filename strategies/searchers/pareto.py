@@ -172,8 +172,9 @@ class Pareto(OnDevices):
         for _ in range(self.steps):
             preference, device = self._drawn(self.batch)
             gates = self._expected(preference, device)
-            errors, latency = self.surrogate(gates_of(self.space, gates)), self._latency(gates, device)
-            losses = (torch.stack([errors, latency], 1) - self.ideal[device]) / self.span[device]
+            errors = self.surrogate(gates_of(self.space, gates))
+            costs = torch.stack([errors, self._latency(gates, device)], 1)
+            losses = (costs - self.ideal[device]) / self.span[device]
             self.optimizer.zero_grad()
             (preference * losses).sum(1).sub(self.entropy * entropy(gates)).mean().backward()
             self.optimizer.step()
