@@ -5,6 +5,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+from torch import Tensor
+
 from search_spaces.architecture import Architecture
 from search_spaces.settings import setting
 from search_spaces.space import Space
@@ -90,3 +93,10 @@ def _looked_up(
 
         found[name] = DeviceCost("latency_ms", name, model, exact, adds_up=False, r2=r2)
     return found
+
+
+def features(measured: Sequence[Architecture], costs: Sequence[DeviceCost]) -> Tensor:
+    """(D, F): the costs of architectures on each device, with mean 0 and deviation 1."""
+    found = torch.tensor([[cost.exact(one) for one in measured] for cost in costs])
+    deviation = found.std(1, correction=0, keepdim=True)
+    return (found - found.mean(1, keepdim=True)) / deviation.clamp_min(1e-12)

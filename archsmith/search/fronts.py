@@ -4,31 +4,45 @@ import csv
 import json
 import logging
 import re
+from collections.abc import Mapping, Sequence
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from archsmith.files import write_atomically
+from archsmith.train.run_folder import read_object
 from search_spaces.architecture import Architecture
-from strategies.searchers.on_devices import OnDevices
+from search_spaces.space import Space
+from strategies.fronts import front
+from strategies.searchers.on_devices import Known
+from supernets.device_cost import DeviceCost
 
 FORMAT = "archsmith.fronts/1"
 log = logging.getLogger(__name__)
 
 
-def write_fronts(folder: Path, searcher: OnDevices, meta: dict[str, Any]) -> None:
-    """Writes what nothing dominates on each device, the cheapest first, with costs and scores; each
-    architecture is ready for retraining."""
+def write_fronts(
+    folder: Path,
+    space: Space,
+    costs: Mapping[str, DeviceCost],
+    known: Sequence[Known],
+    meta: Mapping[str, Any],
+) -> None:
+    """Writes what no known architecture dominates on each device, the cheapest first, with costs
+    and scores; each is ready for retraining."""
     for path in folder.glob("pareto/*/*.json"):  # of an earlier search
         path.unlink()
     found: dict[str, Any] = {}
-    for number, (device, points) in enumerate(searcher.fronts().items()):
-        cost = searcher.costs[device]
+    for number, (device, cost) in enumerate(costs.items()):
+        every = np.array([(one.costs[device], 1 - one.score) for one in known]).reshape(-1, 2)
+        points = [known[i] for i in front(every)]
         place = f"pareto/{number:02d}_{re.sub(r'[^A-Za-z0-9]+', '_', device)}"
         found[device] = {"cost": cost.kind, "r2": round(cost.r2, 4), "points": []}
         for position, point in enumerate(points):
             about = {"device": device, cost.kind: point.costs[device], "score": point.score}
-            kept = Architecture.of(searcher.space, point.kept, **{**meta, "epoch": None, **about})
+            kept = Architecture.of(space, point.kept, **{**meta, "epoch": None, **about})
             file = f"{place}/{position:02d}.json"
             kept.save(folder / file)
             found[device]["points"].append(
@@ -36,9 +50,19 @@ def write_fronts(folder: Path, searcher: OnDevices, meta: dict[str, Any]) -> Non
                  "score": point.score}
             )  # fmt: skip
         log.info("search: %d architectures on the front of %s", len(points), device)
-    content = {"format": FORMAT, "space": searcher.space.name, "devices": found}
+    content = {"format": FORMAT, "space": space.name, "devices": found}
     write_atomically(folder / "fronts.json", (json.dumps(content, indent=2) + "\n").encode())
     write_atomically(folder / "fronts.csv", _table(found).encode())
+
+
+def of_series(folder: Path, costs: Mapping[str, DeviceCost]) -> list[Known]:
+    """The architectures of a Pareto series, with the accuracies measured in the search."""
+    found = []
+    for point in read_object(folder / "pareto.json")["points"]:
+        one = Architecture.load(folder / point["architecture"])
+        exact = {name: cost.exact(one) for name, cost in costs.items()}
+        found.append(Known(one.choices, point["discretised_accuracy"], exact))
+    return found
 
 
 def _table(found: dict[str, Any]) -> str:

@@ -21,12 +21,12 @@ from search_spaces.settings import Count, NotNegative, Positive, checked
 from search_spaces.space import Space
 from strategies.discretisation.strongest import strongest
 from strategies.fronts import front, gains
-from strategies.preference import PreferenceNetwork, marginals, simplex
+from strategies.preference.network import PreferenceNetwork, marginals, simplex
 from strategies.searchers.encoding import Kept
 from strategies.searchers.on_devices import OnDevices, key_of
 from strategies.searchers.surrogate import GatedProcess, decided, encoded, gates_of
 from strategies.shares import every_option
-from supernets.device_cost import DeviceCost
+from supernets.device_cost import features
 
 LEAST = 0.01  # added to errors before their logarithm
 PREFERENCES = 2  # error and latency
@@ -77,7 +77,7 @@ class Pareto(OnDevices):
         self.candidates, self.entropy = candidates, entropy
         self.generator = torch.Generator().manual_seed(int(torch.randint(2**62, ())))
         measured = [self.draws.architecture(self.draws.answer()) for _ in range(references)]
-        self.features = _features(measured, list(self.costs.values()))  # (D, F)
+        self.features = features(measured, list(self.costs.values()))  # (D, F)
         inputs = PREFERENCES + self.features.size(1)
         self.net = PreferenceNetwork(space.choices, inputs, width)
         self.optimizer = torch.optim.Adam(self.net.parameters(), lr=lr)
@@ -217,10 +217,3 @@ def entropy(gates: Mapping[str, Tensor]) -> Tensor:
     """(B,): the sum of the entropies of all rows, for probabilities (B, R, O)."""
     parts = [-(p * p.clamp_min(1e-12).log()).sum((1, 2)) for p in gates.values()]
     return torch.stack(parts).sum(0)
-
-
-def _features(measured: Sequence[Architecture], costs: Sequence[DeviceCost]) -> Tensor:
-    """(D, F): the costs of architectures on each device, with mean 0 and deviation 1."""
-    found = torch.tensor([[cost.exact(one) for one in measured] for cost in costs])
-    deviation = found.std(1, correction=0, keepdim=True)
-    return (found - found.mean(1, keepdim=True)) / deviation.clamp_min(1e-12)

@@ -14,7 +14,7 @@ from search_spaces.architecture import Architecture
 from search_spaces.resnets import tas
 from search_spaces.space import Space
 from strategies.fronts import front, hypervolume
-from strategies.preference import PreferenceNetwork, marginals, simplex
+from strategies.preference.network import PreferenceNetwork, marginals, simplex
 from strategies.searchers.nsga2 import NSGA2
 from strategies.searchers.on_devices import OnDevices
 from strategies.searchers.pareto import Pareto, entropy
