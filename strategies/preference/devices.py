@@ -60,6 +60,7 @@ class DevicePreference(Preference):
         super().__init__()
         self.table, self.devices = table, devices
         self.references, self.width, self.grid = references, width, grid
+        self.generator = torch.Generator()
 
     def build(self, space: Space) -> None:
         draws = Draws(space)
@@ -72,7 +73,7 @@ class DevicePreference(Preference):
         self.place: Tensor  # of the device, (1,)
         self.register_buffer("place", torch.zeros(1, dtype=torch.long))
         self.net = PreferenceNetwork(space.choices, LOSSES + self.of_devices.size(1), self.width)
-        self.generator = torch.Generator().manual_seed(int(torch.randint(2**62, ())))
+        self.generator.manual_seed(int(torch.randint(2**62, ())))
 
     def setup(self, net: "Network", strategy: "Strategy") -> None:
         self.strategy, space = strategy, strategy.space

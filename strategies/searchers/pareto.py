@@ -70,7 +70,7 @@ class Pareto(OnDevices):
         width: Count = 64,
         lr: Positive = 3e-3,
         candidates: Count = 20,
-        entropy: NotNegative = 0.01,
+        entropy: NotNegative = 0.03,
     ):
         super().__init__(space, asks, table, devices)
         self.initial, self.period, self.steps, self.batch = initial, period, steps, batch
