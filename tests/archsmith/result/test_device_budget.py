@@ -180,6 +180,24 @@ def test_one_search_writes_a_front_per_device(archsmith, table: Path):
     assert "The front of each device" in page
 
 
+@pytest.mark.slow
+def test_one_supernet_writes_a_front_per_device(archsmith, table: Path):
+    """Of the architectures of all preferences, measured with its weights and looked up."""
+    said = archsmith(
+        *CELLS, "strategy=pareto_gates", "search.epochs=2", "search.batch_size=16",
+        f"budget.latency_table={table}", "hydra.run.dir=found",
+    )  # fmt: skip
+    assert said.code == 0, said.err
+    series = json.loads(Path("found/pareto.json").read_text())["points"]
+    accuracies = {one["identity"]: one["discretised_accuracy"] for one in series}
+    fronts = json.loads(Path("found/fronts.json").read_text())["devices"]
+    assert list(fronts) == ["phone", "watch"]
+    for front in fronts.values():
+        assert front["points"]
+        assert all(one["score"] == accuracies[one["identity"]] for one in front["points"])
+    assert "The front of each device" in Path("found/report.html").read_text()
+
+
 def test_an_unknown_device_ends_the_run_in_one_line(archsmith, table: Path):
     said = archsmith(
         *CELLS, "strategy=nsga2", "search.score=table", "budget.latency_device=phome",
