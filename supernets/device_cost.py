@@ -86,12 +86,16 @@ def _looked_up(
     models, found = additive(space, table), {}
     for name in names:
         model, r2 = models[name]
-        log.info("latency: a sum over options explains %.1f%% of %s (R2)", 100 * r2, name)
 
         def exact(one: Architecture, name: str = name) -> float:
             return table.of(one, name)
 
         found[name] = DeviceCost("latency_ms", name, model, exact, adds_up=False, r2=r2)
+    worst, best = (pick(found.values(), key=lambda one: one.r2) for pick in (min, max))
+    log.info(
+        "latency: sums over options explain %.1f%% (%s) to %.1f%% (%s) of the variance (R2)",
+        100 * worst.r2, worst.device, 100 * best.r2, best.device,
+    )  # fmt: skip
     return found
 
 

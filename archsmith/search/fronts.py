@@ -49,10 +49,14 @@ def write_fronts(
                 {"architecture": file, "identity": kept.identity, "cost": point.costs[device],
                  "score": point.score}
             )  # fmt: skip
-        log.info("search: %d architectures on the front of %s", len(points), device)
     content = {"format": FORMAT, "space": space.name, "devices": found}
     write_atomically(folder / "fronts.json", (json.dumps(content, indent=2) + "\n").encode())
     write_atomically(folder / "fronts.csv", _table(found).encode())
+    sizes = [len(front["points"]) for front in found.values()]
+    log.info(
+        "search: %d fronts of %d to %d architectures: %s",
+        len(sizes), min(sizes), max(sizes), folder / "fronts.csv",
+    )  # fmt: skip
 
 
 def of_series(folder: Path, costs: Mapping[str, DeviceCost]) -> list[Known]:
