@@ -236,7 +236,7 @@ class Regularisation(Ingredient):
 
 
 class Preference(nn.Module, Ingredient, ABC):
-    """Shifts the alphas by what is preferred at the moment; its parameters are trained as alphas."""
+    """Shifts the alphas by what is preferred now; its parameters are trained with them."""
 
     @abstractmethod
     def build(self, space: Space) -> None:

@@ -52,7 +52,7 @@ def write_fronts(
     content = {"format": FORMAT, "space": space.name, "devices": found}
     write_atomically(folder / "fronts.json", (json.dumps(content, indent=2) + "\n").encode())
     write_atomically(folder / "fronts.csv", _table(found).encode())
-    sizes = [len(front["points"]) for front in found.values()]
+    sizes = [len(about["points"]) for about in found.values()]
     log.info(
         "search: %d fronts of %d to %d architectures: %s",
         len(sizes), min(sizes), max(sizes), folder / "fronts.csv",
@@ -74,8 +74,8 @@ def _table(found: dict[str, Any]) -> str:
     text = StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["device", "kind", "cost", "score", "architecture", "identity"])
-    for device, front in found.items():
-        for one in front["points"]:
+    for device, about in found.items():
+        for one in about["points"]:
             numbers = [one["cost"], one["score"], one["architecture"], one["identity"]]
-            writer.writerow([device, front["cost"], *numbers])
+            writer.writerow([device, about["cost"], *numbers])
     return text.getvalue()
