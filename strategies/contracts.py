@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from search_spaces.architecture import Architecture
 from search_spaces.choice import Choice
 from search_spaces.settings import checked
+from search_spaces.space import Space
 
 if TYPE_CHECKING:
     from strategies.gradients import Batch, Metrics
@@ -232,6 +233,18 @@ class Regularisation(Ingredient):
     def images(self, x: Tensor) -> Tensor:
         """What a step sees in place of the images x (B, C, H, W)."""
         return x
+
+
+class Preference(nn.Module, Ingredient, ABC):
+    """Shifts the alphas by what is preferred now; its parameters are trained with them."""
+
+    @abstractmethod
+    def build(self, space: Space) -> None:
+        """Called once, before optimisers are made: draws the parameters."""
+
+    @abstractmethod
+    def shift(self, name: str) -> Tensor:
+        """What is added to the alphas (R, O) of a choice."""
 
 
 class Schedule(Protocol):

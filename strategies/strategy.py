@@ -16,6 +16,7 @@ from strategies.contracts import (
     DiscretisationRule,
     Ingredient,
     LossTerm,
+    Preference,
     Pruning,
     Regularisation,
     Relaxation,
@@ -90,6 +91,7 @@ class Strategy:
     clip: Positive | None
     alpha_init: float
     warmup: Share
+    preference: Preference | None = None
 
     def __post_init__(self) -> None:
         self.micro_batches = 1  # parts in which a batch is computed
@@ -101,6 +103,9 @@ class Strategy:
         self.losses = dict(self.losses)
         self._check_kinds()
         self._make_logits()
+        if self.preference is not None:
+            with setting("preference"):
+                self.preference.build(self.space)
         self._refresh_active()
 
     # -- construction
@@ -192,7 +197,14 @@ class Strategy:
 
     def named_arch_parameters(self) -> dict[str, nn.Parameter]:
         named = {f"alpha.{name}": tensor for name, tensor in self.alphas.items()}
-        return named | {f"beta.{name}": tensor for name, tensor in self.betas.items()}
+        named |= {f"beta.{name}": tensor for name, tensor in self.betas.items()}
+        shifts = {} if self.preference is None else dict(self.preference.named_parameters())
+        return named | {f"preference.{name}": tensor for name, tensor in shifts.items()}
+
+    def shifted(self, name: str) -> Tensor:
+        """The alphas (R, O) of a choice, with what the preference adds to them."""
+        alphas = self.alphas[name]
+        return alphas if self.preference is None else alphas + self.preference.shift(name)
 
     # -- one pass
     # -----------------------------------------------------------------------------------------
@@ -209,7 +221,7 @@ class Strategy:
         groups = {}
         for name in self.alphas:
             choice, runs = self.space.choices[name], self.alive[name]
-            gates, index = self.relaxation.of_choice(self.alphas[name], runs, choice)
+            gates, index = self.relaxation.of_choice(self.shifted(name), runs, choice)
             active = self._active[name]
             if index is not None:
                 index = index.view(len(runs), -1)  # (R, K)
@@ -378,7 +390,7 @@ class Strategy:
         """Choice -> gates (R, O) without noise and factors (R,), on the CPU."""
         found = {}
         for name in self.alphas:
-            gates, _ = self.relaxation.expected(self.alphas[name], self.alive[name])
+            gates, _ = self.relaxation.expected(self.shifted(name), self.alive[name])
             factors = None
             if self.topology is not None:
                 factors = self.topology.expected(*self._weighed(name)).cpu()

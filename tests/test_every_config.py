@@ -66,7 +66,7 @@ def make(node: DictConfig, **live: Any) -> Any:
     return made(**live) if node.get("_partial_") else made
 
 
-SEARCHERS = ["evolution", "mcts", "mcts_bisection", "random", "smbo"]
+SEARCHERS = ["evolution", "mcts", "mcts_bisection", "nsga2", "pareto", "random", "smbo"]
 
 
 def still(name: str) -> list[str]:

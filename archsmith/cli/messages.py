@@ -34,7 +34,7 @@ LAUNCHERS = {  # Hydra's name of a launcher -> the optional dependencies with it
 LISTED = (
     "strategy", "strategy/relaxation", "strategy/mixed_op", "strategy/topology",
     "strategy/update", "strategy/losses", "strategy/pruning", "strategy/stopping",
-    "strategy/regularisation", "strategy/discretisation",
+    "strategy/regularisation", "strategy/preference", "strategy/discretisation",
     "strategy/schedule", "strategy/alpha_schedule",
     "space", "data", "retrain", "baseline", "runtime", "experiment",
     "hydra/launcher",

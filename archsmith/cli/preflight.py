@@ -68,7 +68,8 @@ def check_budget(job: Job, method: Gradient | BlackBox, trained: Set[str | None]
     """
     if not job.budget.limits or not {"supernet", "final"} & trained:
         return
-    if job.budget.latency_ms is not None and size() > 1:
+    measures = job.budget.latency_ms is not None and job.budget.latency_table is None
+    if measures and size() > 1:
         raise ConfigError(
             "budget.latency_ms: each process would measure its own; search in one process, or set "
             "budget.macs"

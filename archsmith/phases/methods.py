@@ -23,6 +23,7 @@ from archsmith.phases.scores import SCORES, Scores
 from archsmith.phases.within_budget import fit_of, fitted, spent
 from archsmith.search.black_box import BlackBoxSearch
 from archsmith.search.diagnosis import undecided
+from archsmith.search.fronts import of_series, write_fronts
 from archsmith.search.loop import Search
 from archsmith.search.measure import Found
 from archsmith.search.time_budget import clock_of, epochs_within
@@ -30,6 +31,8 @@ from archsmith.train.epochs import run as run_epochs
 from archsmith.train.random_state import random_state, set_random_state
 from search_spaces.architecture import Architecture
 from search_spaces.settings import setting
+from strategies.preference.devices import DevicePreference
+from strategies.searchers.on_devices import OnDevices
 from strategies.searchers.searcher import Searcher
 from strategies.strategy import Strategy
 from supernets.costs import check_shapes
@@ -83,6 +86,9 @@ class Gradient:
     def find(self, run: Run, identity: dict[str, Any], meta: dict[str, Any]) -> Architecture:
         with run.measuring("search"):
             found = self._trained(run, identity, meta)
+        if isinstance(preference := self.strategy.preference, DevicePreference):
+            folder, costs = self.job.folder, preference.costs
+            write_fronts(folder, self.job.space, costs, of_series(folder, costs), meta)
         run.results.fields["searched_costs"] = None  # of an earlier search
         run.results.update(
             supernet_accuracy=found.supernet_accuracy,
@@ -156,6 +162,9 @@ class BlackBox:
             return fit.choose(searcher, None, []) if fit else searcher.ask()
 
         found = self._best(self.scores, run, identity, ask) if self.scores else ask()
+        if isinstance(searcher, OnDevices) and self.scores:
+            folder, space = self.job.folder, self.job.space
+            write_fronts(folder, space, searcher.costs, searcher.known, meta)
         found = replace(found, meta={**meta, "epoch": None})
         if fit:
             run.budgeted(spent(fit, found))

@@ -53,7 +53,9 @@ def fitted(
 def spent(fit: Fit, chosen: Architecture, **more: Any) -> dict[str, Any]:
     """Limits and costs of a chosen architecture's network."""
     told: dict[str, Any] = {"limits": fit.budget.limits, "cost": fit.cost(chosen), **more}
-    if fit.budget.latency_ms is not None:
+    if fit.given is not None:
+        told["device"] = fit.given.device
+    elif fit.budget.latency_ms is not None:
         told["latency"] = fit.latency(chosen).to_json()
     log.info("%s", budget_line(told))
     return told

@@ -18,20 +18,24 @@ from search_spaces.architecture import Architecture
 from search_spaces.space import Space
 from strategies.discretisation.constrained import cheapest
 from strategies.discretisation.decisions import Structure
+from supernets.device_cost import DeviceCost, device_cost
 from supernets.final_costs import Cost, final_costs
 from supernets.network import final_network
 
+SLACK = 1e-9  # of a limit, relative: sums in another order
 HALVINGS = 6  # bisection steps in the search for a latency that just fits
 
 
 class Fit:
     """The budget for the final networks of a space and a recipe on a device.
 
-    The latency of an architecture is measured once. The random generators are left unchanged.
+    The latency of an architecture is measured once, or is that of the budget's table. The random
+    generators are left unchanged.
 
     has_losses: whether the search may add a loss to that of its val images; said where it helps.
 
-    Raises ConfigError where the cost of an architecture is no sum over its options.
+    Raises ConfigError where the cost of an architecture is no sum over its options, and for a table
+    that does not fit.
     """
 
     def __init__(
@@ -59,13 +63,30 @@ class Fit:
                 "retrain.layers=null"
             )
         self.costs = final_costs(self.final)
+        self.given = self._given()
+        if self.given is not None and self.given.adds_up:
+            self.costs["latency_ms"] = self.given.options
         self._latencies: dict[str, Latency] = {}
+
+    def _given(self) -> DeviceCost | None:
+        """The latencies of the budget's table; None if there is no limit on them, or no table."""
+        budget = self.budget
+        if budget.latency_ms is None or budget.latency_table is None:
+            return None
+        try:
+            return device_cost(self.final, budget.latency_table, budget.latency_device)
+        except ValueError as error:  # "table: ..." or "device: ..."
+            raise ConfigError(f"budget.latency_{error}") from error
 
     def cost(self, architecture: Architecture) -> dict[str, float]:
         """Kind -> cost of an architecture's network; the latency only if it is limited."""
-        counts = {kind: cost.of(architecture, self.final) for kind, cost in self.costs.items()}
-        found: dict[str, float] = {kind: round(count) for kind, count in counts.items()}
-        if self.budget.latency_ms is not None:
+        found: dict[str, float] = {
+            kind: round(self.costs[kind].of(architecture, self.final))
+            for kind in ("params", "macs")
+        }
+        if self.given is not None:
+            found["latency_ms"] = self.given.exact(architecture)
+        elif self.budget.latency_ms is not None:
             found["latency_ms"] = self.latency(architecture).median
         return found
 
@@ -80,14 +101,17 @@ class Fit:
 
     @cached_property
     def guide(self) -> Cost:
-        """The latency of each candidate by itself."""
+        """The latency of each candidate by itself, or by the model of the given table."""
+        if self.given is not None:  # a model may have options that cost less than none
+            tables = self.given.options.tables
+            return Cost(0.0, {name: table.clamp_min(0.0) for name, table in tables.items()})
         with torch.random.fork_rng(devices=[]):
             return candidate_latencies(self.final, self.device, self.budget.latency_batch)
 
     def exceeded(self, architecture: Architecture) -> list[str]:
         """The kinds of cost by which an architecture exceeds the budget."""
-        cost = self.cost(architecture)
-        return [kind for kind, limit in self.budget.limits.items() if cost[kind] > limit]
+        cost, limits = self.cost(architecture), self.budget.limits
+        return [kind for kind, limit in limits.items() if cost[kind] > limit * (1 + SLACK)]
 
     def check_possible(self, strategy: Any) -> None:
         """Raises ConfigError if no architecture that the strategy can find fits."""
@@ -98,7 +122,7 @@ class Fit:
             return fit.cost(fit.cheapest(kind, structures))[kind]
 
         for kind, limit in self.budget.limits.items():
-            if least(kind, self.recipe) > limit:
+            if least(kind, self.recipe) > limit * (1 + SLACK):
                 what = "the smallest network of this space and recipe"
                 raise self._refusal(kind, what, partial(least, kind))
         if None not in strategy.structures().values() and strategy.within(*self._counted) is None:
@@ -112,7 +136,8 @@ class Fit:
 
     def cheapest(self, kind: str, structures: Mapping[str, Structure]) -> Architecture:
         """The cheapest architecture; latency is estimated by the sum over its candidates."""
-        table = self.guide if kind == "latency_ms" else self.costs[kind]
+        counted = kind in self.costs
+        table = self.costs[kind] if counted else self.guide  # which may have to be measured
         return Architecture.of(self.space, cheapest(self.space.choices, structures, table.tables))
 
     def check(self, architecture: Architecture, what: str) -> None:
@@ -132,7 +157,8 @@ class Fit:
     def _refusal(self, kind: str, what: str, cost: Callable[[Recipe], float]) -> ConfigError:
         limit, found = self.budget.limits[kind], cost(self.recipe)
         has = f"takes {found:.3g} ms" if kind == "latency_ms" else f"has {found:,.0f} {NAMES[kind]}"
-        sizes = self._sizes_within(limit, cost)
+        tabled = kind == "latency_ms" and self.given is not None  # of networks of this size
+        sizes = [] if tabled else self._sizes_within(limit, cost)
         others = f"{' or '.join(sizes)}, or " if sizes else ""
         return ConfigError(
             f"budget.{kind}: {what} {has}, above {shown_amount(kind, limit)}; set {others}"

@@ -19,7 +19,10 @@ class Budget:
 
     Args:
         params, macs: a number, optionally with the suffix k, M or G: `300k`, `1.5M`, `2G`.
-        latency_ms: of a forward pass of `latency_batch` images, measured on the run's device.
+        latency_ms: of a forward pass of `latency_batch` images, measured on the run's device; with
+            a table, the latency that it gives.
+        latency_table: latencies of another device (`supernets.device_cost`): of options, or of
+            whole architectures with a column per device, of which `latency_device` names one.
 
     Raises:
         ValueError: anything else.
@@ -29,6 +32,8 @@ class Budget:
     macs: Any = None
     latency_ms: Any = None
     latency_batch: Count = 1
+    latency_table: str | None = None
+    latency_device: str | None = None
 
     def __post_init__(self) -> None:
         for kind in NAMES:

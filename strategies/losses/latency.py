@@ -5,7 +5,6 @@ arXiv:1812.00332, section 3.3 (the expectation over gates).
 """
 
 from collections.abc import Hashable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,9 +14,7 @@ from search_spaces.architecture import Architecture
 from search_spaces.settings import NotNegative
 from strategies.contracts import LossTerm
 from strategies.shares import weighed
-from supernets.final_costs import final_costs
-from supernets.latency_table import latency_cost
-from supernets.network import check_costs
+from supernets.device_cost import device_cost
 
 if TYPE_CHECKING:
     from strategies.gradients import Batch
@@ -33,37 +30,32 @@ class Latency(LossTerm):
     """weight * log R, with R = R_fixed + the sum over rows and options of gate * T; off while
     alphas do not move.
 
-    T are the latencies of single options, so R is exact where one gate of each row is 1. (The
+    T are the latencies of single options, so R is exact where one gate of each row is 1; with a
+    table of whole architectures T is an additive model of it, and what was found is looked up. (The
     formula of Single-Path NAS, section 3, extrapolates the option 3x3 with expansion 3 from the
     other three.) Gates are multiplied by the factors of their rows.
 
     Args:
         weight: lambda.
-        table: a file of task=measure_latency, of this space, from this device or another; R is in
-            ms. None: multiply-accumulates in place of latencies, in millions.
+        table: a file of task=measure_latency, of this space, from this device or another, or one of
+            whole NAS-Bench-201 architectures; R is in ms. None: multiply-accumulates in place of
+            latencies, in millions.
+        device: the column of a table of whole architectures.
 
     Raises:
-        ValueError: the file is no such table, or lacks a place of the space; or costs of its
-            options do not add up.
+        ValueError: the file is no such table, or lacks a place or an architecture of the space; an
+            unknown device; or costs of the space's options do not add up.
     """
 
-    def __init__(self, *, weight: NotNegative, table: str | None):
-        self.weight, self.table = weight, table
-        self.kind = "macs" if table is None else "latency_ms"
+    def __init__(self, *, weight: NotNegative, table: str | None, device: str | None):
+        self.weight, self.table, self.device = weight, table, device
 
     def setup(self, net: "Network", strategy: "Strategy") -> None:
-        check_costs(strategy.space)
         self.strategy, device = strategy, next(net.parameters()).device
-        if self.table is None:
-            self.cost = final_costs(strategy.space)[self.kind]
-        else:
-            try:
-                self.cost = latency_cost(strategy.space, Path(self.table))
-            except ValueError as error:
-                raise ValueError(f"table: {error}") from error
-        unit = UNITS[self.kind]
-        self.fixed = self.cost.fixed / unit
-        self.tables = {n: (t / unit).float().to(device) for n, t in self.cost.tables.items()}
+        self.cost = device_cost(strategy.space, self.table, self.device)
+        options, unit = self.cost.options, UNITS[self.cost.kind]
+        self.fixed = options.fixed / unit
+        self.tables = {n: (t / unit).float().to(device) for n, t in options.tables.items()}
         self.strength = torch.full((), self.weight, device=device)
 
     def epoch_start(self, epoch: int, epochs: float) -> None:
@@ -82,8 +74,12 @@ class Latency(LossTerm):
         return torch.stack(rows).sum() + self.fixed
 
     def costs_of(self, found: Architecture) -> dict[str, float]:
-        """R of the architecture, exactly: in ms, or in multiply-accumulates."""
-        return {self.kind: self.cost.of(found, self.strategy.space)}
+        """The cost of the architecture, exactly, in ms or in multiply-accumulates; and R of it,
+        where that is only a model."""
+        costs = {self.cost.kind: self.cost.exact(found)}
+        if not self.cost.adds_up:
+            costs["modelled_latency_ms"] = self.cost.options.of(found, self.strategy.space)
+        return costs
 
     def constants(self) -> Hashable:
         return ()

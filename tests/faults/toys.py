@@ -23,6 +23,7 @@ CPU = torch.device("cpu")
 STRATEGIES = [
     "darts", "pcdarts", "goldnas", "sddarts", "gdas", "drnas", "darts_second_order", "annealed",
     "rdarts_es", "rdarts_dp", "darts_pt", "drnas_progressive", "singlepath",
+    "pareto_gates",
 ]  # fmt: skip
 TOY = [
     "strategy.alpha_optimizer.weight_decay=0", "strategy.alpha_lr_scale=10",
@@ -32,6 +33,7 @@ TOY = [
 MORE = {  # so that 2 epochs of 2 steps see what a method has of its own
     "pcdarts": ["strategy.warmup=0.5"],
     "annealed": ["strategy.warmup=0"],
+    "pareto_gates": ["strategy.warmup=0", "strategy.preference.grid=2"],
     "sddarts": [
         "strategy.losses.self_distillation.ramp=[0.0,0.2]",
         "strategy.losses.self_distillation.lag=1",

@@ -15,6 +15,7 @@ from search_spaces.settings import NotNegative
 from strategies.contracts import (
     Ingredient,
     LossTerm,
+    Preference,
     Pruning,
     Regularisation,
     Relaxation,
@@ -42,6 +43,7 @@ KINDS = {
     "pruning": Pruning,
     "stopping": Stopping,
     "regularisation": Regularisation,
+    "preference": Preference,
 }
 
 

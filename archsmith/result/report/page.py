@@ -42,6 +42,7 @@ def write_report(folder: Path, command: str) -> Path:
         metrics=_metrics(folder / "metrics.jsonl"),
         pareto=points,
         best=undominated(points),
+        fronts=_read(folder / "fronts.json").get("devices", {}),
         costs=NAMES,
         changed=changed_rows(results.get("budget") or {}),
         checklist=checklist(results),
