@@ -50,8 +50,9 @@ class Builder(ABC):
         """The weights that a final network starts from, where `Space.trained`."""
         raise NotImplementedError
 
-    def counts(self, space: Any, architecture: Architecture) -> dict[str, int]:
-        """`params` and `macs` of a final network, where `Space.costs_rise`."""
+    def counts(self, space: Any, options: Mapping[str, Sequence[int]]) -> dict[str, int]:
+        """`params` and `macs` of a final network, where `Space.costs_rise`. options: choice -> the
+        position of each row's option."""
         raise NotImplementedError
 
     def bare(self, space: Any) -> "Network":

@@ -192,9 +192,14 @@ def _rows(told: Described, divisor: int, most: int) -> list[tuple[int, list[int]
 
 def description(space: FromModelSpace) -> Described:
     """The network of a space as data; `open` are the groups of its rows."""
-    own = space.settings
-    told = described(own["model"], cast(Shape, tuple(space.input_shape)), space.classes)
-    return told._replace(open=[g for g, _ in _rows(told, own["divisor"], own["most"])])
+    own, shape = space.settings, cast(Shape, tuple(space.input_shape))
+    return _opened(own["model"], shape, space.classes, own["divisor"], own["most"])
+
+
+@lru_cache(maxsize=16)
+def _opened(model: str, input_shape: Shape, classes: int, divisor: int, most: int) -> Described:
+    told = described(model, input_shape, classes)
+    return told._replace(open=[g for g, _ in _rows(told, divisor, most)])
 
 
 # -- the supernet
@@ -352,6 +357,7 @@ class FromModel(Builder):
     ) -> SuperTraced:
         """It starts from the trained weights."""
         check_mixed_op(mixed_op)
+        weights_file(space.settings["model"], space.settings["weights"])
         net = SuperTraced(space)
         if not net.firsts.is_meta:
             net.inherit(trained(space), space.settings["importance"])
@@ -375,8 +381,10 @@ class FromModel(Builder):
     def blueprint(self, space: FromModelSpace, architecture: Architecture) -> Blueprint:
         return Blueprint(TracedNetwork, layout_of(space, architecture))
 
-    def counts(self, space: FromModelSpace, architecture: Architecture) -> dict[str, int]:
-        told, chosen = description(space), widths(space, architecture)
+    def counts(
+        self, space: FromModelSpace, options: Mapping[str, Sequence[int]]
+    ) -> dict[str, int]:
+        told, chosen = description(space), widths_at(space, options[WIDTH])
         return {"params": told.parameters.of(chosen), "macs": told.macs.of(chosen)}
 
 
@@ -392,10 +400,15 @@ def check_mixed_op(mixed_op: Callable[..., nn.Module]) -> None:
 
 def widths(space: FromModelSpace, architecture: Architecture) -> list[int]:
     """The width of every group, in units."""
+    return widths_at(space, [o for (o,) in architecture.kept(space)[WIDTH]])
+
+
+def widths_at(space: FromModelSpace, options: Sequence[int]) -> list[int]:
+    """The same for the option of each row."""
     told = description(space)
     found = [len(group.units) for group in told.found.groups]
-    for r, (kept,) in enumerate(architecture.kept(space)[WIDTH]):
-        found[told.open[r]] = space.widths[r][kept]
+    for g, offered, option in zip(told.open, space.widths, options, strict=True):
+        found[g] = offered[option]
     return found
 
 
