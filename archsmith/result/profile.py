@@ -36,7 +36,7 @@ def profile(space: Space, recipe: Recipe, device: torch.device) -> dict[str, Any
 def profile_lines(told: Mapping[str, Any]) -> list[str]:
     """The profile as lines of text, with the budgets that can be met."""
     nets = told["networks"]
-    lines = [f"{told['groups']} groups of channels, {told['architectures']:.3g} networks"]
+    lines = [f"{told['groups']} groups of channels, {shown_count(told['architectures'])} networks"]
     lines += [
         f"{name:<9} {one['params']:>14,} parameters {one['macs']:>16,} multiply-accumulates "
         f"{one['latency_ms']:>9.3g} ms"
@@ -48,3 +48,8 @@ def profile_lines(told: Mapping[str, Any]) -> list[str]:
         for kind in ("params", "macs")
     ]
     return [*lines, f"can be met: {', '.join(met)}"]
+
+
+def shown_count(number: int) -> str:
+    """`4,096`, or `2.5e+28` from a million on."""
+    return f"{number:,}" if number < 1_000_000 else f"{number:.2g}"
