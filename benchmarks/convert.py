@@ -83,7 +83,7 @@ def row_of(name: str) -> dict[str, Any]:
     assert isinstance(space, FromModelSpace)
     net, told = disturbed(networks.made(name, 1000)), networks.description(space)
     supernet = networks.SuperTraced(space).eval()
-    wanted = {k for k in supernet.state_dict() if k not in ("rows", "firsts")}
+    wanted = supernet.net.state_dict()
     state = {key: tensor for key, tensor in net.state_dict().items() if key in wanted}
     supernet.inherit(state, "l2")
     ordered, x = order(state, told.found, "l2"), torch.randn(2, 3, side, side)
@@ -91,7 +91,7 @@ def row_of(name: str) -> dict[str, Any]:
     def final(architecture: Architecture) -> tuple[nn.Module, Tensor]:
         made = networks.FromModel().final(space, architecture, auxiliary=False)
         kept = kept_of(ordered, networks.widths(space, architecture))
-        made.load_state_dict(cut(state, told.found, kept))
+        made.net.load_state_dict(cut(state, told.found, kept))
         return made, made.eval()(x)
 
     original = net(x)

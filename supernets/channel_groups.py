@@ -124,7 +124,7 @@ SIZES = {"size", "dim", "getattr"}  # results that are no tensors
 def short(step: Step, net: TracedNetwork) -> str:
     """The class of a step's module, or the last part of its function's name."""
     if step.kind == "module":
-        return type(net.get_submodule(step.target)).__name__
+        return type(net.net.get_submodule(step.target)).__name__
     return step.target.rpartition(".")[2]
 
 
@@ -133,7 +133,7 @@ class Walk:
 
     def __init__(self, layout: Layout, net: TracedNetwork, shapes: Mapping[str, Any]):
         self.net, self.shapes, self.units = net, shapes, Units()
-        self.tensors = {**dict(net.named_parameters()), **dict(net.named_buffers())}
+        self.tensors = {**dict(net.net.named_parameters()), **dict(net.net.named_buffers())}
         self.marks: dict[str, Axes] = {IMAGES: {}}
         self.held: dict[str, str] = {}  # result -> the parameter or buffer that it is
         self.made: dict[str, tuple[Marks, Marks]] = {}  # module -> its input and output channels
@@ -207,7 +207,7 @@ class Walk:
 
     def conv(self, step: Step) -> Axes:
         name, axes = self.first(step)
-        module = self.net.get_submodule(step.target)
+        module = self.net.net.get_submodule(step.target)
         self.freeze({d: m for d, m in axes.items() if d != 1}, f"'{step.name}' slides over them")
         inputs = axes.get(1, [FIXED] * module.in_channels)
         outputs, groups, path = self.units.new(module.out_channels), module.groups, step.target
@@ -236,7 +236,7 @@ class Walk:
 
     def linear(self, step: Step) -> Axes:
         name, axes = self.first(step)
-        module, path = self.net.get_submodule(step.target), step.target
+        module, path = self.net.net.get_submodule(step.target), step.target
         shape = self.shapes[name]
         last = len(shape) - 1
         inputs = axes.get(last, [FIXED] * module.in_features)
@@ -271,7 +271,7 @@ class Walk:
         if marks is None:
             return axes
         if step.kind == "module":
-            module = self.net.get_submodule(step.target)
+            module = self.net.net.get_submodule(step.target)
             shape, path = module.normalized_shape, step.target
             if self.layer(step, marks, marks):
                 self.member(f"{path}.weight", 0, marks)

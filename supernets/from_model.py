@@ -112,7 +112,7 @@ def trained(space: FromModelSpace) -> State:
     path = weights_file(model, space.settings["weights"])
     state = made(model, space.classes).state_dict() if path is None else read(path)
     with torch.device("meta"):
-        wanted = TracedNetwork(layout).state_dict()
+        wanted = TracedNetwork(layout).net.state_dict()
     for name, tensor in wanted.items():
         if name not in state or state[name].shape != tensor.shape:
             has = [*state[name].shape] if name in state else "nothing"
@@ -157,7 +157,7 @@ def described(model: str, input_shape: Shape, classes: int) -> Described:
     found = channel_groups(layout, shapes)
     with torch.device("meta"):
         net = TracedNetwork(layout)
-    sizes = {name: tuple(p.shape) for name, p in net.named_parameters()}
+    sizes = {name: tuple(p.shape) for name, p in net.net.named_parameters()}
     macs = cost_of(found.products, found, _macs(net, input_shape))
     total = sum(p.numel() for p in net.parameters())
     parameters = cost_of(parameter_products(sizes, found), found, total)
@@ -242,8 +242,7 @@ class SuperTraced(Network, TracedNetwork):  # type: ignore[misc]  # a pass also 
 
     def inherit(self, state: State, importance: Importance) -> None:
         """Takes the trained weights and orders the channels by importance, once."""
-        missing = self.load_state_dict(state, strict=False).missing_keys
-        assert not set(missing) - {"rows", "firsts"}, missing
+        self.net.load_state_dict(state)
         ordered = order(state, self.found, importance)
         for r, g in enumerate(self.open):
             start, widths = self.found.groups[g].units.start, self.space.widths[r]
@@ -289,7 +288,7 @@ class SuperTraced(Network, TracedNetwork):  # type: ignore[misc]  # a pass also 
         x, units = args[0], marks
         weight, bias, eps = kwargs.get("weight"), kwargs.get("bias"), kwargs.get("eps", 1e-5)
         if step.kind == "module":
-            module = self.get_submodule(step.target)
+            module = self.net.get_submodule(step.target)
             weight, bias, eps = module.weight, module.bias, module.eps
         r = self.rows[units[0]]
         options = torch.arange(self.gates.size(1), device=x.device)
@@ -376,7 +375,8 @@ class FromModel(Builder):
         """The trained weights of the channels that are kept."""
         told, state = description(space), trained(space)
         ordered = order(state, told.found, space.settings["importance"])
-        return cut(state, told.found, kept_of(ordered, widths(space, architecture)))
+        kept = kept_of(ordered, widths(space, architecture))
+        return {f"net.{name}": t for name, t in cut(state, told.found, kept).items()}
 
     def blueprint(self, space: FromModelSpace, architecture: Architecture) -> Blueprint:
         return Blueprint(TracedNetwork, layout_of(space, architecture))

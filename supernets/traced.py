@@ -93,17 +93,21 @@ def place(root: nn.Module, path: str, thing: nn.Module | nn.Parameter | Tensor) 
 
 
 class TracedNetwork(nn.Module):
-    """The network of a layout, untrained: images (B, C, H, W) -> logits (B, classes)."""
+    """The network of a layout, untrained: images (B, C, H, W) -> logits (B, classes).
+
+    `net` holds its modules and tensors at their paths.
+    """
 
     def __init__(self, layout: Layout):
         super().__init__()
         self.copies, self.last = layout["copies"], layout["result"]
+        self.net = nn.Module()  # has the names of the original, which may be any
         for path, (kind, arguments) in layout["modules"].items():
-            place(self, path, getattr(nn, kind)(**arguments))
+            place(self.net, path, getattr(nn, kind)(**arguments))
         for path, shape in layout["parameters"].items():
-            place(self, path, nn.Parameter(torch.zeros(*shape)))
+            place(self.net, path, nn.Parameter(torch.zeros(*shape)))
         for path, shape in layout["buffers"].items():
-            place(self, path, torch.zeros(*shape))
+            place(self.net, path, torch.zeros(*shape))
         self.steps = [Step(*step) for step in layout["steps"]]
         self.read_by = {name: i for i, s in enumerate(self.steps) for name in inputs_of(s)}
 
@@ -121,10 +125,10 @@ class TracedNetwork(nn.Module):
     def run(self, step: Step, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """The result of a step on its inputs."""
         if step.kind == "module":
-            return self.get_submodule(step.target)(*args, **kwargs)
+            return self.net.get_submodule(step.target)(*args, **kwargs)
         if step.kind == "tensor":
             *folders, last = step.target.split(".")
-            return getattr(self.get_submodule(".".join(folders)), last)
+            return getattr(self.net.get_submodule(".".join(folders)), last)
         if step.kind == "method":
             return getattr(args[0], step.target)(*args[1:], **kwargs)
         return function_of(step.target)(*args, **kwargs)

@@ -29,7 +29,8 @@ SMALL = ["residual", "joined", "normed"]
 def space(name: str = "residual", **changes) -> FromModelSpace:
     sizes = {"weights": None, "divisor": 1, "most": 8, "importance": "l2", "classes": 3}
     shape = {"input_shape": (1, 6, 7)}
-    return from_model(model=f"small_networks:{name}", **sizes | shape | changes)
+    model = {"model": f"small_networks:{name}"}
+    return from_model(**model | sizes | shape | changes)
 
 
 def of_net(net: nn.Module, shape: tuple[int, int, int]) -> tuple[Layout, ChannelGroups]:
@@ -40,7 +41,7 @@ def of_net(net: nn.Module, shape: tuple[int, int, int]) -> tuple[Layout, Channel
 def run(layout: Layout, state: dict[str, Tensor], x: Tensor) -> Tensor:
     with torch.device("meta"):
         net = TracedNetwork(layout).to(x.dtype)
-    net.load_state_dict(state, assign=True)
+    net.net.load_state_dict(state, assign=True)
     return net.eval()(x)
 
 
@@ -179,7 +180,9 @@ def test_gates_are_the_mixture_of_cut_networks_where_one_layer_reads_a_group():
     assert net.found.groups[net.open[-1]].name.startswith("last")
     mixture = Mixture.of(Architecture.of(given, {WIDTH: full}), given, CPU)
     table = mixture.groups[WIDTH].gates.double()
-    table[-1] = torch.tensor([0.1, 0.2, 0.3, 0.4] + [0.0] * (table.size(1) - 4))
+    table[-1, :4] = torch.tensor([0.1, 0.2, 0.3, 0.4]).double()
+    table[-1, 3] = 1 - table[-1, :3].sum()
+    table[-1, 4:] = 0.0
     active = [*mixture.groups[WIDTH].active[:-1], [0, 1, 2, 3]]
     mixed = net(x, Mixture({WIDTH: GroupMixture(table, None, active)}))
     single = [
@@ -188,7 +191,6 @@ def test_gates_are_the_mixture_of_cut_networks_where_one_layer_reads_a_group():
     ]
     expected = sum(gate * y for gate, y in zip(table[-1], single, strict=False))
     torch.testing.assert_close(mixed, expected, rtol=1e-9, atol=1e-9)
-    expected.sum()
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -206,7 +208,7 @@ def test_from_model_5_the_smallest_is_a_network_of_those_widths():
     assert [m.out_channels for m in net.modules() if isinstance(m, nn.Conv2d)] == [
         4, 4, 4, 4, 4, 4, 4, 4, 4
     ]  # fmt: skip
-    assert net.get_submodule("fc").in_features == 4
+    assert net.net.get_submodule("fc").in_features == 4
 
 
 def test_from_model_6_concatenated_channels_are_cut_by_their_part():
