@@ -68,7 +68,9 @@ def disturbed(net: nn.Module) -> nn.Module:
 def halved(space: FromModelSpace) -> Architecture:
     """Half of every group, rounded as the options are."""
     rows = space.width.rows
-    return Architecture.of(space, {WIDTH: {r.name: [r.names[(len(r.names) - 1) // 2]] for r in rows}})
+    return Architecture.of(
+        space, {WIDTH: {r.name: [r.names[(len(r.names) - 1) // 2]] for r in rows}}
+    )
 
 
 @torch.no_grad()

@@ -112,7 +112,9 @@ def run(folder: Path, *overrides: str) -> dict[str, Any]:
     paths = os.pathsep.join([str(ROOT), str(ROOT / "benchmarks")])
     command = [sys.executable, str(ROOT / "run.py"), f"hydra.run.dir={folder}", *overrides]
     command += ["space=from_model", "export.formats=[]", "baseline=none"]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=os.environ | {"PYTHONPATH": paths})
+    subprocess.run(
+        command, check=True, stdout=subprocess.DEVNULL, env=os.environ | {"PYTHONPATH": paths}
+    )
     found: dict[str, Any] = json.loads((folder / "results.json").read_text())
     return found
 
@@ -145,7 +147,9 @@ class Seed:
         assert isinstance(found, FromModelSpace)
         return found
 
-    def train(self, name: str, choices: Mapping[str, Any], weights: Path, *how: str) -> dict[str, Any]:
+    def train(
+        self, name: str, choices: Mapping[str, Any], weights: Path, *how: str
+    ) -> dict[str, Any]:
         """Trains and tests the network of these choices from these weights."""
         architecture = Architecture.of(self.space(weights), choices)
         architecture.save(self.folder / f"{name}.json")
@@ -169,7 +173,9 @@ class Seed:
             before = discretised_accuracy(net, Architecture.of(space, choices), self.roles)
             rows.append({"row": name, **found, "before": before})
         scratch = [f"retrain.epochs={self.given.train}", "retrain.teacher=null"]
-        rows.append({"row": "scratch", **self.train("scratch", chosen["search"], self.start, *scratch)})
+        rows.append(
+            {"row": "scratch", **self.train("scratch", chosen["search"], self.start, *scratch)}
+        )
         return rows
 
     def original(self) -> dict[str, Any]:
@@ -243,7 +249,12 @@ def show(rows: Sequence[Mapping[str, Any]]) -> None:
     print("|---|---|---|---|---|")
     for name in dict.fromkeys(row["row"] for row in rows):
         cells = [name]
-        for field, factor in (("test_accuracy", 100), ("before", 100), ("macs", 1e-6), ("parameters", 1e-3)):
+        for field, factor in (
+            ("test_accuracy", 100),
+            ("before", 100),
+            ("macs", 1e-6),
+            ("parameters", 1e-3),
+        ):
             seen = [factor * row[field] for row in rows if row["row"] == name and field in row]
             mean = f"{statistics.fmean(seen):.2f}" if seen else "-"
             spread = f" ± {statistics.stdev(seen):.2f}" if len(seen) > 1 else ""

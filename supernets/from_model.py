@@ -381,9 +381,7 @@ class FromModel(Builder):
     def blueprint(self, space: FromModelSpace, architecture: Architecture) -> Blueprint:
         return Blueprint(TracedNetwork, layout_of(space, architecture))
 
-    def counts(
-        self, space: FromModelSpace, options: Mapping[str, Sequence[int]]
-    ) -> dict[str, int]:
+    def counts(self, space: FromModelSpace, options: Mapping[str, Sequence[int]]) -> dict[str, int]:
         told, chosen = description(space), widths_at(space, options[WIDTH])
         return {"params": told.parameters.of(chosen), "macs": told.macs.of(chosen)}
 

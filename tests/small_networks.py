@@ -46,7 +46,9 @@ class Residual(nn.Module):
         self.fc = nn.Linear(8, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc(torch.flatten(nn.functional.adaptive_avg_pool2d(self.blocks(self.stem(x)), 1), 1))
+        return self.fc(
+            torch.flatten(nn.functional.adaptive_avg_pool2d(self.blocks(self.stem(x)), 1), 1)
+        )
 
 
 def residual(num_classes: int = 3) -> nn.Module:

@@ -95,7 +95,9 @@ def suggested_stem(space: Space, final: Space) -> dict[str, Any]:
     _, height, width = space.input_shape
     large = min(height, width) >= STEMS["imagenet"].side
     fitting = fitting_stem(space, large=large)
-    if space.trained or all((STEMS[stem].reduction > 1) == large for stem in (space.stem, final.stem)):
+    if space.trained or all(
+        (STEMS[stem].reduction > 1) == large for stem in (space.stem, final.stem)
+    ):
         remedy = None
     elif fitting:
         remedy = f"space.stem={fitting} retrain.stem={fitting}"

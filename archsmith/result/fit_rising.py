@@ -19,6 +19,7 @@ from search_spaces.space import Space
 from supernets.builder import builder_of
 
 ASKS = 200  # answers of a searcher before one is lowered
+TIE = 1e-3  # what a lower option loses at least
 SHRINK = 0.9  # of the multiply-accumulates, until a latency fits
 Chosen = dict[str, list[int]]  # choice -> the option of each row
 
@@ -127,7 +128,8 @@ class RisingFit(Fit):
                 chosen[name][r] = o
                 saved = over - self._over(chosen, limits)
                 chosen[name][r] = now
-                lost = max(1e-9, float(scores[name][r, now] - scores[name][r, o]))
+                lost = max(0.0, float(scores[name][r, now] - scores[name][r, o]))
+                lost += TIE * (now - o)
                 if saved > 0 and (best is None or lost / saved < best[0]):
                     best = lost / saved, name, r, o
             if best is None:
@@ -149,19 +151,31 @@ class RisingFit(Fit):
     def _raise(
         self, chosen: Chosen, scores: Mapping[str, Tensor], limits: Mapping[str, float]
     ) -> None:
-        """Takes better options that fit, the best first, in place."""
-        better = [
-            (float(scores[name][r, o] - scores[name][r, now]), name, r, o)
-            for name, rows in chosen.items()
-            for r, now in enumerate(rows)
-            for o in range(now + 1, len(self.space.choices[name].rows[r].options))
-        ]
-        for gain, name, r, o in sorted(better, reverse=True):
-            now = chosen[name][r]
-            if gain > 0 and scores[name][r, o] > scores[name][r, now]:
-                chosen[name][r] = o
-                if self._over(chosen, limits) > 0:
-                    chosen[name][r] = now
+        """Takes larger options that are no worse and fit, in place: the best first, and of equal
+        ones the smallest."""
+        while True:
+            better = [
+                (float(scores[name][r, o] - scores[name][r, now]), -o, name, r)
+                for name, rows in chosen.items()
+                for r, now in enumerate(rows)
+                for o in range(now + 1, len(self.space.choices[name].rows[r].options))
+            ]
+            if not any(self._fits(chosen, one, limits) for one in sorted(better, reverse=True)):
+                return
+
+    def _fits(
+        self, chosen: Chosen, change: tuple[float, int, str, int], limits: Mapping[str, float]
+    ) -> bool:
+        """Makes a change if it is no worse and keeps the limits; whether it did."""
+        gain, minus, name, r = change
+        now = chosen[name][r]
+        if gain < 0:
+            return False
+        chosen[name][r] = -minus
+        if self._over(chosen, limits) > 0:
+            chosen[name][r] = now
+            return False
+        return True
 
     def _options(self, architecture: Architecture) -> Chosen:
         kept = architecture.kept(self.space)
@@ -169,9 +183,7 @@ class RisingFit(Fit):
 
     def _architecture(self, chosen: Chosen, meta: Mapping[str, Any] | None = None) -> Architecture:
         names = {
-            name: {
-                row.name: [row.names[o]] for row, o in zip(self.space.choices[name].rows, rows)
-            }
+            name: {row.name: [row.names[o]] for row, o in zip(self.space.choices[name].rows, rows)}
             for name, rows in chosen.items()
         }
         return Architecture.of(self.space, names, **(meta or {}))

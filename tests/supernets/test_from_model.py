@@ -186,7 +186,9 @@ def test_gates_are_the_mixture_of_cut_networks_where_one_layer_reads_a_group():
     active = [*mixture.groups[WIDTH].active[:-1], [0, 1, 2, 3]]
     mixed = net(x, Mixture({WIDTH: GroupMixture(table, None, active)}))
     single = [
-        started(given, Architecture.of(given, {WIDTH: {**full, last.name: [name]}})).eval().double()(x)
+        started(given, Architecture.of(given, {WIDTH: {**full, last.name: [name]}}))
+        .eval()
+        .double()(x)
         for name in last.names
     ]
     expected = sum(gate * y for gate, y in zip(table[-1], single, strict=False))
@@ -216,7 +218,9 @@ def test_from_model_6_concatenated_channels_are_cut_by_their_part():
     _, found = of_net(net, (1, 6, 7))
     kept = [list(range(len(group.units))) for group in found.groups]
     kept[0] = [0, 1]
-    columns = cut({**net.state_dict(), "c.0.weight": torch.arange(10).view(1, 10, 1, 1)}, found, kept)
+    columns = cut(
+        {**net.state_dict(), "c.0.weight": torch.arange(10).view(1, 10, 1, 1)}, found, kept
+    )
     assert columns["c.0.weight"].flatten().tolist() == [0, 1, 4, 5, 6, 7, 8, 9]
 
 
@@ -236,7 +240,9 @@ def test_from_model_8_planted_dead_channels_are_last(kind: str):
     layout, found = of_net(net, (1, 6, 7))
     state, x = doubled(net), torch.randn(2, 1, 6, 7).double()
     groups = [g for g, one in enumerate(found.groups) if one.frozen is None]
-    dead = {found.groups[g].units[u] for g in groups for u in range(1, len(found.groups[g].units), 2)}
+    dead = {
+        found.groups[g].units[u] for g in groups for u in range(1, len(found.groups[g].units), 2)
+    }
     for axis in found.axes:
         index = torch.tensor([p for p, unit in enumerate(axis.marks) if unit in dead])
         if len(index) and "running_var" not in axis.tensor:
@@ -249,7 +255,10 @@ def test_from_model_8_planted_dead_channels_are_last(kind: str):
         widths[g] -= widths[g] // 2
     smaller = cut(state, found, kept_of(ordered, widths))
     torch.testing.assert_close(
-        run(narrowed(layout, found, widths), smaller, x), run(layout, state, x), rtol=1e-12, atol=1e-12
+        run(narrowed(layout, found, widths), smaller, x),
+        run(layout, state, x),
+        rtol=1e-12,
+        atol=1e-12,
     )
 
 

@@ -22,7 +22,12 @@ CPU = torch.device("cpu")
 RECIPE = make(composed("space=from_model").retrain)
 SHRINK = [
     *(one for one in TINY if not one.startswith(("space.", "retrain.layers", "retrain.channels"))),
-    *("space=from_model", "space.model=small_networks:residual", "space.divisor=1"),
+    *(
+        "space=from_model",
+        "space.model=small_networks:residual",
+        "space.divisor=1",
+        "data.channels=1",
+    ),
     *("strategy=tas", "strategy/relaxation=softmax", "strategy.weight_optimizer.lr=0"),
 ]
 
@@ -43,6 +48,19 @@ class Gates:
     def gates(self) -> dict[str, torch.Tensor]:
         choice = space().choices[WIDTH]
         return {WIDTH: torch.full((len(choice.rows), choice.width), 1 / choice.width)}
+
+
+def test_gates_decide_which_group_is_narrower():
+    """Row 1 is the inner width of the first block."""
+    full, found = fit().network_at(1), fit(macs=0.5 * fit().cost(fit().network_at(1))["macs"])
+    for wanted in (0, 7):
+        table = Gates().gates()[WIDTH]
+        table[1] = 0.01
+        table[1, wanted] = 0.93
+        strategy = Gates()
+        strategy.gates = lambda table=table: {WIDTH: table}  # type: ignore[method-assign]
+        options = found._options(found.choose(strategy, full, []))[WIDTH]
+        assert options[1] == wanted
 
 
 def test_from_model_10_a_budget_outside_the_ends_names_both():
