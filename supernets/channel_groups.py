@@ -7,7 +7,10 @@ convolution are kept, and what is frozen, is our own.
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
+
+import torch
+from torch import nn
 
 from supernets.traced import IMAGES, Layout, Step, TracedNetwork, inputs_of
 
@@ -206,8 +209,8 @@ class Walk:
         return {d: m for d, m in axes.items() if d == 1}
 
     def conv(self, step: Step) -> Axes:
-        name, axes = self.first(step)
-        module = self.net.net.get_submodule(step.target)
+        axes = self.first(step)[1]
+        module = cast(nn.Conv2d, self.net.net.get_submodule(step.target))
         self.freeze({d: m for d, m in axes.items() if d != 1}, f"'{step.name}' slides over them")
         inputs = axes.get(1, [FIXED] * module.in_channels)
         outputs, groups, path = self.units.new(module.out_channels), module.groups, step.target
@@ -236,7 +239,7 @@ class Walk:
 
     def linear(self, step: Step) -> Axes:
         name, axes = self.first(step)
-        module, path = self.net.net.get_submodule(step.target), step.target
+        module, path = cast(nn.Linear, self.net.net.get_submodule(step.target)), step.target
         shape = self.shapes[name]
         last = len(shape) - 1
         inputs = axes.get(last, [FIXED] * module.in_features)
@@ -271,8 +274,8 @@ class Walk:
         if marks is None:
             return axes
         if step.kind == "module":
-            module = self.net.net.get_submodule(step.target)
-            shape, path = module.normalized_shape, step.target
+            module = cast(nn.LayerNorm, self.net.net.get_submodule(step.target))
+            shape, path = tuple(module.normalized_shape), step.target
             if self.layer(step, marks, marks):
                 self.member(f"{path}.weight", 0, marks)
                 self.member(f"{path}.bias", 0, marks)
@@ -375,8 +378,6 @@ class Walk:
 
 def channel_groups(layout: Layout, shapes: Mapping[str, Any]) -> ChannelGroups:
     """The groups of a network, in its order. shapes: of `supernets.trace.shapes_of`."""
-    import torch
-
     with torch.device("meta"):
         walk = Walk(layout, TracedNetwork(layout), shapes)
     owner = Numbering(walk)
@@ -411,8 +412,8 @@ class Numbering:
             start = len(self.number)
             self.number |= {root: start + i for i, root in enumerate(roots)}
             why = next((self.units.why[root] for root in roots if root in self.units.why), None)
-            (axis, count), units = places[0], range(start, start + len(roots))
-            name = walk.axes[axis].tensor.rpartition(".")[0]
+            (first, count), units = places[0], range(start, start + len(roots))
+            name = walk.axes[first].tensor.rpartition(".")[0]
             self.groups.append(Group(name, units, count, why))
         self._check_norms(walk.reads)
 

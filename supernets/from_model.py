@@ -12,7 +12,6 @@ from pkgutil import resolve_name
 from typing import Any, NamedTuple, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -258,7 +257,7 @@ class SuperTraced(Network, TracedNetwork):  # type: ignore[misc]  # a pass also 
 
     def logits(self, x: Tensor, mixture: Mixture | None) -> Logits:
         assert mixture is not None
-        self.gates = gates_of(mixture.groups[WIDTH])
+        self.gates = gates_of(mixture.groups[WIDTH], self.space.widths)
         above = self.gates.flip(1).cumsum(1).flip(1)  # (R, O): P(an option from this one on)
         above = torch.cat([above, above.new_ones(1, above.size(1))])
         self.kept = above[self.rows, self.firsts]  # (U + 1,)
@@ -322,11 +321,11 @@ class SuperTraced(Network, TracedNetwork):  # type: ignore[misc]  # a pass also 
         return cost.mean(means, torch.zeros_like(full).index_copy(0, index, variance))
 
 
-def gates_of(group: GroupMixture) -> Tensor:
+def gates_of(group: GroupMixture, widths: Sequence[Sequence[int]]) -> Tensor:
     """The gates (R, O) of options that run, times the factors of rows; the others are 0."""
-    gates, (R, O) = group.gates, group.gates.shape
-    if any(len(row) < O for row in group.active):
-        runs = torch.zeros(R, O)
+    gates = group.gates
+    if any(len(row) < len(offered) for row, offered in zip(group.active, widths, strict=True)):
+        runs = torch.zeros(gates.shape)
         for r, row in enumerate(group.active):
             runs[r, list(row)] = 1.0
         gates = gates * runs.to(gates)

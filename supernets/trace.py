@@ -59,9 +59,10 @@ def _layout(net: nn.Module, graph: fx.Graph, copies: int) -> Layout:
                 continue
             alias[node.name] = {"of": IMAGES}
         elif node.op == "output":
-            result = _written(node.args[0], alias)
-            if not isinstance(result, dict) or "of" not in result:
+            written = _written(node.args[0], alias)
+            if not isinstance(written, dict) or "of" not in written:
                 raise ValueError(f"{type(net).__name__} returns no single tensor of logits")
+            result = written["of"]
         elif _does_nothing(net, node):
             alias[node.name] = alias[node.args[0].name]
         else:
@@ -75,14 +76,14 @@ def _layout(net: nn.Module, graph: fx.Graph, copies: int) -> Layout:
                 kept[node.target] = list(held.shape)
     return {
         "modules": modules, "parameters": parameters, "buffers": buffers, "copies": copies,
-        "steps": [tuple(step) for step in steps], "result": result["of"],
+        "steps": [tuple(step) for step in steps], "result": result,
     }  # fmt: skip
 
 
 def _does_nothing(net: nn.Module, node: fx.Node) -> bool:
     """Whether a call returns its input in eval mode: Identity, stochastic depth."""
     if node.op == "call_module":
-        return type(net.get_submodule(node.target)).__name__ in ("Identity", "StochasticDepth")
+        return type(net.get_submodule(str(node.target))).__name__ in ("Identity", "StochasticDepth")
     name = getattr(node.target, "__name__", "")
     off = name == "dropout" and (node.kwargs.get("training") is False or False in node.args[2:3])
     return node.op == "call_function" and (name in SKIPPED or off)
@@ -90,8 +91,9 @@ def _does_nothing(net: nn.Module, node: fx.Node) -> bool:
 
 def _step(node: fx.Node, alias: Mapping[str, Any]) -> Step:
     kind = KINDS.get(node.op, "tensor")
-    target = _get_qualified_name(node.target) if kind == "function" else node.target
-    if kind == "function":
+    target = str(node.target)
+    if not isinstance(node.target, str):
+        target = _get_qualified_name(node.target)
         function_of(target)
     args = tuple(_written(arg, alias) for arg in node.args)
     kwargs = {key: _written(value, alias) for key, value in node.kwargs.items()}
@@ -131,7 +133,7 @@ def _rebuilt(path: str, module: nn.Module) -> tuple[str, dict[str, Any]]:
     kind, names = type(module).__name__, dict(module.named_parameters())
     if getattr(nn, kind, None) is not type(module):
         raise ValueError(f"layer {path} is a {kind}, which is no class of torch.nn")
-    found = {}
+    found: dict[str, Any] = {}
     for name in inspect.signature(type(module).__init__).parameters:
         if name == "bias":
             found[name] = any(each.endswith("bias") for each in names)

@@ -1,4 +1,4 @@
-"""Small networks, as a user would write them, for the space from_model: `small_networks:residual`."""
+"""Small networks, as a user writes them, for the space from_model: `small_networks:residual`."""
 
 import torch
 from torch import Tensor, nn

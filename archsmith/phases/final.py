@@ -64,8 +64,8 @@ def retrain_phase(run: Run) -> None:
 
 
 def teacher_of(run: Run) -> Network | None:
-    """The unpruned network, trained by the same recipe, if the recipe has a teacher; that of a space
-    with trained weights is trained already.
+    """The unpruned network, trained by the same recipe, if the recipe has a teacher; that of a
+    space with trained weights is trained already.
 
     Its weights are kept in `teacher.safetensors` and its metrics in `teacher/`.
     """

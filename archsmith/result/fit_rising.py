@@ -183,7 +183,10 @@ class RisingFit(Fit):
 
     def _architecture(self, chosen: Chosen, meta: Mapping[str, Any] | None = None) -> Architecture:
         names = {
-            name: {row.name: [row.names[o]] for row, o in zip(self.space.choices[name].rows, rows)}
+            name: {
+                row.name: [row.names[o]]
+                for row, o in zip(self.space.choices[name].rows, rows, strict=True)
+            }
             for name, rows in chosen.items()
         }
         return Architecture.of(self.space, names, **(meta or {}))

@@ -40,8 +40,8 @@ def retrain(
     teacher: nn.Module | None = None,
     **how: Any,
 ) -> Network:
-    """Builds the architecture's network and trains it by `train`; `space` has the recipe's size. Of a
-    space with trained weights it starts from them.
+    """Builds the architecture's network and trains it by `train`; `space` has the recipe's size. In
+    a space with trained weights it starts from them.
 
     It computes in `form`, one of `supernets.forms`, and stays in it.
 
