@@ -36,6 +36,8 @@ class Space(ABC):
     only_way: ClassVar[bool] = False  # whether what a row keeps is the only way, so never dropped
     has_supernet: ClassVar[bool] = True  # else it is searched by searchers alone
     costs_add_up: ClassVar[bool] = True  # whether each option costs the same beside any others
+    costs_rise: ClassVar[bool] = False  # whether a row's options are in the order of their costs
+    trained: ClassVar[bool] = False  # whether its networks start from trained weights
     affine: bool = True  # whether batch norms before cells of final networks have scale and shift
     extra_operations: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from torch import nn
+from torch import Tensor, nn
 
 from search_spaces.architecture import Architecture
 from search_spaces.space import Space
@@ -45,6 +45,15 @@ class Builder(ABC):
     @abstractmethod
     def blueprint(self, space: Any, architecture: Architecture) -> Blueprint:
         """The same network as data."""
+
+    def inherited(self, space: Any, architecture: Architecture) -> dict[str, Tensor]:
+        """The weights that a final network starts from, where `Space.trained`."""
+        raise NotImplementedError
+
+    def counts(self, space: Any, options: Mapping[str, Sequence[int]]) -> dict[str, int]:
+        """`params` and `macs` of a final network, where `Space.costs_rise`. options: choice -> the
+        position of each row's option."""
+        raise NotImplementedError
 
     def bare(self, space: Any) -> "Network":
         """A final network whose rows compute nothing: its fixed parts. For families in which the

@@ -312,6 +312,15 @@ def final_network(space: Space, architecture: Architecture, *, auxiliary: bool =
     return builder_of(space).final(space, architecture, auxiliary=auxiliary)
 
 
+def started(space: Space, architecture: Architecture, *, auxiliary: bool = False) -> Network:
+    """The network that a training starts from: `final_network`, with the trained weights of a space
+    that has some. Raises ValueError as that, and for weights that are missing."""
+    net = final_network(space, architecture, auxiliary=auxiliary)
+    if space.trained:
+        net.load_state_dict(builder_of(space).inherited(space, architecture))
+    return net
+
+
 def bare(space: Space) -> Network:
     """A final network with zeros in all rows: its fixed parts, on the default device.
 

@@ -18,6 +18,7 @@ from archsmith.files import write_atomically
 from archsmith.job import Job
 from archsmith.phases.pipeline import phases_for
 from archsmith.result.network import final_space
+from archsmith.result.profile import profile
 from archsmith.train.runtime import describe_device
 from search_spaces.space import Space
 from search_spaces.stems import STEMS
@@ -59,6 +60,8 @@ def check_report(
     phases = phases_for(job, phases)
     preflight(job, phases)
     report: dict[str, Any] = {"data": _data(job, files), "device": describe_device(job.device)}
+    if job.space.costs_rise:
+        report["profile"] = profile(job.space, job.recipe, job.device)
     report["stem"] = suggested_stem(job.space, final_space(job.space, job.recipe))
     job.data.to(job.device)
     if "search" in phases:
@@ -92,7 +95,9 @@ def suggested_stem(space: Space, final: Space) -> dict[str, Any]:
     _, height, width = space.input_shape
     large = min(height, width) >= STEMS["imagenet"].side
     fitting = fitting_stem(space, large=large)
-    if all((STEMS[stem].reduction > 1) == large for stem in (space.stem, final.stem)):
+    if space.trained or all(
+        (STEMS[stem].reduction > 1) == large for stem in (space.stem, final.stem)
+    ):
         remedy = None
     elif fitting:
         remedy = f"space.stem={fitting} retrain.stem={fitting}"

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from archsmith.data.image_tree import PassedOver
+from archsmith.result.profile import profile_lines
 
 
 def check_text(report: Mapping[str, Any]) -> str:
@@ -18,6 +19,10 @@ def check_text(report: Mapping[str, Any]) -> str:
         f"{min(counts)} to {max(counts)} each, read as {size}",
         f"stem      search {stem['search']}, retrain {stem['retrain']}; "
         f"suggested for {size.partition('x')[2]}: {stem['suggested']}",
+        *(
+            f"space     {line}"
+            for line in (profile_lines(report["profile"]) if "profile" in report else ())
+        ),
         *(_of_phase(name, report[name]) for name in ("search", "retrain") if report.get(name)),
         f"          measured on {report['device']}, as busy as it is now; memory of the whole "
         "process on a CPU",

@@ -14,8 +14,9 @@ from archsmith.job import Job
 from archsmith.parallel.distributed import size
 from archsmith.phases.methods import BlackBox, Gradient, method_of
 from archsmith.phases.pipeline import PHASES
-from archsmith.result.fit import Fit
+from archsmith.result.fit_rising import fit_for
 from archsmith.result.network import final_space
+from archsmith.result.profile import profile, profile_lines
 from archsmith.result.recipe import Recipe
 from archsmith.result.retrain import Retraining
 from archsmith.train.random_state import random_state, set_random_state
@@ -55,6 +56,9 @@ def preflight(job: Job, phases: tuple[str, ...]) -> None:
                 raise ConfigError(said) from error
             _check_step(space, architecture, job.recipe, job.device)
             _say_of_classes(job)
+        if job.space.costs_rise and "supernet" in trained:
+            for line in profile_lines(profile(job.space, job.recipe, job.device)):
+                log.info("space: %s", line)
         check_budget(job, method, trained)
         if "baseline" in phases and job.baseline is not None:
             with setting("baseline"):
@@ -76,7 +80,7 @@ def check_budget(job: Job, method: Gradient | BlackBox, trained: Set[str | None]
         )
     strategy = method.strategy if "supernet" in trained else None
     has_losses = strategy is not None and strategy.update.two_level
-    fit = Fit(job.budget, job.space, job.recipe, job.device, has_losses=has_losses)
+    fit = fit_for(job.budget, job.space, job.recipe, job.device, has_losses=has_losses)
     if "supernet" in trained:
         fit.check_possible(method.finder)
     elif job.architecture is not None:

@@ -26,7 +26,7 @@ from archsmith.train.runtime import seed_everything
 from search_spaces.architecture import Architecture
 from supernets.costs import macs, parameters
 from supernets.forms import use_form
-from supernets.network import Network
+from supernets.network import Network, started
 from supernets.outline import outline, repeats
 
 log = logging.getLogger(__name__)
@@ -64,7 +64,8 @@ def retrain_phase(run: Run) -> None:
 
 
 def teacher_of(run: Run) -> Network | None:
-    """The unpruned network, trained by the same recipe, if the recipe has a teacher.
+    """The unpruned network, trained by the same recipe, if the recipe has a teacher; that of a
+    space with trained weights is trained already.
 
     Its weights are kept in `teacher.safetensors` and its metrics in `teacher/`.
     """
@@ -72,6 +73,9 @@ def teacher_of(run: Run) -> Network | None:
     if job.recipe.teacher is None:
         return None
     full, path = unpruned(job.space), job.folder / "teacher.safetensors"
+    if job.space.trained:
+        with configuring():
+            return started(job.space, full).to(job.device)
     identity = teacher_identity(run.identity("retrain"), full)
     if path.is_file() and run.finished("teacher", identity):
         return load_final(path, job.space, full).net.to(job.device)

@@ -8,6 +8,7 @@ from typing import Any
 from archsmith.data.roles import Roles
 from archsmith.job import Job
 from archsmith.result.fit import Fit, given_up
+from archsmith.result.fit_rising import fit_for
 from archsmith.result.limits import budget_line
 from archsmith.search.measure import Found, discretised_accuracy
 from archsmith.search.pareto import best_first
@@ -19,7 +20,7 @@ log = logging.getLogger(__name__)
 
 def fit_of(job: Job) -> Fit:
     """The job's budget for its final networks."""
-    return Fit(job.budget, job.space, job.recipe, job.device)
+    return fit_for(job.budget, job.space, job.recipe, job.device)
 
 
 def fitted(

@@ -22,7 +22,7 @@ from search_spaces.space import Space
 from search_spaces.stems import STEMS
 from supernets.costs import macs, parameters
 from supernets.layout import channels_first
-from supernets.network import final_network
+from supernets.network import final_network, started
 
 STEPS = 512  # widths are multiples of 1 / STEPS
 WIDEST = 16
@@ -101,7 +101,7 @@ class RandomArchitectures(Baseline):
             told = {"drawn": one.choices, **{name: size(net) for name, size in SIZES.items()}}
             yield Rival(
                 f"random_{i}",
-                partial(final_network, final, one, auxiliary=auxiliary),
+                partial(started, final, one, auxiliary=auxiliary),
                 told,
                 {"drawn": one.identity},
             )

@@ -25,7 +25,7 @@ from archsmith.train.training import Training
 from search_spaces.architecture import Architecture
 from search_spaces.space import Space
 from supernets.forms import use_form
-from supernets.network import Network, final_network
+from supernets.network import Network, started
 
 
 def retrain(
@@ -40,15 +40,16 @@ def retrain(
     teacher: nn.Module | None = None,
     **how: Any,
 ) -> Network:
-    """Builds the architecture's network and trains it by `train`; `space` has the recipe's size.
+    """Builds the architecture's network and trains it by `train`; `space` has the recipe's size. In
+    a space with trained weights it starts from them.
 
     It computes in `form`, one of `supernets.forms`, and stays in it.
 
     Raises: as `train`; ConfigError for a form that is not available here.
     """
     seed_everything(seed)
-    net = final_network(space, architecture, auxiliary=recipe.auxiliary_weight > 0).to(device)
     with configuring():
+        net = started(space, architecture, auxiliary=recipe.auxiliary_weight > 0).to(device)
         use_form(net, form, device)
     return train(net, loader, recipe, teacher, **how)
 
