@@ -36,6 +36,7 @@ class Space(ABC):
     only_way: ClassVar[bool] = False  # whether what a row keeps is the only way, so never dropped
     has_supernet: ClassVar[bool] = True  # else it is searched by searchers alone
     costs_add_up: ClassVar[bool] = True  # whether each option costs the same beside any others
+    reads_text: ClassVar[bool] = False  # whether inputs are token ids (1, 1, T), else images
     affine: bool = True  # whether batch norms before cells of final networks have scale and shift
     extra_operations: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
 
