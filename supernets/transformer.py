@@ -206,8 +206,8 @@ class SuperImage(SuperTransformer):
         conv, token = self.patches, self.class_token
         assert conv.bias is not None
         maps = F.conv2d(channels_first(x), conv.weight[:width], conv.bias[:width], conv.stride)
-        token = None if token is None else token[:, :width]
-        return with_token(maps, token) + self.positions[:, :width]
+        cut = None if token is None else token[:, :width]
+        return with_token(maps, cut) + self.positions[:, :width]
 
     def read(self, y: Tensor) -> Tensor:
         return part(self.head, pooled(y, self.class_token), self.space.classes)
@@ -248,8 +248,8 @@ class Transformers(Builder):
         kind = getattr(mixed_op, "func", mixed_op)
         if not (isinstance(kind, type) and issubclass(kind, MixedOp)):
             raise ValueError(
-                f"mixed_op: space {space.name} mixes slices of tensors, which "
-                f"{getattr(kind, '__name__', kind)} cannot; set strategy/mixed_op=full"
+                f"{getattr(kind, '__name__', kind)} cannot mix the slices of tensors of space "
+                f"{space.name}; set strategy/mixed_op=full"
             )
         return (SuperText if space.reads_text else SuperImage)(space)
 
