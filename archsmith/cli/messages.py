@@ -202,6 +202,12 @@ def _width(told: Mapping[str, Any]) -> str:
     return f" ({told['width']:.3g} of its width, {told['parameters']:,} parameters)"
 
 
+def _bits(told: Mapping[str, Any]) -> str:
+    """The measure of a network that reads text; nothing for images."""
+    bits = told.get("test_bits_per_character")
+    return "" if bits is None else f", {bits:.3f} bits per character"
+
+
 def _quantised(told: Mapping[str, Any] | None) -> str:
     """The accuracy of the quantised network, and how often it answers as the network does."""
     if told is None:
@@ -221,8 +227,11 @@ def result_summary(results: Mapping[str, Any], folder: Path, following: Sequence
         "supernet accuracy (select)": _percent(results["supernet_accuracy"]),
         "discretised accuracy (select)": _percent(results["discretised_accuracy"]),
         "test accuracy (retrained)": f"{tested} (95% interval {where})" if where else tested,
+        "bits per character (retrained)": _bits(results)
+        .strip(", ")
+        .removesuffix(" bits per character"),
         **{
-            f"test accuracy ({name})": _percent(told["test_accuracy"]) + _width(told)
+            f"test accuracy ({name})": _percent(told["test_accuracy"]) + _width(told) + _bits(told)
             for name, told in (results["baseline"] or {}).items()
         },
         "test accuracy (int8)": _quantised(results["int8"]),

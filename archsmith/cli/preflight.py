@@ -45,9 +45,15 @@ def preflight(job: Job, phases: tuple[str, ...]) -> None:
         if "final" in trained:
             space = final_space(job.space, job.recipe)
             architecture = laid_out(job.architecture or some_architecture(space), space)
+            if job.data.reads_text and job.recipe.class_weights is not None:
+                raise ConfigError(
+                    "retrain.class_weights: characters are not weighted, found "
+                    f"{job.recipe.class_weights}; set it to null"
+                )
             augment = {**job.data.settings.augment, **job.recipe.augment}
             try:
-                Augment.of(augment).check(job.data.input_shape)
+                Augment.of(augment)
+                job.data.check_augment(augment)
             except ValueError as error:
                 said = str(error)
                 for name in job.recipe.augment:  # these override the data's
@@ -98,6 +104,8 @@ def some_architecture(space: Space) -> Architecture:
 
 def _say_of_classes(job: Job) -> None:
     """Logs that classes of very different sizes are not weighted, if so."""
+    if job.data.reads_text:
+        return
     counts = torch.bincount(job.data.images.labels)
     if job.recipe.class_weights is None and int(counts.max()) >= IMBALANCE * int(counts.min()):
         log.warning(
