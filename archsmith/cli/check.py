@@ -84,6 +84,7 @@ def _data(job: Job, files: Survey | None) -> dict[str, Any]:
         "train": dict(zip(data.classes, labels, strict=True)),  # includes val if it has a folder
         "test": files.images["test"] if files else None,
         "skipped": data.skipped,
+        "text": data.reads_text,
     }
 
 

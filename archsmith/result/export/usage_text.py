@@ -2,6 +2,7 @@
 network."""
 
 import argparse
+import sys
 from collections.abc import Callable
 
 import torch
@@ -58,6 +59,8 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--temperature", type=float, default=0.8, help="0: the most probable ones")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args(arguments)
+    if given.length < 0 or given.temperature < 0:
+        sys.exit("expected a length and a temperature of at least 0")
     if given.prompt is None:
         context = INPUT_SHAPE[2]
         print(f"{PARAMETERS:,} parameters, {MACS:,} multiply-accumulates for {context} characters")
