@@ -1,4 +1,4 @@
-"""Every strategy on transformers: it searches, or is refused in one line; resumed runs are exact."""
+"""Every strategy on transformers: it searches, or is refused; resumed runs are exact."""
 
 from pathlib import Path
 from typing import Any
@@ -74,7 +74,7 @@ def test_what_cannot_run_is_one_line(name: str, message: str):
 @pytest.mark.parametrize("space", [TEXT, IMAGES], ids=["gpt", "vit"])
 def test_the_cost_goes_to_its_band(space: Any):
     """Without any other loss, by the term of TAS: the most probable network costs what it shall."""
-    strategy, net = started(
+    strategy, _ = started(
         "darts", space, "strategy/losses=macs_band", "strategy.losses.macs_band.target=0.4",
         "strategy.losses.macs_band.tolerance=0.2",
     )  # fmt: skip
