@@ -159,7 +159,7 @@ def test_yaml_lists_exactly_what_its_target_takes(path: Path):
         listed = {k for k in raw if k != "defaults"}
     live = {
         "space", "input_shape", "classes", "candidates", "c_in", "c_out", "stride", "affine",
-        "gates", "factors", "alive", "choice", "lr", "min_lr", "epoch", "epochs",
+        "gates", "factors", "alive", "choice", "lr", "min_lr", "epoch", "epochs", "parameters",
     }  # fmt: skip
     accepted = {k for k, p in parameters.items() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
     listed = {k for k in listed if not k.startswith("_")}
