@@ -31,15 +31,16 @@ def outcome(
     2; there is no interval, as characters depend on each other.
     """
     images = int(measures["images"])
-    changed = {"test_bits_per_character": measures["loss"] / math.log(2), "test_interval": None}
-    return {
+    found = {
         **UNTESTED,
         **{f"test_{k}": measures[k] for k in ("accuracy", "balanced_accuracy", "commonest_share")},
         "test_images": images,
         "test_interval": list(wilson(measures["accuracy"], images)),
         "test_doubt": _doubt(measures, classes, "characters" if text else "images"),
-        **(changed if text else {}),
     }
+    if text:
+        found |= {"test_bits_per_character": measures["loss"] / math.log(2), "test_interval": None}
+    return found
 
 
 def _doubt(measures: Mapping[str, float], classes: Sequence[str], what: str) -> str | None:
