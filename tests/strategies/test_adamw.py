@@ -10,9 +10,7 @@ from supernets.network import supernet
 
 
 def made(**changes) -> torch.optim.Optimizer:
-    given = dict(
-        lr=0.1, momentum=0.8, beta=0.9, weight_decay=0.5, nesterov=False, foreach=False
-    )
+    given = dict(lr=0.1, momentum=0.8, beta=0.9, weight_decay=0.5, nesterov=False, foreach=False)
     return adamw([nn.Parameter(torch.ones(2))], **given | changes)
 
 
