@@ -54,7 +54,10 @@ def _composed(overrides: tuple[str, ...]) -> DictConfig:
         return compose("config", overrides=["strategy.alpha_lr_scale=1", *overrides])
 
 
-@pytest.mark.parametrize("space", ["tas", "mbconv", "mbconv_224", "chain", "modular", "goldnas"])
+@pytest.mark.parametrize(
+    "space",
+    ["tas", "mbconv", "mbconv_224", "chain", "modular", "goldnas", "vit", "gpt", "matformer"],
+)
 def test_a_space_that_decides_on_its_size_keeps_it_in_every_recipe(space: str):
     assert composed("retrain=cifar", f"space={space}").retrain.layers is None
     assert composed("retrain.layers=7", f"space={space}").retrain.layers == 7
