@@ -60,7 +60,8 @@ def preflight(job: Job, phases: tuple[str, ...]) -> None:
                     said = said.replace(f"data.augment.{name}:", f"retrain.{name}:")
                 raise ConfigError(said) from error
             _check_step(space, architecture, job.recipe, job.device)
-            _say_of_classes(job)
+            if not job.data.reads_text:
+                _say_of_classes(job)
         check_budget(job, method, trained)
         if "baseline" in phases and job.baseline is not None:
             with setting("baseline"):
@@ -104,8 +105,6 @@ def some_architecture(space: Space) -> Architecture:
 
 def _say_of_classes(job: Job) -> None:
     """Logs that classes of very different sizes are not weighted, if so."""
-    if job.data.reads_text:
-        return
     counts = torch.bincount(job.data.images.labels)
     if job.recipe.class_weights is None and int(counts.max()) >= IMBALANCE * int(counts.min()):
         log.warning(
