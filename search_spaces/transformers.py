@@ -84,11 +84,9 @@ def vit(
         pool: what is classified: a token of its own, or the mean of all.
 
     Raises:
-        ValueError: numbers that do not rise, or images that cannot be cut into such squares.
+        ValueError: numbers that do not rise. Images are checked where networks are built.
     """
     _, H, W = common["input_shape"]
-    if H % patch or W % patch:
-        raise ValueError(f"patch: {H}x{W} images cannot be cut into squares of {patch} pixels")
     tokens = (H // patch) * (W // patch) + (pool == "class_token")
     return TransformerSpace(**_parts(depths, widths, heads, ratios, common), tokens=tokens)
 
@@ -112,11 +110,9 @@ def gpt(
         tied: whether the last layer is the table of embeddings. The others are those of `vit`.
 
     Raises:
-        ValueError: numbers that do not rise, or images.
+        ValueError: numbers that do not rise. Inputs are checked where networks are built.
     """
-    C, H, T = common["input_shape"]
-    if (C, H) != (1, 1):
-        raise ValueError(f"it reads text, found images of {C}x{H}x{T}; set data=text, or space=vit")
+    T = common["input_shape"][2]
     return TextSpace(**_parts(depths, widths, heads, ratios, common), tokens=T)
 
 

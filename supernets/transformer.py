@@ -268,8 +268,19 @@ class Transformers(Builder):
         return Blueprint(kind, layout(space, architecture))
 
 
+def check_input(space: TransformerSpace) -> None:
+    """Raises ValueError for images where text is read, and for those that are no whole squares."""
+    C, H, W = space.input_shape
+    if space.reads_text:
+        if (C, H) != (1, 1):
+            raise ValueError(f"space {space.name} reads text, found images of {C}x{H}x{W}")
+    elif H % (patch := space.settings["patch"]) or W % patch:
+        raise ValueError(f"patch: {H}x{W} images cannot be cut into squares of {patch} pixels")
+
+
 def layout(space: TransformerSpace, architecture: Architecture) -> Layout:
-    """An architecture's network as data."""
+    """An architecture's network as data. Raises ValueError as `check_input`."""
+    check_input(space)
     kept = {
         name: [space.sizes[name][o] for (o,) in rows]
         for name, rows in architecture.kept(space).items()

@@ -72,6 +72,8 @@ def test_a_decoder_goes_through_all_phases(archsmith, some_text: Path, tmp_path:
     assert said.code == 0, said.err
     evaluated = json.loads((tmp_path / "again" / "results.json").read_text())
     assert evaluated["test_bits_per_character"] == pytest.approx(bits, rel=1e-5)
+    said = archsmith("task=export", "architecture=run", "export.formats=[standalone]")
+    assert said.code == 0, said.err
     said = archsmith("task=predict", "architecture=run", "images=some.txt")
     assert said.code == 2
     assert "this network reads text" in said.err
@@ -101,7 +103,7 @@ def test_a_vision_transformer_goes_through_all_phases(archsmith, tmp_path: Path,
     ("given", "message"),
     [
         (("space=tas", "data=text"), "space: tas reads images, and data=text is text"),
-        (("space=gpt",), "space: it reads text, found images of 1x8x8; set data=text"),
+        (("space=gpt",), "space: gpt reads text, and data=digits is images; set data=text"),
         (("space=gpt", "data=text", "baseline=resnet18"), "set baseline=random"),
         (("space=gpt", "data=text", "strategy=pcdarts"), "set strategy/mixed_op=full"),
         (("space=gpt", "data=text", "retrain.flip=true"), "retrain.flip: text is not augmented"),

@@ -143,6 +143,11 @@ def _check_input(space: Space, data: Data) -> None:
         raise ConfigError(
             f"space: {space.name} reads images, and data={data.name} is text; set space=gpt"
         )
+    if space.reads_text and not data.reads_text:
+        raise ConfigError(
+            f"space: {space.name} reads text, and data={data.name} is images; set data=text, or "
+            "space=vit"
+        )
 
 
 def placeholder() -> DictConfig:
@@ -178,7 +183,8 @@ def make_job(config: DictConfig, own: Own | None = None) -> Job:
     with configuring():
         said = [setting_of(override) for override in hydra_config.overrides.task]
         space = build_space(config, data, architecture, said, own.operations if own else {})
-        _check_input(space, data)
+        if not unread:
+            _check_input(space, data)
     return Job(
         names=naming.chosen_names(config, hydra_config) | ({"data": data.name} if own else {}),
         settings=naming.job_settings(config)

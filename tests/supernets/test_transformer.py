@@ -449,14 +449,14 @@ def test_mixed_ops_of_other_spaces_are_refused(mixed_op: Any):
     [
         (text, dict(widths=[12, 8]), r"widths: expected numbers that rise, found \[12, 8\]"),
         (text, dict(heads=[]), "heads: expected numbers that rise"),
-        (text, dict(input_shape=(3, 8, 8)), "reads text, found images of 3x8x8; set data=text"),
+        (text, dict(input_shape=(3, 8, 8)), "space gpt reads text, found images of 3x8x8"),
         (images, dict(patch=4), "patch: 4x6 images cannot be cut into squares of 4 pixels"),
         (images, dict(pool="max"), "pool: expected one of class_token, mean"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(make: Any, changes: Any, message: str):
     with pytest.raises(ValueError, match=message):
-        make(**changes)
+        supernet(make(**changes), MixedOp)
 
 
 def test_there_is_no_auxiliary_head():
