@@ -38,6 +38,7 @@ class Space(ABC):
     costs_add_up: ClassVar[bool] = True  # whether each option costs the same beside any others
     costs_rise: ClassVar[bool] = False  # whether a row's options are in the order of their costs
     trained: ClassVar[bool] = False  # whether its networks start from trained weights
+    reads_text: ClassVar[bool] = False  # whether inputs are token ids (1, 1, T), else images
     affine: bool = True  # whether batch norms before cells of final networks have scale and shift
     extra_operations: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
 

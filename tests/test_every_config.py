@@ -55,7 +55,10 @@ def _composed(overrides: tuple[str, ...]) -> DictConfig:
         return compose("config", overrides=["strategy.alpha_lr_scale=1", *overrides])
 
 
-@pytest.mark.parametrize("space", ["tas", "mbconv", "mbconv_224", "chain", "modular", "goldnas"])
+@pytest.mark.parametrize(
+    "space",
+    ["tas", "mbconv", "mbconv_224", "chain", "modular", "goldnas", "vit", "gpt", "matformer"],
+)
 def test_a_space_that_decides_on_its_size_keeps_it_in_every_recipe(space: str):
     assert composed("retrain=cifar", f"space={space}").retrain.layers is None
     assert composed("retrain.layers=7", f"space={space}").retrain.layers == 7
@@ -197,7 +200,7 @@ def test_yaml_lists_exactly_what_its_target_takes(path: Path):
         listed = {k for k in raw if k != "defaults"}
     live = {
         "space", "input_shape", "classes", "candidates", "c_in", "c_out", "stride", "affine",
-        "gates", "factors", "alive", "choice", "lr", "min_lr", "epoch", "epochs",
+        "gates", "factors", "alive", "choice", "lr", "min_lr", "epoch", "epochs", "parameters",
     }  # fmt: skip
     accepted = {k for k, p in parameters.items() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
     listed = {k for k in listed if not k.startswith("_")}

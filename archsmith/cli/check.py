@@ -68,7 +68,7 @@ def check_report(
         report["search"] = expected_search(job)
     report["retrain"] = expected_retraining(job)
     report["class_weights"] = job.recipe.class_weights
-    report["warnings"] = warnings_of(report)
+    report["warnings"] = [] if job.data.reads_text else warnings_of(report)
     report |= {"files": asdict(files) if files else None, "ready": True, "command": command}
     return _write(folder, report)
 
@@ -79,7 +79,7 @@ def check_report(
 
 def _data(job: Job, files: Survey | None) -> dict[str, Any]:
     data = job.data
-    labels = torch.bincount(data.images.labels, minlength=len(data.classes)).tolist()
+    labels = torch.bincount(data.images.labels.flatten(), minlength=len(data.classes)).tolist()
     return {
         "name": data.name,
         "input_shape": list(data.input_shape),
@@ -87,6 +87,7 @@ def _data(job: Job, files: Survey | None) -> dict[str, Any]:
         "train": dict(zip(data.classes, labels, strict=True)),  # includes val if it has a folder
         "test": files.images["test"] if files else None,
         "skipped": data.skipped,
+        "text": data.reads_text,
     }
 
 

@@ -14,7 +14,7 @@ def check_text(report: Mapping[str, Any]) -> str:
         return "\n".join(lines) + "\n"
     data, stem, counts = report["data"], report["stem"], report["data"]["train"].values()
     size = "x".join(map(str, data["input_shape"]))
-    lines += [
+    of_images = (
         f"data      {data['name']}: {sum(counts)} training images of {data['classes']} classes, "
         f"{min(counts)} to {max(counts)} each, read as {size}",
         f"stem      search {stem['search']}, retrain {stem['retrain']}; "
@@ -23,6 +23,13 @@ def check_text(report: Mapping[str, Any]) -> str:
             f"space     {line}"
             for line in (profile_lines(report["profile"]) if "profile" in report else ())
         ),
+    )
+    of_text = (
+        f"data      {data['name']}: {sum(counts)} training characters, {data['classes']} different "
+        f"ones, in windows of {data['input_shape'][2]}",
+    )
+    lines += [
+        *(of_text if data["text"] else of_images),
         *(_of_phase(name, report[name]) for name in ("search", "retrain") if report.get(name)),
         f"          measured on {report['device']}, as busy as it is now; memory of the whole "
         "process on a CPU",

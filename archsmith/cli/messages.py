@@ -202,6 +202,19 @@ def _width(told: Mapping[str, Any]) -> str:
     return f" ({told['width']:.3g} of its width, {told['parameters']:,} parameters)"
 
 
+def _bits(told: Mapping[str, Any]) -> str:
+    """The measure of a network that reads text; nothing for images."""
+    bits = told.get("test_bits_per_character")
+    return "" if bits is None else f"{bits:.3f}"
+
+
+def _of_rival(told: Mapping[str, Any]) -> str:
+    """The accuracy of a network that was trained for comparison, its width, its bits."""
+    bits = _bits(told)
+    more = f", {bits} bits per character" if bits else ""
+    return _percent(told["test_accuracy"]) + _width(told) + more
+
+
 def _quantised(told: Mapping[str, Any] | None) -> str:
     """The accuracy of the quantised network, and how often it answers as the network does."""
     if told is None:
@@ -221,8 +234,9 @@ def result_summary(results: Mapping[str, Any], folder: Path, following: Sequence
         "supernet accuracy (select)": _percent(results["supernet_accuracy"]),
         "discretised accuracy (select)": _percent(results["discretised_accuracy"]),
         "test accuracy (retrained)": f"{tested} (95% interval {where})" if where else tested,
+        "bits per character (retrained)": _bits(results),
         **{
-            f"test accuracy ({name})": _percent(told["test_accuracy"]) + _width(told)
+            f"test accuracy ({name})": _of_rival(told)
             for name, told in (results["baseline"] or {}).items()
         },
         "test accuracy (int8)": _quantised(results["int8"]),

@@ -137,6 +137,19 @@ def _resized(space: Space, architecture: Architecture, shapes: dict[str, Any]) -
     return sized
 
 
+def _check_input(space: Space, data: Data) -> None:
+    """Raises ConfigError if one is of text and the other of images."""
+    if data.reads_text and not space.reads_text:
+        raise ConfigError(
+            f"space: {space.name} reads images, and data={data.name} is text; set space=gpt"
+        )
+    if space.reads_text and not data.reads_text:
+        raise ConfigError(
+            f"space: {space.name} reads text, and data={data.name} is images; set data=text, or "
+            "space=vit"
+        )
+
+
 def placeholder() -> DictConfig:
     """A data set that needs no files, for tasks that read no images."""
     node = OmegaConf.load(CONF / "data" / f"{naming.DATA}.yaml")
@@ -170,6 +183,8 @@ def make_job(config: DictConfig, own: Own | None = None) -> Job:
     with configuring():
         said = [setting_of(override) for override in hydra_config.overrides.task]
         space = build_space(config, data, architecture, said, own.operations if own else {})
+        if not unread:
+            _check_input(space, data)
     return Job(
         names=naming.chosen_names(config, hydra_config) | ({"data": data.name} if own else {}),
         settings=naming.job_settings(config)

@@ -46,16 +46,23 @@ def preflight(job: Job, phases: tuple[str, ...]) -> None:
         if "final" in trained:
             space = final_space(job.space, job.recipe)
             architecture = laid_out(job.architecture or some_architecture(space), space)
+            if job.data.reads_text and job.recipe.class_weights is not None:
+                raise ConfigError(
+                    "retrain.class_weights: characters are not weighted, found "
+                    f"{job.recipe.class_weights}; set it to null"
+                )
             augment = {**job.data.settings.augment, **job.recipe.augment}
             try:
-                Augment.of(augment).check(job.data.input_shape)
+                Augment.of(augment)
+                job.data.check_augment(augment)
             except ValueError as error:
                 said = str(error)
                 for name in job.recipe.augment:  # these override the data's
                     said = said.replace(f"data.augment.{name}:", f"retrain.{name}:")
                 raise ConfigError(said) from error
             _check_step(space, architecture, job.recipe, job.device)
-            _say_of_classes(job)
+            if not job.data.reads_text:
+                _say_of_classes(job)
         if job.space.costs_rise and "supernet" in trained:
             for line in profile_lines(profile(job.space, job.recipe, job.device)):
                 log.info("space: %s", line)

@@ -173,6 +173,11 @@ def predict_task(task: Task, config: DictConfig) -> None:
     assert job.architecture is not None
     assert job.weights is not None
     trained = load_final(job.weights, job.space, job.architecture)
+    if trained.preprocessing.reads_text:
+        raise ConfigError(
+            "task=predict: names the class of images, and this network reads text; export it, and "
+            'run `python model.py "how it begins"`'
+        )
     net = Classifier(trained.net, trained.preprocessing).to(job.device).eval()
     files = image_files(config.images)
     with Progress("predict", len(files)) as progress:

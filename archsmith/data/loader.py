@@ -23,7 +23,8 @@ Shape = tuple[int, int, int]  # C, H, W
 
 
 class Images:
-    """Labelled images in memory: pixels (N, C, H, W) uint8; labels (N,) int64, on the CPU.
+    """Labelled images in memory: pixels (N, C, H, W) uint8; labels (N,) int64, of windows of a
+    text (N, T), on the CPU.
 
     `names` are the file names, if the images come from files.
     """

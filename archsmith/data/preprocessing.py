@@ -12,6 +12,8 @@ from archsmith.data.image_file import RESIZE
 from archsmith.data.loader import Normalise
 from archsmith.data.names import canonical
 
+CHARACTERS = "characters"  # in place of a method of resizing: the input is a text's ids, not pixels
+
 
 @dataclass(frozen=True)
 class Preprocessing:
@@ -24,7 +26,8 @@ class Preprocessing:
         input_shape: (C, H, W). Images of another size are resized to it without keeping the aspect
             ratio.
         mean, std: per channel, on the scale 0 to 1.
-        resize: the resizing method; only one is supported.
+        resize: the resizing method, of which one is supported; `CHARACTERS` for text, whose
+            classes are characters, the first of them all that are unknown.
 
     Raises:
         ValueError: inconsistent values.
@@ -47,11 +50,33 @@ class Preprocessing:
                 finite and len(self.std) == channels and min(self.std) > 0,
                 f"{channels} numbers above 0, one a channel",
             ),
-            ("resize", self.resize == RESIZE, f"'{RESIZE}', as of the version that wrote them"),
+            (
+                "resize",
+                self.resize in (RESIZE, CHARACTERS),
+                f"'{RESIZE}', as of the version that wrote them",
+            ),
         ):
             if not holds:
                 found = getattr(self, name)
                 raise ValueError(f"preprocessing: {name} {found!r}, expected {expected}")
+
+    @property
+    def reads_text(self) -> bool:
+        """Whether inputs are ids of characters (B, 1, 1, T), else pixels."""
+        return self.resize == CHARACTERS
+
+    @property
+    def characters(self) -> list[str]:
+        """Of text: the characters that ids from 1 stand for."""
+        return [
+            name if len(name) == 1 else name.encode().decode("unicode_escape")
+            for name in self.classes[1:]
+        ]
+
+    @property
+    def values(self) -> int:
+        """How many values a raw input may have, from 0."""
+        return len(self.classes) if self.reads_text else 256
 
     @property
     def normalise(self) -> Normalise:

@@ -67,6 +67,8 @@ class Data:
         ValueError: an augmentation that does not fit the image size.
     """
 
+    reads_text = False  # whether the images are windows of a text
+
     def __init__(
         self,
         name: str,
@@ -87,7 +89,7 @@ class Data:
         self._test: Images | None = None
         self._compared = False  # whether copies among the roles were looked for
         self._check_classes()
-        Augment.of(settings.augment).check(self.input_shape)
+        self.check_augment(settings.augment)
         self.normalise = normalise or Normalise.fit(images.counts)
         if val is not None:
             warn_of_copies("val", images, torch.where(~val)[0], images, torch.where(val)[0])
@@ -116,9 +118,7 @@ class Data:
         def augmented(role: str) -> Loader:
             return self._training(role, index[role], batch_size, seed, self.settings.augment)
 
-        count, source = min(batch_size, len(select)), generator(self.settings.seed, "sample")
-        labels = self.images.labels[select]
-        sample = select[pick(labels, allocate(self._counts(labels), count), source)]
+        sample = self._sample(select, min(batch_size, len(select)))
         mixed = train[torch.randperm(len(train), generator=generator(seed, "statistics"))]
         whole = max(1, min(len(mixed), STATISTICS) // batch_size) * batch_size
         return Roles(
@@ -211,6 +211,15 @@ class Data:
         for part in (*parts, self.images.content(), self._test_identity):
             digest.update(part)
         return digest.hexdigest()
+
+    def check_augment(self, augment: Mapping[str, Any]) -> None:
+        """Raises ValueError for an augmentation that does not fit the images."""
+        Augment.of(augment).check(self.input_shape)
+
+    def _sample(self, select: Tensor, count: int) -> Tensor:
+        """Images of every class, always the same ones."""
+        labels, source = self.images.labels[select], generator(self.settings.seed, "sample")
+        return select[pick(labels, allocate(self._counts(labels), count), source)]
 
     def _check_classes(self) -> None:
         """Raises DataError for too few classes or an empty one; logs an imbalance."""

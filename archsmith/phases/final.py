@@ -125,9 +125,10 @@ def evaluate_phase(run: Run) -> None:
     seed_everything(job.seed)  # for operations that draw: a resumed run draws the same
     with run.measuring("evaluate"):
         tested, mistakes = run.tested(net, preprocessing)
-        mistakes.save(job.folder)
+        if mistakes is not None:
+            mistakes.save(job.folder)
+            tested["test_mistakes"] = mistakes.told()
     reads = run.results.fields["test_reads"] + 1
-    tested["test_mistakes"] = mistakes.told()
     run.results.update(**tested, test_reads=reads, **size_of(run, net, architecture))
     run.finish("evaluate", identity)
 

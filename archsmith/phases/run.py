@@ -162,13 +162,15 @@ class Run:
 
     def tested(
         self, net: nn.Module, preprocessing: Preprocessing
-    ) -> tuple[dict[str, Any], Mistakes]:
+    ) -> tuple[dict[str, Any], Mistakes | None]:
         """Evaluates a network on the test split, preprocessed as given; counts as one read.
 
-        Returns the test fields of `results.json`, and where the network is wrong.
+        Returns the test fields of `results.json`, and where the network is wrong; None for text.
         """
         data = self.job.data.to(self.job.device)
         loader = data.test(self.job.recipe.batch_size, preprocessing)
+        if data.reads_text:
+            return outcome(evaluate(net, loader), data.classes, text=True), None
         mistakes = Mistakes(data.classes, preprocessing.normalise, loader.images.name)
         measures = evaluate(net, loader, seen=mistakes.add)
         return outcome(measures, data.classes), mistakes

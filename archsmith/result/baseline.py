@@ -120,6 +120,10 @@ class HandDesigned(Baseline):
     network: Literal["resnet18", "mobilenet_v3_small"]
     match: Literal["parameters", "macs", "full"]
 
+    def check(self, space: Space) -> None:
+        if space.reads_text:
+            raise ValueError(f"network: {self.network} reads images, not text; set baseline=random")
+
     def rivals(
         self, architecture: Architecture, final: Space, draw: Draw, *, auxiliary: bool
     ) -> Iterator[Rival]:

@@ -48,9 +48,11 @@ class Classifier(nn.Module):
             resized as in the training.
 
         Raises:
-            ValueError: as `forward`.
+            ValueError: as `forward`, and for a network that reads text.
             DataError: a file cannot be read.
         """
+        if self.preprocessing.reads_text:
+            raise ValueError("images: this network reads text; export it, and call its generate")
         if not isinstance(images, Tensor):
             paths = [images] if isinstance(images, str | os.PathLike) else list(images)
             images = self._none() if not paths else torch.stack([*map(self._read, paths)])

@@ -1,5 +1,6 @@
 """How much a test accuracy means: its confidence interval, and whether the network has learnt."""
 
+import math
 from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
 from typing import Any
@@ -8,7 +9,7 @@ UNTESTED: dict[str, Any] = dict.fromkeys(
     f"test_{name}"
     for name in (
         "accuracy", "balanced_accuracy", "images", "interval", "commonest_share", "doubt",
-        "mistakes",
+        "mistakes", "bits_per_character",
     )
 )  # fmt: skip
 
@@ -21,34 +22,44 @@ def wilson(share: float, n: int) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def outcome(measures: Mapping[str, float], classes: Sequence[str]) -> dict[str, Any]:
-    """The test fields of `results.json`, from the measures of `evaluate`."""
+def outcome(
+    measures: Mapping[str, float], classes: Sequence[str], *, text: bool = False
+) -> dict[str, Any]:
+    """The test fields of `results.json`, from the measures of `evaluate`.
+
+    For a text the images are its characters. `bits_per_character` is the mean cross-entropy to base
+    2; there is no interval, as characters depend on each other.
+    """
     images = int(measures["images"])
-    return {
+    found = {
         **UNTESTED,
         **{f"test_{k}": measures[k] for k in ("accuracy", "balanced_accuracy", "commonest_share")},
         "test_images": images,
         "test_interval": list(wilson(measures["accuracy"], images)),
-        "test_doubt": _doubt(measures, classes),
+        "test_doubt": _doubt(measures, classes, "characters" if text else "images"),
     }
+    if text:
+        found |= {"test_bits_per_character": measures["loss"] / math.log(2), "test_interval": None}
+    return found
 
 
-def _doubt(measures: Mapping[str, float], classes: Sequence[str]) -> str | None:
-    """A warning if most images of other classes get the same answer, or guessing does as well."""
+def _doubt(measures: Mapping[str, float], classes: Sequence[str], what: str) -> str | None:
+    """A warning if most images of other classes get the same answer, or guessing does as well.
+    what: images, or characters."""
     images, share = int(measures["images"]), measures["commonest_share"]
     true, largest = measures["commonest_true"], measures["largest_class"]
     if true < 1 and share >= (1 + true) / 2:
         return (
             f"the network answers '{classes[int(measures['commonest_answer'])]}' for "
-            f"{round(share * images)} of {images} test images, of which {round(true * images)} are "
+            f"{round(share * images)} of {images} test {what}, of which {round(true * images)} are "
             "that; retrain longer (retrain.epochs) or with a lower retrain.lr, and look at the "
             "labels"
         )
     if largest < 1 and wilson(measures["accuracy"], images)[0] <= largest:
         return (
-            f"the test accuracy on {images} images cannot be told from always answering the "
+            f"the test accuracy on {images} {what} cannot be told from always answering the "
             f"largest class ({100 * largest:.2f}%); retrain longer (retrain.epochs), or test on "
-            "more images"
+            f"more {what}"
         )
     return None
 

@@ -56,7 +56,9 @@ class Pretrained(Baseline):
 
     def check(self, space: Space) -> None:
         """Downloads the file if it may. Raises DataError if it is missing, or not these weights;
-        ValueError if the images have no 1 or 3 channels."""
+        ValueError if the images have no 1 or 3 channels, or are windows of a text."""
+        if space.reads_text:
+            raise ValueError(f"network: {self.network} reads images, not text; set baseline=random")
         if space.input_shape[0] not in (1, 3):
             raise ValueError(
                 f"network: {self.network} takes 1 or 3 channels, found {space.input_shape[0]}; set "

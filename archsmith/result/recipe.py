@@ -22,6 +22,8 @@ class Recipe:
 
     Args:
         layers, channels, stem: size of the final network; `null` keeps the space's.
+        optimizer: `sgd`, or `adamw`, whose first beta is `momentum` and whose second is 0.99, and
+            which decays matrices alone.
         lr, min_lr: learning rates at the start of the schedule and after the last epoch.
         schedule: a name in `SCHEDULES`, or `cosine_power`.
         power: of `cosine_power`; the other schedules do not read it.
@@ -73,6 +75,7 @@ class Recipe:
     distillation: Share = 0.9
     temperature: Positive = 4.0
     power: Power = 2.0
+    optimizer: Literal["sgd", "adamw"] = "sgd"
 
     def __post_init__(self) -> None:
         if self.min_lr > self.lr:
@@ -88,6 +91,8 @@ class Recipe:
             )
         if self.nesterov and self.momentum == 0:
             raise ValueError("nesterov: needs momentum above 0; set it to false")
+        if self.nesterov and self.optimizer == "adamw":
+            raise ValueError("nesterov: belongs to optimizer=sgd; set it to false")
 
     @property
     def size(self) -> dict[str, Any]:

@@ -27,6 +27,8 @@ from search_spaces.space import Space
 from supernets.forms import use_form
 from supernets.network import Network, started
 
+BETA = 0.99  # the second of AdamW
+
 
 def retrain(
     space: Space,
@@ -77,6 +79,29 @@ def balanced_weights(loader: Loader) -> Tensor:
     return len(loader.index) / (len(counts) * counts)
 
 
+def optimizer(net: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """The optimiser of a recipe for a network."""
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(
+            net.parameters(),
+            lr=recipe.lr,
+            momentum=recipe.momentum,
+            weight_decay=recipe.weight_decay,
+            nesterov=recipe.nesterov,
+            foreach=True,
+        )
+    matrices = [p for p in net.parameters() if p.dim() > 1]
+    others = [p for p in net.parameters() if p.dim() <= 1]
+    groups: list[dict[str, Any]] = [{"params": matrices}, {"params": others, "weight_decay": 0.0}]
+    return torch.optim.AdamW(
+        groups,
+        lr=recipe.lr,
+        betas=(recipe.momentum, BETA),
+        weight_decay=recipe.weight_decay,
+        foreach=True,
+    )
+
+
 class Retraining(Training):
     """A network in training by a recipe; the result is the network in eval mode."""
 
@@ -94,14 +119,7 @@ class Retraining(Training):
         balanced = recipe.class_weights == "balanced" and isinstance(loader, Loader)
         self.class_weights = balanced_weights(loader).to(self.device) if balanced else None
         self.average = MovingAverage(net, recipe.ema) if recipe.ema is not None else None
-        self.optimizer = torch.optim.SGD(
-            net.parameters(),
-            lr=recipe.lr,
-            momentum=recipe.momentum,
-            weight_decay=recipe.weight_decay,
-            nesterov=recipe.nesterov,
-            foreach=True,
-        )
+        self.optimizer = optimizer(net, recipe)
 
     def result(self) -> Network:
         """The final network in eval mode; a moving average gets re-estimated statistics."""
@@ -119,8 +137,7 @@ class Retraining(Training):
         return self.loader
 
     def end_epoch(self) -> dict[str, float]:
-        (group,) = self.optimizer.param_groups
-        return {"lr": group["lr"]}
+        return {"lr": self.optimizer.param_groups[0]["lr"]}
 
     def train_step(
         self, batch: tuple[Tensor, Tensor]

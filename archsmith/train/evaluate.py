@@ -13,7 +13,7 @@ from archsmith import interrupt
 from archsmith.errors import NumbersError
 from supernets.mixture import Mixture
 
-Batches = Iterable[tuple[Tensor, Tensor]]  # images (B, C, H, W), labels (B,)
+Batches = Iterable[tuple[Tensor, Tensor]]  # images (B, C, H, W), labels (B,); of text (B, T)
 
 
 @torch.no_grad()
@@ -25,6 +25,7 @@ def evaluate(
     seen: Callable[[Tensor, Tensor, Tensor], None] | None = None,
 ) -> dict[str, float]:
     """`accuracy` as a fraction, mean cross-entropy `loss`; for more than 5 classes `top5_accuracy`.
+    Where images have a label at each of T places, every place counts as one.
 
     `balanced_accuracy` is the mean accuracy over the classes that occur. `images` is their number,
     `commonest_answer` the most predicted class, `commonest_share` its share of the predictions and
@@ -33,7 +34,8 @@ def evaluate(
 
     Runs in eval mode and waits for the device only at the end, unless `seen` does.
 
-    seen: called with images, labels and logits (B, classes) of every batch.
+    seen: called with images, labels and logits (B, classes), of text (B, classes, T), of every
+        batch.
 
     Raises:
         NumbersError: the loss is not finite, so an accuracy would be meaningless.
@@ -45,7 +47,7 @@ def evaluate(
         for x, y in loader:
             interrupt.check("evaluation")
             logits = net(x, mixture).float()
-            images += len(y)
+            images += y.numel()
             if seen is not None:
                 seen(x, y, logits)
             for name, value in _measures(logits, y).items():
@@ -82,7 +84,7 @@ def _measures(logits: Tensor, y: Tensor) -> dict[str, Tensor]:
     """Sums over the batch: the loss, the confusion matrix, and the images whose class is among the
     five largest logits."""
     classes = logits.size(1)
-    pairs = y * classes + logits.argmax(1)
+    pairs = (y * classes + logits.argmax(1)).flatten()
     counts = pairs.new_zeros(classes * classes).scatter_add_(0, pairs, torch.ones_like(pairs))
     sums = {
         "confusion": counts.view(classes, classes),
@@ -100,6 +102,8 @@ def restore_statistics(net: nn.Module, loader: Batches, mixture: Mixture | None 
     Nothing else changes; a batch norm that the pass does not reach keeps its statistics.
     """
     norms = [m for m in net.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    if not norms:
+        return
     before = [({name: b.clone() for name, b in m.named_buffers()}, m.momentum) for m in norms]
     try:
         with _eval_mode(net):

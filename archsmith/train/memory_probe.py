@@ -62,8 +62,12 @@ class Living(TorchDispatchMode):
 
 
 def images_for(net: Network, count: int) -> tuple[Tensor, Tensor]:
-    """`count` random images (B, C, H, W) and labels (B,), on the network's device."""
-    device = next(net.parameters()).device
+    """`count` random images (B, C, H, W) and labels (B,), of text (B, T), on the network's
+    device."""
+    device, space = next(net.parameters()).device, net.space
+    if space.reads_text:
+        ids = torch.randint(space.classes, (count, *space.input_shape), device=device)
+        return ids.float(), ids.flatten(1)
     x = torch.randn(count, *net.space.input_shape, device=device)
     return x, torch.randint(net.space.classes, (count,), device=device)
 

@@ -29,6 +29,7 @@ RESULTS = (
     "strategy", "space", "data", "seed", "search_epochs", "supernet_accuracy",
     "discretised_accuracy", "test_accuracy", "test_balanced_accuracy", "test_images",
     "test_interval", "test_commonest_share", "test_doubt", "test_mistakes",
+    "test_bits_per_character",
     "diagnosis", "degenerate", "undecided", "searched_costs",
     "warnings", "benchmark", "ranking", "parameters", "macs", "budget", "baseline", "latency",
     "int8", "seconds",

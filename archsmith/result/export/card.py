@@ -7,14 +7,16 @@ from typing import Any
 from archsmith.data.names import printable
 
 TEMPLATE = Path(__file__).with_name("card.md.jinja")
+OF_TEXT = Path(__file__).with_name("card_text.md.jinja")
 
 
 def model_card(export: Mapping[str, Any], told: Mapping[str, Any]) -> str:
     """The text, in Markdown. export: the content of `export.json`; told: that of `results.json`."""
     from jinja2 import StrictUndefined, Template
 
+    file = OF_TEXT if "characters" in export else TEMPLATE
     template = Template(
-        TEMPLATE.read_text("utf-8"), undefined=StrictUndefined, keep_trailing_newline=True
+        file.read_text("utf-8"), undefined=StrictUndefined, keep_trailing_newline=True
     )
     reads = told["test_reads"]
     doubts = (told["test_doubt"], told["degenerate"])

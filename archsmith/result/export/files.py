@@ -116,6 +116,7 @@ def _model(
         **preprocessing.about(),
         "mean": [float(str(numpy.float32(value))) for value in preprocessing.mean],  # few digits
         "std": [float(str(numpy.float32(value))) for value in preprocessing.std],
+        **({"characters": preprocessing.characters} if preprocessing.reads_text else {}),
         "parameters": parameters(plain),
         "macs": macs(plain),
     }

@@ -95,6 +95,8 @@ def write_onnx(model: ExportedModel, path: Path) -> None:
 
 
 def write_int8(model: ExportedModel, path: Path) -> None:
+    if model.preprocessing.reads_text:
+        raise SkippedError("8 bits are for images; leave 'int8' out of export.formats")
     if model.calibration is None:
         raise SkippedError(
             "it is calibrated on training images, and there are none here; use task=export"

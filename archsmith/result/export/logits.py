@@ -22,9 +22,9 @@ def expected_logits(net: Classifier) -> tuple[list[Tensor], list[Tensor]]:
         Failure: they are not finite.
     """
     generator = torch.Generator().manual_seed(SEED)
+    values, shape = net.preprocessing.values, net.preprocessing.input_shape
     inputs = [
-        torch.randint(256, (size, *net.preprocessing.input_shape), generator=generator).byte()
-        for size in BATCH_SIZES
+        torch.randint(values, (size, *shape), generator=generator).byte() for size in BATCH_SIZES
     ]
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         expected = [seeded(net, x) for x in inputs]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from archsmith.data import pixels
-from archsmith.result.export import usage
+from archsmith.result.export import usage, usage_text
 from archsmith.result.export.definitions import Definitions, UnportableError
 from archsmith.result.export.literals import Code, literal, packed
 from search_spaces.architecture import Architecture
@@ -20,7 +20,7 @@ from supernets.builder import builder_of
 TEMPLATE = Path(__file__).with_name("model.py.jinja")
 # What the template defines.
 NAMES = (
-    *("INPUT_SHAPE", "CLASSES", "MEAN", "STD", "RESIZE", "PARAMETERS", "MACS"),
+    *("INPUT_SHAPE", "CLASSES", "MEAN", "STD", "RESIZE", "CHARACTERS", "PARAMETERS", "MACS"),
     *("LAYOUT", "OPERATIONS", "build"),
 )
 
@@ -29,7 +29,8 @@ def standalone(space: Space, architecture: Architecture, facts: Mapping[str, Any
     """The text of `model.py` for a final network; its weights must be in the same folder.
 
     Args:
-        facts: the constants of the file: `classes`, `mean`, `std`, `resize`, `parameters`, `macs`.
+        facts: the constants of the file: `classes`, `mean`, `std`, `resize`, `parameters`, `macs`;
+            of a space that reads text, `characters`.
 
     Raises:
         UnportableError: the source of an operation is unavailable, or needs more than torch.
@@ -39,13 +40,14 @@ def standalone(space: Space, architecture: Architecture, facts: Mapping[str, Any
     definitions = Definitions(NAMES)
     plan = builder_of(space).blueprint(space, laid_out(architecture, space))
     network = definitions.add(plan.network)
-    definitions.add(usage.main)
+    definitions.add((usage_text if space.reads_text else usage).main)
     table = None
     if plan.operations is not None:
         table = {name: operation(name, space, definitions) for name in plan.operations}
     parts = {name: expression(part, definitions) for name, part in plan.parts.items()}
     texts = definitions.texts()
-    used = [texts.pop(module.__name__) for module in (pixels, usage)]
+    modules = (usage, usage_text) if space.reads_text else (pixels, usage)
+    used = [texts.pop(module.__name__) for module in modules]
     template = Template(
         TEMPLATE.read_text("utf-8"), undefined=StrictUndefined, keep_trailing_newline=True
     )

@@ -35,6 +35,8 @@ class Headline(NamedTuple):
 def headline(results: Results) -> Headline | None:
     """The test accuracy; without one, the benchmark's; without one, the supernet's."""
     if (tested := results["test_accuracy"]) is not None:
+        if (bits := results.get("test_bits_per_character")) is not None:
+            return Headline("test_accuracy", f"{bits:.3f}", "bits per character of the test text")
         value, caption = _percent(tested, results), "of the test images right"
         return Headline("test_accuracy", value, caption)
     if found := results["benchmark"]:
@@ -87,6 +89,11 @@ def _tested(results: Results, given: bool) -> str:
     what = "network of the given architecture" if given else "found network"
     count = f"{results['test_images']:,} " if results.get("test_images") else ""
     right = _percent(results["test_accuracy"], results)
+    if (bits := results.get("test_bits_per_character")) is not None:
+        return (
+            f"The {what} needs {bits:.3f} bits for each of the {count}characters of the test text, "
+            f"and predicts {right} of them."
+        )
     return f"The {what} classifies {right} of the {count}test images right" + (
         f"{_interval(results, results)}."
     )

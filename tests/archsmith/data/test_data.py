@@ -356,9 +356,10 @@ def test_a_yaml_lists_exactly_the_settings_of_its_function(path):
     assert all(p.default is p.empty for p in signature.parameters.values())
 
 
-def test_all_seven_sets_have_a_yaml():
+def test_all_eight_sets_have_a_yaml():
     assert [path.stem for path in CONFIGS] == [
         "cifar10", "cifar100", "digits", "fashionmnist", "folder", "svhn", "synthetic",
+        "text",
     ]  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 """When a test accuracy means little: intervals by hand, and networks that answer one class."""
 
 import logging
+import math
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,15 @@ def test_a6_an_accuracy_that_means_something_is_not_doubted():
     found = outcome(measures(), CLASSES)
     assert found["test_doubt"] is None
     assert (found["test_images"], found["test_commonest_share"]) == (80, 0.3)
+
+
+def test_a_text_is_measured_in_bits_and_has_no_interval():
+    found = outcome(measures(loss=1.5 * math.log(2)), CLASSES, text=True)
+    assert found["test_bits_per_character"] == pytest.approx(1.5)
+    assert found["test_interval"] is None
+    doubted = outcome(measures(loss=1.0, accuracy=0.25, commonest_share=1.0), CLASSES, text=True)
+    assert "for 80 of 80 test characters" in doubted["test_doubt"]
+    assert outcome(measures(), CLASSES)["test_bits_per_character"] is None
 
 
 def test_a6_one_answer_for_all_images_is_said():

@@ -517,3 +517,17 @@ def test_a_brief_training_logs_its_last_epoch_alone(run, caplog, tmp_path):
 def test_an_auxiliary_head_is_there_where_it_has_a_weight(run):
     assert run(replace(TOY, epochs=1, ema=None, auxiliary_weight=0.01), "a").auxiliary is not None
     assert run(replace(TOY, epochs=1, ema=None, auxiliary_weight=0.0), "b").auxiliary is None
+
+
+def test_adamw_decays_matrices_alone():
+    recipe = replace(TOY, optimizer="adamw", nesterov=False)
+    net = nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(2))
+    groups = module.optimizer(net, recipe).param_groups
+    assert [group["weight_decay"] for group in groups] == [1e-3, 0.0]
+    assert [len(group["params"]) for group in groups] == [1, 3]
+    assert groups[0]["betas"] == (0.9, 0.99)
+
+
+def test_nesterov_belongs_to_sgd():
+    with pytest.raises(ValueError, match="nesterov: belongs to optimizer=sgd"):
+        replace(TOY, optimizer="adamw")

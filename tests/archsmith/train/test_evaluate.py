@@ -49,6 +49,17 @@ def test_measures_are_means_over_images_not_over_batches():
     assert found["loss"] == pytest.approx((3 * math.log(4 / 3) + math.log(4)) / 4, rel=1e-6)
 
 
+def test_every_place_of_a_window_counts_as_one():
+    """Two windows of three characters, of two classes: probabilities 1/4 and 3/4 everywhere."""
+    logits = torch.tensor([0.0, math.log(3)])[None, :, None].expand(2, 2, 3)
+    y = torch.tensor([[1, 1, 0], [1, 1, 1]])
+    found = evaluate(Echo(), [(logits[:1], y[:1]), (logits[1:], y[1:])])
+    assert found["images"] == 6
+    assert found["accuracy"] == pytest.approx(5 / 6)
+    assert found["largest_class"] == pytest.approx(5 / 6)
+    assert found["loss"] == pytest.approx((5 * math.log(4 / 3) + math.log(4)) / 6, rel=1e-6)
+
+
 def test_a6_the_commonest_answer_and_how_often_it_is_right():
     answers, y = torch.tensor([1, 1, 1, 0, 1]), torch.tensor([0, 0, 1, 0, 2])
     found = evaluate(
