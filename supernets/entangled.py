@@ -23,7 +23,6 @@ from torch import Tensor, nn
 from search_spaces.space import Space
 from supernets.mixed_op import MixedOp
 from supernets.mixture import GroupMixture
-from supernets.one_path import OnePathOp
 
 Slices = Sequence[tuple[slice, ...]]  # of each option, one slice per dimension of a weight
 
@@ -75,10 +74,10 @@ def check_mixed_op(mixed_op: Callable[..., nn.Module], space: Space) -> None:
     """Raises ValueError unless the mixed op is one that sums all options: entangled options are
     summed in their weights, and no module stands for a row."""
     made = getattr(mixed_op, "func", mixed_op)
-    if made not in (MixedOp, OnePathOp):
+    if not (isinstance(made, type) and issubclass(made, MixedOp)):
         raise ValueError(
             f"mixed_op: the options of space {space.name} are parts of one weight, which "
-            f"{made.__name__} cannot mix; set strategy/mixed_op=full"
+            f"{getattr(made, '__name__', made)} cannot mix; set strategy/mixed_op=full"
         )
 
 

@@ -30,6 +30,7 @@ from supernets.channel_cut import (
     widths_of,
 )
 from supernets.channel_groups import FIXED, ChannelGroups, Read, channel_groups
+from supernets.entangled import check_mixed_op
 from supernets.layout import channels_first
 from supernets.mixture import GroupMixture, Mixture
 from supernets.network import Logits, Network
@@ -354,7 +355,7 @@ class FromModel(Builder):
         self, space: FromModelSpace, mixed_op: Callable[..., nn.Module], *, affine: bool
     ) -> SuperTraced:
         """It starts from the trained weights."""
-        check_mixed_op(mixed_op)
+        check_mixed_op(mixed_op, space)
         weights_file(space.settings["model"], space.settings["weights"])
         net = SuperTraced(space)
         if not net.firsts.is_meta:
@@ -383,16 +384,6 @@ class FromModel(Builder):
     def counts(self, space: FromModelSpace, options: Mapping[str, Sequence[int]]) -> dict[str, int]:
         told, chosen = description(space), widths_at(space, options[WIDTH])
         return {"params": told.parameters.of(chosen), "macs": told.macs.of(chosen)}
-
-
-def check_mixed_op(mixed_op: Callable[..., nn.Module]) -> None:
-    """Raises ValueError for a mixed op that would be ignored: widths are masks."""
-    kind = getattr(mixed_op, "func", mixed_op)
-    if "partial" in getattr(kind, "__name__", "").lower():
-        raise ValueError(
-            "widths of a trained network are masks, which a mixed op on a part of the channels "
-            "cannot have; take the full one"
-        )
 
 
 def widths(space: FromModelSpace, architecture: Architecture) -> list[int]:

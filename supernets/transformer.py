@@ -25,9 +25,8 @@ from search_spaces.architecture import Architecture
 from search_spaces.transformers import DEPTH, HEADS, RATIO, WIDTH, TransformerSpace, hidden
 from supernets.builder import Blueprint, Builder
 from supernets.checkpointing import checkpointed
-from supernets.entangled import EntangledLayerNorm, Sizes, gated
+from supernets.entangled import EntangledLayerNorm, Sizes, check_mixed_op, gated
 from supernets.layout import channels_first
-from supernets.mixed_op import MixedOp
 from supernets.mixture import GroupMixture, Mixture
 from supernets.network import Logits, Network
 from supernets.plain_transformer import (
@@ -243,14 +242,8 @@ class Transformers(Builder):
     def supernet(
         self, space: TransformerSpace, mixed_op: MakeMixedOp, *, affine: bool
     ) -> SuperTransformer:
-        """Norms have scale and shift, whatever `affine`. Raises ValueError for mixed ops that do
-        more than to sum what runs by its gates, as that is what slices of tensors do."""
-        kind = getattr(mixed_op, "func", mixed_op)
-        if not (isinstance(kind, type) and issubclass(kind, MixedOp)):
-            raise ValueError(
-                f"{getattr(kind, '__name__', kind)} cannot mix the slices of tensors of space "
-                f"{space.name}; set strategy/mixed_op=full"
-            )
+        """Norms have scale and shift, whatever `affine`."""
+        check_mixed_op(mixed_op, space)
         return (SuperText if space.reads_text else SuperImage)(space)
 
     def final(

@@ -27,7 +27,7 @@ SIZES: dict[str, Any] = dict(
 )  # fmt: skip
 TEXT = gpt(**SIZES, tied=True, input_shape=(1, 1, 6), classes=5)
 IMAGES = vit(**SIZES, patch=4, pool="mean", input_shape=(3, 8, 8), classes=3)
-SLICES = "cannot mix the slices of tensors of space"
+SLICES = "cannot mix; set strategy/mixed_op=full"
 REFUSED = {
     "pcdarts": SLICES,
     "drnas_progressive": SLICES,

@@ -381,7 +381,7 @@ def test_a_file_does_not_decide_which_code_runs():
 def test_a_mixed_op_that_would_be_ignored_is_refused():
     from functools import partial
 
-    with pytest.raises(ValueError, match="are masks"):
+    with pytest.raises(ValueError, match="cannot mix; set strategy"):
         supernet(space(), partial(PartialMixedOp, k=4))
 
 

@@ -439,7 +439,7 @@ def test_recomputed_blocks_give_the_same_gradients():
 @pytest.mark.parametrize("mixed_op", [PartialMixedOp, SuperKernelOp])
 def test_mixed_ops_of_other_spaces_are_refused(mixed_op: Any):
     with pytest.raises(
-        ValueError, match=r"cannot mix the slices .* space gpt; set strategy/mixed_op=full"
+        ValueError, match=r"options of space gpt .* cannot mix; set strategy/mixed_op=full"
     ):
         supernet(text(), mixed_op)
 
