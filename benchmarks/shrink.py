@@ -58,7 +58,7 @@ from supernets.network import Network, supernet  # noqa: E402
 FIELDS = ("seed", "row", "test_accuracy", "before", "macs", "parameters")
 CPU = torch.device("cpu")
 SEARCH = (
-    "strategy=tas", "strategy/relaxation=softmax", "strategy.weight_optimizer.lr=0",
+    "strategy=shrink",
     "task=search",
 )  # fmt: skip
 Fits = Callable[[list[int]], bool]

@@ -28,7 +28,7 @@ SHRINK = [
         "space.divisor=1",
         "data.channels=1",
     ),
-    *("strategy=tas", "strategy/relaxation=softmax", "strategy.weight_optimizer.lr=0"),
+    "strategy=shrink",
 ]
 
 
