@@ -34,6 +34,14 @@ from supernets.network import CellModule, CellNetwork
 from supernets.one_path import OnePathOp
 from supernets.skeleton import AuxiliaryHead, ResidualBlock
 from supernets.super_kernel import Half, SuperKernelOp
+from supernets.transformer import (
+    SuperAttention,
+    SuperBlock,
+    SuperImage,
+    SuperMlp,
+    SuperText,
+    WidthNorm,
+)
 
 # Without those of final networks alone, because the drop-path of `ChosenOps` changes, and `Noise`,
 # because a replayed pass must equal the first one.
@@ -51,7 +59,8 @@ PLAIN = frozenset(
             Kind,
         ),
         *(MBConv, MixedOp, OnePathOp, PartialMixedOp, Pool, ReLUConvBN, ResidualBlock),
-        *(ResizablePool, SepConv, SharpSepConv, Skip, SuperConvStack, SuperKernelOp, Zero),
+        *(ResizablePool, SepConv, SharpSepConv, Skip, SuperAttention, SuperBlock),
+        *(SuperConvStack, SuperImage, SuperKernelOp, SuperMlp, SuperText, WidthNorm, Zero),
     }
 )
 

@@ -145,6 +145,7 @@ def is_docstring(node: ast.AST) -> bool:
 # What may know that the rows of a choice are edges of cells.
 CELL_FAMILY = {
     *("search_spaces/cells.py", "search_spaces/chains.py", "search_spaces/darts.py"),
+    "search_spaces/entangled_cell.py",
     *("search_spaces/nasbench201.py", "search_spaces/goldnas.py", "search_spaces/genotype.py"),
     "search_spaces/layers.py",
     *(

@@ -13,14 +13,17 @@ from supernets.final import ChosenOps, FinalCell, FinalNetwork
 from supernets.hypercuboid import FinalChain
 from supernets.network import Network
 from supernets.plain_layers import PLAIN, constants, reads_tensors_alone
+from supernets.transformer import FinalImage, FinalText, SuperTransformer
 from supernets.width_chain import WidthChain
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-# Modules whose networks are not captured: TAS reads the widths it drew, programs are not supernets.
+# Modules whose networks are not captured: TAS reads the widths it drew, programs are not supernets,
+# and traced networks hold their gates during a pass.
 EAGER = ("search_spaces.slices", "supernets.program", "supernets.programs", "supernets.resnet",
-         "supernets.resnets")  # fmt: skip
+         "supernets.resnets", "supernets.from_model", "supernets.traced",
+         "supernets.plain_transformer")  # fmt: skip
 
 
 def own_layers() -> set[type[nn.Module]]:
@@ -36,7 +39,7 @@ def own_layers() -> set[type[nn.Module]]:
 
 def test_every_layer_of_ours_is_known():
     of_final_networks = {ChosenOps, FinalCell, FinalChain, FinalNetwork, WidthChain}
-    of_final_networks |= {ConvStack, FinalConvStack}
+    of_final_networks |= {ConvStack, FinalConvStack, FinalImage, FinalText, SuperTransformer}
     of_final_networks |= {layer for layer in own_layers() if layer.__module__ in EAGER}
     assert own_layers() - of_final_networks - {Network, Noise} == PLAIN
 
