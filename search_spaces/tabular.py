@@ -9,7 +9,6 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from search_spaces.architecture import Architecture
-from search_spaces.conv_macro import KERNEL, WIDTH
 from search_spaces.genotype import to_nasbench201
 
 # Units of the published widths, at which the table's networks were trained.
@@ -34,6 +33,7 @@ class Form:
 
 def _conv_macro(architecture: Architecture) -> list[str]:
     """`c1`..`c4` in channels of the published space, whatever the size searched; `k1`..`k4`."""
+    from search_spaces.conv_macro import KERNEL, WIDTH  # which imports torch
 
     def numbers(choice: str) -> list[int]:
         rows = sorted(architecture.choices[choice].items(), key=lambda row: int(row[0][0]))
