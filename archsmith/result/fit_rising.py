@@ -25,10 +25,19 @@ Chosen = dict[str, list[int]]  # choice -> the option of each row
 
 
 class RisingFit(Fit):
-    """The budget for the final networks of a space with `Space.costs_rise`."""
+    """The budget for the final networks of a space with `Space.costs_rise`.
+
+    Raises ConfigError for a table of latencies, which cannot hold their costs.
+    """
 
     def __init__(self, budget: Budget, space: Space, recipe: Recipe, device: torch.device):
+        if budget.latency_table is not None:
+            raise ConfigError(
+                f"budget.latency_table: space {space.name} has no latencies of single options; set "
+                "it to null, and run on the device itself"
+            )
         self.budget, self.space, self.recipe, self.device = budget, space, recipe, device
+        self.given = None
         self.final = final_space(space, recipe)
         self.builder = builder_of(self.final)
         self._latencies = {}

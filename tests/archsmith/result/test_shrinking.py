@@ -162,3 +162,8 @@ def test_the_original_teaches_and_is_not_trained(archsmith, tmp_path: Path, monk
     (found,) = taught
     assert {f"net.{name}" for name in expected} == set(found)
     assert all(torch.equal(found[f"net.{name}"], tensor) for name, tensor in expected.items())
+
+
+def test_a_table_of_another_device_is_refused():
+    with pytest.raises(ConfigError, match=r"budget\.latency_table: space from_model has no latenc"):
+        fit(latency_ms=5.0, latency_table="latency.csv")
