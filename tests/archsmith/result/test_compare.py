@@ -17,6 +17,7 @@ from archsmith.result.compare import (
     _difference,
     _finding,
     _number,
+    best,
     compare,
     differences,
     measurements,
@@ -440,3 +441,10 @@ def test_a_latency_is_that_of_the_budget_or_of_the_export(tmp_path: Path, measur
     path.write_text(json.dumps(json.loads(path.read_text()) | measured))
     ((run,), _) = read_runs(tmp_path)
     assert run.latency == latency
+
+
+def test_the_best_run_of_a_sweep_is_named(tmp_path: Path):
+    add(tmp_path, "darts", 0, 0.5)
+    most = add(tmp_path, "darts", 1, 0.9)
+    add(tmp_path, "random", 0, 0.7)
+    assert best(tmp_path) == f"best of 3 runs: {most}, test accuracy 90.00%\n"

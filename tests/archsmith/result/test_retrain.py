@@ -215,7 +215,15 @@ def test_retraining_sums_gradients_weighted_by_share():
 
 @pytest.mark.parametrize(
     ("images", "parts", "sizes"),
-    [(5, 2, [3, 2]), (3, 2, [3]), (4, 4, [2, 2]), (6, 3, [2, 2, 2]), (6, 1, [6]), (1, 3, [1])],
+    [
+        (5, 2, [3, 2]),
+        (5, 3, [3, 2]),
+        (3, 2, [3]),
+        (4, 4, [2, 2]),
+        (6, 3, [2, 2, 2]),
+        (6, 1, [6]),
+        (1, 3, [1]),
+    ],
 )
 def test_a_part_of_a_batch_has_two_images_at_least(images: int, parts: int, sizes: list[int]):
     seen = []

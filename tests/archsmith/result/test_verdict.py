@@ -1,6 +1,8 @@
 """What a comparison says in sentences."""
 
 import math
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -87,6 +89,32 @@ def test_beside_a_table_random_drawing_is_the_first_baseline():
     assert verdict([row("b", 50, 1)], RandomDrawing(table, {"b": [50.0]}))[-1].startswith(
         "None has a higher mean than the cell of 3x3"
     )
+
+
+def test_numbers_of_one_and_of_two():
+    assert verdict([row("a", 1, 2)])[-1] == "The highest mean is 1.00%, by a (2 seeds)."
+    against = {"random": (5, math.nan)}
+    rows = [row("a", 99, 3, **against), row("b", 98, 3, **against), row("random", 94, 3)]
+    assert verdict(rows)[0].endswith("are enough for 2 tests.")
+
+
+def test_the_level_itself_is_significant():
+    """0.025 is 0.05 after Holm's correction for two groups."""
+    drawn: Any = SimpleNamespace(size=100, chances={"a": 0.025, "b": 0.5}, named={})
+    assert verdict([row("a", 95, 1)], drawn)[0].startswith("a is better than drawing")
+
+
+def test_several_cells_that_take_no_search_are_compared_by_their_mean():
+    """Cells of convolutions alone have 94 in the mean, the one of 3x3 convolutions 90."""
+    table = {"|nor_conv_3x3~0|": 90.0, "|nor_conv_1x1~0|": 98.0, "|skip_connect~0|": 99.0}
+
+    def said(*rows: dict) -> str:
+        return verdict(list(rows), RandomDrawing(table, {"a": [94.0]}))[-1]
+
+    what = "the 2 cells of convolutions alone in the mean, 94.00%, which takes no search."
+    assert said(row("a", 94, 1)) == f"None has a higher mean than {what}"
+    higher = row("a", 95, 1), row("b", 96, 1)
+    assert said(*higher) == f"a and b have a higher mean than {what}"
 
 
 @pytest.mark.parametrize(
