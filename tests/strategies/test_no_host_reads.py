@@ -84,7 +84,17 @@ READ = ("goldnas", "fairdarts", "ddarts", "dartopti", "rome")
     [
         n
         for n in STRATEGIES
-        if n not in ("gdas", "drnas", "drnas_progressive", "tas", *READ, *SEARCHERS)
+        if n
+        not in (
+            "gdas",
+            "drnas",
+            "drnas_progressive",
+            "pareto_gates",
+            "shrink",
+            "tas",
+            *READ,
+            *SEARCHERS,
+        )
     ],
 )
 def test_a_pass_copies_nothing_between_devices(name: str, monkeypatch):
