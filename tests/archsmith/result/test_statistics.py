@@ -131,3 +131,8 @@ def test_a_setting_without_effect_has_the_share_that_chance_gives():
     draws = np.random.default_rng(0)
     found = [explained([*draws.normal(size=(3, 4))])[0] for _ in range(2000)]
     assert np.mean(found) == pytest.approx(2 / 11, abs=0.01)  # deviation of one: 0.11
+
+
+def test_a_test_at_the_level_itself_can_reject():
+    assert able([0.05], 0.05) == [True]
+    assert able([0.05, 0.05], 0.05) == [False, False]  # 0.025 each is asked of two
