@@ -27,6 +27,8 @@ REFUSED = (
     r"|^losses\.\w+: is added on val images, of which an update of one level sees none"
     r"|^a super-kernel holds mbconv_3x3_e3, .* set space=mbconv"
     r"|^relaxation: compares norms of a super-kernel; set strategy/mixed_op=super_kernel"
+    r"|^losses\.preferred: needs strategy/preference=devices"
+    r"|^of these candidates no two differ in their kernels alone"
 )
 ON_VAL = ("beta_decay", "macs_band", "zero_one", "zero_one_of_cells")
 Combination = dict[str, str]
@@ -97,7 +99,7 @@ def two_steps(combination: Combination, where: Space) -> Strategy:
     return strategy
 
 
-def refused(combination: Combination) -> bool:
+def refused(combination: Combination, where: Space) -> bool:
     anchor = "dirichlet_anchor" in combination["losses"]
     parts_run = {"gumbel", "subset", "gumbel_top", "gumbel_sets"}
     drawn = combination["pruning"] == "perturbation" and bool(
@@ -105,11 +107,14 @@ def refused(combination: Combination) -> bool:
     )
     unseen = combination["losses"] in ON_VAL and combination["update"] == "one_level"
     parts = combination["mixed_op"] == "super_kernel" or combination["relaxation"] == "threshold"
+    alone = combination["mixed_op"] == "entangled" and where.name != "nasbench201"
+    if alone or combination["losses"] == "preferred":
+        return True
     return parts or drawn or unseen or (anchor and combination["relaxation"] != "dirichlet")
 
 
 def check(combination: Combination, where: Space) -> None:
-    if refused(combination):
+    if refused(combination, where):
         with pytest.raises(ValueError, match=REFUSED):
             two_steps(combination, where)
     else:
