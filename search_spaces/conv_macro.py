@@ -78,18 +78,7 @@ def conv_macro(
     Raises:
         ValueError: options that do not rise, an even kernel, images too small for the last one.
     """
-    for name, given in (("multiples", multiples), ("kernels", kernels)):
-        if list(given) != sorted(set(given)) or not given:
-            raise ValueError(f"{name}: expected rising numbers, found {list(given)}")
-    if even := [k for k in kernels if k % 2 == 0]:
-        raise ValueError(f"kernels: expected odd numbers, found {even[0]}")
-    _, H, W = common["input_shape"]
-    if min(H, W) // 4 + 2 * LAST_PADDING < last_kernel:
-        raise ValueError(
-            f"last_kernel: {last_kernel} is too large for images of {H}x{W}, which are halved "
-            f"twice and padded by {LAST_PADDING}; set it to at most "
-            f"{min(H, W) // 4 + 2 * LAST_PADDING}"
-        )
+    _check(multiples, kernels, last_kernel, min(common["input_shape"][1:]))
     widths, sizes = _options(WIDTH, multiples), _options(KERNEL, kernels)
     operations: dict[str, Callable[..., Any]]
     operations = {o.name: nn.Identity for o in (*widths, *sizes)}  # sizes are no modules
@@ -103,6 +92,21 @@ def conv_macro(
         head="pool_linear",
         **common | {"operations": operations | dict(common["extra_operations"])},
     )
+
+
+def _check(multiples: Sequence[int], kernels: Sequence[int], last: int, side: int) -> None:
+    """Raises ValueError as `conv_macro`. side: the shorter one of the images, in pixels."""
+    for name, given in (("multiples", multiples), ("kernels", kernels)):
+        if list(given) != sorted(set(given)) or not given:
+            raise ValueError(f"{name}: expected rising numbers, found {list(given)}")
+    if even := [k for k in kernels if k % 2 == 0]:
+        raise ValueError(f"kernels: expected odd numbers, found {even[0]}")
+    most = side // 4 + 2 * LAST_PADDING
+    if last > most:
+        raise ValueError(
+            f"last_kernel: {last} is too large for images with a side of {side}, which is halved "
+            f"twice and padded by {LAST_PADDING}; set it to at most {most}"
+        )
 
 
 def _options(kind: str, values: Sequence[int]) -> tuple[Option, ...]:

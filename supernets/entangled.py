@@ -205,9 +205,13 @@ class EntangledLinear(nn.Linear):
     """
 
     def forward(self, x: Tensor, features: int | None = None) -> Tensor:
-        c_out = features or self.out_features
-        bias = None if self.bias is None else self.bias[:c_out]
-        return F.linear(x, self.weight[:c_out, : x.size(-1)], bias)
+        return part(self, x, features or self.out_features)
+
+
+def part(linear: nn.Linear, x: Tensor, features: int) -> Tensor:
+    """The first outputs of a linear layer for its first inputs: x (..., C) -> (..., features)."""
+    bias = None if linear.bias is None else linear.bias[:features]
+    return F.linear(x, linear.weight[:features, : x.size(-1)], bias)
 
 
 class EntangledBatchNorm2d(nn.BatchNorm2d):

@@ -25,7 +25,7 @@ from search_spaces.architecture import Architecture
 from search_spaces.transformers import DEPTH, HEADS, RATIO, WIDTH, TransformerSpace, hidden
 from supernets.builder import Blueprint, Builder
 from supernets.checkpointing import checkpointed
-from supernets.entangled import EntangledLayerNorm, Sizes, check_mixed_op, gated
+from supernets.entangled import EntangledLayerNorm, Sizes, check_mixed_op, gated, part
 from supernets.layout import channels_first
 from supernets.mixture import GroupMixture, Mixture
 from supernets.network import Logits, Network
@@ -77,12 +77,6 @@ class SuperMlp(Mlp):
         y = part(self.up, x, hidden.largest)
         y = F.gelu(y) if self.gate is None else F.silu(part(self.gate, x, hidden.largest)) * y
         return part(self.down, gated(y, hidden, -1), x.size(-1))
-
-
-def part(linear: nn.Linear, x: Tensor, features: int) -> Tensor:
-    """The first outputs of a linear layer for its first inputs: x (..., C) -> (..., features)."""
-    bias = None if linear.bias is None else linear.bias[:features]
-    return F.linear(x, linear.weight[:features, : x.size(-1)], bias)
 
 
 class SuperBlock(nn.Module):

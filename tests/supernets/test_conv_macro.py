@@ -175,7 +175,7 @@ def test_what_the_space_cannot_is_one_line():
         ({"kernels": [3, 4]}, "kernels: expected odd numbers, found 4"),
         ({"kernels": [5, 3]}, r"kernels: expected rising numbers, found \[5, 3\]"),
         ({"multiples": []}, r"multiples: expected rising numbers, found \[\]"),
-        ({"last_kernel": 7}, "last_kernel: 7 is too large for images of 9x8.*at most 6"),
+        ({"last_kernel": 7}, "last_kernel: 7 is too large for images with a side of 8.*at most 6"),
     ],
 )
 def test_sizes_that_do_not_fit(changes: dict, message: str):
