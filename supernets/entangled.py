@@ -243,7 +243,7 @@ class EntangledLayerNorm(nn.Module):
 
     so the result is gated already. `centre=False` is RMSNorm: no mean, no beta. Statistics are
     sums over the parts between two sizes, of x less its mean over all features, in float32 or
-    better.
+    better. A size that runs alone has torch's own norm.
     """
 
     def __init__(self, features: int, *, eps: float = 1e-5, bias: bool = True, centre: bool = True):
@@ -253,7 +253,11 @@ class EntangledLayerNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(features)) if bias and centre else None
 
     def forward(self, x: Tensor, sizes: Sizes) -> Tensor:
-        x, dtype = x[..., : sizes.largest], x.dtype
+        x, dtype, e = x[..., : sizes.largest], x.dtype, sizes.largest
+        if len(sizes.active) == 1 and self.centre:  # by torch's own norm
+            bias = None if self.bias is None else self.bias[:e]
+            y = F.layer_norm(x, (e,), self.weight[:e], bias, self.eps)
+            return y * sizes.gates[sizes.active[0]].to(dtype)
         x = x.float() if dtype in (torch.float16, torch.bfloat16) else x
         if self.centre:
             x = x - x.mean(-1, keepdim=True)

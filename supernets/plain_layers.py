@@ -40,7 +40,6 @@ from supernets.transformer import (
     SuperImage,
     SuperMlp,
     SuperText,
-    WidthNorm,
 )
 
 # Without those of final networks alone, because the drop-path of `ChosenOps` changes, and `Noise`,
@@ -60,7 +59,7 @@ PLAIN = frozenset(
         ),
         *(MBConv, MixedOp, OnePathOp, PartialMixedOp, Pool, ReLUConvBN, ResidualBlock),
         *(ResizablePool, SepConv, SharpSepConv, Skip, SuperAttention, SuperBlock),
-        *(SuperConvStack, SuperImage, SuperKernelOp, SuperMlp, SuperText, WidthNorm, Zero),
+        *(SuperConvStack, SuperImage, SuperKernelOp, SuperMlp, SuperText, Zero),
     }
 )
 

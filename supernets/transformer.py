@@ -48,18 +48,6 @@ from supernets.transformer_costs import Costs
 MakeMixedOp = Callable[..., nn.Module]
 
 
-class WidthNorm(EntangledLayerNorm):
-    """The mixture of the norms of all widths; one alone by torch's own layer norm."""
-
-    def forward(self, x: Tensor, sizes: Sizes) -> Tensor:
-        if len(sizes.active) > 1:
-            return super().forward(x, sizes)
-        e, (o,) = sizes.largest, sizes.active
-        bias = None if self.bias is None else self.bias[:e]
-        y = F.layer_norm(x[..., :e], (e,), self.weight[:e], bias, self.eps)
-        return y * sizes.gates[o].to(y.dtype)
-
-
 class SuperAttention(Attention):
     """The first heads on the first features: x (B, T, E), sizes of the heads -> (B, T, E)."""
 
@@ -85,11 +73,11 @@ class SuperBlock(nn.Module):
     def __init__(self, layout: Layout, block: BlockLayout, *, causal: bool):
         super().__init__()
         width, bias = layout["width"], layout["bias"]
-        self.norm_a = WidthNorm(width, bias=bias)
+        self.norm_a = EntangledLayerNorm(width, bias=bias)
         self.attention = SuperAttention(
             width, block["heads"], layout["head_dim"], bias=bias, causal=causal
         )
-        self.norm_b = WidthNorm(width, bias=bias)
+        self.norm_b = EntangledLayerNorm(width, bias=bias)
         self.mlp = SuperMlp(width, block["hidden"], bias=bias, gated=layout["gated"])
 
     def forward(self, inputs: tuple[Tensor], width: Sizes, heads: Sizes, hidden: Sizes) -> Tensor:
@@ -114,7 +102,7 @@ class SuperTransformer(Network):
         self.blocks = nn.ModuleList(
             SuperBlock(full, block, causal=self.causal) for block in full["blocks"]
         )
-        self.norm = WidthNorm(width, bias=full["bias"])
+        self.norm = EntangledLayerNorm(width, bias=full["bias"])
         self.make_ends(full)
         initialise(self, width, len(full["blocks"]))
         self.costs = Costs(space)

@@ -24,7 +24,6 @@ from supernets.transformer import (
     SuperAttention,
     SuperMlp,
     SuperTransformer,
-    WidthNorm,
     hidden_sizes,
     layout,
     sliced,
@@ -134,7 +133,7 @@ def networks(space: TransformerSpace) -> Iterator[tuple[Architecture, dict[str, 
 
 
 def test_entangled_10_a_norm_of_one_width_is_torchs_and_mixed_with_the_others_their_sum():
-    norm, x = shaken(WidthNorm(6)), torch.randn(2, 3, 6)
+    norm, x = shaken(EntangledLayerNorm(6)), torch.randn(2, 3, 6)
     for o, e in enumerate([2, 4, 6]):
         gates = F.one_hot(torch.tensor(o), 3).double()
         expected = F.layer_norm(x[..., :e], (e,), norm.weight[:e], norm.bias[:e])
@@ -142,7 +141,6 @@ def test_entangled_10_a_norm_of_one_width_is_torchs_and_mixed_with_the_others_th
         masked = norm(x, Sizes(gates, (2, 4, 6), (0, 1, 2)))
         equal(masked[..., :e], expected)
         assert not masked[..., e:].any()
-    assert isinstance(norm, EntangledLayerNorm)
 
 
 def test_entangled_13_heads_by_hand():
