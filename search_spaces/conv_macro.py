@@ -3,7 +3,7 @@
 Source: Sukthanker et al. 2024, arXiv:2312.10440, the toy space of its public code (conv_macro).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -11,7 +11,7 @@ from torch import nn
 
 from search_spaces.choice import Choice, InOrder, Option, Row
 from search_spaces.settings import Range, Share
-from search_spaces.space import Channels, Space, family
+from search_spaces.space import Channels, Space, family, with_operations
 
 WIDTH, KERNEL = "width", "kernel"  # the names of the choices
 CONVS = 4
@@ -80,7 +80,6 @@ def conv_macro(
     """
     _check(multiples, kernels, last_kernel, min(common["input_shape"][1:]))
     widths, sizes = _options(WIDTH, multiples), _options(KERNEL, kernels)
-    operations: dict[str, Callable[..., Any]]
     operations = {o.name: nn.Identity for o in (*widths, *sizes)}  # sizes are no modules
     return ConvMacroSpace(
         width=InOrder(_rows(widths)),
@@ -90,7 +89,7 @@ def conv_macro(
         stem="plain",
         stem_channels=channels,
         head="pool_linear",
-        **common | {"operations": operations | dict(common["extra_operations"])},
+        **with_operations(common, operations),
     )
 
 

@@ -55,14 +55,7 @@ def mbconv(
     Raises:
         ValueError: a size out of its range, fewer blocks than stages, or lists of other lengths.
     """
-    if not 1 <= len(widths) <= layers:
-        raise ValueError(
-            f"widths: expected 1 to {layers}, at most one per layer, found {len(widths)}"
-        )
-    if len(strides) != len(widths):
-        raise ValueError(f"strides: expected one per width, {len(widths)}, found {len(strides)}")
-    if len(ends) != 2:
-        raise ValueError(f"ends: expected 2 widths, of the first and the last block, found {ends}")
+    _check_lengths(layers, widths, strides, ends)
     each, more = divmod(layers, len(widths))
     shapes = [(ends[0], 1, [FIRST])]
     for stage, (width, stride) in enumerate(zip(widths, strides, strict=True)):
@@ -71,6 +64,19 @@ def mbconv(
     shapes.append((ends[1], 1, [LAST]))
     blocks = _blocks(channels, shapes)
     return of_blocks(blocks, stem=stem, head="expand_pool_linear", **common)
+
+
+def _check_lengths(
+    layers: int, widths: Sequence[object], strides: Sequence[object], ends: Sequence[object]
+) -> None:
+    if not 1 <= len(widths) <= layers:
+        raise ValueError(
+            f"widths: expected 1 to {layers}, at most one per layer, found {len(widths)}"
+        )
+    if len(strides) != len(widths):
+        raise ValueError(f"strides: expected one per width, {len(widths)}, found {len(strides)}")
+    if len(ends) != 2:
+        raise ValueError(f"ends: expected 2 widths, of the first and the last block, found {ends}")
 
 
 def _blocks(channels: int, shapes: Sequence[tuple[float, int, list[str]]]) -> list[Block]:

@@ -5,7 +5,7 @@ Source: Dong & Yang 2019, arXiv:1905.09717; the networks are those of He et al. 
 arXiv:1512.03385, section 4.2.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -14,7 +14,7 @@ from torch import nn
 from search_spaces.choice import Choice, InOrder, Option, Row
 from search_spaces.settings import Range
 from search_spaces.slices import ChannelSlice
-from search_spaces.space import MOST_LAYERS, Channels, Space, family
+from search_spaces.space import MOST_LAYERS, Channels, Space, family, with_operations
 
 WIDTH, DEPTH = "width", "depth"  # the names of the choices
 STAGES = 3
@@ -82,9 +82,8 @@ def tas(
     exits = exits_of(blocks)
     convs = [of_stage[0]] + [names for names in of_stage for _ in range(CONVS * blocks)]
     ends = STAGES * [_options("depth", exits)]
-    operations: dict[str, Callable[..., Any]]
-    operations = {o.name: nn.Identity for o in ends[0]}  # an exit is no layer
-    operations |= {o.name: ChannelSlice for options in of_stage for o in options}
+    exit_ops = {o.name: nn.Identity for o in ends[0]}  # an exit is no layer
+    sliced = {o.name: ChannelSlice for options in of_stage for o in options}
     return ResNetSpace(
         width=InOrder(_rows(convs)),
         depth=InOrder(_rows(ends), joint=True),
@@ -93,7 +92,7 @@ def tas(
         stem="plain",
         stem_channels=channels,
         head="pool_linear",
-        **common | {"operations": operations | dict(common["extra_operations"])},
+        **with_operations(common, {**exit_ops, **sliced}),
     )
 
 

@@ -111,6 +111,16 @@ def family(
     return decorate
 
 
+def with_operations(
+    common: Mapping[str, Any], own: Mapping[str, Callable[..., Any]]
+) -> dict[str, Any]:
+    """The fields of a space whose options follow from its sizes: `own` and those of the user.
+
+    Raises ValueError for redefined ones.
+    """
+    return {**common, "operations": _joined(own, common["extra_operations"])}
+
+
 def _described(
     made: Callable[..., Space], name: str, build: Callable[..., Space]
 ) -> Callable[..., Space]:

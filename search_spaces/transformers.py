@@ -13,7 +13,7 @@ from torch import nn
 
 from search_spaces.choice import Choice, InOrder, Option, Row
 from search_spaces.settings import Count, Positive, Range
-from search_spaces.space import MOST_LAYERS, Channels, Space, family
+from search_spaces.space import MOST_LAYERS, Channels, Space, family, with_operations
 
 DEPTH, WIDTH, HEADS, RATIO = "depth", "width", "heads", "ratio"  # the names of the choices
 Depth = Annotated[int, Range(ge=1, le=MOST_LAYERS)]
@@ -145,13 +145,12 @@ def _parts(
         for name, offered in options.items()
     }
     operations = {o.name: nn.Identity for offered in options.values() for o in offered}
-    return common | {
+    return with_operations(common, operations) | {
         "rows": rows,
         "sizes": sizes,
         "stem": "plain",
         "stem_channels": widths[-1],
         "head": "pool_linear",
-        "operations": operations | dict(common["extra_operations"]),
     }
 
 

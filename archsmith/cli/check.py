@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 
@@ -28,6 +28,17 @@ IMBALANCE = 3.0  # largest class over smallest; a run warns only at 10 (archsmit
 FEW = 10  # a class with fewer images than this gets a warning
 
 
+def _refuse(files: Survey, folder: Path) -> NoReturn:
+    """Writes the report of files that cannot be read, and raises DataError, which names ten."""
+    _write(folder, {"files": asdict(files), "ready": False})
+    bad = [reason for reasons in files.unreadable.values() for reason in reasons]
+    raise DataError(
+        f"{len(bad)} images cannot be read: {', '.join(bad[:10])}"
+        f"{', ...' if len(bad) > 10 else ''}; all are named in {folder / 'preflight.txt'}; "
+        "repair or delete them"
+    )
+
+
 def check_report(
     folder: Path,
     survey: Callable[[], Survey] | None,
@@ -49,13 +60,7 @@ def check_report(
     """
     files = survey() if survey is not None else None
     if files is not None and files.refused:
-        _write(folder, {"files": asdict(files), "ready": False})
-        bad = [reason for reasons in files.unreadable.values() for reason in reasons]
-        raise DataError(
-            f"{len(bad)} images cannot be read: {', '.join(bad[:10])}"
-            f"{', ...' if len(bad) > 10 else ''}; all are named in {folder / 'preflight.txt'}; "
-            "repair or delete them"
-        )
+        _refuse(files, folder)
     job = make_job()
     phases = phases_for(job, phases)
     preflight(job, phases)

@@ -208,11 +208,14 @@ def _bits(told: Mapping[str, Any]) -> str:
     return "" if bits is None else f"{bits:.3f}"
 
 
-def _of_rival(told: Mapping[str, Any]) -> str:
-    """The accuracy of a network that was trained for comparison, its width, its bits."""
-    bits = _bits(told)
-    more = f", {bits} bits per character" if bits else ""
-    return _percent(told["test_accuracy"]) + _width(told) + more
+def _rivals(results: Mapping[str, Any]) -> dict[str, str]:
+    """The accuracies of networks that were trained for comparison, their widths, their bits."""
+    rows = {}
+    for name, told in (results["baseline"] or {}).items():
+        bits = _bits(told)
+        more = f", {bits} bits per character" if bits else ""
+        rows[f"test accuracy ({name})"] = _percent(told["test_accuracy"]) + _width(told) + more
+    return rows
 
 
 def _quantised(told: Mapping[str, Any] | None) -> str:
@@ -235,10 +238,7 @@ def result_summary(results: Mapping[str, Any], folder: Path, following: Sequence
         "discretised accuracy (select)": _percent(results["discretised_accuracy"]),
         "test accuracy (retrained)": f"{tested} (95% interval {where})" if where else tested,
         "bits per character (retrained)": _bits(results),
-        **{
-            f"test accuracy ({name})": _of_rival(told)
-            for name, told in (results["baseline"] or {}).items()
-        },
+        **_rivals(results),
         "test accuracy (int8)": _quantised(results["int8"]),
         "beside random architectures": beside_random(results),
         "parameters": _count(results["parameters"]),

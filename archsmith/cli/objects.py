@@ -165,31 +165,26 @@ def _reads_images(config: DictConfig) -> bool:
 def make_job(config: DictConfig, own: Own | None = None) -> Job:
     """All objects of a run; a wrong setting is rejected before any large allocation."""
     hydra_config = own.hydra if own else HydraConfig.get()
-    unread = not own and config.architecture is not None and not _reads_images(config)
-    if not own and not unread:
+    unread = own is None and config.architecture is not None and not _reads_images(config)
+    if own is None and not unread:
         naming.check_given(config, hydra_config)
     with configuring():
         check_settings(config)
         check_loggers(config.loggers)
         architecture, weights = given_architecture(config.architecture, config.weights)
         groups = {group: _settings(config, group) for group in TAKERS}
-        runtime = build(config.runtime, "runtime")
-        recipe = build(config.retrain, "retrain")
+        runtime, recipe = build(config.runtime, "runtime"), build(config.retrain, "retrain")
         baseline = None if config.baseline is None else build(config.baseline, "baseline")
         strategy = build(config.strategy, "strategy")
         device = runtime.start(distributed.local_device(config.device), config.seed)
-    node = placeholder() if unread else config.data
-    data = own.data() if own else build(node, "data")  # a user's own errors are not about settings
+    data = _data(config, own, unread)
     with configuring():
         said = [setting_of(override) for override in hydra_config.overrides.task]
         space = build_space(config, data, architecture, said, own.operations if own else {})
         if not unread:
             _check_input(space, data)
     return Job(
-        names=naming.chosen_names(config, hydra_config) | ({"data": data.name} if own else {}),
-        settings=naming.job_settings(config)
-        | ({"operations": sorted(own.operations)} if own else {}),
-        folder=own.folder if own else Path(hydra_config.runtime.output_dir),
+        **_identity(config, hydra_config, own, data),
         fingerprint=naming.given_fingerprint(config) if unread else data.fingerprint(),
         **{name: config[name] for name in ("resume", "seed")},
         **{name: groups[name] for name in ("search", "benchmark", "budget")},
@@ -207,3 +202,25 @@ def make_job(config: DictConfig, own: Own | None = None) -> Job:
         architecture=architecture,
         weights=weights,
     )
+
+
+def _data(config: DictConfig, own: Own | None, unread: bool) -> Data:
+    """The images of a run. A user's own errors are not about settings."""
+    if own is not None:
+        return own.data()
+    built: Data = build(placeholder() if unread else config.data, "data")
+    return built
+
+
+def _identity(config: DictConfig, hydra_config: Any, own: Own | None, data: Data) -> dict[str, Any]:
+    """The fields of a job that say which run it is."""
+    names, settings = naming.chosen_names(config, hydra_config), naming.job_settings(config)
+    if own is None:
+        folder = Path(hydra_config.runtime.output_dir)
+        return {"names": names, "settings": settings, "folder": folder}
+    names |= {"data": data.name}
+    return {
+        "names": names,
+        "settings": settings | {"operations": sorted(own.operations)},
+        "folder": own.folder,
+    }

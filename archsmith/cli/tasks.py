@@ -35,6 +35,8 @@ from archsmith.train import garbage, nni_trial
 
 if TYPE_CHECKING:
     from archsmith.data.survey import Survey
+    from archsmith.job import Job
+    from archsmith.result.classifier import Classifier
 
 log = logging.getLogger(__name__)
 IMAGES = "images"  # a need of a task; the others are in archsmith/phases/needs.py
@@ -146,6 +148,23 @@ def _told(one: Any) -> Any:
     return one
 
 
+def _classifier(job: "Job") -> "Classifier":
+    """The trained network of a job with given weights, on its device. Raises ConfigError if it
+    reads text."""
+    from archsmith.result.classifier import Classifier
+    from archsmith.result.network import load_final
+
+    assert job.architecture is not None
+    assert job.weights is not None
+    trained = load_final(job.weights, job.space, job.architecture)
+    if trained.preprocessing.reads_text:
+        raise ConfigError(
+            "task=predict: names the class of images, and this network reads text; export it, and "
+            'run `python model.py "how it begins"`'
+        )
+    return Classifier(trained.net, trained.preprocessing).to(job.device).eval()
+
+
 def predict_task(task: Task, config: DictConfig) -> None:
     """Prints the class of each image file, and writes them to the file `predict.csv`, if it is set.
 
@@ -156,8 +175,6 @@ def predict_task(task: Task, config: DictConfig) -> None:
         from archsmith.cli.objects import make_job
         from archsmith.errors import DataError
         from archsmith.phases.needs import need
-        from archsmith.result.classifier import Classifier
-        from archsmith.result.network import load_final
         from archsmith.result.predict import PredictSettings, image_files, write_csv
         from archsmith.train.record import Progress
 
@@ -170,15 +187,7 @@ def predict_task(task: Task, config: DictConfig) -> None:
     if settings.csv is not None and not Path(settings.csv).absolute().parent.is_dir():
         raise ConfigError(f"predict.csv: no folder for '{settings.csv}'; make it, or set another")
     need(job, *task.needs)
-    assert job.architecture is not None
-    assert job.weights is not None
-    trained = load_final(job.weights, job.space, job.architecture)
-    if trained.preprocessing.reads_text:
-        raise ConfigError(
-            "task=predict: names the class of images, and this network reads text; export it, and "
-            'run `python model.py "how it begins"`'
-        )
-    net = Classifier(trained.net, trained.preprocessing).to(job.device).eval()
+    net = _classifier(job)
     files = image_files(config.images)
     with Progress("predict", len(files)) as progress:
         predictions = net.predict_files(files, top=settings.top, batch_size=settings.batch_size)

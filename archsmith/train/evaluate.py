@@ -53,19 +53,19 @@ def evaluate(
             for name, value in _measures(logits, y).items():
                 sums[name] = sums[name] + value if name in sums else value
     assert images, "a loader without images"
-    means = _means(sums, images)
+    return _means(sums, images)
+
+
+def _means(sums: dict[str, Tensor], images: int) -> dict[str, float]:
+    """What `evaluate` returns, from the sums of `_measures` over all batches; NumbersError if the
+    loss is not finite."""
+    confusion = sums.pop("confusion")  # (classes, classes): label, answer
+    means = {name: float(total) / images for name, total in sums.items()}
     if not math.isfinite(means["loss"]):
         raise NumbersError(
             f"evaluation: the mean loss over {images} images is {means['loss']}, expected a finite "
             "number; train again with a lower learning rate"
         )
-    return means
-
-
-def _means(sums: dict[str, Tensor], images: int) -> dict[str, float]:
-    """What `evaluate` returns, from the sums of `_measures` over all batches."""
-    confusion = sums.pop("confusion")  # (classes, classes): label, answer
-    means = {name: float(total) / images for name, total in sums.items()}
     counts, answers = confusion.sum(1), confusion.sum(0)
     commonest = int(answers.argmax())
     means |= {

@@ -4,7 +4,7 @@ The network is data; the modules that read it are copied as they are.
 """
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +41,7 @@ def standalone(space: Space, architecture: Architecture, facts: Mapping[str, Any
     plan = builder_of(space).blueprint(space, laid_out(architecture, space))
     network = definitions.add(plan.network)
     definitions.add((usage_text if space.reads_text else usage).main)
-    table = None
-    if plan.operations is not None:
-        table = {name: operation(name, space, definitions) for name in plan.operations}
+    table = _table(space, plan.operations, definitions)
     parts = {name: expression(part, definitions) for name, part in plan.parts.items()}
     texts = definitions.texts()
     modules = (usage, usage_text) if space.reads_text else (pixels, usage)
@@ -74,6 +72,13 @@ def operation(name: str, space: Space, definitions: Definitions) -> Code:
         return expression(space.operations[name], definitions)
     except ValueError as error:
         raise UnportableError(f"operation '{name}': {error}") from None
+
+
+def _table(
+    space: Space, names: Sequence[str] | None, definitions: Definitions
+) -> dict[str, Code] | None:
+    """The operations of a network, which are added to the definitions."""
+    return None if names is None else {n: operation(n, space, definitions) for n in names}
 
 
 def expression(constructor: Any, definitions: Definitions) -> Code:
