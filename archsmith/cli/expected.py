@@ -19,6 +19,7 @@ from archsmith.data.loader import Loader
 from archsmith.data.roles import Roles
 from archsmith.job import Job
 from archsmith.phases.methods import BlackBox, Gradient, method_of
+from archsmith.phases.scores import Inherited
 from archsmith.result.network import final_space
 from archsmith.result.retrain import Retraining
 from archsmith.search.time_budget import LONG, timed, timed_epoch
@@ -71,20 +72,26 @@ def _expected_scores(job: Job, method: BlackBox) -> dict[str, Any]:
     """Time and memory of the scores that a searcher asks for: of trainings, or of one supernet; if
     nothing is trained, only their number."""
     asks, scores = method.searcher.asks, method.scores
-    if asks is None or scores is None:
+    if scores is None:
         return {"scores": 0}
     once, each = scores.steps()
     if not each:
         return {"scores": asks, "score": job.search.score}
     loader = scores.roles().train
     told = _expected_training(job, _some(job.space), loader)
-    step = told.pop("step")
+    step, epochs = told.pop("step"), job.search.epochs
     if job.search.seconds is not None:
-        asks = min(asks, math.ceil(job.search.seconds / (each * step["median"])))
+        fitting = job.search.seconds / step["median"]  # steps
+        if once:
+            epochs = max(1, round(Inherited.SHARE * fitting / len(loader)))
+            once = epochs * len(loader)
+        most = max(1, math.ceil((fitting - once) / each))
+        asks = most if asks is None else min(asks, most)
+    assert asks is not None, "checked before"
     return {
         "scores": asks,
         "score": job.search.score,
-        "epochs": job.search.epochs,
+        "epochs": epochs,
         "steps_an_epoch": len(loader),
         "seconds": {name: (once + asks * each) * value for name, value in step.items()},
         **told,

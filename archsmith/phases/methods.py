@@ -140,7 +140,8 @@ class BlackBox:
 
     def __init__(self, job: Job, searcher: Searcher):
         self.job, self.searcher, self.finder = job, searcher, searcher
-        self.scores = SCORES[job.search.score](job) if searcher.asks else None
+        scored = searcher.asks is not None or job.search.score != "training"
+        self.scores = SCORES[job.search.score](job) if scored else None
         groups = self.scores.groups if self.scores else ()
         self.settings: tuple[str, ...] = ("space", "strategy", "search", *groups)
 
@@ -152,6 +153,12 @@ class BlackBox:
             with torch.device("meta"), setting("space"):
                 check_shapes(supernet(self.job.space, MixedOp))
         if self.scores:
+            if self.searcher.asks is None and self.job.search.seconds is None:
+                raise ConfigError(
+                    f"strategy.asks: null, and search.score={self.job.search.score} scores until a "
+                    "number of architectures or seconds is reached; set strategy.asks or "
+                    "search.seconds"
+                )
             self.scores.check()
 
     def find(self, run: Run, identity: dict[str, Any], meta: dict[str, Any]) -> Architecture:

@@ -6,8 +6,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from archsmith.data.benchmark import accuracy
@@ -16,13 +18,14 @@ from archsmith.data.roles import Roles
 from archsmith.errors import ConfigError, NumbersError, configuring
 from archsmith.job import Job
 from archsmith.parallel.data_parallel import across_processes
+from archsmith.parallel.distributed import from_first
 from archsmith.phases.needs import need
 from archsmith.phases.run import Run
 from archsmith.result.network import final_space
 from archsmith.result.recipe import Recipe
 from archsmith.result.retrain import Retraining, retrain
 from archsmith.search.measure import discretised_accuracy
-from archsmith.search.time_budget import Stopwatch, clock_of
+from archsmith.search.time_budget import Stopwatch, clock_of, timed
 from archsmith.train.checkpoint import clear_phases
 from archsmith.train.epochs import run as run_epochs
 from archsmith.train.evaluate import evaluate
@@ -62,9 +65,9 @@ class Scores(ABC):
         size = self.job.recipe.batch_size
         return self.job.data.loaders(size, one_level=True, seed=self.job.seed)
 
-    def recipe(self) -> Recipe:
-        """The recipe of retraining, for `search.epochs` epochs."""
-        recipe, epochs = self.job.recipe, self.job.search.epochs
+    def recipe(self, epochs: int) -> Recipe:
+        """The recipe of retraining, for this number of epochs."""
+        recipe = self.job.recipe
         warmup = min(epochs, recipe.warmup_epochs)
         return replace(recipe, epochs=epochs, warmup_epochs=warmup, teacher=None)
 
@@ -94,7 +97,7 @@ class Training(Scores):
         return 0, self.job.search.epochs * len(roles.train) + len(roles.select) / 3
 
     def __call__(self, architecture: Architecture, folder: Path) -> float:
-        job, roles, recipe = self.job, self.roles(), self.recipe()
+        job, roles, recipe = self.job, self.roles(), self.recipe(self.job.search.epochs)
         phase = f"candidate_{architecture.identity}"  # a killed run may go back to the one before
         checkpoints, record = self.run.checkpoints(phase, dict(self.of_run)), Record(folder)
         try:
@@ -165,8 +168,11 @@ class Inherited(Scores):
     """The accuracy on `select` with the weights of a supernet, and re-estimated statistics.
 
     The supernet is trained by `SinglePaths` on the train images for `search.epochs` epochs by the
-    recipe, at the space's size; auxiliary head, drop-path and moving average are left out.
+    recipe, at the space's size; auxiliary head, drop-path and moving average are left out. With
+    `search.seconds`, for as many epochs as fit into half of them: the other half is for scores.
     """
+
+    SHARE = 0.5  # of the seconds, for the supernet; our choice
 
     def check(self) -> None:
         if not self.job.space.has_supernet:
@@ -178,16 +184,26 @@ class Inherited(Scores):
 
     def start(self, run: Run, identity: Mapping[str, Any]) -> None:
         super().start(run, identity)
-        job, roles = self.job, self.roles()
+        job = self.job
         seed_everything(job.seed)
         net = supernet(job.space, MixedOp).to(job.device)
         with configuring(), setting("runtime"):
             use_form(net, job.form, job.device, channels_last=job.runtime.channels_last)
         across_processes(net)
-        recipe = replace(self.recipe(), auxiliary_weight=0.0, drop_path=0.0, ema=None)
-        training = SinglePaths(net, roles.train, recipe)
+        epochs = job.search.epochs
+        if job.search.seconds is not None:  # timed once: a resumed search keeps its epochs
+            within = self.SHARE * job.search.seconds
+            known = run.results.fields["search_epochs"]
+            epochs = known or from_first(epochs_of(self._training(net, epochs), within))
+            log.info("supernet: %d epochs fit in half of search.seconds", epochs)
+        run.results.update(search_epochs=epochs)
+        training = self._training(net, epochs)
         self.net = run_epochs(training, run.record, run.checkpoints("supernet", dict(identity)))
         self.spent = training.watch.spent
+
+    def _training(self, net: Network, epochs: int) -> SinglePaths:
+        plain = replace(self.recipe(epochs), auxiliary_weight=0.0, drop_path=0.0, ema=None)
+        return SinglePaths(net, self.roles().train, plain)
 
     def steps(self) -> tuple[float, float]:
         roles = self.roles()
@@ -196,6 +212,16 @@ class Inherited(Scores):
 
     def __call__(self, architecture: Architecture, folder: Path) -> float:
         return discretised_accuracy(self.net, architecture, self.roles())
+
+
+def epochs_of(training: SinglePaths, seconds: float) -> int:
+    """The number of epochs of a training that take about this many seconds, at least 1. Random
+    state is not changed; the time to read and augment images is not included."""
+    size, clock = min(training.loader.batch_size, len(training.loader.index)), training.watch.clock
+    devices = [training.device] if training.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        took = timed(training.prepared(size), training.device, clock)
+    return max(1, round(seconds / (fmean(took) * len(training.loader))))
 
 
 class Table(Scores):

@@ -88,6 +88,37 @@ def test_weights_of_a_space_without_a_supernet_cannot_be_inherited(archsmith):
     assert "set search.score=training" in said.err
 
 
+def test_scores_without_an_end_are_refused(archsmith):
+    """`random` has no number of architectures of its own."""
+    said = archsmith(*TINY, "strategy=random", "search.score=inherited")
+    assert said.code == 2
+    assert "strategy.asks: null, and search.score=inherited scores until" in said.err
+    assert "set strategy.asks or search.seconds" in said.err
+
+
+@pytest.mark.slow
+def test_a_time_budget_is_shared_by_the_supernet_and_the_scores(archsmith):
+    """Half of it trains the supernet, for more than the one epoch that is set; the rest scores."""
+    given = [*TINY, "search.score=inherited", "strategy=random", "search.seconds=4"]
+    assert archsmith(*given).code == 0
+    lines = [json.loads(line) for line in Path("d/metrics.jsonl").read_text().splitlines()]
+    epochs = [line for line in lines if line["phase"] == "supernet"]
+    scores = [line for line in lines if line["phase"] == "search"]
+    assert results()["search_epochs"] == len(epochs) > 1
+    assert results()["diagnosis"]["scored"] == len(scores) > 1
+    assert 0.5 < sum(line["seconds"] for line in scores) < 3.5
+
+
+@pytest.mark.slow
+def test_a_check_foresees_both_parts_of_a_time_budget(archsmith):
+    given = [*TINY, "search.score=inherited", "strategy=random", "search.seconds=60"]
+    assert archsmith(*given, "task=check").code == 0
+    told = json.loads(Path("d/preflight.json").read_text())["search"]
+    assert told["epochs"] > 1
+    assert told["scores"] > 1
+    assert 40 < told["seconds"]["median"] < 80
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("score", ["inherited", "training"])
 @pytest.mark.parametrize("strategy", ["evolution", "mcts_bisection", "smbo", "random"])
