@@ -12,7 +12,7 @@ from archsmith.files import write_atomically
 from archsmith.result.limits import NAMES, changed_rows
 from archsmith.result.report.found_cells import found_cells
 from archsmith.result.report.gates import Series, gates_by_epoch
-from archsmith.result.report.words import checklist, finding, headline, title
+from archsmith.result.report.words import checklist, finding, headline, on_column, title
 from archsmith.train.doubts import doubts
 
 PAIRS = 10  # confusions that are listed
@@ -35,6 +35,7 @@ def write_report(folder: Path, command: str) -> Path:
         title=title(results, given=given),
         finding=finding(results, given=given),
         headline=headline(results),
+        on_column=on_column,
         results=results,
         doubts=told,
         warnings=[line for line in warnings if not any(doubt in line for doubt in told)],

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from archsmith.result.outcome import of_random_ones
 from archsmith.result.statistics import LEVEL
+from search_spaces.tabular import FORMS
 
 MARKS = {"yes": "✓", "no": "–", "ask": "?"}
 
@@ -62,13 +63,19 @@ def finding(results: Results, *, given: bool = False) -> str:
     if shown.field == "benchmark":
         found = results["benchmark"]
         return (
-            f"The found architecture has an accuracy of {shown.value} on {found['column']} in the "
-            f"benchmark's table, rank {found['rank']:,} of {found['of']:,}. It was not retrained."
+            f"The found architecture has an accuracy of {shown.value}{on_column(found['column'])} "
+            f"in the benchmark's table, rank {found['rank']:,} of {found['of']:,}. "
+            "It was not retrained."
         )
     return (
         f"The supernet classifies {shown.value} of the held-out images right. The found network "
         "was not retrained, so its own accuracy is not known."
     )
+
+
+def on_column(name: str) -> str:
+    """Names the column of a benchmark's table, unless the name says nothing more."""
+    return "" if name == "accuracy" else f" on {name}"
 
 
 def _percent(share: float, results: Results) -> str:
@@ -168,7 +175,8 @@ def checklist(results: Results) -> list[Practice]:
          "the charts above" if over_time else "there was no search"),
         ("the whole time is reported", "yes", "yes", "search and training, without tuning"),
         ("how hyper-parameters were tuned", "ask", "not known to the program", "say it"),
-        ("a tabular benchmark", *_if(table), "space=nasbench201 benchmark.table=..."),
+        ("a tabular benchmark", *_if(table),
+         "the table above" if table else f"benchmark.table=..., for space={', '.join(FORMS)}"),
     )  # fmt: skip
     return [Practice(*row) for row in rows]
 

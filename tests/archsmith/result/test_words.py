@@ -100,6 +100,8 @@ def test_without_retraining_it_is_the_supernet_or_the_table_that_is_known():
         "The found architecture has an accuracy of 91.20% on cifar10-valid in the benchmark's "
         "table, rank 12 of 15,625."
     )
+    found = results(benchmark=table | {"column": "accuracy"})  # as in the table of conv_macro
+    assert "an accuracy of 91.20% in the benchmark's table" in finding(found)
     assert headline(results()) is None
     assert finding(results()) == "No network was trained yet, so no accuracy is known."
 
