@@ -17,6 +17,7 @@ from strategies.shares import real_options
 LONGER = "search longer, or lower strategy.alpha_optimizer.lr"
 
 DECIDED = 0.98  # share of the largest entropy: gates then deviate by about a third
+STILL = 0.9999  # and here by 2 %
 
 
 def diagnose(
@@ -122,6 +123,12 @@ def undecided(
     )
     if entropy <= DECIDED or kept == left:
         return None
+    if entropy > STILL:
+        return (
+            f"the gates have not moved ({entropy:.5f} of the largest entropy): the gradient of the "
+            "alphas is about zero, as where one sampled option runs alone before a batch norm, "
+            "which removes its gate; take another strategy, or a space without batch norms there"
+        )
     return (
         f"the gates are undecided ({entropy:.3f} of the largest entropy), so the cells are close "
         "to a draw; search longer (search.epochs), or with larger steps of the alphas "

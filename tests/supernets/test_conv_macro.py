@@ -61,6 +61,25 @@ def test_entangled_21_an_architecture_is_the_sliced_network_bit_for_bit(norm: bo
         assert torch.equal(whole(x, Mixture.of(architecture, toy, CPU)), alone(x))
 
 
+def test_a_batch_norm_removes_the_gate_of_an_option_that_runs_alone():
+    """So `gdas` needs norm=False; the diagnosis of a search says so (docs/strategies/gdas.md)."""
+    sizes = []
+    for norm in (True, False):
+        toy = space(norm=norm, dropout=0.0)
+        torch.manual_seed(0)
+        whole, x = supernet(toy, MixedOp).double(), torch.randn(4, 3, 9, 8).double()
+        for module in whole.modules():
+            if hasattr(module, "eps"):
+                module.eps = 1e-12
+        groups = Mixture.of(some(toy), toy, CPU).groups
+        gates = {n: g.gates.double().requires_grad_() for n, g in groups.items()}
+        path = Mixture({n: GroupMixture(gates[n], None, g.active) for n, g in groups.items()})
+        loss = torch.nn.functional.cross_entropy(whole(x, path), torch.tensor([0, 1, 2, 0]))
+        found = torch.autograd.grad(loss, list(gates.values()))
+        sizes.append(max(float(grad.abs().max()) for grad in found))
+    assert sizes[0] < 1e-6 * sizes[1]
+
+
 def test_entangled_21_one_hot_gates_of_all_options_are_the_sliced_network():
     toy = space()
     torch.manual_seed(0)

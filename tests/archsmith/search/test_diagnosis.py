@@ -80,6 +80,7 @@ def test_a6_gates_that_hardly_moved_are_said_to_be_undecided(space: Space):
     one = found(space, "nor_conv_3x3", "avg_pool_3x3", "skip_connect")
     assert "close to a draw" in undecided(space, alive, one, 0.996)
     assert undecided(space, alive, one, 0.9) is None
+    assert "have not moved" in undecided(space, alive, one, 0.99995)
 
 
 def test_a6_where_pruning_left_one_candidate_the_gates_decide_nothing(space: Space):
