@@ -15,6 +15,7 @@ from archsmith.data.loader import Loader
 from archsmith.data.roles import Roles
 from archsmith.errors import ConfigError, NumbersError, configuring
 from archsmith.job import Job
+from archsmith.parallel.averaged import averaged
 from archsmith.parallel.data_parallel import across_processes
 from archsmith.phases.needs import need
 from archsmith.phases.run import Run
@@ -186,6 +187,7 @@ class Inherited(Scores):
         across_processes(net)
         recipe = replace(self.recipe(), auxiliary_weight=0.0, drop_path=0.0, ema=None)
         training = SinglePaths(net, roles.train, recipe)
+        training.gradients = averaged()
         self.net = run_epochs(training, run.record, run.checkpoints("supernet", dict(identity)))
         self.spent = training.watch.spent
 
