@@ -23,7 +23,7 @@ from archsmith.parallel.data_parallel import across_processes
 from archsmith.parallel.portions import Portion
 from archsmith.parallel.sums import means
 from archsmith.result.retrain import Retraining
-from search_spaces.darts import darts
+from search_spaces.darts import CANDIDATES, darts
 from strategies.losses.preferred import Preferred
 from strategies.replay import Replay
 from strategies.strategy import Strategy
@@ -131,10 +131,10 @@ def test_what_is_captured_as_a_graph_sends_nothing(messages, monkeypatch):
 # ------------------------------------------------------------------------------------------------
 
 SENT = {  # strategy -> messages of a step with local norms, and with synchronised ones
-    "darts": (2, 74),
-    "pcdarts": (2, 74),
-    "goldnas": (3, 48),  # joint, since its loss is no mean over images
-    "darts_second_order": (9, 9),
+    "darts": (2, 106),  # 26 norms in two passes, each back and forth; logits and gradients
+    "pcdarts": (2, 106),
+    "goldnas": (4, 61),  # joint: logits, statistics, gradients of weights and of gates
+    "darts_second_order": (10, 227),
 }
 
 
@@ -147,6 +147,21 @@ def test_messages_of_a_step(name: str, synchronised: bool, messages):
     assert len(messages.sizes) == SENT[name][synchronised]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("synchronised", "sent"), [(False, 2), (True, 1340)])
+@pytest.mark.parametrize("name", ["darts", "pcdarts"])
+def test_messages_of_a_step_of_the_papers_supernet(
+    name: str, synchronised: bool, sent: int, messages
+):
+    distributed.sync_batch_norm = synchronised
+    space = darts(
+        layers=8, nodes=4, channels=16, candidates=list(CANDIDATES), input_shape=(3, 8, 8),
+        classes=3,
+    )  # fmt: skip
+    steps(*prepared(name, space=space), twice, count=1)
+    assert len(messages.sizes) == sent
+
+
 def test_one_message_holds_gradients_metrics_and_moved_statistics(messages):
     strategy, net = prepared("darts")
     steps(strategy, net, twice, count=1)
@@ -156,7 +171,7 @@ def test_one_message_holds_gradients_metrics_and_moved_statistics(messages):
     assert messages.sizes == [alphas + 1, weights + running + 2]
 
 
-@pytest.mark.parametrize(("local", "sent"), [(True, 1), (False, 92)])
+@pytest.mark.parametrize(("local", "sent"), [(True, 1), (False, 44)])
 def test_messages_of_a_step_of_retraining(local: bool, sent: int, messages):
     distributed.sync_batch_norm = not local
     recipe = make(composed("retrain.auxiliary_weight=0.4").retrain)
@@ -169,10 +184,6 @@ def test_messages_of_a_step_of_retraining(local: bool, sent: int, messages):
 
 # -- what a process computes
 # ------------------------------------------------------------------------------------------------
-
-
-def weigh(net: nn.Module, x: Tensor) -> Tensor:
-    return net(x[:, :1]).mean()
 
 
 def test_means_by_hand(monkeypatch):

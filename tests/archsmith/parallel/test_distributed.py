@@ -423,6 +423,20 @@ def test_interrupted_it_goes_on_with_another_number_of_processes(
 
 
 @pytest.mark.slow
+def test_with_local_norms_an_interrupted_run_ends_as_one_that_was_not(tmp_path: Path):
+    """Bit for bit, on the same number of processes; states of both are compared at every save."""
+    overrides = [
+        "runtime.sync_batch_norm=false", "runtime.form=auto", "strategy=pcdarts",
+        "search.batch_size=16", "retrain.batch_size=20", "checkpoint.every_seconds=0",
+    ]  # fmt: skip
+    assert runs(2, tmp_path / "whole", *overrides) == ([0, 0], [[], []])
+    for step in (3, 12):
+        assert runs(2, tmp_path / "run", *overrides, act={1: (step, signal.SIGUSR1)})[0] == [75, 75]
+    assert runs(2, tmp_path / "run", *overrides)[0] == [0, 0]
+    assert_same(tmp_path / "run", tmp_path / "whole", "search", "retrain", within=0)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("dead", [0, 1])
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "hangs"])
 def test_a_lost_process_ends_the_others_within_a_minute(
