@@ -40,7 +40,8 @@ def apart() -> Iterator[list[list[Tensor]]]:
     """Within, a pass gets only the images of this process, of which all have equally many, and
     sends nothing. Yields a list that gets, for each pass, the running statistics that it moves."""
     global _apart
-    _apart = moved = []
+    moved: list[list[Tensor]] = []
+    _apart = moved
     try:
         yield moved
     finally:

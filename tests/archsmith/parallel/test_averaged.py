@@ -34,9 +34,7 @@ from supernets.network import Network, final_network, supernet
 CPU = torch.device("cpu")
 FORMS = ["reference", "fused", *(["native"] if library() else [])]
 NAMES = ["none", "skip_connect", "max_pool_3x3", "sep_conv_3x3"]
-SPACE = darts(
-    layers=3, nodes=1, channels=4, input_shape=(3, 8, 8), classes=3, candidates=NAMES
-)
+SPACE = darts(layers=3, nodes=1, channels=4, input_shape=(3, 8, 8), classes=3, candidates=NAMES)
 Batch = tuple[Tensor, Tensor]
 
 

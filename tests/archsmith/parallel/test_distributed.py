@@ -161,7 +161,8 @@ def training_steps(device: torch.device, how: str) -> dict[str, Tensor]:
     space = toy_space(layers=4)
     recipe = make(
         composed(
-            "retrain.auxiliary_weight=0.4", "retrain.ema=0.9",
+            "retrain.auxiliary_weight=0.4",
+            "retrain.ema=0.9",
             f"retrain.micro_batches={1 + (how == 'synchronised')}",
         ).retrain
     )
