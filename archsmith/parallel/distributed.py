@@ -219,8 +219,8 @@ def join(folder: Path, settings: Mapping[str, Any], together: Iterable[str]) -> 
 
 
 def local_device(name: str) -> str:
-    """The setting `device` for this process: one GPU per process, by its local rank; where a process
-    sees a single one (Slurm, CUDA_VISIBLE_DEVICES), that. Raises ConfigError."""
+    """The setting `device` for this process: a GPU of its own, by its local rank, or the only one
+    that it sees (Slurm, CUDA_VISIBLE_DEVICES). Raises ConfigError."""
     if size() == 1 or name == "cpu":
         return name
     import torch
