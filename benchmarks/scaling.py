@@ -82,9 +82,8 @@ def of_processes(count: int, more: list[str]) -> list[float]:
 
 
 def over_processes(args: argparse.Namespace) -> None:
-    print(
-        "\n| batch norms | processes | s a step, median (min to max) | times faster |\n|---|---|---|---|"
-    )
+    print("\n| batch norms | processes | s a step, median (min to max) | times faster |")
+    print("|---|---|---|---|")
     given = [f"--{name}={getattr(args, name)}" for name in ("form", "threads", "n", "workload")]
     given += [f"--{name}={getattr(args, name)}" for name in ("batch", "device")]
     for norms, more in (("local", []), ("synchronised", ["--synchronised"])):
