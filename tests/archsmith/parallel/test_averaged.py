@@ -5,6 +5,7 @@ One process stands for the first of two: `Messages` is what the second would sen
 
 import copy
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -264,7 +265,7 @@ def test_a_subclass_must_say_itself_that_it_averages():
 
 def test_a_preferred_loss_is_the_mean_of_its_parts():
     term = Preferred()
-    term.preference = type("", (), {"drawn": (0.3, 0.7), "latency": lambda *_: torch.tensor(0.4)})()
+    term.preference = SimpleNamespace(drawn=(0.3, 0.7), latency=lambda _: torch.tensor(0.4))
     logits, (_, y) = torch.randn(6, 3), batch(6)
     whole, *parts = (
         term(None, (None, y[part]), logits[part], None)
@@ -279,14 +280,14 @@ def test_graphs_need_passes_that_send_nothing(name: str, synchronised: bool, mon
     """A job of two processes that asks for graphs."""
     monkeypatch.setattr("archsmith.job.size", lambda: 2)
     strategy = make(composed(f"strategy={name}").strategy, space=SPACE)
-    runtime = type(
-        "", (), {"graphs": True, "sync_batch_norm": synchronised, "form": "fused",
-                 "channels_last": False, "checkpoint_cells": False, "captures": lambda *_: True},
-    )()  # fmt: skip
-    job = type("", (), {
-        "network": lambda *_: supernet(SPACE, strategy.mixed_op), "device": CPU, "form": "fused",
-        "runtime": runtime, "search": type("", (), {"precision": "float32"}),
-    })()  # fmt: skip
+    runtime = SimpleNamespace(
+        graphs=True, sync_batch_norm=synchronised, channels_last=False, checkpoint_cells=False,
+        captures=lambda _: True,
+    )  # fmt: skip
+    job: Any = SimpleNamespace(
+        network=lambda _: supernet(SPACE, strategy.mixed_op), device=CPU, form="fused",
+        runtime=runtime, search=SimpleNamespace(precision="float32"),
+    )  # fmt: skip
     if name == "darts" and not synchronised:
         Job.supernet(job, strategy)
         assert isinstance(strategy.gradients, Replay)
@@ -297,11 +298,6 @@ def test_graphs_need_passes_that_send_nothing(name: str, synchronised: bool, mon
 
 # -- devices
 # ------------------------------------------------------------------------------------------------
-
-
-class Properties:
-    def __init__(self, uuid: str):
-        self.uuid = uuid
 
 
 @pytest.mark.parametrize(
@@ -323,7 +319,9 @@ def test_each_process_takes_a_gpu_of_its_own(
     monkeypatch.setenv("LOCAL_RANK", str(rank))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda i: Properties(f"gpu{i}"))
+    monkeypatch.setattr(
+        torch.cuda, "get_device_properties", lambda i: SimpleNamespace(uuid=f"gpu{i}")
+    )
     if device is None:
         with pytest.raises(ConfigError, match=f"finds {gpus} GPUs, and each of"):
             distributed.local_device("auto")
