@@ -28,9 +28,10 @@ class Averaged:
     def __call__(
         self, name: str, compute: Compute, batches: Sequence[Batch], wanted: Sequence[Tensor]
     ) -> Metrics:
-        portions = [Portion.mine(len(x), least_images()) for x, _ in batches]
-        if any(p.copies > 1 or p.total % distributed.size() for p in portions):
+        sizes, count = [len(x) for x, _ in batches], distributed.size()
+        if any(size % count or size < least_images() * count for size in sizes):
             return compute(*batches)
+        portions = map(Portion.mine, sizes)
         own = [
             (x[p.start : p.stop], y[p.start : p.stop])
             for (x, y), p in zip(batches, portions, strict=True)

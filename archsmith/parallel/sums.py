@@ -18,10 +18,12 @@ from torch.autograd import Function
 from archsmith.parallel import distributed
 
 
-def _sent(parts: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """The sums over the processes, in one message."""
+def _sent(parts: Sequence[Tensor], over: int = 1) -> tuple[Tensor, ...]:
+    """The sums over the processes, in one message, divided by `over`."""
     flat = torch.cat([part.flatten() for part in parts])
     distributed.all_reduce(flat)
+    if over > 1:
+        flat /= over
     wholes = zip(flat.split([part.numel() for part in parts]), parts, strict=True)
     return tuple(whole.view(part.shape).to(part.dtype) for whole, part in wholes)
 
@@ -62,9 +64,9 @@ def summed(parts: Sequence[Tensor]) -> tuple[Tensor, ...]:
 
 
 @torch.no_grad()
-def means(tensors: Sequence[Tensor]) -> list[Tensor]:
+def means(tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
     """The means over the processes."""
-    return list(torch._foreach_div(_sent(tensors), distributed.size()))
+    return _sent(tensors, distributed.size())
 
 
 def shared(tensors: Sequence[Tensor | None]) -> tuple[Any, ...]:

@@ -41,6 +41,7 @@ from search_spaces.darts import CANDIDATES, darts
 from strategies.strategy import Strategy
 from supernets.final import ChosenOps
 from supernets.forms import use_form
+from supernets.native.build import library
 from supernets.network import CellNetwork, final_network, supernet
 
 SERVER = multiprocessing.get_context("forkserver")
@@ -117,7 +118,7 @@ def batches(device: torch.device, *sizes: int) -> list[tuple[Tensor, Tensor]]:
     source = torch.Generator().manual_seed(1)
     return [
         (
-            torch.randn(size, 3, 8, 8, generator=source, dtype=torch.float64).to(device),
+            torch.randn(size, 3, 8, 8, generator=source).to(device),
             torch.randint(3, (size,), generator=source).to(device),
         )
         for size in sizes
@@ -241,10 +242,27 @@ def test_steps_apart_are_joint_ones_and_the_same_on_both(tmp_path: Path):
     check_steps(tmp_path, "cpu", APART, "apart")
 
 
+def forms_agree(rank: int) -> None:
+    """Joint passes in float32, in which the kernels run."""
+    GlobalHydra.instance().clear()
+    distributed.start()
+    found = [search_steps("pcdarts", torch.device("cpu"), f, "joint") for f in ("fused", "native")]
+    for name, expected in found[0].items():
+        torch.testing.assert_close(found[1][name], expected, atol=1e-4, rtol=1e-4, msg=name)
+    distributed.finish()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(library() is None, reason="not run: no compiler for the native form")
+def test_joint_steps_of_two_processes_agree_in_the_native_form():
+    assert together(2, forms_agree) == [0, 0]
+
+
 @pytest.mark.gpu
+@pytest.mark.parametrize(("how", "stepped"), [("synchronised", EVERY), ("apart", APART)])
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="not run: needs two CUDA devices")
-def test_steps_of_two_processes_are_those_of_one_on_cuda(tmp_path: Path):
-    check_steps(tmp_path, "cuda", EVERY, "synchronised")
+def test_steps_of_two_processes_on_cuda(how: str, stepped: dict[str, list[str]], tmp_path: Path):
+    check_steps(tmp_path, "cuda", stepped, how)
 
 
 def test_portions_cover_a_batch_once(monkeypatch):
