@@ -25,6 +25,7 @@ from step_time import seconds
 from workloads import PAPER, ROOT, WORKLOADS, memory, prepared
 
 from archsmith.parallel import distributed
+from archsmith.parallel.devices import local_device
 from archsmith.train.runtime import synchronize
 
 matplotlib.use("Agg")
@@ -44,7 +45,7 @@ def timed(args: argparse.Namespace) -> None:
     """Runs in each process: rank 0 prints the seconds of n steps after three, as JSON."""
     distributed.start()
     distributed.sync_batch_norm = args.synchronised
-    device = torch.device(distributed.local_device(args.device))
+    device = torch.device(local_device(args.device))
     if device.index is not None:
         torch.cuda.set_device(device)
     form, *extras = args.form.split("+")

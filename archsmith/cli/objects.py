@@ -21,7 +21,7 @@ from archsmith.data.roles import Data
 from archsmith.errors import ConfigError, Failure, configuring
 from archsmith.job import Job
 from archsmith.loggers.start import check_loggers
-from archsmith.parallel import distributed
+from archsmith.parallel.devices import local_device
 from search_spaces.architecture import Architecture
 from search_spaces.genotype import published
 from search_spaces.settings import located, setting
@@ -177,7 +177,7 @@ def make_job(config: DictConfig, own: Own | None = None) -> Job:
         recipe = build(config.retrain, "retrain")
         baseline = None if config.baseline is None else build(config.baseline, "baseline")
         strategy = build(config.strategy, "strategy")
-        device = runtime.start(distributed.local_device(config.device), config.seed)
+        device = runtime.start(local_device(config.device), config.seed)
     node = placeholder() if unread else config.data
     data = own.data() if own else build(node, "data")  # a user's own errors are not about settings
     with configuring():

@@ -21,6 +21,7 @@ from archsmith.job import Job
 from archsmith.parallel import distributed
 from archsmith.parallel.averaged import Averaged, averaged
 from archsmith.parallel.data_parallel import across_processes
+from archsmith.parallel.devices import local_device
 from archsmith.parallel.portions import Portion
 from archsmith.parallel.sums import means
 from archsmith.result.retrain import Retraining
@@ -324,6 +325,6 @@ def test_each_process_takes_a_gpu_of_its_own(
     )
     if device is None:
         with pytest.raises(ConfigError, match=f"finds {gpus} GPUs, and each of"):
-            distributed.local_device("auto")
+            local_device("auto")
     else:
-        assert distributed.local_device("auto") == device
+        assert local_device("auto") == device
