@@ -58,7 +58,7 @@ class Job:
     @property
     def form(self) -> str:
         """The form in which the run's networks compute."""
-        if size() > 1 and self.runtime.form != "reference":
+        if size() > 1 and self.runtime.sync_batch_norm and self.runtime.form != "reference":
             return "fused"  # the native kernels contain their own batch norms
         return self.runtime.form
 
@@ -79,10 +79,13 @@ class Job:
         net.autocast = PRECISIONS[self.search.precision]
         with setting("strategy"):
             strategy.setup(net, self.device)
-        if self.runtime.graphs is True and size() > 1:
+        apart = strategy.averages and not self.runtime.sync_batch_norm
+        if self.runtime.graphs is True and size() > 1 and not apart:
             raise ValueError(
-                f"runtime.graphs: not with several processes, found {size()}; set it to auto"
+                f"runtime.graphs: passes of {size()} processes exchange values here, because "
+                "runtime.sync_batch_norm is set, or the update or a loss needs all images; set it "
+                "to auto"
             )
-        if self.runtime.captures(self.device) and size() == 1:
+        if self.runtime.captures(self.device) and (size() == 1 or apart):
             strategy.gradients = Replay(strategy, net, cuda_capture)
         return net

@@ -18,6 +18,8 @@ from torch import Tensor, nn
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from archsmith.parallel.averaged import averaged  # noqa: E402
+from archsmith.parallel.data_parallel import across_processes  # noqa: E402
 from strategies.replay import Replay, cuda_capture  # noqa: E402
 from strategies.update import first_order  # noqa: E402
 from supernets.forms import use_form  # noqa: E402
@@ -78,6 +80,9 @@ def prepared(
     strategy.setup(net, device)
     if "graphs" in extras:
         strategy.gradients = Replay(strategy, net, cuda_capture)
+    across_processes(net)
+    if strategy.averages:
+        strategy.gradients = averaged(strategy.gradients)
     train, val = (
         (
             torch.randn(batch, *shape, device=device),

@@ -27,7 +27,7 @@ class Ingredient:
     """The base class of every ingredient: no-op hooks, no state, and unknown constants.
 
     `constants` is not inherited: a subclass that does not define it gets the method of this class,
-    which returns None, because a parent cannot know what its subclass reads.
+    which returns None, because a parent cannot know what its subclass reads. Nor is `averages`.
 
     An ingredient that is a module lists `nn.Module` first, `class Mine(nn.Module, LossTerm)`, so
     that it gets the module's `state_dict`; `Relaxation` and `Topology` are modules
@@ -42,6 +42,9 @@ class Ingredient:
     """
 
     may_return: bool = False  # whether the search keeps the state of each epoch to return to
+    # Of an update or a loss: whether what it computes in a pass is a mean over images (or does not
+    # depend on them), so that of a batch it is the mean of those of equal parts, as are gradients.
+    averages: bool = False
 
     def __init_subclass__(cls, **kwargs: Any):
         super().__init_subclass__(**kwargs)
@@ -52,6 +55,8 @@ class Ingredient:
             cls.__init__ = checked(cls.__init__)  # type: ignore[method-assign]
         if "constants" not in vars(cls):
             cls.constants = Ingredient.constants  # type: ignore[method-assign]
+        if "averages" not in vars(cls):
+            cls.averages = False
 
     def setup(self, net: "Network", strategy: "Strategy") -> None:
         """Called once, before a search or before its state is loaded; optimisers exist, and

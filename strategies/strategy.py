@@ -267,6 +267,11 @@ class Strategy:
                 loss = loss + term(net, batch, logits, mixture)
         return loss, logits
 
+    @property
+    def averages(self) -> bool:
+        """Whether the passes given to `gradients` are means over images: see `Ingredient`."""
+        return all(part.averages for part in (self.update, *self.losses.values()))
+
     def constants(self) -> Hashable | None:
         """All that a pass reads except tensors that are changed in place: while this value is
         equal, a pass consists of the same operations on the same tensors.

@@ -92,12 +92,15 @@ def test_space_knows_no_torch():
 
 
 def test_retraining_and_export_know_no_strategy():
-    """They share the schedules of a learning rate with strategies, functions of the epoch."""
+    """They share with strategies the schedules of a learning rate, functions of the epoch, and how
+    the gradients of a pass are computed."""
     archsmith = ROOT / "archsmith"
     for path in (*archsmith.glob("result/**/*.py"), archsmith / "train" / "evaluate.py"):
         if path.name == "fit.py":  # asks the strategy for the best architecture within limits
             continue
-        known = path.read_text(encoding="utf-8").replace("from strategies.schedules import", "")
+        known = path.read_text(encoding="utf-8")
+        for name in ("schedules", "gradients"):
+            known = known.replace(f"from strategies.{name} import", "")
         assert "from strategies" not in known, path
         assert "import strategies" not in known, path
 

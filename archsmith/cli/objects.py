@@ -21,7 +21,7 @@ from archsmith.data.roles import Data
 from archsmith.errors import ConfigError, Failure, configuring
 from archsmith.job import Job
 from archsmith.loggers.start import check_loggers
-from archsmith.parallel import distributed
+from archsmith.parallel.devices import local_device
 from search_spaces.architecture import Architecture
 from search_spaces.genotype import published
 from search_spaces.settings import located, setting
@@ -176,7 +176,7 @@ def make_job(config: DictConfig, own: Own | None = None) -> Job:
         runtime, recipe = build(config.runtime, "runtime"), build(config.retrain, "retrain")
         baseline = None if config.baseline is None else build(config.baseline, "baseline")
         strategy = build(config.strategy, "strategy")
-        device = runtime.start(distributed.local_device(config.device), config.seed)
+        device = runtime.start(local_device(config.device), config.seed)
     data = _data(config, own, unread)
     with configuring():
         said = [setting_of(override) for override in hydra_config.overrides.task]

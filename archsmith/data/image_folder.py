@@ -16,7 +16,7 @@ from archsmith.data.image_file import attempt, first_line
 from archsmith.data.loader import Images, Shape, pixel_counts, pixel_digest
 from archsmith.data.parts import Part
 from archsmith.errors import DataError, Interrupted, OutOfMemory
-from archsmith.parallel.data_parallel import Portion
+from archsmith.parallel.portions import Portion
 from search_spaces.settings import NotNegative, Range, checked
 
 log = logging.getLogger(__name__)

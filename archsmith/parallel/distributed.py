@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from archsmith.parallel.processes import Processes
 
 Value = TypeVar("Value")
+sync_batch_norm = False  # whether batch norms use the images of all processes
 _run: "Processes | None" = None
 _scratch: Path | None = None  # the run directory of a process that is not rank 0
 _ending = threading.Lock()  # held by the one thread that ends this process
@@ -177,7 +178,14 @@ def from_all(value: Value) -> list[Value]:
 
 def any_process(flag: bool) -> bool:
     """Whether the flag is true on any process. Raises ProcessLost."""
-    return any(from_all(flag))
+    if _run is None:
+        return flag
+    import torch
+
+    count = torch.tensor(int(flag))
+    with _meeting() as dist:
+        dist.all_reduce(count, group=_run.control)
+    return bool(count)
 
 
 def join(folder: Path, settings: Mapping[str, Any], together: Iterable[str]) -> None:
@@ -193,11 +201,11 @@ def join(folder: Path, settings: Mapping[str, Any], together: Iterable[str]) -> 
     if _run is None:
         return
     for name in together:
-        batch_size = settings[name]["batch_size"]
-        if batch_size < size():
+        batch_size, least = settings[name]["batch_size"], size() * (1 if sync_batch_norm else 2)
+        if batch_size < least:
             raise ConfigError(
                 f"{name}.batch_size: {batch_size} images for {size()} processes; it is the batch "
-                f"of all of them together, set it to {size()} or more"
+                f"of all of them together, set it to {least} or more"
             )
     everyone = from_all(settings)
     for other, found in enumerate(everyone):
@@ -208,25 +216,6 @@ def join(folder: Path, settings: Mapping[str, Any], together: Iterable[str]) -> 
                 "the same command with the same files on every machine"
             )
     _mirror(folder)
-
-
-def local_device(name: str) -> str:
-    """The setting `device` for this process: one GPU per process. Raises ConfigError."""
-    if size() == 1 or name == "cpu":
-        return name
-    import torch
-
-    if not torch.cuda.is_available():
-        return name
-    if name not in ("auto", "cuda"):
-        raise ConfigError(f"device: '{name}' for {size()} processes; set device=cuda or device=cpu")
-    here, gpus = int(os.environ.get("LOCAL_RANK", 0)), torch.cuda.device_count()
-    if here >= gpus:
-        raise ConfigError(
-            f"device: process {here + 1} of this machine finds {gpus} GPUs, and each needs its "
-            f"own; set --nproc-per-node={gpus}, or device=cpu"
-        )
-    return f"cuda:{here}"
 
 
 def _mirror(folder: Path) -> None:

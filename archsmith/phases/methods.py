@@ -16,6 +16,7 @@ import torch
 from archsmith.data.roles import Roles
 from archsmith.errors import ConfigError, configuring
 from archsmith.job import Job
+from archsmith.parallel.averaged import averaged
 from archsmith.parallel.data_parallel import across_processes
 from archsmith.parallel.distributed import from_first
 from archsmith.phases.run import Run
@@ -110,6 +111,8 @@ class Gradient:
         with configuring():
             net = job.supernet(strategy)
         across_processes(net)
+        if strategy.averages:
+            strategy.gradients = averaged(strategy.gradients)
         roles = self.roles()
         epochs: float = settings.epochs
         if settings.seconds is not None:  # timed once: a resumed search keeps its number of epochs

@@ -17,6 +17,7 @@ from archsmith.data.loader import Loader
 from archsmith.data.roles import Roles
 from archsmith.errors import ConfigError, NumbersError, configuring
 from archsmith.job import Job
+from archsmith.parallel.averaged import averaged
 from archsmith.parallel.data_parallel import across_processes
 from archsmith.parallel.distributed import from_first
 from archsmith.phases.needs import need
@@ -203,7 +204,9 @@ class Inherited(Scores):
 
     def _training(self, net: Network, epochs: int) -> SinglePaths:
         plain = replace(self.recipe(epochs), auxiliary_weight=0.0, drop_path=0.0, ema=None)
-        return SinglePaths(net, self.roles().train, plain)
+        training = SinglePaths(net, self.roles().train, plain)
+        training.gradients = averaged()
+        return training
 
     def steps(self) -> tuple[float, float]:
         roles = self.roles()

@@ -14,6 +14,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from archsmith.data.loader import Loader
 from archsmith.data.roles import Data
 from archsmith.errors import ConfigError, configuring
+from archsmith.parallel.averaged import averaged
 from archsmith.parallel.data_parallel import across_processes
 from archsmith.result.distillation import distillation
 from archsmith.result.recipe import Recipe
@@ -24,6 +25,7 @@ from archsmith.train.runtime import PRECISIONS, seed_everything
 from archsmith.train.training import Training
 from search_spaces.architecture import Architecture
 from search_spaces.space import Space
+from strategies.gradients import Gradients, Metrics, eagerly
 from supernets.forms import use_form
 from supernets.network import Network, started
 
@@ -62,7 +64,9 @@ def train(
     """Trains (or resumes training) a network by `archsmith.train.epochs.run`, which takes `how`;
     returns it in eval mode. teacher: a trained network to learn from, by the recipe."""
     across_processes(net)
-    return run(Retraining(net, loader, recipe, teacher), **how)
+    training = Retraining(net, loader, recipe, teacher)
+    training.gradients = averaged()
+    return run(training, **how)
 
 
 def training_loader(data: Data, recipe: Recipe, seed: int) -> Loader:
@@ -120,6 +124,8 @@ class Retraining(Training):
         self.class_weights = balanced_weights(loader).to(self.device) if balanced else None
         self.average = MovingAverage(net, recipe.ema) if recipe.ema is not None else None
         self.optimizer = optimizer(net, recipe)
+        self.weights = list(net.parameters())
+        self.gradients: Gradients = eagerly  # of a pass
 
     def result(self) -> Network:
         """The final network in eval mode; a moving average gets re-estimated statistics."""
@@ -142,11 +148,20 @@ class Retraining(Training):
     def train_step(
         self, batch: tuple[Tensor, Tensor]
     ) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
-        """One update; returns the metrics of the main classifier, and the whole loss.
-
-        Gradients of micro-batches are summed, weighted by their share of the images.
-        """
+        """One update; returns the metrics of the main classifier, and the whole loss."""
         self.optimizer.zero_grad()
+        metrics = self.gradients("weights", self._pass, [batch], self.weights)
+        if self.recipe.clip is not None:
+            clip_grad_norm_(self.weights, self.recipe.clip, foreach=True)
+        self.optimizer.step()
+        if self.average is not None:
+            self.average.update()
+        numbers = {"loss": metrics.pop("loss")}
+        return metrics, numbers
+
+    def _pass(self, batch: tuple[Tensor, Tensor]) -> Metrics:
+        """Fills the gradients; those of micro-batches are summed, weighted by their share of the
+        images."""
         x, y = batch
         parts = max(1, min(self.micro_batches, len(x) // 2))
         losses, mains, right = [], [], []
@@ -157,14 +172,11 @@ class Retraining(Training):
             losses.append(loss.detach() * share)
             mains.append(main.detach() * share)
             right.append((logits.detach().argmax(1) == y_part).float())
-        if self.recipe.clip is not None:
-            clip_grad_norm_(self.net.parameters(), self.recipe.clip, foreach=True)
-        self.optimizer.step()
-        if self.average is not None:
-            self.average.update()
-        accuracy = torch.cat(right).mean()
-        metrics = {"train_loss": torch.stack(mains).sum(), "train_accuracy": accuracy}
-        return metrics, {"loss": torch.stack(losses).sum()}
+        return {
+            "train_loss": torch.stack(mains).sum(),
+            "train_accuracy": torch.cat(right).mean(),
+            "loss": torch.stack(losses).sum(),
+        }
 
     def _losses(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The total loss, the main classifier's loss, and its logits (B, classes)."""

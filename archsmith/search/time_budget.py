@@ -196,9 +196,9 @@ def timed(
     step: Callable[[], object], device: torch.device, clock: Clock, untimed: int = 1
 ) -> list[float]:
     """Seconds of `STEPS` steps, after `untimed` warm-up steps; stops early once they have taken
-    `LONG`, but times at least one."""
+    `LONG`, but times at least one. Several processes take as many steps as rank 0."""
     seconds: list[float] = []
-    while len(seconds) <= untimed or (
+    while len(seconds) <= untimed or from_first(
         len(seconds) < STEPS + untimed and sum(seconds[untimed:]) < LONG
     ):
         interrupt.check("timing")

@@ -16,6 +16,7 @@ import numpy as np
 import psutil
 import torch
 
+from archsmith.parallel import distributed
 from search_spaces.settings import Count, checked, setting
 from supernets.forms import check_layout
 
@@ -42,6 +43,8 @@ class Runtime:
         graphs: capture passes of a search as CUDA graphs and replay them, if they consist of the
             same operations every time (`strategies.replay`); `auto` is on for CUDA from torch 2.15
             on: before, a failed capture leaves the CUDA memory allocator unusable.
+        sync_batch_norm: of several processes, batch norms use the images of all, as in one process;
+            else each normalises its own.
 
     Raises:
         ValueError: a setting has an unknown value.
@@ -53,6 +56,7 @@ class Runtime:
     checkpoint_cells: bool
     channels_last: bool
     graphs: Literal["auto", True, False]
+    sync_batch_norm: bool = False
 
     def captures(self, device: torch.device) -> bool:
         """Whether passes of a search on this device are captured as graphs."""
@@ -71,6 +75,7 @@ class Runtime:
             torch.cuda.set_device(chosen)
         if self.threads is not None:
             torch.set_num_threads(self.threads)
+        distributed.sync_batch_norm = self.sync_batch_norm
         on = chosen.type == "cpu" if self.deterministic == "auto" else bool(self.deterministic)
         if on:
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")

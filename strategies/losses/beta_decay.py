@@ -33,6 +33,7 @@ class BetaDecay(LossTerm):
     """
 
     roles = ("val",)
+    averages = True
 
     def __init__(self, weight: NotNegative):
         self.weight = weight

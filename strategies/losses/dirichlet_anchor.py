@@ -34,6 +34,8 @@ class DirichletAnchor(LossTerm):
         ValueError: an unknown distance, a negative weight, or a relaxation other than Dirichlet.
     """
 
+    averages = True
+
     def __init__(self, weight: NotNegative, distance: Literal["l2", "kl"]):
         self.weight, self.distance = weight, DISTANCES[distance]
 

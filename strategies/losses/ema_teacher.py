@@ -30,6 +30,7 @@ class EMATeacher(LossTerm):
     """
 
     roles = ("train",)
+    averages = True
 
     def __init__(self, *, weight: NotNegative, temperature: Positive, decay: Share, start: Share):
         self.weight, self.temperature = weight, temperature

@@ -43,9 +43,9 @@ class GateCost(LossTerm):
 
     F is its multiply-accumulates. CE / |R| is treated as a constant, so the term equals lambda
     times the cross-entropy, and its gradient is that of lambda * CE * log R. CE is at least a tenth
-    of that of guessing, so that pruning continues on a solved task. Not in the paper, whose lambda
-    R is independent of the loss: a value that suits one space and loss is 100 times too large
-    elsewhere.
+    of that of guessing, so that pruning continues on a solved task; this bound makes the term no
+    mean over images. Not in the paper, whose lambda R is independent of the loss: a value that
+    suits one space and loss is 100 times too large elsewhere.
 
     Args:
         start, factor, period, pace, ceiling: settings of lambda, see `Pressure`.

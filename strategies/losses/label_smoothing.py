@@ -25,6 +25,7 @@ class LabelSmoothing(LossTerm):
     """
 
     roles = ("train",)
+    averages = True
 
     def __init__(self, *, weight: NotNegative):
         self.weight = weight

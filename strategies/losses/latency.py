@@ -47,6 +47,8 @@ class Latency(LossTerm):
             unknown device; or costs of the space's options do not add up.
     """
 
+    averages = True
+
     def __init__(self, *, weight: NotNegative, table: str | None, device: str | None):
         self.weight, self.table, self.device = weight, table, device
 

@@ -40,6 +40,7 @@ class MacsBand(LossTerm):
     """
 
     roles = ("val",)
+    averages = True
 
     def __init__(self, *, weight: NotNegative, target: OpenShare, tolerance: Share):
         self.weight, self.target, self.tolerance = weight, target, tolerance

@@ -28,6 +28,7 @@ class Preferred(LossTerm):
     """
 
     roles = ("val",)
+    averages = True
 
     def setup(self, net: "Network", strategy: "Strategy") -> None:
         if not isinstance(strategy.preference, DevicePreference):

@@ -46,6 +46,8 @@ class SelfDistillation(LossTerm):
         ValueError: a setting is out of range, or the search is too short for teachers of this age.
     """
 
+    averages = True
+
     def __init__(
         self,
         weight: NotNegative,

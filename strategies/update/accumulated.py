@@ -29,6 +29,8 @@ class Accumulated(FirstOrder):
         samples: K; 7 in the paper's search on CIFAR-10, 3 in that on ImageNet.
     """
 
+    averages = True
+
     def __init__(self, samples: Count):
         self.samples = samples
 

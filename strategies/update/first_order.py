@@ -38,6 +38,7 @@ class FirstOrder(Update):
     """An alpha step that does not change weights or batch-norm statistics, then a weight step."""
 
     two_level = True
+    averages = True
 
     def step(
         self,

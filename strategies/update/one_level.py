@@ -21,6 +21,7 @@ class OneLevel(Update):
     """One backward pass for both, then a step of each optimiser. There are no val images."""
 
     two_level = False
+    averages = True
 
     def step(
         self,

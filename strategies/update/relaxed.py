@@ -40,6 +40,7 @@ class Relaxed(Update):
 
     two_level = True
     other_weights = True  # the copy
+    averages = True
 
     def __init__(self, train_weight: Positive, coupling: NotNegative, reuse: bool):
         self.train_weight, self.coupling, self.reuse = train_weight, coupling, reuse

@@ -35,6 +35,8 @@ class Smooth(FirstOrder):
         attack_steps: number of steps of the attack; each costs a pass and its gradient.
     """
 
+    averages = True  # offsets are computed outside of the passes given to `gradients`
+
     def __init__(
         self, start: NotNegative, end: NotNegative, attack_steps: Annotated[int, Range(ge=0)]
     ):

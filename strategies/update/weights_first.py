@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 class WeightsFirst(FirstOrder):
     """A weight step on the training batch, then an alpha step with the new weights."""
 
+    averages = True
+
     def step(
         self,
         strategy: "Strategy",

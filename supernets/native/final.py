@@ -107,7 +107,7 @@ class NativeFinal:
         found: dict[Place, Tensor] = {}
         keeps: dict[Place, Tensor | None] = {}
         for e, edge in known.edges:
-            if type(edge) is not ChosenOps:
+            if not isinstance(edge, ChosenOps):
                 found[e, 0] = edge(channels_first(x))
                 continue
             for o, op in enumerate(edge.ops):
@@ -124,7 +124,7 @@ class NativeFinal:
 
 def operations(edge: nn.Module) -> int:
     """How many stand on an edge; 0 for what is not made of them."""
-    return len(edge.ops) if type(edge) is ChosenOps else 0
+    return len(edge.ops) if isinstance(edge, ChosenOps) else 0
 
 
 def drop_path(source: Outgoing, x: Tensor) -> dict[Place, Tensor | None]:
@@ -132,7 +132,7 @@ def drop_path(source: Outgoing, x: Tensor) -> dict[Place, Tensor | None]:
     return {
         (e, o): edge.keep(op, x)
         for e, edge in source.edges
-        if type(edge) is ChosenOps
+        if isinstance(edge, ChosenOps)
         for o, op in enumerate(edge.ops)
     }
 
@@ -145,7 +145,7 @@ def of_source(cell: CellModule, source: int) -> Outgoing:
     groups: dict[tuple[Any, ...], dict[int, tuple[Place, Chain]]] = {}
     for e, edge in found.edges:
         strided, target = cell.cell.edges[e].strided, cell.cell.edges[e].target
-        for o, op in enumerate(edge.ops if type(edge) is ChosenOps else ()):
+        for o, op in enumerate(edge.ops if isinstance(edge, ChosenOps) else ()):
             layers = chain_of(op)
             if layers is not None:
                 settings = [repr(layer) for layer in layers]

@@ -111,7 +111,8 @@ def test_each_of_several_processes_drops_its_part_of_what_one_drops(monkeypatch)
 
     def kept(start: int, stop: int) -> Tensor:
         torch.manual_seed(0)
-        monkeypatch.setattr(data_parallel, "_now", data_parallel.Portion(start, stop, 5, 1))
+        portion = data_parallel.Portion(start, stop, 5, 1)
+        monkeypatch.setattr(data_parallel.portions, "current", portion)
         return cell.kept(torch.zeros(stop - start, 1))
 
     assert torch.equal(torch.cat([kept(0, 3), kept(3, 5)]), kept(0, 5))

@@ -4,7 +4,6 @@ Source: Zela et al. 2020, arXiv:1909.09656, section 3.
 """
 
 from collections.abc import Callable
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -148,13 +147,13 @@ def test_each_process_uses_its_part_of_the_noise_for_all_images(monkeypatch):
     whole = seeded(lambda: noise()(torch.zeros(5, 4, 8, 8)))
     op = noise()
     op.__class__ = GlobalNoise
-    monkeypatch.setattr(data_parallel, "_now", Portion(1, 3, 5, 1))
+    monkeypatch.setattr(data_parallel.portions, "current", Portion(1, 3, 5, 1))
     assert torch.equal(seeded(lambda: op(torch.zeros(2, 4, 8, 8))), whole[1:3])
     assert op(torch.zeros(1, 4, 8, 8, device="meta")).shape == (1, 4, 8, 8)
 
 
 def test_the_noise_of_several_processes_is_replaced(monkeypatch):
-    monkeypatch.setattr(data_parallel, "distributed", SimpleNamespace(size=lambda: 2))
+    monkeypatch.setattr(data_parallel.distributed, "size", lambda: 2)
     net: Network = supernet(space_of("noise", "sep_conv_3x3"), MixedOp)
     data_parallel.across_processes(net)
     kinds = {type(module) for module in net.modules() if isinstance(module, Noise)}

@@ -1,4 +1,5 @@
-"""Two processes on the CPU (gloo) do what one does at the same global batch; one lost ends all.
+"""With synchronised batch norms two processes on the CPU (gloo) do what one does at the same global
+batch; with local ones, passes apart are joint passes. One that is lost ends all.
 
 Steps are compared in float64, where only the order of sums differs: at 1e-8. Whole runs are in
 float32, a few epochs: at 1e-4 (second order: 1e-3), with equal architectures.
@@ -29,12 +30,9 @@ from archsmith.cli import main as run
 from archsmith.cli.preflight import some_architecture
 from archsmith.errors import OutOfMemory
 from archsmith.parallel import distributed
-from archsmith.parallel.data_parallel import (
-    GlobalChosenOps,
-    GlobalNorm,
-    Portion,
-    across_processes,
-)
+from archsmith.parallel.averaged import averaged
+from archsmith.parallel.data_parallel import GlobalChosenOps, GlobalNorm, across_processes
+from archsmith.parallel.portions import Portion
 from archsmith.parallel.processes import Processes
 from archsmith.result import retrain
 from archsmith.train import memory
@@ -43,6 +41,7 @@ from search_spaces.darts import CANDIDATES, darts
 from strategies.strategy import Strategy
 from supernets.final import ChosenOps
 from supernets.forms import use_form
+from supernets.native.build import library
 from supernets.network import CellNetwork, final_network, supernet
 
 SERVER = multiprocessing.get_context("forkserver")
@@ -53,12 +52,18 @@ EVERY = {
     "fused": ["darts", "darts_second_order", "pcdarts", "goldnas", "gdas", "drnas", "sddarts"],
     "reference": ["darts", "darts_second_order", "goldnas", "annealed"],
 }
+TEACHER = "darts +strategy/losses=ema_teacher strategy.losses.ema_teacher.start=0"
+APART = {
+    "fused": ["pcdarts", "drnas", "goldnas", "ddarts"],  # the last two jointly in any case
+    "reference": ["beta_darts", "fairdarts", "rarts", "rome", "sdarts_adv", "sddarts", TEACHER],
+}
 TINY = [
     "device=cpu", "data=synthetic", "data.size=96", "data.image_size=8", "data.classes=3",
     "data.augment.crop=1", "data.augment.flip=true", "strategy.warmup=0",
     "space.layers=3", "space.nodes=1", "space.channels=4",
     "space.candidates=[none,skip_connect,max_pool_3x3,sep_conv_3x3]",
     "search.epochs=2", "search.batch_size=15", "runtime=fused", "runtime.threads=1",
+    "runtime.sync_batch_norm=true",
     "retrain.layers=3", "retrain.channels=4", "retrain.epochs=2", "retrain.batch_size=19",
     "retrain.drop_path=0.3", "retrain.ema=0.9", "export.formats=[genotype]",
 ]  # fmt: skip
@@ -113,7 +118,7 @@ def batches(device: torch.device, *sizes: int) -> list[tuple[Tensor, Tensor]]:
     source = torch.Generator().manual_seed(1)
     return [
         (
-            torch.randn(size, 3, 8, 8, generator=source, dtype=torch.float64).to(device),
+            torch.randn(size, 3, 8, 8, generator=source).to(device),
             torch.randint(3, (size,), generator=source).to(device),
         )
         for size in sizes
@@ -126,18 +131,21 @@ def toy_space(**settings: Any) -> Any:
     return darts(candidates=[n for n in CANDIDATES if n in names], **shapes | settings)
 
 
-def search_steps(name: str, device: torch.device, form: str) -> dict[str, Tensor]:
-    """All tensors after steps on batches of 7, 4 and 1 images, and what they measured."""
+def search_steps(name: str, device: torch.device, form: str, how: str) -> dict[str, Tensor]:
+    """All tensors after steps on batches of 8, 7, 4 and 1 images, and what they measured."""
     torch.manual_seed(0)
     space = toy_space()
-    strategy = make(composed(*still(name), "strategy.clip=0.5").strategy, space=space)
+    name, *more = name.split()
+    strategy = make(composed(*still(name), "strategy.clip=0.5", *more).strategy, space=space)
     net = supernet(space, strategy.mixed_op).to(device)
     strategy.setup(net, device)
     use_form(net, form, device)
     across_processes(net).train()
+    if strategy.averages and how == "apart":
+        strategy.gradients = averaged()
     metrics: dict[str, Tensor] = {}
-    for i, batch in enumerate(batches(device, 7, 4, 1)):
-        val = batches(device, 3 + len(batch[0]))[0]
+    for i, batch in enumerate(batches(device, 8, 7, 4, 1)):
+        val = batches(device, 4 + len(batch[0]))[0]
         found = strategy.step(net, batch, val, progress=0.1, move_alphas=True)
         metrics |= {f"{i}.{key}": value for key, value in found.items()}
     mixture = strategy.mixture(noise=False)
@@ -147,28 +155,34 @@ def search_steps(name: str, device: torch.device, form: str) -> dict[str, Tensor
     return metrics | net.state_dict() | strategy.state_dict()["arch"]
 
 
-def training_steps(device: torch.device) -> dict[str, Tensor]:
-    """The same of a retraining with an auxiliary head, drop-path, parts and a moving average."""
+def training_steps(device: torch.device, how: str) -> dict[str, Tensor]:
+    """The same of a retraining with an auxiliary head, drop-path, a moving average and, with
+    synchronised norms, parts."""
     torch.manual_seed(0)
     space = toy_space(layers=4)
     recipe = make(
         composed(
-            "retrain.auxiliary_weight=0.4", "retrain.ema=0.9", "retrain.micro_batches=2"
+            "retrain.auxiliary_weight=0.4",
+            "retrain.ema=0.9",
+            f"retrain.micro_batches={1 + (how == 'synchronised')}",
         ).retrain
     )
     net = across_processes(
         final_network(space, some_architecture(space), auxiliary=True).to(device)
     )
     training = retrain.Retraining(net, batches(device, 7, 4), recipe)  # type: ignore[arg-type]
+    if how == "apart":
+        training.gradients = averaged()
     net.train()
     net.set_drop_path(0.4)
-    losses = [training.train_step(batch)[1]["loss"] for batch in batches(device, 7, 4, 2)]
+    losses = [training.train_step(batch)[1]["loss"] for batch in batches(device, 8, 7, 4, 2)]
     return net.state_dict() | {"losses": torch.stack(losses)} | {
         f"average.{key}": value for key, value in training.result().state_dict().items()
     }  # fmt: skip
 
 
-def all_steps(rank: int, folder: Path, kind: str, stepped: dict[str, list[str]]) -> None:
+def all_steps(rank: int, folder: Path, kind: str, stepped: dict[str, list[str]], how: str) -> None:
+    """how: `synchronised` batch norms, or local ones and passes `apart` or `joint`."""
     GlobalHydra.instance().clear()
     device = torch.device(f"cuda:{rank}" if kind == "cuda" else kind)
     if kind == "cuda":
@@ -177,30 +191,38 @@ def all_steps(rank: int, folder: Path, kind: str, stepped: dict[str, list[str]])
     torch.set_default_dtype(torch.float64)
     try:
         distributed.start()
+        distributed.sync_batch_norm = how == "synchronised"
         found = {
-            f"{name}, {form}": search_steps(name, device, form)
+            f"{name}, {form}": search_steps(name, device, form, how)
             for form, names in stepped.items()
             for name in names
         }
-        found["retrain"] = training_steps(device)
-        torch.save(found, folder / f"{distributed.size()}_{rank}.pt")
+        found["retrain"] = training_steps(device, how)
+        torch.save(found, folder / f"{how}_{distributed.size()}_{rank}.pt")
         distributed.finish()
     finally:
         torch.set_default_dtype(torch.float32)
+        distributed.sync_batch_norm = False
 
 
-def check_steps(folder: Path, device: str, stepped: dict[str, list[str]]) -> None:
-    all_steps(0, folder, device, stepped)
-    assert together(2, all_steps, folder, device, stepped) == [0, 0]
-    one, first, second = (
-        torch.load(folder / name, map_location="cpu") for name in ("1_0.pt", "2_0.pt", "2_1.pt")
+def check_steps(folder: Path, device: str, stepped: dict[str, list[str]], how: str) -> None:
+    """Of two processes: with synchronised norms those of one, apart the joint ones."""
+    if how == "apart":
+        assert together(2, all_steps, folder, device, stepped, "joint") == [0, 0]
+    else:
+        all_steps(0, folder, device, stepped, how)
+    assert together(2, all_steps, folder, device, stepped, how) == [0, 0]
+    names = "joint_2_0" if how == "apart" else f"{how}_1_0", f"{how}_2_0", f"{how}_2_1"
+    expected_of, first, second = (
+        torch.load(folder / f"{name}.pt", map_location="cpu") for name in names
     )
-    for name, tensors in one.items():
+    for name, tensors in expected_of.items():
         assert tensors.keys() == first[name].keys()
         for key, expected in tensors.items():
             assert torch.equal(first[name][key], second[name][key]), (name, key)
+            within = 1e-6 if expected.dtype == torch.float32 else 1e-8  # accuracies are float32
             torch.testing.assert_close(
-                first[name][key], expected, atol=1e-8, rtol=1e-8,
+                first[name][key], expected, atol=within, rtol=within,
                 msg=lambda said, where=(name, key): f"{where}: {said}",
             )  # fmt: skip
 
@@ -210,13 +232,37 @@ def check_steps(folder: Path, device: str, stepped: dict[str, list[str]]) -> Non
 def test_steps_of_two_processes_are_those_of_one_and_the_same_on_both(
     stepped: dict[str, list[str]], tmp_path: Path
 ):
-    check_steps(tmp_path, "cpu", stepped)
+    check_steps(tmp_path, "cpu", stepped, "synchronised")
+
+
+@pytest.mark.slow
+def test_steps_apart_are_joint_ones_and_the_same_on_both(tmp_path: Path):
+    """With local norms: means over images, for losses and updates that say so, also after batches
+    that do not divide into equal shares."""
+    check_steps(tmp_path, "cpu", APART, "apart")
+
+
+def forms_agree(rank: int) -> None:
+    """Joint passes in float32, in which the kernels run."""
+    GlobalHydra.instance().clear()
+    distributed.start()
+    found = [search_steps("pcdarts", torch.device("cpu"), f, "joint") for f in ("fused", "native")]
+    for name, expected in found[0].items():
+        torch.testing.assert_close(found[1][name], expected, atol=1e-4, rtol=1e-4, msg=name)
+    distributed.finish()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(library() is None, reason="not run: no compiler for the native form")
+def test_joint_steps_of_two_processes_agree_in_the_native_form():
+    assert together(2, forms_agree) == [0, 0]
 
 
 @pytest.mark.gpu
+@pytest.mark.parametrize(("how", "stepped"), [("synchronised", EVERY), ("apart", APART)])
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="not run: needs two CUDA devices")
-def test_steps_of_two_processes_are_those_of_one_on_cuda(tmp_path: Path):
-    check_steps(tmp_path, "cuda", EVERY)
+def test_steps_of_two_processes_on_cuda(how: str, stepped: dict[str, list[str]], tmp_path: Path):
+    check_steps(tmp_path, "cuda", stepped, how)
 
 
 def test_portions_cover_a_batch_once(monkeypatch):
@@ -238,6 +284,7 @@ def test_a_network_keeps_its_class_parameters_and_names_across_processes(monkeyp
     net.set_drop_path(0.2)
     before, classes = net.state_dict(keep_vars=True), {type(m) for m in net.modules()}
     monkeypatch.setattr(distributed, "size", lambda: 2)
+    monkeypatch.setattr(distributed, "sync_batch_norm", True)
     assert across_processes(net) is net
     after = net.state_dict(keep_vars=True)
     assert list(before) == list(after)
@@ -392,6 +439,20 @@ def test_interrupted_it_goes_on_with_another_number_of_processes(
     assert "stopped and saved; run the same command to continue" in lines[0]
     assert runs(after, folder)[0] == [0] * after
     assert_same(folder, whole, "search", "retrain")
+
+
+@pytest.mark.slow
+def test_with_local_norms_an_interrupted_run_ends_as_one_that_was_not(tmp_path: Path):
+    """Bit for bit, on the same number of processes; states of both are compared at every save."""
+    overrides = [
+        "runtime.sync_batch_norm=false", "runtime.form=auto", "strategy=pcdarts",
+        "search.batch_size=16", "retrain.batch_size=20", "checkpoint.every_seconds=0",
+    ]  # fmt: skip
+    assert runs(2, tmp_path / "whole", *overrides) == ([0, 0], [[], []])
+    for step in (3, 12):
+        assert runs(2, tmp_path / "run", *overrides, act={1: (step, signal.SIGUSR1)})[0] == [75, 75]
+    assert runs(2, tmp_path / "run", *overrides)[0] == [0, 0]
+    assert_same(tmp_path / "run", tmp_path / "whole", "search", "retrain", within=0)
 
 
 @pytest.mark.slow
