@@ -14,7 +14,7 @@ from archsmith.result.baseline import Baseline
 from archsmith.result.limits import Budget
 from archsmith.result.recipe import Recipe
 from archsmith.search.settings import SearchSettings
-from archsmith.train.runtime import PRECISIONS, Runtime
+from archsmith.train.runtime import PRECISIONS, Computing, Runtime
 from search_spaces.architecture import Architecture
 from search_spaces.settings import setting
 from search_spaces.space import Space
@@ -61,6 +61,12 @@ class Job:
         if size() > 1 and self.runtime.form != "reference":
             return "fused"  # the native kernels contain their own batch norms
         return self.runtime.form
+
+    @property
+    def computing(self) -> Computing:
+        """How the run's final networks compute."""
+        graphs = self.runtime.captures(self.device) and size() == 1
+        return Computing(self.form, self.device, self.runtime.channels_last, graphs)
 
     def network(self, strategy: Any) -> Network:
         """The supernet that a strategy searches, on torch's default device and not set up."""

@@ -54,7 +54,8 @@ class Graph(NamedTuple):
 
     def hand_over(self) -> Metrics:
         """Copies the gradients into `.grad` and returns the metrics."""
-        torch._foreach_copy_(self.copies, self.gradients)
+        if self.copies:
+            torch._foreach_copy_(self.copies, self.gradients)
         for parameter, gradient in zip(self.parameters, self.copies, strict=True):
             parameter.grad = gradient
         return {key: value.clone() for key, value in self.metrics.items()}

@@ -181,7 +181,7 @@ def _training_step(
     """A retraining step on random images of the space's size."""
     auxiliary = job.recipe.auxiliary_weight > 0
     net = final_network(space, architecture, auxiliary=auxiliary).to(job.device)
-    use_form(net, job.form, job.device)
+    use_form(net, job.form, job.device, channels_last=job.runtime.channels_last)
     training = Retraining(net, loader, job.recipe)
     return partial(training.train_step, images_for(net.train(), images))
 

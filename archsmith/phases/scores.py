@@ -104,8 +104,7 @@ class Training(Scores):
                 roles.train,
                 recipe,
                 seed=job.seed,
-                form=job.form,
-                device=job.device,
+                computing=job.computing,
                 record=record,
                 checkpoints=checkpoints,
             )

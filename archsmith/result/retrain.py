@@ -1,7 +1,7 @@
 """Trains a given architecture's network from scratch, by a recipe."""
 
 import copy
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from contextlib import nullcontext
 from typing import Any
 
@@ -20,10 +20,13 @@ from archsmith.result.recipe import Recipe
 from archsmith.train.epochs import run
 from archsmith.train.evaluate import restore_statistics
 from archsmith.train.memory_probe import images_for
-from archsmith.train.runtime import PRECISIONS, seed_everything
+from archsmith.train.runtime import PRECISIONS, Computing, seed_everything
 from archsmith.train.training import Training
 from search_spaces.architecture import Architecture
 from search_spaces.space import Space
+from strategies.gradients import Gradients, eagerly
+from strategies.replay import Capture, Replay, cuda_capture
+from supernets import plain_layers
 from supernets.forms import use_form
 from supernets.network import Network, started
 
@@ -37,32 +40,45 @@ def retrain(
     recipe: Recipe,
     *,
     seed: int,
-    form: str,
-    device: torch.device,
+    computing: Computing,
     teacher: nn.Module | None = None,
     **how: Any,
 ) -> Network:
     """Builds the architecture's network and trains it by `train`; `space` has the recipe's size. In
     a space with trained weights it starts from them.
 
-    It computes in `form`, one of `supernets.forms`, and stays in it.
+    It stays in the form in which it computes.
 
     Raises: as `train`; ConfigError for a form that is not available here.
     """
+    form, device, channels_last, graphs = computing
     seed_everything(seed)
     with configuring():
         net = started(space, architecture, auxiliary=recipe.auxiliary_weight > 0).to(device)
-        use_form(net, form, device)
-    return train(net, loader, recipe, teacher, **how)
+        use_form(net, form, device, channels_last=channels_last)
+    return train(net, loader, recipe, teacher, graphs=graphs, **how)
 
 
 def train(
-    net: Any, loader: Loader, recipe: Recipe, teacher: nn.Module | None = None, **how: Any
+    net: Any,
+    loader: Loader,
+    recipe: Recipe,
+    teacher: nn.Module | None = None,
+    *,
+    graphs: bool = False,
+    **how: Any,
 ) -> Any:
     """Trains (or resumes training) a network by `archsmith.train.epochs.run`, which takes `how`;
-    returns it in eval mode. teacher: a trained network to learn from, by the recipe."""
+    returns it in eval mode.
+
+    teacher: a trained network to learn from, by the recipe. graphs: whether passes are captured as
+    CUDA graphs and replayed.
+    """
     across_processes(net)
-    return run(Retraining(net, loader, recipe, teacher), **how)
+    training = Retraining(net, loader, recipe, teacher)
+    if graphs:
+        training.replay(cuda_capture)
+    return run(training, **how)
 
 
 def training_loader(data: Data, recipe: Recipe, seed: int) -> Loader:
@@ -80,7 +96,9 @@ def balanced_weights(loader: Loader) -> Tensor:
 
 
 def optimizer(net: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """The optimiser of a recipe for a network."""
+    """The optimiser of a recipe for a network: on CUDA one kernel updates many weights at once."""
+    kind = "fused" if next(net.parameters()).device.type == "cuda" else "foreach"
+    kernels: dict[str, Any] = {kind: True}
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(
             net.parameters(),
@@ -88,7 +106,7 @@ def optimizer(net: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
             momentum=recipe.momentum,
             weight_decay=recipe.weight_decay,
             nesterov=recipe.nesterov,
-            foreach=True,
+            **kernels,
         )
     matrices = [p for p in net.parameters() if p.dim() > 1]
     others = [p for p in net.parameters() if p.dim() <= 1]
@@ -98,7 +116,7 @@ def optimizer(net: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
         lr=recipe.lr,
         betas=(recipe.momentum, BETA),
         weight_decay=recipe.weight_decay,
-        foreach=True,
+        **kernels,
     )
 
 
@@ -119,7 +137,39 @@ class Retraining(Training):
         balanced = recipe.class_weights == "balanced" and isinstance(loader, Loader)
         self.class_weights = balanced_weights(loader).to(self.device) if balanced else None
         self.average = MovingAverage(net, recipe.ema) if recipe.ema is not None else None
+        self.weights = list(net.parameters())
         self.optimizer = optimizer(net, recipe)
+        self.gradients: Gradients = eagerly  # of a pass
+
+    def replay(self, capturing: Callable[[], Capture]) -> None:
+        """Captures passes and replays them, from now on."""
+        nets = [self.net, *([] if self.teacher is None else [self.teacher])]
+        self._outside = [
+            layer
+            for net in nets
+            for layer in net.modules()
+            if not plain_layers.reads_tensors_alone(layer)
+        ]
+        precision = PRECISIONS[self.recipe.precision]
+        self.gradients = Replay(self, self.net, capturing, precision)
+
+    def constants(self) -> Hashable | None:
+        """As `Strategy.constants`: the probability of drop-path, or whether there is one, if a
+        pass reads it from a tensor; None for micro-batches and for layers that do not tell."""
+        drop = self.recipe.drop_path_at(self.epoch)
+        said = [plain_layers.constants(layer) for layer in self._outside]
+        if self.micro_batches > 1 or any(one is None for one in said):
+            return None
+        return (drop if getattr(self.net, "drop", None) is None else drop > 0, *said)
+
+    def arch_parameters(self) -> list[Tensor]:
+        """None: all gradients are those of weights."""
+        return []
+
+    def release(self) -> bool:
+        """Makes passes eager from now on; returns whether CUDA graphs were in use."""
+        before, self.gradients = self.gradients, eagerly
+        return before is not eagerly
 
     def result(self) -> Network:
         """The final network in eval mode; a moving average gets re-estimated statistics."""
@@ -142,11 +192,21 @@ class Retraining(Training):
     def train_step(
         self, batch: tuple[Tensor, Tensor]
     ) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
-        """One update; returns the metrics of the main classifier, and the whole loss.
+        """One update; returns the metrics of the main classifier, and the whole loss."""
+        self.optimizer.zero_grad()
+        metrics = self.gradients("training", self._pass, [batch], self.weights)
+        if self.recipe.clip is not None:
+            clip_grad_norm_(self.weights, self.recipe.clip, foreach=True)
+        self.optimizer.step()
+        if self.average is not None:
+            self.average.update()
+        return metrics, {"loss": metrics.pop("loss")}
+
+    def _pass(self, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
+        """Fills the gradients; returns the metrics of the main classifier, and the whole loss.
 
         Gradients of micro-batches are summed, weighted by their share of the images.
         """
-        self.optimizer.zero_grad()
         x, y = batch
         parts = max(1, min(self.micro_batches, len(x) // 2))
         losses, mains, right = [], [], []
@@ -157,14 +217,11 @@ class Retraining(Training):
             losses.append(loss.detach() * share)
             mains.append(main.detach() * share)
             right.append((logits.detach().argmax(1) == y_part).float())
-        if self.recipe.clip is not None:
-            clip_grad_norm_(self.net.parameters(), self.recipe.clip, foreach=True)
-        self.optimizer.step()
-        if self.average is not None:
-            self.average.update()
-        accuracy = torch.cat(right).mean()
-        metrics = {"train_loss": torch.stack(mains).sum(), "train_accuracy": accuracy}
-        return metrics, {"loss": torch.stack(losses).sum()}
+        return {
+            "train_loss": torch.stack(mains).sum(),
+            "train_accuracy": torch.cat(right).mean(),
+            "loss": torch.stack(losses).sum(),
+        }
 
     def _losses(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The total loss, the main classifier's loss, and its logits (B, classes)."""

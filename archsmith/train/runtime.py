@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import psutil
@@ -79,6 +79,15 @@ class Runtime:
         torch.backends.cudnn.benchmark = not on
         seed_everything(seed)
         return chosen
+
+
+class Computing(NamedTuple):
+    """How a final network computes, and where."""
+
+    form: str  # one of `supernets.forms`
+    device: torch.device
+    channels_last: bool = False
+    graphs: bool = False  # whether passes of its training are captured
 
 
 def seed_everything(seed: int) -> None:
