@@ -14,11 +14,11 @@ from archsmith.result.baseline import Baseline
 from archsmith.result.limits import Budget
 from archsmith.result.recipe import Recipe
 from archsmith.search.settings import SearchSettings
+from archsmith.train.replay import Replay, cuda_capture
 from archsmith.train.runtime import PRECISIONS, Computing, Runtime
 from search_spaces.architecture import Architecture
 from search_spaces.settings import setting
 from search_spaces.space import Space
-from strategies.replay import Replay, cuda_capture
 from supernets.forms import use_form
 from supernets.network import Network, supernet
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from strategies.replay import Replay, cuda_capture  # noqa: E402
+from archsmith.train.replay import Replay, cuda_capture  # noqa: E402
 from strategies.update import first_order  # noqa: E402
 from supernets.forms import use_form  # noqa: E402
 from supernets.network import supernet  # noqa: E402

@@ -88,7 +88,7 @@ def use_form(net: Network, form: str, device: torch.device, *, channels_last: bo
     final = all(isinstance(edge, ChosenOps) for cell in cells for edge in cell.edges.values())
     chosen = (FINAL_FORMS if final else FORMS)[form]
     net.channels_last = channels_last
-    net.drop = torch.zeros((), device=device) if device.type == "cuda" else None
+    net.drop_probability = torch.zeros((), device=device) if device.type == "cuda" else None
     net.cells_channels_last = form == "native"
     for cell in cells:
         cell.form = None if chosen is None else chosen(cell)

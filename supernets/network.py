@@ -151,7 +151,7 @@ class Network(nn.Module):
     channels_last = False  # lays the images out so on CUDA; all families keep it
     cells_channels_last = False  # lays cells' inputs out so, where kernels are fast on it
     autocast: torch.dtype | None = None  # computes in it where that is safe
-    drop: Tensor | None = None  # holds the probability of drop-path where passes are captured
+    drop_probability: Tensor | None = None  # of drop-path, where passes may be captured; 0-dim
     checkpoint_cells = False  # less memory, a second forward pass: checkpointing.py
     joint_pass: "Callable[[Network, Tensor, Mixture | None], Logits] | None" = None
 
@@ -246,9 +246,9 @@ class CellNetwork(Network, FinalNetwork):  # type: ignore[misc]  # a pass also t
 
     def set_drop_path(self, probability: float | Tensor) -> None:
         """As in a final network; a supernet drops the outputs of whole edges. A captured pass reads
-        a probability above 0 from `drop`."""
-        if self.drop is not None and probability > 0:
-            probability = self.drop.fill_(probability)
+        a probability above 0 from `drop_probability`."""
+        if self.drop_probability is not None and probability > 0:
+            probability = self.drop_probability.fill_(probability)
         FinalNetwork.set_drop_path(self, probability)
         for layer in self.layers:
             if isinstance(layer, CellModule):

@@ -1,7 +1,7 @@
 """Layers whose passes read tensors alone, and what the others say of theirs.
 
-A pass that is captured once and replayed (`strategies/replay.py`) computes again what is computed
-on tensors; a Python value that a layer reads would stay what it was.
+A pass that is captured once and replayed (`archsmith/train/replay.py`) computes again what is
+computed on tensors; a Python value that a layer reads would stay what it was.
 """
 
 from collections.abc import Hashable

@@ -12,8 +12,8 @@ import torch
 from hydra.utils import instantiate
 from test_every_config import OWN, SEARCHERS, STRATEGIES, composed, still
 
+from archsmith.train.replay import Replay, cuda_capture
 from search_spaces.space import Space
-from strategies.replay import Replay, cuda_capture
 from strategies.strategy import Strategy
 from supernets.forms import use_form
 from supernets.network import Network, supernet

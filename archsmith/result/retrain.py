@@ -20,12 +20,11 @@ from archsmith.result.recipe import Recipe
 from archsmith.train.epochs import run
 from archsmith.train.evaluate import restore_statistics
 from archsmith.train.memory_probe import images_for
+from archsmith.train.replay import Capture, Replay, cuda_capture
 from archsmith.train.runtime import PRECISIONS, Computing, seed_everything
 from archsmith.train.training import Training
 from search_spaces.architecture import Architecture
 from search_spaces.space import Space
-from strategies.gradients import Gradients, eagerly
-from strategies.replay import Capture, Replay, cuda_capture
 from supernets import plain_layers
 from supernets.forms import use_form
 from supernets.network import Network, started
@@ -139,7 +138,7 @@ class Retraining(Training):
         self.average = MovingAverage(net, recipe.ema) if recipe.ema is not None else None
         self.weights = list(net.parameters())
         self.optimizer = optimizer(net, recipe)
-        self.gradients: Gradients = eagerly  # of a pass
+        self.replayed: Replay | None = None  # in place of passes that Python computes
 
     def replay(self, capturing: Callable[[], Capture]) -> None:
         """Captures passes and replays them, from now on."""
@@ -151,7 +150,7 @@ class Retraining(Training):
             if not plain_layers.reads_tensors_alone(layer)
         ]
         precision = PRECISIONS[self.recipe.precision]
-        self.gradients = Replay(self, self.net, capturing, precision)
+        self.replayed = Replay(self, self.net, capturing, precision)
 
     def constants(self) -> Hashable | None:
         """As `Strategy.constants`: the probability of drop-path, or whether there is one, if a
@@ -160,7 +159,7 @@ class Retraining(Training):
         said = [plain_layers.constants(layer) for layer in self._outside]
         if self.micro_batches > 1 or any(one is None for one in said):
             return None
-        return (drop if getattr(self.net, "drop", None) is None else drop > 0, *said)
+        return (drop if getattr(self.net, "drop_probability", None) is None else drop > 0, *said)
 
     def arch_parameters(self) -> list[Tensor]:
         """None: all gradients are those of weights."""
@@ -168,8 +167,8 @@ class Retraining(Training):
 
     def release(self) -> bool:
         """Makes passes eager from now on; returns whether CUDA graphs were in use."""
-        before, self.gradients = self.gradients, eagerly
-        return before is not eagerly
+        before, self.replayed = self.replayed, None
+        return before is not None
 
     def result(self) -> Network:
         """The final network in eval mode; a moving average gets re-estimated statistics."""
@@ -194,7 +193,10 @@ class Retraining(Training):
     ) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
         """One update; returns the metrics of the main classifier, and the whole loss."""
         self.optimizer.zero_grad()
-        metrics = self.gradients("training", self._pass, [batch], self.weights)
+        if self.replayed is None:
+            metrics = self._pass(batch)
+        else:
+            metrics = self.replayed("training", self._pass, [batch], self.weights)
         if self.recipe.clip is not None:
             clip_grad_norm_(self.weights, self.recipe.clip, foreach=True)
         self.optimizer.step()

@@ -16,8 +16,8 @@ import numpy as np
 import psutil
 import torch
 
+from archsmith.train.replay import captures_safely
 from search_spaces.settings import Count, checked, setting
-from strategies.replay import captures_safely
 from supernets.forms import check_layout
 
 log = logging.getLogger(__name__)
@@ -40,8 +40,8 @@ class Runtime:
         channels_last: store feature maps in channels-last memory format; only on CUDA
             (`supernets.layout`).
         graphs: capture passes of a search and of a retraining as CUDA graphs and replay them, if
-            they consist of the same operations every time (`strategies.replay`); `auto` is on for
-            CUDA from torch 2.15 on: before, a failed capture leaves the CUDA memory allocator
+            they consist of the same operations every time (`archsmith.train.replay`); `auto` is on
+            for CUDA from torch 2.15 on: before, a failed capture leaves the CUDA memory allocator
             unusable.
 
     Raises:

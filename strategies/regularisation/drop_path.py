@@ -70,4 +70,4 @@ class DropPath(Regularisation):
     def constants(self) -> Hashable:
         """The probability, or whether there is one, if a pass reads it from a tensor."""
         probability = self.most * self.share
-        return probability if self.net.drop is None else probability > 0
+        return probability if self.net.drop_probability is None else probability > 0

@@ -30,7 +30,7 @@ EDGES = {"0-2": ("sep_conv_3x3",), "1-2": ("skip_connect",), "0-3": ("max_pool_3
 def network(space: Space) -> Any:
     found = Architecture.of(space, dict.fromkeys(space.groups, EDGES))
     net = final_network(space, found, auxiliary=True).train()
-    net.drop = torch.zeros(())  # as on CUDA
+    net.drop_probability = torch.zeros(())  # as on CUDA
     return net
 
 
@@ -89,7 +89,7 @@ def test_replayed_steps_equal_eager_ones(change: dict[str, str], toy_darts: Spac
         assert all(torch.equal(a, b) for a, b in zip(*states, strict=True))
     graphs = runs[1]
     assert graphs.captures == 2
-    assert not graphs.training.gradients.off  # type: ignore[attr-defined]
+    assert not graphs.training.replayed.off  # type: ignore[union-attr]
     # Eager, captured and checked twice in the first epoch; eager and captured in the second.
     assert (runs[0].passes, graphs.passes) == (15, 6)
 

@@ -85,13 +85,13 @@ def test_where_passes_are_captured_the_probability_is_a_tensor(toy_darts: Space)
         return found
 
     assert len(set(constants())) == 3
-    toy.net.drop = torch.zeros(())
+    toy.net.drop_probability = torch.zeros(())
     nothing, some, more = constants()
     assert nothing != some == more
     most = toy.strategy.regularisation.most
-    assert float(toy.net.drop) == pytest.approx(most)
+    assert float(toy.net.drop_probability) == pytest.approx(most)
     assert {id(m.drop) for m in toy.net.modules() if isinstance(m, CellModule)} == {
-        id(toy.net.drop)
+        id(toy.net.drop_probability)
     }
 
 

@@ -15,12 +15,12 @@ from recording import recorded
 from test_every_config import composed, still
 from torch import Tensor, nn
 
+from archsmith.train.replay import Replay
 from search_spaces.darts import darts
 from strategies.contracts import LossTerm
 from strategies.gradients import Batch, eagerly
 from strategies.losses.self_distillation import SelfDistillation
 from strategies.relaxation.softmax import Softmax
-from strategies.replay import Replay
 from strategies.strategy import Strategy
 from supernets.forms import use_form
 from supernets.network import Network, supernet
@@ -50,7 +50,7 @@ class Run:
         self.net: Network = supernet(SPACE, self.strategy.mixed_op).train()
         self.net.autocast = dtype
         use_form(self.net, "fused", CPU)
-        self.net.drop = torch.zeros(())  # as on CUDA
+        self.net.drop_probability = torch.zeros(())  # as on CUDA
         self.strategy.setup(self.net, CPU)
         for term in self.strategy.losses.values():
             if isinstance(term, SelfDistillation):

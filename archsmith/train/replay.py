@@ -112,11 +112,10 @@ class Replay:
             self.graphs[kind] = None
             return compute(*batches)
         graph, trusted = self.graphs[kind], self.agreed[name] >= CHECKS
-        before = None if graph is not None and trusted else self.generator.get_state()
+        before = None if trusted else self.generator.get_state()
         if graph is None:
             graph = self._captured(name, compute, batches, wanted)
             if graph is None:
-                self.generator.set_state(before)
                 return compute(*batches)
             self.graphs[kind] = graph
         else:
@@ -124,7 +123,7 @@ class Replay:
                 torch._foreach_copy_(held, batch)
             graph.replay()
         found = graph.hand_over()
-        return found if trusted else self._checked(name, compute, graph, found, before)
+        return found if before is None else self._checked(name, compute, graph, found, before)
 
     @property
     def generator(self) -> torch.Generator:
@@ -138,12 +137,13 @@ class Replay:
         self, name: str, compute: Compute, batches: Sequence[Batch], wanted: Sequence[Tensor]
     ) -> Graph | None:
         """The graph, which has run once on these batches; None if it cannot be captured."""
-        held = [(x.clone(), y.clone()) for x, y in batches]
+        held, before = [(x.clone(), y.clone()) for x, y in batches], self.generator.get_state()
         self.capture = self.capture or self.capturing()
         try:
             metrics, replay = self.capture(lambda: compute(*held))
         except RuntimeError as error:
             self._give_up(f"the pass '{name}' cannot be captured ({cause(error)})")
+            self.generator.set_state(before)
             for parameter in wanted:
                 parameter.grad = None
             return None
@@ -153,14 +153,13 @@ class Replay:
         return Graph(held, metrics, gradients, parameters, copies, replay)
 
     def _checked(
-        self, name: str, compute: Compute, graph: Graph, found: Metrics, before: Tensor | None
+        self, name: str, compute: Compute, graph: Graph, found: Metrics, before: Tensor
     ) -> Metrics:
         """Compares what a graph found with the eager pass from the same state of the generator;
         returns the latter's metrics and leaves its gradients.
 
         Where memory does not suffice for both, the graph's are used, unchecked.
         """
-        assert before is not None
         after = self.generator.get_state()
         self.generator.set_state(before)
         for parameter in graph.parameters:
