@@ -1,10 +1,10 @@
 """The parts of `gpu_checks.sh` that are no tests and no benchmarks of their own.
 
-`about` prints device and versions. `runs` takes whole runs of `run.py`: strategies of all kinds, and
-one that is killed and goes on, compared with two that are not, bit for bit. `profile` prints the ten
-largest kernels of an eager step and of a replayed one. `protocol` searches by PC-DARTS at the
-paper's sizes (random images of CIFAR-10's size), two epochs without alpha steps and two with, and
-says how long the 50 epochs of the paper would take.
+`about` prints device and versions. `runs` takes whole runs of `run.py`: strategies of all kinds,
+and one that is killed and goes on, compared with two that are not, bit for bit. `profile` prints
+the ten largest kernels of an eager step and of a replayed one. `protocol` searches by PC-DARTS at
+the paper's sizes (random images of CIFAR-10's size), two epochs without alpha steps and two with,
+and says how long the 50 epochs of the paper would take.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from workloads import LAUNCHES, PAPER, ROOT, STILL, prepared
+from workloads import LAUNCHES, ROOT, WORKLOADS, prepared
 
 from archsmith.train.runtime import describe_device, versions
 
@@ -25,12 +25,16 @@ TINY = [
     "space.layers=3", "space.nodes=1", "space.channels=4",
     "space.candidates=[none,skip_connect,sep_conv_3x3]",
     "search.epochs=2", "search.batch_size=12", "retrain.epochs=2", "retrain.batch_size=16",
-    "retrain.layers=3", "retrain.channels=4", "loggers=[]",
+    "retrain.layers=3", "retrain.channels=4", "loggers=[]", "export.formats=[]",
 ]  # fmt: skip
 SMALL = [
     "data=synthetic", "data.size=2000", "data.image_size=32", "data.classes=10",
     "space.layers=5", "space.channels=16", "search.epochs=3", "search.batch_size=64",
     "retrain.epochs=2", "retrain.batch_size=96", "loggers=[]",
+]  # fmt: skip
+PAPERS = [
+    "experiment=paper", "search.batch_size=256", "data=synthetic", "data.size=50000",
+    "data.image_size=32", "data.classes=10", "loggers=[]",
 ]  # fmt: skip
 WHOLE = {
     "pcdarts": ["strategy=pcdarts", "runtime.channels_last=true"],
@@ -101,10 +105,10 @@ def runs(args: argparse.Namespace) -> bool:
 def profile(args: argparse.Namespace) -> bool:
     device, tiny = torch.device(args.device), args.sizes == "tiny"
     torch.backends.cudnn.benchmark = device.type == "cuda"
-    overrides = ["strategy=pcdarts", STILL] if tiny else [PAPER, "strategy=pcdarts", STILL]
+    about, overrides = WORKLOADS["tiny" if tiny else "W2"]
     activities = [torch.profiler.ProfilerActivity.CPU]
     activities += [torch.profiler.ProfilerActivity.CUDA] * (device.type == "cuda")
-    for form in ("fused", "fused+graphs", "fused+graphs+bfloat16"):
+    for form in ("fused", *(() if tiny else ("fused+graphs",)), "fused+graphs+bfloat16"):
         step = prepared(overrides, form, 2 if tiny else 64, device)
         for _ in range(4):
             step()
@@ -114,18 +118,17 @@ def profile(args: argparse.Namespace) -> bool:
                 torch.cuda.synchronize()
         averages = found.key_averages()
         launches = sum(one.count for one in averages if one.key.startswith(LAUNCHES))
-        by = "self_cpu_time_total" if device.type == "cpu" else "self_cuda_time_total"
-        print(f"\nPC-DARTS, a step, {form}: {launches:,} launches", flush=True)
+        by = "self_cpu_time_total" if device.type == "cpu" else "self_device_time_total"
+        print(f"\n{about}, a step, {form}: {launches:,} launches", flush=True)
         print(averages.table(sort_by=by, row_limit=10, max_name_column_width=90), flush=True)
     return True
 
 
 def protocol(args: argparse.Namespace) -> bool:
-    """The search of PC-DARTS on CIFAR-10, 50 epochs of batches of 256, 15 of them without alphas."""
+    """PC-DARTS on CIFAR-10: 50 epochs of batches of 256, 15 of them without alpha steps."""
     tiny, precision = args.sizes == "tiny", args.rest[0] if args.rest else "float32"
     overrides = [
-        *(TINY if tiny else [PAPER, "search.batch_size=256", "data=synthetic", "data.size=50000"]),
-        *([] if tiny else ["data.image_size=32", "data.classes=10", "loggers=[]"]),
+        *(TINY if tiny else PAPERS),
         "strategy=pcdarts", "task=search", "search.epochs=4", "strategy.warmup=0.5",
         f"search.precision={precision}", f"device={args.device}", "resume=never",
     ]  # fmt: skip

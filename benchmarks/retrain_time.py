@@ -6,9 +6,9 @@ interleaved in one process, and the ratio to the reference, which is torch eager
 `model.py` runs. The networks have 8 cells of 16 channels; a step has the auxiliary head, drop-path
 and clipping of `retrain=cifar`.
 
-`--device cuda [--layers 20] [--channels 36] [--batch 96] PC_DARTS_cifar` measures a step in float32 and
-bfloat16, with and without CUDA graphs, and channels last, each alone (`workloads.alone`); `--alone`
-does so on the CPU.
+`PC_DARTS_cifar --device cuda [--layers 20] [--channels 36] [--batch 96]` measures a step in float32
+and bfloat16, with and without CUDA graphs, and channels last, each alone (`workloads.alone`);
+`--alone` does so on the CPU.
 """
 
 import argparse

@@ -132,7 +132,7 @@ def main() -> None:
         torch.backends.cudnn.benchmark = True
         about += f"{torch.cuda.get_device_name(args.device)}, CUDA {torch.version.cuda}"
     print(f"{about}; float32 unless said, random 3x32x32 images, n = {args.n}")
-    for workload in args.workloads or (["W1", "W2"] if args.quick else list(WORKLOADS)):
+    for workload in args.workloads or (["W1", "W2"] if args.quick else list(WORKLOADS)[:-1]):
         for batch in args.batch:
             (measure_alone if args.alone else measure)(workload, batch, args)
 

@@ -31,6 +31,7 @@ from supernets.forms import use_form  # noqa: E402
 from supernets.network import supernet  # noqa: E402
 
 CPU = torch.device("cpu")
+SMALL = ["space.layers=3", "space.nodes=1"]
 STILL = "strategy.warmup=0"
 PAPER = "experiment=paper"
 # name -> what it is, and the settings that make it, at the papers' sizes
@@ -43,6 +44,7 @@ WORKLOADS: dict[str, tuple[str, list[str]]] = {
     "W2": ("PC-DARTS, K = 4, the same sizes", [PAPER, "strategy=pcdarts", STILL]),
     "W3": ("NAS-Bench-201, C = 16, N = 5", [PAPER, "strategy=darts", "space=nasbench201"]),
     "demo": ("the demo: DARTS, 5 cells, C = 8, on 1x8x8 images", ["strategy=darts"]),
+    "tiny": ("3 cells with one node, to try a benchmark", ["strategy=darts", *SMALL]),
 }
 # "public": the reference form, as the public implementations write it, which compute the
 # gradients of all weights in the alpha step too
@@ -202,8 +204,7 @@ def print_alone(
 
 if __name__ == "__main__":
     torch.set_num_threads(int(sys.argv[3]))
-    small = ["strategy=darts", "space.layers=3", "space.nodes=1"]
-    prepared(small, sys.argv[1], 2)()
+    prepared(["strategy=darts", *SMALL], sys.argv[1], 2)()
     before = resident()
     step = prepared(sys.argv[4:], sys.argv[1], int(sys.argv[2]))
     for _ in range(2):
