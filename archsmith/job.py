@@ -14,11 +14,11 @@ from archsmith.result.baseline import Baseline
 from archsmith.result.limits import Budget
 from archsmith.result.recipe import Recipe
 from archsmith.search.settings import SearchSettings
-from archsmith.train.runtime import PRECISIONS, Runtime
+from archsmith.train.replay import Replay, cuda_capture
+from archsmith.train.runtime import PRECISIONS, Computing, Runtime
 from search_spaces.architecture import Architecture
 from search_spaces.settings import setting
 from search_spaces.space import Space
-from strategies.replay import Replay, cuda_capture
 from supernets.forms import use_form
 from supernets.network import Network, supernet
 
@@ -61,6 +61,13 @@ class Job:
         if size() > 1 and self.runtime.sync_batch_norm and self.runtime.form != "reference":
             return "fused"  # the native kernels contain their own batch norms
         return self.runtime.form
+
+    @property
+    def computing(self) -> Computing:
+        """How the run's final networks compute."""
+        alone = size() == 1 or not self.runtime.sync_batch_norm
+        graphs = alone and self.runtime.captures(self.device)
+        return Computing(self.form, self.device, self.runtime.channels_last, graphs)
 
     def network(self, strategy: Any) -> Network:
         """The supernet that a strategy searches, on torch's default device and not set up."""

@@ -5,6 +5,10 @@ prints tables: processor and wall seconds, medians of n with minimum and maximum
 interleaved in one process, and the ratio to the reference, which is torch eager as the exported
 `model.py` runs. The networks have 8 cells of 16 channels; a step has the auxiliary head, drop-path
 and clipping of `retrain=cifar`.
+
+`PC_DARTS_cifar --device cuda [--layers 20] [--channels 36] [--batch 96]` measures a step in float32
+and bfloat16, with and without CUDA graphs, and channels last, each alone (`workloads.alone`);
+`--alone` does so on the CPU.
 """
 
 import argparse
@@ -12,14 +16,17 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
 from step_time import processor
-from workloads import CPU
+from workloads import CPU, capturing, print_alone
 
 from archsmith.result.recipe import Recipe
 from archsmith.result.retrain import Retraining
+from archsmith.train.runtime import describe_device
 from search_spaces.architecture import Architecture
 from search_spaces.darts import CANDIDATES, darts
 from search_spaces.genotype import published
@@ -36,12 +43,21 @@ RECIPE = Recipe(
 )  # fmt: skip
 
 
-def network(name: str, form: str) -> Network:
+CUDA_FORMS = [
+    "float32",
+    "float32+graphs",
+    "bfloat16",
+    "bfloat16+graphs",
+    "bfloat16+graphs+channels_last",
+]
+
+
+def network(name: str, form: str, recipe: Recipe = RECIPE) -> Network:
     torch.manual_seed(0)
     space = darts(
-        layers=RECIPE.layers,
+        layers=recipe.layers,
         nodes=4,
-        channels=RECIPE.channels,
+        channels=recipe.channels,
         candidates=list(CANDIDATES),
         input_shape=(3, 32, 32),
         classes=10,
@@ -61,6 +77,22 @@ def passes(name: str, form: str, batch: int) -> dict[str, Callable[[], Any]]:
         "training step": lambda: training.train_step((x, y)),
         "evaluation": lambda: torch.inference_mode()(evaluated)(x),
     }
+
+
+def step(name: str, form: str, recipe: Recipe, device: torch.device) -> Callable[[], Any]:
+    """A training step of a CUDA form, in the second epoch, in which paths are dropped."""
+    precision, *extras = form.split("+")
+    net = network(name, "reference", recipe).to(device).train()
+    last = "channels_last" in extras and device.type == "cuda"
+    use_form(net, "auto" if device.type == "cuda" else "reference", device, channels_last=last)
+    training = Retraining(net, [], replace(recipe, precision=precision))  # type: ignore[arg-type]
+    training.epoch = 1
+    net.set_drop_path(recipe.drop_path)
+    if "graphs" in extras:
+        training.replay(capturing(device))
+    x = torch.randn(recipe.batch_size, 3, 32, 32, device=device)
+    y = torch.randint(10, (recipe.batch_size,), device=device)
+    return lambda: training.train_step((x, y))
 
 
 def seconds(runs: dict[str, Callable[[], Any]], n: int) -> dict[str, list[tuple[float, float]]]:
@@ -95,16 +127,37 @@ def measure(name: str, args: argparse.Namespace) -> None:
             print(f"| {' | '.join(row)} |", flush=True)
 
 
+def measure_alone(args: argparse.Namespace) -> None:
+    device = torch.device(args.device)
+    torch.backends.cudnn.benchmark = True
+    recipe = replace(
+        RECIPE, layers=args.layers, channels=args.channels, batch_size=args.batch
+    )  # fmt: skip
+    print(f"torch {torch.__version__}, {describe_device(device)}, n = {args.n}")
+    for name in args.names:
+        size = f"{args.layers} cells, C = {args.channels}, batch {args.batch}"
+        print(f"\nretraining {name}, {size}\n")
+        made = {form: partial(step, name, form, recipe, device) for form in CUDA_FORMS}
+        print_alone(made, args.n, device)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", default=["DARTS_V2"], help="published architectures")
     parser.add_argument("--quick", action="store_true", help="two rounds")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--alone", action="store_true", help="as on CUDA")
+    parser.add_argument("--layers", type=int, default=RECIPE.layers)
+    parser.add_argument("--channels", type=int, default=RECIPE.channels)
     parser.add_argument("--n", type=int, default=5)
     args = parser.parse_args()
     args.n = 2 if args.quick else args.n
     torch.set_num_threads(args.threads)
+    if args.alone or args.device != "cpu":
+        measure_alone(args)
+        return
     print(
         f"torch {torch.__version__}, Python {platform.python_version()}, {processor()}, "
         f"{args.threads} threads, compiler {build.compiler()}; float32, random 3x32x32 images, "

@@ -1,11 +1,14 @@
 """Seconds and memory of one search step (alpha step, then weight step) in each form.
 
-`python benchmarks/step_time.py [--quick] [--march x86-64-v3] [--device cuda] [--threads 1]
-[--batch 16] [--n 3] [--operations] [W1 ...]` prints tables: medians of n steps with minimum and
-maximum, the forms interleaved in one process; processor seconds with one thread, else wall seconds;
-the ratio to `public`, the reference form as the public implementations write it, which compute the
-gradients of all weights in the alpha step; the peak memory of two steps (on CUDA of four) in a
-fresh process, above one in which everything is imported.
+`python benchmarks/step_time.py [--quick] [--march x86-64-v3] [--threads 1] [--batch 16 64] [--n 3]
+[--operations] [W1 ...]` prints tables: medians of n steps with minimum and maximum, the forms
+interleaved in one process; processor seconds with one thread, else wall seconds; the ratio to
+`public`, the reference form as the public implementations write it, which compute the gradients of
+all weights in the alpha step; the peak memory of two steps in a fresh process, above one in which
+everything is imported.
+
+With `--device cuda` each form is measured alone: wall seconds after three steps, the peak of what
+torch has reserved, pools of graphs included, and launches. `--alone` does so on the CPU.
 
 `--march` builds the own kernels for another target, and holds torch to its instructions, as on a
 processor of that kind. `--operations` counts torch's operations (on CUDA launches), and takes long.
@@ -18,12 +21,12 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
-from workloads import CPU, CUDA_FORMS, FORMS, WORKLOADS, memory, operations, prepared
+from workloads import CUDA_FORMS, FORMS, WORKLOADS, memory, operations, prepared, print_alone
 
-from archsmith.train.runtime import synchronize
 from supernets.native import build
 
 # What holds torch and oneDNN to the instructions of a target.
@@ -35,22 +38,15 @@ LIMITS = {
 LEVELS = {"avx512f": "AVX-512", "avx2": "AVX2", "avx": "AVX", "sse4_2": "SSE4.2", "asimd": "NEON"}
 
 
-def seconds(
-    steps: dict[str, Callable[[], Any]], n: int, device: torch.device = CPU
-) -> dict[str, list[float]]:
-    """n timed rounds of all steps, after one that is not counted; on CUDA three, since the second
-    captures graphs."""
+def seconds(steps: dict[str, Callable[[], Any]], n: int) -> dict[str, list[float]]:
+    """n timed rounds of all steps, after one that is not counted."""
     found: dict[str, list[float]] = {form: [] for form in steps}
-    first = 1 if device.type == "cpu" else 3
-    alone = device.type == "cpu" and torch.get_num_threads() == 1
-    clock = time.process_time if alone else time.perf_counter
-    for repeat in range(n + first):
+    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
+    for repeat in range(n + 1):
         for form, step in steps.items():
-            synchronize(device)
             start = clock()
             step()
-            synchronize(device)
-            if repeat >= first:
+            if repeat:
                 found[form].append(clock() - start)
     return found
 
@@ -76,16 +72,16 @@ def held_to(target: str) -> None:
         os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | wanted)
 
 
-def measure(workload: str, forms: list[str], args: argparse.Namespace) -> None:
+def measure(workload: str, batch: int, args: argparse.Namespace) -> None:
     about, overrides = WORKLOADS[workload]
+    forms: list[str] = args.forms
     if workload == "W1b":  # public implementations differ from the reference in first order only
         forms = [form for form in forms if form != "public"]
-    device = torch.device(args.device)
-    steps = {form: prepared(overrides, form, args.batch, device=device) for form in forms}
-    found = seconds(steps, args.n, device)
-    used = {form: memory(overrides, form, args.batch, args.threads, device) for form in forms}
+    steps = {form: prepared(overrides, form, batch) for form in forms}
+    found = seconds(steps, args.n)
+    used = {form: memory(overrides, form, batch, args.threads) for form in forms}
     base, base_memory = statistics.median(found[forms[0]]), used[forms[0]]
-    print(f"\n{workload}: {about}, batch {args.batch}\n")
+    print(f"\n{workload}: {about}, batch {batch}\n")
     more = "operations |" * args.operations
     print(f"| form | s a step, median (min to max) | times faster | MiB | share |{more}")
     print("|---|---|---|---|---|" + "---|" * args.operations)
@@ -94,9 +90,17 @@ def measure(workload: str, forms: list[str], args: argparse.Namespace) -> None:
         print(
             f"| {form} | {median:.3f} ({min(times):.3f} to {max(times):.3f}) "
             f"| {base / median:.2f} | {used[form]:.0f} | {used[form] / base_memory:.2f} |"
-            + (f" {operations(steps[form], device):,} |" if args.operations else ""),
+            + (f" {operations(steps[form]):,} |" if args.operations else ""),
             flush=True,
         )
+
+
+def measure_alone(workload: str, batch: int, args: argparse.Namespace) -> None:
+    about, overrides = WORKLOADS[workload]
+    device = torch.device(args.device)
+    print(f"\n{workload}: {about}, batch {batch}\n")
+    made = {form: partial(prepared, overrides, form, batch, device=device) for form in args.forms}
+    print_alone(made, args.n, device)
 
 
 def main() -> None:
@@ -105,7 +109,9 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="W1 and W2, two rounds")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--batch", type=int, nargs="+", default=[16])
+    parser.add_argument("--alone", action="store_true", help="as on CUDA")
+    parser.add_argument("--forms", nargs="+", help="by default all")
     parser.add_argument("--n", type=int, default=3)
     parser.add_argument("--march", help=", ".join(LIMITS))
     parser.add_argument("--operations", action="store_true")
@@ -117,17 +123,18 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     about = f"torch {torch.__version__}, Python {platform.python_version()}, "
     if args.device == "cpu":
-        forms = FORMS if build.library() else FORMS[:-1]
+        args.forms = args.forms or (FORMS if build.library() else FORMS[:-1])
         clock = "processor" if args.threads == 1 else "wall"
         about += f"{processor()}, kernels for {build.target()}, {args.threads} threads, "
         about += f"{clock} seconds, compiler {build.compiler()}"
     else:
-        forms = CUDA_FORMS
+        args.forms, args.alone = args.forms or CUDA_FORMS, True
         torch.backends.cudnn.benchmark = True
         about += f"{torch.cuda.get_device_name(args.device)}, CUDA {torch.version.cuda}"
     print(f"{about}; float32 unless said, random 3x32x32 images, n = {args.n}")
-    for workload in args.workloads or (["W1", "W2"] if args.quick else list(WORKLOADS)):
-        measure(workload, forms, args)
+    for workload in args.workloads or (["W1", "W2"] if args.quick else list(WORKLOADS)[:-1]):
+        for batch in args.batch:
+            (measure_alone if args.alone else measure)(workload, batch, args)
 
 
 if __name__ == "__main__":

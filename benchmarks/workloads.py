@@ -2,12 +2,14 @@
 
 import gc
 import resource
+import statistics
 import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from unittest.mock import patch
 
 import torch
@@ -15,17 +17,23 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from torch import Tensor, nn
 
+FIRST = 3  # steps that are not counted: eager, captured and checked, checked again
+LAUNCHES = "cudaLaunchKernel", "cuLaunchKernel", "cudaGraphLaunch"
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+from recording import recorded  # noqa: E402
 
 from archsmith.parallel.averaged import averaged  # noqa: E402
 from archsmith.parallel.data_parallel import across_processes  # noqa: E402
-from strategies.replay import Replay, cuda_capture  # noqa: E402
+from archsmith.train.replay import Capture, Replay, cuda_capture  # noqa: E402
+from archsmith.train.runtime import forget_peak, peak_memory, synchronize  # noqa: E402
 from strategies.update import first_order  # noqa: E402
 from supernets.forms import use_form  # noqa: E402
 from supernets.network import supernet  # noqa: E402
 
 CPU = torch.device("cpu")
+SMALL = ["space.layers=3", "space.nodes=1"]
 STILL = "strategy.warmup=0"
 PAPER = "experiment=paper"
 # name -> what it is, and the settings that make it, at the papers' sizes
@@ -38,6 +46,7 @@ WORKLOADS: dict[str, tuple[str, list[str]]] = {
     "W2": ("PC-DARTS, K = 4, the same sizes", [PAPER, "strategy=pcdarts", STILL]),
     "W3": ("NAS-Bench-201, C = 16, N = 5", [PAPER, "strategy=darts", "space=nasbench201"]),
     "demo": ("the demo: DARTS, 5 cells, C = 8, on 1x8x8 images", ["strategy=darts"]),
+    "tiny": ("3 cells with one node, to try a benchmark", ["strategy=darts", *SMALL]),
 }
 # "public": the reference form, as the public implementations write it, which compute the
 # gradients of all weights in the alpha step too
@@ -51,6 +60,12 @@ CUDA_FORMS = [
     "fused+graphs+bfloat16",
     "fused+graphs+bfloat16+channels_last",
 ]
+
+
+def capturing(device: torch.device) -> Callable[[], Capture]:
+    """Captures CUDA graphs; on a CPU, where benchmarks only try themselves, what stands in for
+    them."""
+    return cuda_capture if device.type == "cuda" else lambda: recorded
 
 
 def all_gradients(self: Any, strategy: Any, net: nn.Module, train: Any, val: Any) -> Tensor:
@@ -75,11 +90,12 @@ def prepared(
     strategy = instantiate(config.strategy, _convert_="all")(space=space)
     net = supernet(space, strategy.mixed_op).train().to(device)
     own = "reference" if form == "public" else form
-    use_form(net, own, device, channels_last="channels_last" in extras)
+    last = "channels_last" in extras and device.type == "cuda"
+    use_form(net, own, device, channels_last=last)
     net.autocast = torch.bfloat16 if "bfloat16" in extras else None
     strategy.setup(net, device)
     if "graphs" in extras:
-        strategy.gradients = Replay(strategy, net, cuda_capture)
+        strategy.gradients = Replay(strategy, net, capturing(device))
     across_processes(net)
     if strategy.averages:
         strategy.gradients = averaged(strategy.gradients)
@@ -117,12 +133,9 @@ def resident() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
-def memory(
-    overrides: list[str], form: str, batch: int, threads: int, device: torch.device = CPU
-) -> float:
-    """Peak of two steps above a process in which everything is imported, in MiB; on CUDA of four,
-    and of what torch has reserved, pools of graphs included."""
-    command = [sys.executable, __file__, form, str(batch), str(threads), str(device), *overrides]
+def memory(overrides: list[str], form: str, batch: int, threads: int) -> float:
+    """Peak of two steps on the CPU above a process in which everything is imported, in MiB."""
+    command = [sys.executable, __file__, form, str(batch), str(threads), *overrides]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return float(done.stdout.splitlines()[-1])
 
@@ -134,20 +147,71 @@ def operations(step: Callable[[], Any], device: torch.device = CPU) -> int:
         activities.append(torch.profiler.ProfilerActivity.CUDA)
     with torch.profiler.profile(activities=activities) as profile:
         step()
-    counted = ("aten::",) if device.type == "cpu" else ("cudaLaunchKernel", "cudaGraphLaunch")
+    counted = ("aten::",) if device.type == "cpu" else LAUNCHES
     return sum(event.count for event in profile.key_averages() if event.key.startswith(counted))
+
+
+class Alone(NamedTuple):
+    """Of a step: seconds, the MiB at its peak, and torch's operations, on CUDA launches."""
+
+    seconds: list[float]
+    mib: float
+    operations: int
+
+
+def alone(make: Callable[[], Callable[[], Any]], n: int, device: torch.device) -> Alone | None:
+    """A step measured with nothing else in memory, n times after `FIRST` that are not counted; None
+    if it runs out of memory. The peak is above what was taken before; on the CPU it is that of the
+    process, which never falls. What the step held is free again afterwards."""
+    forget_peak(device)
+    before, seconds = peak_memory(device), []
+    try:
+        step = make()
+        for repeat in range(FIRST + n):
+            synchronize(device)
+            began = time.perf_counter()
+            step()
+            synchronize(device)
+            if repeat >= FIRST:
+                seconds.append(time.perf_counter() - began)
+        peak = (peak_memory(device) - before) / 2**20
+        return Alone(seconds, peak, operations(step, device))
+    except torch.OutOfMemoryError:
+        return None
+    finally:
+        step = None
+        gc.unfreeze()
+        gc.collect()
+
+
+def print_alone(
+    made: Mapping[str, Callable[[], Callable[[], Any]]], n: int, device: torch.device
+) -> None:
+    """Prints a table of forms that are each measured `alone`, line by line."""
+    base = None
+    print("| form | ms a step, median (min to max) | times faster | MiB | launches |")
+    print("|---|---|---|---|---|", flush=True)
+    for form, make in made.items():
+        found = alone(make, n, device)
+        if found is None:
+            print(f"| {form} | out of memory | | | |", flush=True)
+            continue
+        low, median, high = (
+            1000 * of(found.seconds) for of in (min, statistics.median, max)
+        )  # fmt: skip
+        base = base or median
+        print(
+            f"| {form} | {median:.1f} ({low:.1f} to {high:.1f}) | {base / median:.2f} "
+            f"| {found.mib:.0f} | {found.operations:,} |",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":
     torch.set_num_threads(int(sys.argv[3]))
-    device = torch.device(sys.argv[4])
-    small = ["strategy=darts", "space.layers=3", "space.nodes=1"]
-    prepared(small, sys.argv[1], 2, device)()
+    prepared(["strategy=darts", *SMALL], sys.argv[1], 2)()
     before = resident()
-    step = prepared(sys.argv[5:], sys.argv[1], int(sys.argv[2]), device=device)
-    for _ in range(2 if device.type == "cpu" else 4):
+    step = prepared(sys.argv[4:], sys.argv[1], int(sys.argv[2]))
+    for _ in range(2):
         step()
-    if device.type == "cuda":
-        print(torch.cuda.max_memory_reserved(device) / 2**20)
-    else:
-        print(resident() - before)
+    print(resident() - before)

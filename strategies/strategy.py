@@ -276,14 +276,13 @@ class Strategy:
         """All that a pass reads except tensors that are changed in place: while this value is
         equal, a pass consists of the same operations on the same tensors.
 
-        None if that is unknown: for sampled gates, micro-batches or recomputed cells, and for an
-        ingredient or a user-defined operation whose class has no method of this name.
+        None if that is unknown: for micro-batches or recomputed cells, and for an ingredient or a
+        user-defined operation whose class has no method of this name.
         """
         twice = getattr(self.net, "checkpoint_cells", False)
-        samples = self.relaxation.samples or (self.topology is not None and self.topology.samples)
-        if samples or self.micro_batches > 1 or twice:
+        if self.micro_batches > 1 or twice:
             return None
-        always = [self.relaxation, self.topology, self.update, self.regularisation]
+        always = [self.relaxation, self.topology, self.update, self.regularisation, self.preference]
         parts = [*always, *self.losses.values()]
         said = [part.constants() for part in parts if part is not None]
         said += [plain_layers.constants(layer) for layer in self._outside]

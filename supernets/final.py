@@ -54,7 +54,7 @@ class ChosenOps(nn.Module):
         self.ops = nn.ModuleList(
             op(c_in, c_out, stride, affine=True, search=False) for op in constructors
         )
-        self.drop = 0.0
+        self.drop: float | Tensor = 0.0  # a 0-dim tensor in passes that may be captured
 
     def forward(self, x: Tensor) -> Tensor:
         outputs = []
@@ -66,13 +66,18 @@ class ChosenOps(nn.Module):
     def keep(self, op: nn.Module, x: Tensor) -> Tensor | None:
         """What drop-path multiplies an op's output by, drawn at each call: (B, 1, 1, 1); None
         where nothing is dropped."""
-        if self.training and self.drop > 0 and not isinstance(op, nn.Identity):
+        if self.training and drops(self.drop) and not isinstance(op, nn.Identity):
             return self.kept(x) / (1.0 - self.drop)
         return None
 
     def kept(self, x: Tensor) -> Tensor:
         """For which images an op's output is kept, drawn at each call: (B, 1, 1, 1), 0 or 1."""
         return torch.empty(x.size(0), 1, 1, 1, device=x.device).bernoulli_(1.0 - self.drop)
+
+
+def drops(probability: float | Tensor) -> bool:
+    """Whether drop-path draws; a tensor's value is not read."""
+    return isinstance(probability, Tensor) or probability > 0
 
 
 class FinalCell(nn.Module):
@@ -185,7 +190,7 @@ class FinalNetwork(nn.Module):
                 last = layer(last)
         return self.head(last)
 
-    def set_drop_path(self, probability: float) -> None:
+    def set_drop_path(self, probability: float | Tensor) -> None:
         """The chance that an operation's output is dropped for an image, from now on."""
         for module in self.modules():
             if isinstance(module, ChosenOps):

@@ -68,7 +68,8 @@ def use_form(net: Network, form: str, device: torch.device, *, channels_last: bo
     """Chooses the form of every cell of a supernet or a final network, from now on.
 
     `auto` is `native` where that `pays`, else `fused`, which for a final network is the reference.
-    The layout of maps in memory is channels first unless `channels_last` asks for the other on CUDA
+    On CUDA, where passes may be captured, the probability of drop-path is a tensor. The layout of
+    maps in memory is channels first unless `channels_last` asks for the other on CUDA
     (`supernets.layout`). Raises ValueError for an unknown form, for `native` where it cannot be,
     and for `channels_last` on a CPU.
     """
@@ -87,6 +88,7 @@ def use_form(net: Network, form: str, device: torch.device, *, channels_last: bo
     final = all(isinstance(edge, ChosenOps) for cell in cells for edge in cell.edges.values())
     chosen = (FINAL_FORMS if final else FORMS)[form]
     net.channels_last = channels_last
+    net.drop_probability = torch.zeros((), device=device) if device.type == "cuda" else None
     net.cells_channels_last = form == "native"
     for cell in cells:
         cell.form = None if chosen is None else chosen(cell)

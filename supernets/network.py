@@ -25,6 +25,7 @@ from supernets.final import (
     FinalCell,
     FinalNetwork,
     PassedOn,
+    drops,
 )
 from supernets.layout import channels_first, channels_last, laid_as
 from supernets.mixture import GroupMixture, Mixture
@@ -69,7 +70,7 @@ class CellModule(FinalCell):
     """
 
     form: Form | None = None
-    drop: float = 0.0
+    drop: float | Tensor = 0.0
     for_images: Callable[[int, Draw], Tensor] = staticmethod(drawn_for)
 
     def __init__(self, cell: Cell, *parts: Any):
@@ -80,7 +81,7 @@ class CellModule(FinalCell):
         form: Form = self
         if self.form is not None and not inputs[0].is_meta:
             form = self.form
-        if mixture is not None and self.training and self.drop > 0:
+        if mixture is not None and self.training and drops(self.drop):
             mixture = mixture._replace(keep=self.kept(inputs[0]) / (1.0 - self.drop))
         return self.joined(form.states(inputs, mixture))
 
@@ -150,6 +151,7 @@ class Network(nn.Module):
     channels_last = False  # lays the images out so on CUDA; all families keep it
     cells_channels_last = False  # lays cells' inputs out so, where kernels are fast on it
     autocast: torch.dtype | None = None  # computes in it where that is safe
+    drop_probability: Tensor | None = None  # of drop-path, where passes may be captured; 0-dim
     checkpoint_cells = False  # less memory, a second forward pass: checkpointing.py
     joint_pass: "Callable[[Network, Tensor, Mixture | None], Logits] | None" = None
 
@@ -172,7 +174,7 @@ class Network(nn.Module):
         """The pass itself."""
         raise NotImplementedError
 
-    def set_drop_path(self, probability: float) -> None:
+    def set_drop_path(self, probability: float | Tensor) -> None:
         """Does nothing: a family whose networks can drop paths overrides it."""
 
     def places(self) -> Iterator[Place]:
@@ -242,8 +244,11 @@ class CellNetwork(Network, FinalNetwork):  # type: ignore[misc]  # a pass also t
         logits = self.head(last)
         return logits if auxiliary is None else (logits, auxiliary)
 
-    def set_drop_path(self, probability: float) -> None:
-        """As in a final network; a supernet drops the outputs of whole edges."""
+    def set_drop_path(self, probability: float | Tensor) -> None:
+        """As in a final network; a supernet drops the outputs of whole edges. A captured pass reads
+        a probability above 0 from `drop_probability`."""
+        if self.drop_probability is not None and probability > 0:
+            probability = self.drop_probability.fill_(probability)
         FinalNetwork.set_drop_path(self, probability)
         for layer in self.layers:
             if isinstance(layer, CellModule):

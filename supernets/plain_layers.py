@@ -1,7 +1,7 @@
 """Layers whose passes read tensors alone, and what the others say of theirs.
 
-A pass that is captured once and replayed (`strategies/replay.py`) computes again what is computed
-on tensors; a Python value that a layer reads would stay what it was.
+A pass that is captured once and replayed (`archsmith/train/replay.py`) computes again what is
+computed on tensors; a Python value that a layer reads would stay what it was.
 """
 
 from collections.abc import Hashable
@@ -12,6 +12,7 @@ from search_spaces.ops import (
     AvgPool,
     FactorizedReduce,
     MBConv,
+    Noise,
     Pool,
     ReLUConvBN,
     ResizablePool,
@@ -20,7 +21,7 @@ from search_spaces.ops import (
     Skip,
     Zero,
 )
-from supernets.conv_macro import SuperConvStack
+from supernets.conv_macro import FinalConvStack, SuperConvStack
 from supernets.entangled import (
     EntangledBatchNorm2d,
     EntangledConv2d,
@@ -28,13 +29,19 @@ from supernets.entangled import (
     EntangledLinear,
 )
 from supernets.entangled_op import EntangledOp, Kind
-from supernets.hypercuboid import GridLayer, Hypercuboid
+from supernets.final import ChosenOps
+from supernets.hypercuboid import FinalChain, GridLayer, Hypercuboid
 from supernets.mixed_op import MixedOp, PartialMixedOp
 from supernets.network import CellModule, CellNetwork
 from supernets.one_path import OnePathOp
+from supernets.plain_transformer import Attention, Block, Mlp
+from supernets.resnet import BasicBlock
+from supernets.resnets import FinalResNet
 from supernets.skeleton import AuxiliaryHead, ResidualBlock
 from supernets.super_kernel import Half, SuperKernelOp
 from supernets.transformer import (
+    FinalImage,
+    FinalText,
     SuperAttention,
     SuperBlock,
     SuperImage,
@@ -42,8 +49,7 @@ from supernets.transformer import (
     SuperText,
 )
 
-# Without those of final networks alone, because the drop-path of `ChosenOps` changes, and `Noise`,
-# because a replayed pass must equal the first one.
+# The probability of drop-path that cells and `ChosenOps` read is the matter of who sets it.
 PLAIN = frozenset(
     {
         *(AuxiliaryHead, AvgPool, CellModule, CellNetwork, EntangledBatchNorm2d, EntangledConv2d),
@@ -57,9 +63,12 @@ PLAIN = frozenset(
             Hypercuboid,
             Kind,
         ),
-        *(MBConv, MixedOp, OnePathOp, PartialMixedOp, Pool, ReLUConvBN, ResidualBlock),
+        *(MBConv, MixedOp, Noise, OnePathOp, PartialMixedOp, Pool, ReLUConvBN, ResidualBlock),
         *(ResizablePool, SepConv, SharpSepConv, Skip, SuperAttention, SuperBlock),
         *(SuperConvStack, SuperImage, SuperKernelOp, SuperMlp, SuperText, Zero),
+        # of final networks
+        *(Attention, BasicBlock, Block, ChosenOps, FinalChain, FinalConvStack, FinalImage),
+        *(FinalResNet, FinalText, Mlp),
     }
 )
 

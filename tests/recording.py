@@ -13,6 +13,9 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+# The second in inference mode, which does not decompose it.
+READS = torch.ops.aten._local_scalar_dense.default, torch.ops.aten.item.default
+
 
 def storages(values: Any) -> set[int]:
     found = (v.untyped_storage().data_ptr() for v in tree_leaves(values) if isinstance(v, Tensor))
@@ -28,7 +31,7 @@ class Recorder(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func is torch.ops.aten._local_scalar_dense.default:
+        if func in READS:
             raise RuntimeError("a graph cannot read a tensor on the host")
         result = func(*args, **kwargs)
         read = storages((args, kwargs))
@@ -48,7 +51,7 @@ class Recorder(TorchDispatchMode):
 
 
 def recorded(compute: Callable[[], Any]) -> tuple[Any, Callable[[], None]]:
-    """As `strategies.replay.Capture` asks for."""
+    """As `archsmith.train.replay.Capture` asks for."""
     with Recorder() as recorder:
         result = compute()
     return result, recorder.replay

@@ -12,8 +12,6 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-import torch
-
 from archsmith.cli.estimate import Estimate, Prepared, foreseen
 from archsmith.data.loader import Loader
 from archsmith.data.roles import Roles
@@ -24,7 +22,8 @@ from archsmith.result.network import final_space
 from archsmith.result.retrain import Retraining
 from archsmith.search.time_budget import LONG, timed, timed_epoch
 from archsmith.train.memory_probe import images_for
-from archsmith.train.runtime import peak_memory, seed_everything
+from archsmith.train.replay import cuda_capture
+from archsmith.train.runtime import forget_peak, peak_memory, seed_everything
 from search_spaces.architecture import Architecture
 from search_spaces.space import Space
 from strategies.searchers.random import RandomSearch
@@ -49,7 +48,7 @@ def expected_search(job: Job) -> dict[str, Any]:
     strategy, roles = method.strategy, method.roles()
     prepared, images = partial(_search_step, job, roles), _images(roles.train)
     estimate = foreseen(job.space, prepared, images, job.search.micro_batches, job.device)
-    _forget_peak(job.device)
+    forget_peak(job.device)
     if estimate is None:
         step, measuring = _measured_search(job, strategy, roles)
     else:
@@ -160,7 +159,7 @@ def _expected_training(job: Job, some: Sequence[Architecture], loader: Loader) -
     parts, device = job.recipe.micro_batches, job.device
     estimate = foreseen(space, prepared, _images(loader), parts, device)
     loading = _loading(loader)
-    _forget_peak(device)
+    forget_peak(device)
     seconds = [[]] if estimate else _retraining_steps(job, space, some, loader)
     every = [value for one in seconds for value in one]
     step = estimate.seconds if estimate else {name: of(every) for name, of in RANGE.items()}
@@ -180,7 +179,8 @@ def _retraining_steps(
         if sum(map(sum, seconds)) > LONG:
             break
         step = _training_step(job, space, architecture, loader, _images(loader))
-        seconds.append(timed(step, job.device, time.perf_counter))
+        untimed = 3 if job.computing.graphs else 1
+        seconds.append(timed(step, job.device, time.perf_counter, untimed))
     return seconds
 
 
@@ -190,8 +190,10 @@ def _training_step(
     """A retraining step on random images of the space's size."""
     auxiliary = job.recipe.auxiliary_weight > 0
     net = final_network(space, architecture, auxiliary=auxiliary).to(job.device)
-    use_form(net, job.form, job.device)
+    use_form(net, job.form, job.device, channels_last=job.runtime.channels_last)
     training = Retraining(net, loader, job.recipe)
+    if job.computing.graphs:
+        training.replay(cuda_capture)
     return partial(training.train_step, images_for(net.train(), images))
 
 
@@ -213,8 +215,3 @@ def _loading(loader: Loader) -> float:
         seconds.append(time.perf_counter() - began)
         began = time.perf_counter()
     return statistics.median(seconds[1:] or seconds)
-
-
-def _forget_peak(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)

@@ -57,3 +57,10 @@ def averaged(inner: Gradients = eagerly) -> Gradients:
     """`Averaged` where there are several processes and batch norms are local, else `inner`."""
     alone = distributed.size() == 1 or distributed.sync_batch_norm
     return inner if alone else Averaged(inner)
+
+
+def without_graphs(gradients: Gradients) -> tuple[Gradients, bool]:
+    """The same passes computed eagerly, and whether they were captured before."""
+    if isinstance(gradients, Averaged):
+        return Averaged(eagerly), gradients.inner is not eagerly
+    return eagerly, gradients is not eagerly

@@ -53,6 +53,7 @@ def _train(run: Run, rival: Rival) -> None:
             net,
             training_loader(job.data.to(job.device), job.recipe, job.seed),
             job.recipe,
+            graphs=job.computing.graphs,
             record=run.record,
             checkpoints=run.checkpoints(phase, identity),
             brief=True,
@@ -71,5 +72,5 @@ def _made(rival: Rival, job: Job) -> nn.Module:
     net = rival.make().to(job.device)
     if isinstance(net, Network):
         with configuring():
-            use_form(net, job.form, job.device)
+            use_form(net, job.form, job.device, channels_last=job.runtime.channels_last)
     return net

@@ -108,8 +108,7 @@ class Training(Scores):
                 roles.train,
                 recipe,
                 seed=job.seed,
-                form=job.form,
-                device=job.device,
+                computing=job.computing,
                 record=record,
                 checkpoints=checkpoints,
             )

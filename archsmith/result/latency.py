@@ -1,5 +1,10 @@
-"""Time of a forward pass on this device, computed like the exported `model.py`: eager, float32."""
+"""Time of a forward pass on this device, computed like the exported `model.py`: eager, float32.
 
+On CUDA a pass is captured as a graph and its replays are timed: small passes would otherwise take
+as long as Python takes to launch their operations, whatever the network computes.
+"""
+
+import logging
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -10,13 +15,17 @@ import torch
 from torch import Tensor, nn
 
 from archsmith import interrupt
+from archsmith.train.replay import Capture, captures_safely, cause, cuda_capture
 from archsmith.train.runtime import synchronize
 from search_spaces.space import Space
 from supernets.final_costs import Cost, Site, cost_tables, op_at
 from supernets.latency_table import fixed_site
 from supernets.network import Network, bare
 
+log = logging.getLogger(__name__)
+
 WARM_UP = 5
+REPLAYS = 10  # that are timed together, as starting one takes as long as a small pass
 REPEATS = (20, 200)  # at least and at most
 SECONDS = 1.0  # after this time no more repeats are made
 OPTION_SECONDS = 0.2  # likewise, for a single option of a table
@@ -63,7 +72,8 @@ def _measured(
     many as `repeats` says."""
     net = net.to(device).eval()
     x = torch.zeros(*shape, device=device)
-    return passes(lambda: net(x), shape[0], device, repeats, most)
+    capture = cuda_capture() if captures_safely(device) else None
+    return passes(lambda: net(x), shape[0], device, repeats, most, capture)
 
 
 def passes(
@@ -72,19 +82,24 @@ def passes(
     device: torch.device,
     repeats: tuple[int, int] = REPEATS,
     most: float = SECONDS,
+    capture: Capture | None = None,
 ) -> Latency:
-    """Times a pass of `batch` images after a warm-up, as `_measured` does."""
+    """Times a pass of `batch` images after a warm-up, as `_measured` does; with a capture, replays
+    of it, if the pass can be captured."""
     seconds: list[float] = []
     with torch.inference_mode():
         for _ in range(WARM_UP):
             step()
+        replay = None if capture is None else _captured(step, capture)
         least, largest = repeats
         began = time.perf_counter()
         while len(seconds) < least or (
             len(seconds) < largest and time.perf_counter() - began < most
         ):
             interrupt.check("latency")
-            seconds.append(_timed(step, device))
+            seconds.append(
+                _timed(step, device) if replay is None else _timed(replay, device, REPLAYS)
+            )
     low, median, high = (1000 * q for q in statistics.quantiles(seconds, n=4))
     return Latency(median, low, high, len(seconds), batch)
 
@@ -115,9 +130,23 @@ def _by_option(
     return found, tables
 
 
-def _timed(step: Callable[[], object], device: torch.device) -> float:
+def _captured(step: Callable[[], object], capture: Capture) -> Callable[[], object] | None:
+    """The replay of a pass; None if it cannot be captured, which is logged."""
+    try:
+        return capture(step)[1]
+    except RuntimeError as error:
+        log.warning(
+            "latency: a pass cannot be captured as a CUDA graph (%s), so that its time includes "
+            "what Python takes to launch it", cause(error),
+        )  # fmt: skip
+        return None
+
+
+def _timed(step: Callable[[], object], device: torch.device, times: int = 1) -> float:
+    """Seconds of a step, the mean of so many in a row."""
     synchronize(device)
     began = time.perf_counter()
-    step()
+    for _ in range(times):
+        step()
     synchronize(device)
-    return time.perf_counter() - began
+    return (time.perf_counter() - began) / times

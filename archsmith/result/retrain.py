@@ -1,7 +1,7 @@
 """Trains a given architecture's network from scratch, by a recipe."""
 
 import copy
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from contextlib import nullcontext
 from typing import Any
 
@@ -14,18 +14,20 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from archsmith.data.loader import Loader
 from archsmith.data.roles import Data
 from archsmith.errors import ConfigError, configuring
-from archsmith.parallel.averaged import averaged
+from archsmith.parallel.averaged import averaged, without_graphs
 from archsmith.parallel.data_parallel import across_processes
 from archsmith.result.distillation import distillation
 from archsmith.result.recipe import Recipe
 from archsmith.train.epochs import run
 from archsmith.train.evaluate import restore_statistics
 from archsmith.train.memory_probe import images_for
-from archsmith.train.runtime import PRECISIONS, seed_everything
+from archsmith.train.replay import Capture, Replay, cuda_capture
+from archsmith.train.runtime import PRECISIONS, Computing, seed_everything
 from archsmith.train.training import Training
 from search_spaces.architecture import Architecture
 from search_spaces.space import Space
 from strategies.gradients import Gradients, Metrics, eagerly
+from supernets import plain_layers
 from supernets.forms import use_form
 from supernets.network import Network, started
 
@@ -39,33 +41,45 @@ def retrain(
     recipe: Recipe,
     *,
     seed: int,
-    form: str,
-    device: torch.device,
+    computing: Computing,
     teacher: nn.Module | None = None,
     **how: Any,
 ) -> Network:
     """Builds the architecture's network and trains it by `train`; `space` has the recipe's size. In
     a space with trained weights it starts from them.
 
-    It computes in `form`, one of `supernets.forms`, and stays in it.
+    It stays in the form in which it computes.
 
     Raises: as `train`; ConfigError for a form that is not available here.
     """
+    form, device, channels_last, graphs = computing
     seed_everything(seed)
     with configuring():
         net = started(space, architecture, auxiliary=recipe.auxiliary_weight > 0).to(device)
-        use_form(net, form, device)
-    return train(net, loader, recipe, teacher, **how)
+        use_form(net, form, device, channels_last=channels_last)
+    return train(net, loader, recipe, teacher, graphs=graphs, **how)
 
 
 def train(
-    net: Any, loader: Loader, recipe: Recipe, teacher: nn.Module | None = None, **how: Any
+    net: Any,
+    loader: Loader,
+    recipe: Recipe,
+    teacher: nn.Module | None = None,
+    *,
+    graphs: bool = False,
+    **how: Any,
 ) -> Any:
     """Trains (or resumes training) a network by `archsmith.train.epochs.run`, which takes `how`;
-    returns it in eval mode. teacher: a trained network to learn from, by the recipe."""
+    returns it in eval mode.
+
+    teacher: a trained network to learn from, by the recipe. graphs: whether passes are captured as
+    CUDA graphs and replayed.
+    """
     across_processes(net)
     training = Retraining(net, loader, recipe, teacher)
-    training.gradients = averaged()
+    if graphs:
+        training.replay(cuda_capture)
+    training.gradients = averaged(training.gradients)
     return run(training, **how)
 
 
@@ -84,7 +98,9 @@ def balanced_weights(loader: Loader) -> Tensor:
 
 
 def optimizer(net: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """The optimiser of a recipe for a network."""
+    """The optimiser of a recipe for a network: on CUDA one kernel updates many weights at once."""
+    kind = "fused" if next(net.parameters()).device.type == "cuda" else "foreach"
+    kernels: dict[str, Any] = {kind: True}
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(
             net.parameters(),
@@ -92,7 +108,7 @@ def optimizer(net: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
             momentum=recipe.momentum,
             weight_decay=recipe.weight_decay,
             nesterov=recipe.nesterov,
-            foreach=True,
+            **kernels,
         )
     matrices = [p for p in net.parameters() if p.dim() > 1]
     others = [p for p in net.parameters() if p.dim() <= 1]
@@ -102,7 +118,7 @@ def optimizer(net: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
         lr=recipe.lr,
         betas=(recipe.momentum, BETA),
         weight_decay=recipe.weight_decay,
-        foreach=True,
+        **kernels,
     )
 
 
@@ -123,9 +139,39 @@ class Retraining(Training):
         balanced = recipe.class_weights == "balanced" and isinstance(loader, Loader)
         self.class_weights = balanced_weights(loader).to(self.device) if balanced else None
         self.average = MovingAverage(net, recipe.ema) if recipe.ema is not None else None
-        self.optimizer = optimizer(net, recipe)
         self.weights = list(net.parameters())
+        self.optimizer = optimizer(net, recipe)
         self.gradients: Gradients = eagerly  # of a pass
+
+    def replay(self, capturing: Callable[[], Capture]) -> None:
+        """Captures passes and replays them, from now on."""
+        nets = [self.net, *([] if self.teacher is None else [self.teacher])]
+        self._outside = [
+            layer
+            for net in nets
+            for layer in net.modules()
+            if not plain_layers.reads_tensors_alone(layer)
+        ]
+        precision = PRECISIONS[self.recipe.precision]
+        self.gradients = Replay(self, self.net, capturing, precision)
+
+    def constants(self) -> Hashable | None:
+        """As `Strategy.constants`: the probability of drop-path, or whether there is one, if a
+        pass reads it from a tensor; None for micro-batches and for layers that do not tell."""
+        drop = self.recipe.drop_path_at(self.epoch)
+        said = [plain_layers.constants(layer) for layer in self._outside]
+        if self.micro_batches > 1 or any(one is None for one in said):
+            return None
+        return (drop if getattr(self.net, "drop_probability", None) is None else drop > 0, *said)
+
+    def arch_parameters(self) -> list[Tensor]:
+        """None: all gradients are those of weights."""
+        return []
+
+    def release(self) -> bool:
+        """Makes passes eager from now on; returns whether CUDA graphs were in use."""
+        self.gradients, used = without_graphs(self.gradients)
+        return used
 
     def result(self) -> Network:
         """The final network in eval mode; a moving average gets re-estimated statistics."""
@@ -150,18 +196,19 @@ class Retraining(Training):
     ) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
         """One update; returns the metrics of the main classifier, and the whole loss."""
         self.optimizer.zero_grad()
-        metrics = self.gradients("weights", self._pass, [batch], self.weights)
+        metrics = self.gradients("training", self._pass, [batch], self.weights)
         if self.recipe.clip is not None:
             clip_grad_norm_(self.weights, self.recipe.clip, foreach=True)
         self.optimizer.step()
         if self.average is not None:
             self.average.update()
-        numbers = {"loss": metrics.pop("loss")}
-        return metrics, numbers
+        return metrics, {"loss": metrics.pop("loss")}
 
     def _pass(self, batch: tuple[Tensor, Tensor]) -> Metrics:
-        """Fills the gradients; those of micro-batches are summed, weighted by their share of the
-        images."""
+        """Fills the gradients; returns the metrics of the main classifier, and the whole loss.
+
+        Gradients of micro-batches are summed, weighted by their share of the images.
+        """
         x, y = batch
         parts = max(1, min(self.micro_batches, len(x) // 2))
         losses, mains, right = [], [], []

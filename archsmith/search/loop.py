@@ -13,6 +13,7 @@ from torch import Tensor
 from archsmith.data.loader import Loader
 from archsmith.data.roles import Roles
 from archsmith.errors import ConfigError
+from archsmith.parallel.averaged import without_graphs
 from archsmith.search.diagnosis import degenerate
 from archsmith.search.measure import Found, discretised_accuracy, measure, measured_again
 from archsmith.search.pareto import Pareto
@@ -27,7 +28,7 @@ from archsmith.train.training import Training
 from search_spaces.architecture import Architecture
 from search_spaces.distance import distance
 from search_spaces.settings import located
-from strategies.gradients import Batch, eagerly
+from strategies.gradients import Batch
 from strategies.strategy import Strategy
 from supernets.network import Network
 
@@ -224,8 +225,8 @@ class Search(Training):
 
     def release(self) -> bool:
         """Makes passes eager from now on; returns whether CUDA graphs were in use."""
-        before, self.strategy.gradients = self.strategy.gradients, eagerly
-        return before is not eagerly
+        self.strategy.gradients, used = without_graphs(self.strategy.gradients)
+        return used
 
     def tensors(self) -> dict[str, Tensor]:
         return super().tensors() | self.strategy.named_arch_parameters()

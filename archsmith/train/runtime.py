@@ -10,19 +10,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import psutil
 import torch
 
 from archsmith.parallel import distributed
+from archsmith.train.replay import captures_safely
 from search_spaces.settings import Count, checked, setting
 from supernets.forms import check_layout
 
 log = logging.getLogger(__name__)
 
-MENDED_CAPTURE = "2.15"  # first torch version whose CUDA allocator survives a failed capture
 Precision = Literal["float32", "bfloat16"]
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}  # autocast type of a network
 
@@ -40,9 +40,10 @@ class Runtime:
         form: how a network computes, `auto` or one of `supernets.forms.FORMS`.
         channels_last: store feature maps in channels-last memory format; only on CUDA
             (`supernets.layout`).
-        graphs: capture passes of a search as CUDA graphs and replay them, if they consist of the
-            same operations every time (`strategies.replay`); `auto` is on for CUDA from torch 2.15
-            on: before, a failed capture leaves the CUDA memory allocator unusable.
+        graphs: capture passes of a search and of a retraining as CUDA graphs and replay them, if
+            they consist of the same operations every time (`archsmith.train.replay`); `auto` is on
+            for CUDA from torch 2.15 on: before, a failed capture leaves the CUDA memory allocator
+            unusable.
         sync_batch_norm: of several processes, batch norms use the images of all, as in one process;
             else each normalises its own.
 
@@ -59,10 +60,10 @@ class Runtime:
     sync_batch_norm: bool = False
 
     def captures(self, device: torch.device) -> bool:
-        """Whether passes of a search on this device are captured as graphs."""
-        if device.type != "cuda" or not self.graphs:
-            return False
-        return self.graphs is True or torch.__version__ >= MENDED_CAPTURE
+        """Whether passes on this device are captured as graphs."""
+        if self.graphs is True:
+            return device.type == "cuda"
+        return self.graphs == "auto" and captures_safely(device)
 
     def start(self, device: str, seed: int) -> torch.device:
         """Sets threads and determinism, seeds, and returns the device. Raises ValueError."""
@@ -83,6 +84,15 @@ class Runtime:
         torch.backends.cudnn.benchmark = not on
         seed_everything(seed)
         return chosen
+
+
+class Computing(NamedTuple):
+    """How a final network computes, and where."""
+
+    form: str  # one of `supernets.forms`
+    device: torch.device
+    channels_last: bool = False
+    graphs: bool = False  # whether passes of its training are captured
 
 
 def seed_everything(seed: int) -> None:
@@ -116,12 +126,11 @@ def synchronize(device: torch.device) -> None:
 def measured(device: torch.device) -> Iterator[dict[str, Any]]:
     """Measures `seconds`, `cpu_seconds` of this thread, and `peak_memory_bytes` of the block.
 
-    On CUDA the peak of allocated device memory; on the CPU the process's largest resident set so
-    far, which includes torch itself and never decreases.
+    On CUDA the peak of the memory that torch has reserved on the device; on the CPU the process's
+    largest resident set so far, which includes torch itself and never decreases.
     """
     found: dict[str, Any] = {}
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
+    forget_peak(device)
     start, busy = time.perf_counter(), time.thread_time()
     try:
         yield found
@@ -132,10 +141,18 @@ def measured(device: torch.device) -> Iterator[dict[str, Any]]:
         found["peak_memory_bytes"] = peak_memory(device)
 
 
-def peak_memory(device: torch.device) -> int:
-    """Bytes: device memory on CUDA, the resident set of the process on the CPU."""
+def forget_peak(device: torch.device) -> None:
+    """On CUDA `peak_memory` counts from now on; what was reserved and is free is given back."""
     if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes: on CUDA what torch has reserved, as between replays a graph's memory is not allocated;
+    the resident set of the process on the CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_reserved(device)
     if sys.platform == "win32":
         return int(psutil.Process().memory_info().peak_wset)
     import resource  # not on Windows

@@ -4,6 +4,7 @@ Source: Chen et al. 2021, arXiv:2006.10355, section 2.2: lambda d(c, 1) is added
 loss.
 """
 
+from collections.abc import Hashable
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -53,6 +54,9 @@ class DirichletAnchor(LossTerm):
         alphas, alive = self.strategy.alphas, self.strategy.alive
         distances = [self.distance(alphas[name], alive[name]).sum() for name in alphas]
         return self.weight * torch.stack(distances).sum()
+
+    def constants(self) -> Hashable:
+        return ()
 
 
 def l2(alphas: Tensor, alive: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """Accuracy and latency, weighed by the preference that was drawn. MODNAS, arXiv:2402.18213."""
 
 import math
+from collections.abc import Hashable
 from typing import TYPE_CHECKING
 
 import torch.nn.functional as F
@@ -40,3 +41,6 @@ class Preferred(LossTerm):
         error, latency = self.preference.drawn
         scaled = math.log(logits.size(1)) * self.preference.latency(mixture)
         return (error - 1) * F.cross_entropy(logits, batch[1]) + latency * scaled
+
+    def constants(self) -> Hashable:
+        return ()

@@ -7,7 +7,7 @@ all formulas and settings are our choice; numbers are those of the closest publi
 al. 2022, arXiv:2205.14083, and its code).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -75,10 +75,15 @@ class SelfDistillation(LossTerm):
     def setup(self, net: nn.Module, strategy: "Strategy") -> None:
         self.net, self.device = net, next(net.parameters()).device
         self.strength = self.strength.to(self.device)
+        self.teachers.in_place = self.device.type == "cuda"  # where passes may be captured
+
+    def constants(self) -> Hashable | None:
+        return (self.teaching, self.teachers.structure) if self.teachers.in_place else None
 
     def __call__(self, net: "Logits", batch: "Batch", logits: Tensor, mixture: "Mixture") -> Tensor:
         """The term, 0-dim, for the student's logits (B, classes)."""
-        self.teachers.see(mixture)
+        if self.weight > 0:
+            self.teachers.see(mixture)
         if not self.teaching:
             return logits.new_zeros(())
         return self.strength * distillation(logits, self.answer(batch[0]), self.temperature)

@@ -58,6 +58,31 @@ def copy_mixture(mixture: Mixture) -> Mixture:
     return Mixture(groups)
 
 
+@torch.no_grad()
+def mixture_into(kept: Mixture | None, mixture: Mixture) -> Mixture:
+    """As `copy_mixture`, in the tensors of an earlier copy, if there is one."""
+    if kept is None:
+        return copy_mixture(mixture)
+    groups = {}
+    for name, (gates, factors, active, _) in mixture.groups.items():
+        mine = kept.groups[name]
+        mine.gates.copy_(gates)
+        if mine.factors is not None and factors is not None:
+            mine.factors.copy_(factors)
+        groups[name] = mine._replace(active=[list(row) for row in active])
+    return Mixture(groups)
+
+
+@torch.no_grad()
+def snapshot_into(kept: Snapshot | None, one: Snapshot) -> Snapshot:
+    """A copy of a snapshot, in the tensors of an earlier copy, if there is one."""
+    if kept is None:
+        weights: Weights = {name: weight.clone() for name, weight in one.weights.items()}
+        return Snapshot(weights, copy_mixture(one.mixture))
+    torch._foreach_copy_(list(kept.weights.values()), list(one.weights.values()))
+    return Snapshot(kept.weights, mixture_into(kept.mixture, one.mixture))
+
+
 @contextmanager
 def lent(net: nn.Module) -> Iterator[None]:
     """A context manager: batch norms use batch statistics and record nothing; all else is in eval

@@ -6,7 +6,7 @@ preferences and devices drawn during the search. Ours: the form of the network, 
 alphas of any strategy, and latencies by tables (MODNAS learns a predictor of them).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -90,6 +90,9 @@ class DevicePreference(Preference):
     def shift(self, name: str) -> Tensor:
         found: Tensor = self.net(self.drawn[None], self.of_devices[self.place])[name][0]
         return found
+
+    def constants(self) -> Hashable:
+        return ()
 
     def latency(self, mixture: "Mixture") -> Tensor:
         """The expected cost on the drawn device, 0-dim: 0 for the cheapest architecture, 1 for the

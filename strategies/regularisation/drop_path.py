@@ -67,6 +67,7 @@ class DropPath(Regularisation):
         chosen = torch.rand(B, 1, 1, 1, device=x.device) < self.share
         return torch.where(chosen, cutout(x, torch.stack(centres, 1), side), x)
 
-    def constants(self) -> Hashable | None:
-        """None while edges are dropped, by random numbers that a graph would not draw anew."""
-        return () if self.most * self.share == 0 else None
+    def constants(self) -> Hashable:
+        """The probability, or whether there is one, if a pass reads it from a tensor."""
+        probability = self.most * self.share
+        return probability if self.net.drop_probability is None else probability > 0

@@ -4,6 +4,8 @@ Source: Xie et al. 2019, arXiv:1812.09926, section 2.3 and its public code; Madd
 arXiv:1611.00712.
 """
 
+from collections.abc import Hashable
+
 import torch
 from torch import Tensor
 
@@ -48,3 +50,6 @@ class Concrete(Softmax):
 
     def before_step(self, progress: float) -> None:
         self.temperature.fill_(self.start + (self.end - self.start) * progress)
+
+    def constants(self) -> Hashable:
+        return ()

@@ -3,6 +3,8 @@
 Source: Chen et al. 2021, arXiv:2006.10355, section 2.2, and its public code.
 """
 
+from collections.abc import Hashable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -37,6 +39,9 @@ class Dirichlet(Relaxation):
     def expected(self, alphas: Tensor, alive: Tensor) -> tuple[Tensor, None]:
         """The mean c / sum(c), from which the architecture is read."""
         return _shares(concentrations(alphas), alive), None
+
+    def constants(self) -> Hashable:
+        return ()
 
 
 def _shares(amounts: Tensor, alive: Tensor) -> Tensor:

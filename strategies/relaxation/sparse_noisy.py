@@ -6,6 +6,7 @@ scheme based on entropy. No formula, number or code is public, so all details ar
 not a replication.
 """
 
+from collections.abc import Hashable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
@@ -87,6 +88,9 @@ class SparseNoisy(Softmax):
     def before_step(self, progress: float) -> None:
         super().before_step(self._since_warmup(progress))
         self.temperature.clamp_(max=self.bound)
+
+    def constants(self) -> Hashable:
+        return ()
 
     def epoch_end(
         self, net: "Network", strategy: "Strategy", loaders: Any, progress: float

@@ -3,6 +3,7 @@
 Source: Stamoulis et al. 2019, arXiv:1904.02877, section 3, and its public code.
 """
 
+from collections.abc import Hashable
 from typing import TYPE_CHECKING
 
 import torch
@@ -85,6 +86,9 @@ class Threshold(Relaxation):
 
     def epoch_start(self, epoch: int, epochs: float) -> None:
         self.dropping = not self.strategy.alphas_move(epoch, epochs)
+
+    def constants(self) -> Hashable:
+        return self.dropping
 
     def forward(self, alphas: Tensor, alive: Tensor) -> tuple[Tensor, None]:
         return self.gates(alphas, alive, drops=self.training and self.dropping), None

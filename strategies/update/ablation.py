@@ -57,9 +57,8 @@ class Ablation(FirstOrder):
         relative = ((values - mean) / (mean.abs() + TINY)).clamp(-1, 1)
         return dict(zip(contributed, 1 + self.weight * relative, strict=True))
 
-    def constants(self) -> Hashable | None:
-        """Unknown: gates are drawn in every step."""
-        return None
+    def constants(self) -> Hashable:
+        return ()
 
 
 @torch.no_grad()

@@ -3,7 +3,6 @@
 Source: Wang et al. 2023, arXiv:2011.11233, gradient accumulation.
 """
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import torch
@@ -45,14 +44,8 @@ class Accumulated(FirstOrder):
                 parameter.grad /= self.samples
         return torch.stack(losses).mean()
 
-    def weight_gradients(
-        self,
-        strategy: "Strategy",
-        net: nn.Module,
-        train: "Batch",
-        offsets: Mapping[str, Tensor] | None,
-    ) -> "Metrics":
+    def weight_gradients(self, strategy: "Strategy", net: nn.Module, train: "Batch") -> "Metrics":
         passes = []
         for _ in range(self.samples):
-            passes.append(super().weight_gradients(strategy, net, train, offsets))
+            passes.append(super().weight_gradients(strategy, net, train))
         return {name: torch.stack([one[name] for one in passes]).mean() for name in passes[0]}

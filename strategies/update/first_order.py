@@ -84,8 +84,7 @@ class FirstOrder(Update):
     ) -> dict[str, Tensor]:
         """One weight step on the training loss, with gradient clipping."""
         strategy.weight_optimizer.zero_grad()
-        offsets = self.offsets(strategy, net, train)
-        compute = partial(self.weight_gradients, strategy, net, offsets=offsets)
+        compute = partial(self.weight_gradients, strategy, net)
         metrics = strategy.gradients("weights", compute, [train], strategy.weights)
         if strategy.clip is not None:
             nn.utils.clip_grad_norm_(strategy.weights, strategy.clip)
@@ -93,13 +92,10 @@ class FirstOrder(Update):
         return metrics
 
     def weight_gradients(
-        self,
-        strategy: "Strategy",
-        net: nn.Module,
-        train: "Batch",
-        offsets: Mapping[str, Tensor] | None,
+        self, strategy: "Strategy", net: nn.Module, train: "Batch"
     ) -> dict[str, Tensor]:
         """Fills the gradients of the weights; returns 0-dim loss and accuracy."""
+        offsets = self.offsets(strategy, net, train)
         return loss_gradients(strategy, net, strategy.weights, train, offsets)
 
     def offsets(

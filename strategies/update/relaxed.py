@@ -5,7 +5,7 @@ weights of their own, each trained on its half of the images, and no second deri
 objective and the order of the updates are our reconstruction.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -74,6 +74,10 @@ class Relaxed(Update):
         if arch:
             strategy.alpha_optimizer.step()
         return metrics
+
+    def constants(self) -> Hashable | None:
+        """With `reuse`, gradients of the alphas are added to those of an earlier pass."""
+        return None if self.reuse else ()
 
     def copied(self, net: nn.Module) -> "Logits":
         """The supernet with weights and statistics of the copy."""

@@ -90,12 +90,13 @@ def test_robustdarts_6_nothing_is_dropped_in_evaluation(form: str):
     )
 
 
-def test_robustdarts_6_on_average_drop_path_is_the_identity():
+@pytest.mark.parametrize("drop", [0.4, torch.tensor(0.4)], ids=["number", "tensor"])
+def test_robustdarts_6_on_average_drop_path_is_the_identity(drop: float | Tensor):
     """The mean of 4000 factors of 0 or 1 / 0.6 is 1 within five standard errors."""
     cell = supernet(space(["skip_connect"]), MixedOp).layers[0]
     assert isinstance(cell, CellModule)
-    cell.drop = 0.4
-    factors = cell.kept(torch.zeros(800, 1)) / (1 - cell.drop)
+    cell.drop = drop
+    factors = cell.kept(torch.zeros(800, 1)) / (1 - drop)
     assert factors.shape == (800, 5)
     assert factors.unique().tolist() == pytest.approx([0.0, 1 / 0.6])
     assert float(factors.mean()) == pytest.approx(1.0, abs=5 * (0.4 / 0.6 / 4000) ** 0.5)

@@ -240,6 +240,21 @@ def test_c9_all_convolutions_get_channels_last_where_that_is_asked_for(
     assert watch.found == set()
 
 
+def test_c9_a_retrained_stack_of_cells_gets_channels_last(monkeypatch):
+    """With its auxiliary head, and drop-path."""
+    monkeypatch.setattr(CellModule, "forward", whatever_the_device)
+    space = space_of("darts", 8)
+    chosen = {group: {"0-2": ("sep_conv_3x3",), "1-3": ("skip_connect",)} for group in space.groups}
+    with torch.device("meta"):
+        net = final_network(space, Architecture.of(space, chosen), auxiliary=True).train()
+        use_form(net, "auto", torch.device("meta"), channels_last=True)
+        net.set_drop_path(0.2)
+        with ChannelsFirst() as watch:
+            net(torch.empty(4, 3, 8, 8))
+    assert watch.seen
+    assert watch.found == set()
+
+
 SHAPES = dict(input_shape=(3, 8, 8), classes=3)
 OTHERS = {
     "tas": tas(depth=8, channels=8, widths=[0.5, 1], **SHAPES),

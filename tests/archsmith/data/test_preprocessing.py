@@ -132,7 +132,9 @@ class Stub:
 
     def __init__(self, data: Data, final: Final):
         recipe = SimpleNamespace(batch_size=4)
-        self.job = SimpleNamespace(data=data, recipe=recipe, device="cpu", form="reference", seed=0)
+        self.job = SimpleNamespace(
+            data=data, recipe=recipe, device=torch.device("cpu"), form="reference", seed=0
+        )
         self.job.folder = final.path.parent
         self.final, self.identity, self.measuring = lambda: final, dict, nullcontext
         self.finished = self.finish = lambda *_: False

@@ -25,9 +25,9 @@ from archsmith.parallel.devices import local_device
 from archsmith.parallel.portions import Portion
 from archsmith.parallel.sums import means
 from archsmith.result.retrain import Retraining
+from archsmith.train.replay import Replay
 from search_spaces.darts import CANDIDATES, darts
 from strategies.losses.preferred import Preferred
-from strategies.replay import Replay
 from strategies.strategy import Strategy
 from supernets.forms import use_form
 from supernets.native.build import library

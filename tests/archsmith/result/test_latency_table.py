@@ -1,11 +1,14 @@
 """A table of latencies: measured, written, read, and used by a search."""
 
 import json
+import math
+import time
 from pathlib import Path
 
 import pytest
 import torch
 from planted_lags import one_block
+from recording import recorded
 from test_command_line import line_of
 
 from archsmith.result import latency
@@ -52,6 +55,39 @@ def test_a_pass_is_warmed_up_before_it_is_timed(monkeypatch):
     one = latency._measured(Counted(), (2, 3, 4, 4), torch.device("cpu"), (3, 3), 0.0)
     assert passes == [(2, 3, 4, 4)] * (latency.WARM_UP + 3)
     assert one.repeats == 3
+
+
+class Slow(torch.nn.Module):
+    """Python takes 20 ms to launch its operation; a replay has no Python in it."""
+
+    reads = False
+
+    def forward(self, x):
+        time.sleep(0.02)
+        return x * (float(x.sum()) if self.reads else 2)
+
+
+@pytest.mark.parametrize("reads", [False, True], ids=["captured", "not captured"])
+def test_where_passes_can_be_captured_replays_are_timed(reads: bool, monkeypatch, caplog):
+    monkeypatch.setattr(latency, "captures_safely", lambda device: True)
+    monkeypatch.setattr(latency, "cuda_capture", lambda: recorded)
+    net, cpu = Slow(), torch.device("cpu")
+    net.reads = reads
+    one = latency._measured(net, (2, 3, 4, 4), cpu, (3, 3), 0.0)
+    assert (one.median > 20) == reads
+    assert one.high < (math.inf if reads else 10)
+    assert ("(a graph cannot read a tensor on the host, " in caplog.text) == reads
+
+
+def test_the_time_of_a_replay_is_the_mean_of_several(monkeypatch):
+    """Of five replays of 1, 2, 3, 4 and 5 s, by a clock that only they move."""
+    now, took = [0.0], iter([1.0, 2.0, 3.0, 4.0, 5.0])
+    monkeypatch.setattr(latency.time, "perf_counter", lambda: now[0])
+
+    def replay() -> None:
+        now[0] += next(took)
+
+    assert latency._timed(replay, torch.device("cpu"), 5) == 3.0
 
 
 def test_a_guide_is_measured_by_the_protocol_of_a_table(monkeypatch):

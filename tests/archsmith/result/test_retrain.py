@@ -20,6 +20,7 @@ from archsmith.result.retrain import MovingAverage, Retraining, retrain, trainin
 from archsmith.train import epochs as runner
 from archsmith.train.checkpoint import Checkpoints
 from archsmith.train.record import Progress, Record
+from archsmith.train.runtime import Computing
 from search_spaces.architecture import Architecture
 from supernets.native import build
 
@@ -63,9 +64,8 @@ def run(toy_darts, tmp_path):
             Architecture.of(toy_darts, kept),
             training_loader(toy_data(), recipe, seed),
             recipe,
-            device=CPU,
             seed=seed,
-            form=options.pop("form", "reference"),
+            computing=Computing(options.pop("form", "reference"), CPU),
             record=Record(place),
             checkpoints=Checkpoints(place / "checkpoints", "retrain", {}, every_seconds=seconds),
             **options,

@@ -171,7 +171,7 @@ def test_a_score_is_the_accuracy_on_select_images_without_augmentation(
     searcher = noting(toy_darts)
     job = SimpleNamespace(
         data=data, recipe=Recipe(**settings), search=SimpleNamespace(epochs=1), space=toy_darts,
-        seed=0, form="reference", device=torch.device("cpu"),
+        seed=0, form="reference", device=torch.device("cpu"), computing=None,
     )  # fmt: skip
     run: Any = SimpleNamespace(
         checkpoints=lambda phase, identity: Checkpoints(tmp_path / "c", phase, identity)
@@ -212,7 +212,7 @@ def test_killed_in_a_score_with_the_one_before_unsaved_equals_uninterrupted(
     roles = SimpleNamespace(train=None, select=None)
     monkeypatch.setattr(scoring.Training, "roles", lambda self: roles)
     monkeypatch.setattr(scoring.Training, "recipe", lambda self: None)
-    job = SimpleNamespace(space=toy_darts, seed=0, form="reference", device=None, data=None)
+    job = SimpleNamespace(space=toy_darts, seed=0, computing=None, data=None)
 
     def run(folder: Path) -> tuple[float, Architecture]:
         scored = scoring.Training(job)  # type: ignore[arg-type]

@@ -55,7 +55,6 @@ def test_each_of_both_can_be_off(most: float, cutout: float):
     part.share = 1.0
     x = torch.ones(4, 3, 8, 8)
     assert (part.images(x) is x) == (cutout == 0)
-    assert (part.constants() == ()) == (most == 0)
 
 
 def test_alpha_and_weight_steps_see_disturbed_images(toy_darts: Space, monkeypatch):
@@ -74,12 +73,26 @@ def test_alpha_and_weight_steps_see_disturbed_images(toy_darts: Space, monkeypat
     assert (batch[0] == 1).all()
 
 
-def test_passes_are_captured_only_while_nothing_is_dropped(toy_darts: Space):
+def test_where_passes_are_captured_the_probability_is_a_tensor(toy_darts: Space):
+    """Of another probability above 0 it is the same pass; a Python number makes it another one."""
     toy = begun(toy_darts)
-    toy.strategy.epoch_start(0, 2)
-    assert toy.strategy.constants() is not None
-    toy.strategy.epoch_start(1, 2)
-    assert toy.strategy.constants() is None
+
+    def constants() -> list[object]:
+        found = []
+        for epoch in range(3):
+            toy.strategy.epoch_start(epoch, 3)
+            found.append(toy.strategy.constants())
+        return found
+
+    assert len(set(constants())) == 3
+    toy.net.drop_probability = torch.zeros(())
+    nothing, some, more = constants()
+    assert nothing != some == more
+    most = toy.strategy.regularisation.most
+    assert float(toy.net.drop_probability) == pytest.approx(most)
+    assert {id(m.drop) for m in toy.net.modules() if isinstance(m, CellModule)} == {
+        id(toy.net.drop_probability)
+    }
 
 
 def test_what_is_dropped_goes_on_where_it_was(toy_darts: Space):
