@@ -21,7 +21,7 @@ sys.path.insert(0, str(ROOT))
 from strategies.replay import Replay, cuda_capture  # noqa: E402
 from strategies.update import first_order  # noqa: E402
 from supernets.forms import use_form  # noqa: E402
-from supernets.network import supernet  # noqa: E402
+from supernets.network import CellModule, supernet  # noqa: E402
 
 CPU = torch.device("cpu")
 STILL = "strategy.warmup=0"
@@ -57,6 +57,13 @@ def all_gradients(self: Any, strategy: Any, net: nn.Module, train: Any, val: Any
     return loss
 
 
+def form_on_meta(net: nn.Module) -> None:
+    """Cells compute in their form on meta tensors, too, where they are else the reference."""
+    for cell in net.modules():
+        if isinstance(cell, CellModule) and cell.form is not None:
+            vars(cell)["states"] = cell.form.states
+
+
 def prepared(
     overrides: list[str], form: str, batch: int, device: torch.device = CPU
 ) -> Callable[[], Any]:
@@ -74,6 +81,8 @@ def prepared(
     net = supernet(space, strategy.mixed_op).train().to(device)
     own = "reference" if form == "public" else form
     use_form(net, own, device, channels_last="channels_last" in extras)
+    if device.type == "meta":
+        form_on_meta(net)
     net.autocast = torch.bfloat16 if "bfloat16" in extras else None
     strategy.setup(net, device)
     if "graphs" in extras:

@@ -78,14 +78,19 @@ class FusedCell:
         return self.module.preprocessed(inputs)
 
     def from_node(
-        self, source: int, x: Tensor, mixture: GroupMixture | None
+        self,
+        source: int,
+        x: Tensor,
+        mixture: GroupMixture | None,
+        run: Callable[[Bundle, Tensor], Sequence[Tensor]] | None = None,
     ) -> list[tuple[int, Tensor]]:
-        """As `CellModule.from_node`."""
+        """As `CellModule.from_node`; `run` replaces the method."""
         assert mixture is not None
+        run = run or partial(self.run, mixture=mixture)
         bundles, alone = self.plan(source, mixture)
         found = {e: self.alone(e, x, mixture) for e in alone}
         for bundle in bundles:
-            outputs = zip(bundle.edges, self.run(bundle, x, mixture), strict=True)
+            outputs = zip(bundle.edges, run(bundle, x), strict=True)
             found |= {e: dropped(y, e, mixture) for e, y in outputs}
         edges = self.module.cell.edges
         return [(edges[e].target, y) for e in sorted(found) if (y := found[e]) is not None]
@@ -183,8 +188,15 @@ class Shared:
         for known, y in self._repeated:
             if known is x:
                 return y
-        self._repeated.append((x, torch.cat([x] * self.edges, 1)))  # keeps the layout of maps
+        self._repeated.append((x, self.repeat(x)))
         return self._repeated[-1][1]
+
+    def repeat(self, x: Tensor) -> Tensor:
+        return torch.cat([x] * self.edges, 1)  # keeps the layout of maps
+
+    def weight(self, convs: Sequence[Any]) -> Tensor:
+        """The weights of convolutions as one tensor."""
+        return concatenated([m.weight for m in convs])
 
 
 def chained(layers: Sequence[Sequence[nn.Module]], shared: Shared, gate: Tensor) -> Tensor:
@@ -202,16 +214,21 @@ def chained(layers: Sequence[Sequence[nn.Module]], shared: Shared, gate: Tensor)
             x, stacked = convolved(x, alike, shared, stacked), True
         elif type(layer) is FactorizedReduce:
             x, stacked, folded = factorised(x, alike, shared), True, i == len(layers) - 1
-            x = normalised(x, [m.bn for m in alike], gate if folded else None)
+            x = normalised(x, [m.bn for m in alike], scale_of(alike[0].bn, gate, folded))
         elif isinstance(layer, nn.BatchNorm2d):
             if not stacked and (layer.affine or not layer.training):  # the edges differ
                 x, stacked = shared.repeated(x), True
             folded = stacked and i == len(layers) - 1
-            x = normalised(x, alike, gate if folded else None)
+            x = normalised(x, alike, scale_of(layer, gate, folded))
         else:
             x = layer(x)
     y = x.unflatten(1, (E if stacked else 1, -1))
     return y if folded else gated(y, gate)
+
+
+def scale_of(norm: Any, gate: Tensor, folded: bool) -> Tensor | None:
+    """The gates (E,) as the scale (E * C,) of a batch norm that they are folded into."""
+    return gate.repeat_interleave(norm.num_features) if folded else None
 
 
 def gated(y: Tensor, by: Tensor) -> Tensor:
@@ -229,7 +246,7 @@ def convolved(x: Tensor, convs: Sequence[Any], shared: Shared, stacked: bool) ->
     groups = conv.groups
     if stacked or groups > 1:
         x, groups = x if stacked else shared.repeated(x), groups * len(convs)
-    weight = concatenated([m.weight for m in convs])
+    weight = shared.weight(convs)
     bias = None if conv.bias is None else concatenated([m.bias for m in convs])
     return grouped(x, weight, bias, conv, groups)
 
@@ -246,12 +263,10 @@ def factorised(x: Tensor, layers: Sequence[Any], shared: Shared) -> Tensor:
     return torch.cat([half for edge in zip(*halves, strict=True) for half in edge], 1)
 
 
-def normalised(x: Tensor, norms: Sequence[Any], gate: Tensor | None) -> Tensor:
-    """The batch norms of all edges as one, times the gates: x is (B, E * C, H, W), or (B, C, H, W)
-    where the edges have it in common."""
-    norm, channels = norms[0], norms[0].num_features
-    scale = None if gate is None else gate.repeat_interleave(channels)
-    shift = None
+def normalised(x: Tensor, norms: Sequence[Any], scale: Tensor | None) -> Tensor:
+    """The batch norms of all edges as one, times a scale (E * C,): x is (B, E * C, H, W), or
+    (B, C, H, W) where the edges have it in common."""
+    norm, shift = norms[0], None
     if norm.affine:
         weight, shift = (
             concatenated([m.weight for m in norms]),
