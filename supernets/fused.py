@@ -290,7 +290,7 @@ def over_batch(
     these are None where the norm does not track them."""
     mean = variance = None
     if norm.track_running_stats:
-        mean, variance = (norm.running_mean.new_zeros(x.size(1)) for _ in range(2))
+        mean, variance = norm.running_mean.new_zeros(2, x.size(1))
     y = F.batch_norm(x, mean, variance, scale, shift, True, 1.0, norm.eps)
     return y, mean, variance
 
@@ -311,13 +311,17 @@ def record_statistics(
     norms: Sequence[Any], means: Sequence[Tensor], variances: Sequence[Tensor]
 ) -> None:
     """Moves running statistics as `nn.BatchNorm2d` does; of each norm (C,)."""
-    counts = [m.num_batches_tracked for m in norms]
-    torch._foreach_add_(counts, 1)
+    torch._foreach_add_([m.num_batches_tracked for m in norms], 1)
     buffers = [m.running_mean for m in norms] + [m.running_var for m in norms]
-    found, momentum = [*means, *variances], norms[0].momentum
-    if momentum is not None and all(m.momentum == momentum for m in norms):
-        torch._foreach_lerp_(buffers, found, momentum)
+    found, rates = [*means, *variances], [rate(m) for m in norms]
+    if len(set(rates)) == 1:
+        torch._foreach_lerp_(buffers, found, rates[0])
         return
-    for i, (buffer, value) in enumerate(zip(buffers, found, strict=True)):
-        momentum, count = norms[i % len(norms)].momentum, counts[i % len(norms)]
-        buffer.lerp_(value, 1.0 / float(count) if momentum is None else momentum)
+    for buffer, value, weight in zip(buffers, found, [*rates, *rates], strict=True):
+        buffer.lerp_(value, weight)
+
+
+def rate(norm: Any) -> float:
+    """By how much a batch norm moves its statistics; without momentum they are averages."""
+    momentum = norm.momentum
+    return 1.0 / float(norm.num_batches_tracked) if momentum is None else momentum

@@ -31,6 +31,7 @@ from supernets.fused import (
     normalised,
 )
 from supernets.gpu import autocasts
+from supernets.layout import by_rows
 from supernets.mixture import GroupMixture
 from supernets.network import CellModule
 
@@ -365,11 +366,6 @@ def packed(
 
 def added(total: Tensor | None, y: Tensor) -> Tensor:
     return y if total is None else total + y
-
-
-def by_rows(x: Tensor) -> bool:
-    """Whether the pixels of a row are together in memory, and not the channels of a pixel."""
-    return x.stride(-1) == 1
 
 
 def weighed(terms: Sequence[Tensor], gates: Tensor, onto: Tensor | None) -> Tensor:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +12,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from archsmith import interrupt
 from archsmith.errors import NumbersError
+from archsmith.train.replayed import Replayed
 from supernets.mixture import Mixture
+
+if TYPE_CHECKING:
+    from strategies.replay import Capture
 
 Batches = Iterable[tuple[Tensor, Tensor]]  # images (B, C, H, W), labels (B,); of text (B, T)
 
@@ -23,6 +28,7 @@ def evaluate(
     mixture: Mixture | None = None,
     *,
     seen: Callable[[Tensor, Tensor, Tensor], None] | None = None,
+    capture: "Capture | None" = None,
 ) -> dict[str, float]:
     """`accuracy` as a fraction, mean cross-entropy `loss`; for more than 5 classes `top5_accuracy`.
     Where images have a label at each of T places, every place counts as one.
@@ -36,6 +42,7 @@ def evaluate(
 
     seen: called with images, labels and logits (B, classes), of text (B, classes, T), of every
         batch.
+    capture: captures passes, which are then replayed.
 
     Raises:
         NumbersError: the loss is not finite, so an accuracy would be meaningless.
@@ -43,10 +50,15 @@ def evaluate(
     """
     sums: dict[str, Tensor] = {}
     images = 0
+
+    def forward(x: Tensor) -> Tensor:
+        return net(x, mixture)
+
+    passes = forward if capture is None else Replayed(forward, capture)
     with _eval_mode(net):
         for x, y in loader:
             interrupt.check("evaluation")
-            logits = net(x, mixture).float()
+            logits = passes(x).float()
             images += y.numel()
             if seen is not None:
                 seen(x, y, logits)
@@ -105,19 +117,24 @@ def restore_statistics(net: nn.Module, loader: Batches, mixture: Mixture | None 
     if not norms:
         return
     before = [({name: b.clone() for name, b in m.named_buffers()}, m.momentum) for m in norms]
+    counts = [m.num_batches_tracked for m in norms]
     try:
         with _eval_mode(net):
             for norm in norms:
                 norm.train()
                 norm.reset_running_stats()
                 norm.momentum = None  # makes torch average over all batches since the reset
+                # torch reads the number of batches: on the host, without waiting for the device
+                norm.num_batches_tracked = torch.tensor(0)
             for x, _ in loader:
                 interrupt.check("evaluation")
                 net(x, mixture)
     finally:
-        for norm, (buffers, momentum) in zip(norms, before, strict=True):
-            norm.momentum = momentum
-            if not norm.num_batches_tracked:
+        for norm, count, (buffers, momentum) in zip(norms, counts, before, strict=True):
+            assert count is not None and norm.num_batches_tracked is not None
+            reached = bool(norm.num_batches_tracked)
+            norm.momentum, norm.num_batches_tracked = momentum, count.copy_(norm.num_batches_tracked)
+            if not reached:
                 norm.load_state_dict(buffers, strict=False)
 
 

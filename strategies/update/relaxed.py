@@ -16,7 +16,7 @@ from torch.func import functional_call
 from search_spaces.settings import NotNegative, Positive
 from strategies.contracts import Update
 from strategies.optimizer_state import load_named_state, named_state
-from supernets.frozen import frozen_statistics, without_gradients
+from supernets.frozen import frozen_statistics, unread_statistics, without_gradients
 
 if TYPE_CHECKING:
     from strategies.gradients import Batch, Metrics
@@ -109,9 +109,10 @@ class Relaxed(Update):
         batch: "Batch",
     ) -> "Metrics":
         """Adds the gradients of the weighed loss of this role to `wanted`."""
-        loss, logits = strategy.loss(net, batch, role)
         weight = self.train_weight if role == "train" else 1.0
-        (weight * loss).backward(inputs=list(wanted))
+        with unread_statistics(strategy.net):
+            loss, logits = strategy.loss(net, batch, role)
+            (weight * loss).backward(inputs=list(wanted))
         accuracy = (logits.argmax(1) == batch[1]).float().mean()
         return {f"{role}_loss": loss.detach(), f"{role}_accuracy": accuracy}
 
