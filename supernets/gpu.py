@@ -1,4 +1,4 @@
-"""Where operations are launched, so that many small ones take longer than they compute."""
+"""What is asked of a device: whether its operations are launched, captured, or autocast."""
 
 import torch
 
@@ -12,3 +12,8 @@ def launches(device: torch.device) -> bool:
 def autocasts(device: torch.device) -> bool:
     """Whether autocast is on for a device."""
     return device.type in ("cpu", "cuda") and torch.is_autocast_enabled(device.type)
+
+
+def capturing(device: torch.device) -> bool:
+    """Whether operations are being captured as a CUDA graph."""
+    return device.type == "cuda" and torch.cuda.is_current_stream_capturing()

@@ -30,7 +30,7 @@ from supernets.fused import (
     gated,
     normalised,
 )
-from supernets.gpu import autocasts
+from supernets.gpu import autocasts, capturing
 from supernets.layout import by_rows
 from supernets.mixture import GroupMixture
 from supernets.network import CellModule
@@ -314,6 +314,7 @@ class PackedCell(FusedCell):
     def __init__(self, cell: CellModule):
         super().__init__(cell)
         self.whole: tuple[Hashable, Whole | None] = None, None
+        self.captured: list[Whole | None] = []  # whose tensors CUDA graphs read for good
 
     def states(self, inputs: Sequence[Tensor], mixture: GroupMixture | None) -> Sequence[Tensor]:
         assert mixture is not None
@@ -339,6 +340,8 @@ class PackedCell(FusedCell):
             bundles = [bundle for s in sources for bundle in self.plan(s, mixture)[0]]
             device, width = mixture.gates.device, mixture.gates.size(1)
             self.whole = key, Whole.of(bundles, width, device) if bundles else None
+        if capturing(mixture.gates.device):
+            self.captured.append(self.whole[1])
         return self.whole[1]
 
 

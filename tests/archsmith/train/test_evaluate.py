@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+from recording import recorded
 from torch import Tensor, nn
 
 from archsmith.errors import NumbersError
@@ -112,6 +113,31 @@ def test_restored_statistics_are_plain_averages_of_the_batches():
     assert changed == {
         f"reached.{n}" for n in ("running_mean", "running_var", "num_batches_tracked")
     }
+
+
+def test_captured_passes_measure_the_same(caplog):
+    """Three batches of one size, of which one is computed, one captured and one replayed; another
+    size is computed; a capture that fails is said once."""
+    net, loader = Normed(), batches(3, 5) + batches(1, 4)
+    restore_statistics(net, loader)
+    eager, ran, captured = evaluate(net, loader), [], []
+    net.scale.register_forward_hook(lambda *_: ran.append(1))
+
+    def capture(compute):
+        captured.append(1)
+        return recorded(compute)
+
+    assert evaluate(net, loader, capture=capture) == eager
+    assert (len(ran), len(captured)) == (3, 1)
+
+    def fails(compute):
+        raise RuntimeError("not\npermitted")
+
+    assert evaluate(net, loader, capture=fails) == eager
+    assert [r.message for r in caplog.records] == [
+        "CUDA graphs: an evaluation cannot be captured (not permitted); it is computed operation by "
+        "operation"
+    ]
 
 
 @pytest.mark.parametrize("form", ["fused", "reference"])
