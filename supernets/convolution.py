@@ -27,9 +27,8 @@ def grouped(x: Tensor, weight: Tensor, bias: Tensor | None, conv: nn.Conv2d, gro
     """`conv` with other weights (C', C/groups, k, k) on x (B, C, H, W): (B, C', H', W')."""
     stride, padding, dilation = conv.stride, conv.padding, conv.dilation
     plain = bias is None and groups > 1
-    if launches(x.device) and plain and weight.size(1) in ON_A_GPU:
-        if conv.kernel_size == stride == (1, 1) and padding == (0, 0):
-            return pointwise(x, weight, groups) if by_rows(x) else by_pixels(x, weight, groups)
+    if launches(x.device) and plain and weight.size(1) in ON_A_GPU and is_pointwise(conv):
+        return pointwise(x, weight, groups) if by_rows(x) else by_pixels(x, weight, groups)
     if x.device.type == "cpu" and plain and not torch.is_autocast_enabled("cpu"):
         size, s, d = weight.size(-1), stride[0], dilation[0]
         square = all(len(set(n)) == 1 for n in (weight.shape[2:], stride, padding, dilation))
@@ -39,6 +38,10 @@ def grouped(x: Tensor, weight: Tensor, bias: Tensor | None, conv: nn.Conv2d, gro
             if size == s == 1 and weight.size(1) <= WIDEST:
                 return pointwise(x, weight, groups)
     return F.conv2d(x, weight, bias, stride, padding, dilation, groups)
+
+
+def is_pointwise(conv: nn.Conv2d) -> bool:
+    return conv.kernel_size == conv.stride == (1, 1) and conv.padding == (0, 0)
 
 
 def pointwise(x: Tensor, weight: Tensor, groups: int) -> Tensor:

@@ -16,4 +16,5 @@ def autocasts(device: torch.device) -> bool:
 
 def capturing(device: torch.device) -> bool:
     """Whether operations are being captured as a CUDA graph."""
-    return device.type == "cuda" and torch.cuda.is_current_stream_capturing()
+    on_cuda = device.type == "cuda" and torch.cuda.is_initialized()
+    return on_cuda and torch.cuda.is_current_stream_capturing()

@@ -7,115 +7,32 @@ skip connections and pools are weighed by one matrix product. Equal to the refer
 rounding (tests/supernets/test_packed.py), and differentiable twice.
 """
 
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import repeat
-from typing import Any, NamedTuple
+from typing import NamedTuple, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from search_spaces.ops import FactorizedReduce
-from supernets.fused import (
-    Active,
-    Bundle,
-    FusedCell,
-    Shared,
-    beside,
-    chained,
-    convolved,
-    factorised,
-    gated,
-    normalised,
-)
+from supernets.fused import Bundle, FusedCell, beside, chained, gated, normalised
 from supernets.gpu import autocasts, capturing
+from supernets.lanes import (
+    Alike,
+    Lane,
+    Lanes,
+    Together,
+    alike,
+    block_of,
+    convolutions,
+    is_factorised,
+    is_norm,
+    kind_of,
+)
 from supernets.layout import by_rows
 from supernets.mixture import GroupMixture
 from supernets.network import CellModule
-
-Alike = tuple[nn.Module, ...]  # a layer of a candidate, once for every edge
-Lane = Sequence[Alike]  # the layers of a candidate in order
-
-
-class Source(NamedTuple):
-    """What all lanes start from: the state, or its ReLU."""
-
-    lanes: int
-    relu: bool
-
-
-class Together(NamedTuple):
-    """The last layers of several lanes, as one operation on what comes before."""
-
-    lanes: int
-    layers: Alike  # lane by lane, edge by edge
-    inner: "Block"
-
-
-class Side(NamedTuple):
-    """Lanes side by side. `layers`, if any, are their last ones; `parts` compute what comes before,
-    each for some of the lanes."""
-
-    lanes: int
-    layers: Sequence[Alike]
-    parts: Sequence[tuple["Block", Sequence[int]]]
-
-
-Block = Source | Together | Side
-
-
-def block_of(lanes: Sequence[Lane]) -> Block:
-    """How to compute lanes side by side in few operations."""
-    n = len(lanes)
-    if all(not lane or (len(lane) == 1 and type(lane[0][0]) is nn.ReLU) for lane in lanes):
-        return Source(n, bool(lanes[0]))
-    kinds = [kind_of(lane[-1][0]) if lane else "source" for lane in lanes]
-    before = [lane[:-1] for lane in lanes]
-    if len(set(kinds)) > 1:
-        return Side(n, (), [(block_of([lanes[i] for i in g]), g) for g in alike(kinds)])
-    if kinds[0] is not None:
-        layers = tuple(layer for lane in lanes for layer in lane[-1])
-        return Together(n, layers, block_of(before))
-    groups = alike([tuple(kind_of(layer[0]) for layer in lane) for lane in before])
-    parts = [(block_of([before[i] for i in g]), g) for g in groups]
-    return Side(n, [lane[-1] for lane in lanes], parts)
-
-
-def alike(keys: Sequence[Hashable]) -> list[list[int]]:
-    """The positions of equal keys, in the order in which the keys occur first."""
-    groups: dict[Hashable, list[int]] = {}
-    for i, key in enumerate(keys):
-        groups.setdefault(key, []).append(i)
-    return list(groups.values())
-
-
-def kind_of(layer: Any) -> Hashable:
-    """What must be equal for one operation to compute a layer of several candidates; None where it
-    cannot."""
-    if isinstance(layer, nn.BatchNorm2d):
-        return type(layer), layer.num_features, layer.eps, layer.affine
-    if type(layer) is nn.Conv2d and layer.kernel_size == layer.stride == (1, 1):
-        if layer.padding == (0, 0) and layer.groups == 1 and layer.bias is None:
-            return nn.Conv2d, layer.in_channels, layer.out_channels
-    return nn.ReLU if type(layer) is nn.ReLU else None
-
-
-def convolutions(block: Block) -> Iterator[Alike]:
-    """The convolutions of a block, those of one operation together."""
-    if isinstance(block, Together):
-        if type(block.layers[0]) is nn.Conv2d:
-            yield block.layers
-        yield from convolutions(block.inner)
-    elif isinstance(block, Side):
-        for layers in block.layers:
-            if type(layers[0]) is nn.Conv2d:
-                yield layers
-            elif is_factorised(layers[0]):
-                yield from zip(*(m.convs for m in layers), strict=True)  # type: ignore[union-attr]
-        for part, _ in block.parts:
-            yield from convolutions(part)
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,10 +52,9 @@ class Pack:
     def of(cls, bundle: Bundle) -> "Pack":
         lanes = [tuple(zip(*chains, strict=True)) for chains in bundle.chains]
         convs = {i: split(lane) for i, lane in enumerate(lanes) if is_convolution(lane)}
-        groups: dict[Hashable, list[int]] = {}
-        for i, lane in convs.items():
-            groups.setdefault(kind_of(lane[-1][0]), []).append(i)
-        blocks = [(g, block_of([convs[i] for i in g])) for g in groups.values()]
+        places, kinds = list(convs), [kind_of(lane[-1][0]) for lane in convs.values()]
+        groups = [[places[j] for j in group] for group in alike(kinds)]
+        blocks = [(group, block_of([convs[i] for i in group])) for group in groups]
         rest = [(i, lane) for i, lane in enumerate(lanes) if i not in convs]
         common = [(i, lane) for i, lane in rest if in_common(lane)]
         others = [(i, lane) for i, lane in rest if not in_common(lane)]
@@ -148,20 +64,12 @@ class Pack:
         """Where they stand in (R * width): those of `lanes`, candidate by candidate, and all
         others, edge by edge."""
         rows, columns = self.bundle.edges, self.bundle.columns
-        found = [
-            [e * width + columns[i][k] for i in group for k, e in enumerate(rows)]
-            for group, _ in self.lanes
-        ]
+        lanes = [i for group, _ in self.lanes for i in group]
         rest = [i for part in (self.common, self.others) for i, _ in part]
-        return sum(found, []), [e * width + columns[i][k] for k, e in enumerate(rows) for i in rest]
-
-
-def is_norm(layer: nn.Module) -> bool:
-    return isinstance(layer, nn.BatchNorm2d)
-
-
-def is_factorised(layer: nn.Module) -> bool:
-    return type(layer) is FactorizedReduce
+        return (
+            [e * width + columns[i][k] for i in lanes for k, e in enumerate(rows)],
+            [e * width + columns[i][k] for k, e in enumerate(rows) for i in rest],
+        )
 
 
 def split(lane: Lane) -> Lane:
@@ -174,7 +82,7 @@ def split(lane: Lane) -> Lane:
 def is_convolution(lane: Lane) -> bool:
     """Whether a lane is a convolution, of the state or its ReLU, and more, up to a batch norm."""
     types = [type(layer[0]) for layer in lane]
-    if types == [FactorizedReduce]:
+    if len(lane) == 1 and is_factorised(lane[0][0]):
         return True
     first = types[1:2] if types[:1] == [nn.ReLU] else types[:1]
     return first == [nn.Conv2d] and isinstance(lane[-1][0], nn.BatchNorm2d)
@@ -217,9 +125,7 @@ class Whole:
         ]
         return cls(packs, [convs for block in blocks for convs in convolutions(block)], *places)
 
-    def take(
-        self, mixture: GroupMixture, dtype: torch.dtype, channels: int
-    ) -> dict[Bundle, Taken]:
+    def take(self, mixture: GroupMixture, dtype: torch.dtype, channels: int) -> dict[Bundle, Taken]:
         """What every bundle takes, in numbers at least as precise as `dtype`."""
         wide = torch.promote_types(mixture.gates.dtype, dtype)
         gates, factors = mixture.gates.to(wide), mixture.factors
@@ -245,7 +151,7 @@ class Whole:
         """The weights of the convolutions of each operation, as one tensor."""
         if not self.convs:
             return {}
-        kernels: list[list[Tensor]] = [[m.weight for m in convs] for convs in self.convs]
+        kernels = [[cast(Tensor, m.weight) for m in convs] for convs in self.convs]
         flat = torch.cat([weight.flatten() for group in kernels for weight in group])
         if autocasts(device):
             flat = flat.to(torch.get_autocast_dtype(device.type))
@@ -256,65 +162,14 @@ class Whole:
         }
 
 
-class Packed(Shared):
-    """Also the weights of a cell."""
-
-    def __init__(self, x: Tensor, edges: int, weights: Mapping[Alike, Tensor]):
-        super().__init__(x, edges)
-        self.weights = weights
-
-    def weight(self, convs: Sequence[Any]) -> Tensor:
-        found = self.weights.get(tuple(convs))
-        return super().weight(convs) if found is None else found
-
-    def repeat(self, x: Tensor) -> Tensor:
-        if not by_rows(x):
-            return super().repeat(x)
-        return x[:, None].expand(-1, self.edges, -1, -1, -1).flatten(1, 2)
-
-    def computed(self, block: Block) -> tuple[Tensor, bool]:
-        """The lanes of a block side by side, (B, lanes * E * C, H, W), and True; what they have in
-        common, (B, C, H, W), and False."""
-        if isinstance(block, Source):
-            return self.relu() if block.relu else self.x, False
-        if isinstance(block, Side):
-            return torch.cat(self.apart(block), 1), True
-        x, stacked = self.computed(block.inner)
-        if type(block.layers[0]) is nn.Conv2d:
-            return convolved(x, block.layers, self, stacked), True
-        return normalised(x, block.layers, None) if is_norm(block.layers[0]) else F.relu(x), True
-
-    def apart(self, block: Side) -> list[Tensor]:
-        """The lanes of a block, (B, E * C, H, W) each."""
-        found: dict[int, Tensor] = {}
-        for part, lanes in block.parts:
-            x, stacked = self.computed(part)
-            for i, y in zip(lanes, x.chunk(len(lanes), 1) if stacked else [x] * len(lanes)):
-                if block.layers:
-                    y = self.layer(y, block.layers[i], stacked)
-                found[i] = y if block.layers or stacked else self.repeated(y)
-        return [found[i] for i in range(block.lanes)]
-
-    def pooled(self, lane: Lane) -> Tensor:
-        """What an `in_common` lane gives, (B, C, H/s, W/s)."""
-        x = self.x
-        for layers in lane:
-            x = normalised(x, layers, None) if is_norm(layers[0]) else layers[0](x)
-        return x
-
-    def layer(self, x: Tensor, layers: Alike, stacked: bool) -> Tensor:
-        if type(layers[0]) is nn.Conv2d:
-            return convolved(x, layers, self, stacked)
-        return factorised(x, layers, self) if is_factorised(layers[0]) else layers[0](x)
-
-
 class PackedCell(FusedCell):
     """A `Form` of a cell on a GPU."""
 
     def __init__(self, cell: CellModule):
         super().__init__(cell)
         self.whole: tuple[Hashable, Whole | None] = None, None
-        self.captured: list[Whole | None] = []  # whose tensors CUDA graphs read for good
+        # Graphs of a training go on reading their tensors, whatever runs between two replays.
+        self.captured: list[Whole | None] = []
 
     def states(self, inputs: Sequence[Tensor], mixture: GroupMixture | None) -> Sequence[Tensor]:
         assert mixture is not None
@@ -340,9 +195,10 @@ class PackedCell(FusedCell):
             bundles = [bundle for s in sources for bundle in self.plan(s, mixture)[0]]
             device, width = mixture.gates.device, mixture.gates.size(1)
             self.whole = key, Whole.of(bundles, width, device) if bundles else None
-        if capturing(mixture.gates.device):
-            self.captured.append(self.whole[1])
-        return self.whole[1]
+        whole = self.whole[1]
+        if capturing(mixture.gates.device) and torch.is_grad_enabled():
+            self.captured = [*(one for one in self.captured if one is not whole), whole]
+        return whole
 
 
 def packed(
@@ -351,7 +207,7 @@ def packed(
     """What each edge of a bundle adds to its target."""
     bundle, E, total = pack.bundle, len(pack.bundle.edges), None
     head, tail = x.tensor_split([x.size(1) // bundle.k], dim=1)
-    shared = Packed(head, E, weights)
+    shared = Lanes(head, E, weights)
     for (_, block), scale in zip(pack.lanes, taken.scales, strict=True):
         y = normalised(shared.computed(block.inner)[0], block.layers, scale)
         y = y.unflatten(1, (block.lanes, E, -1))
@@ -394,6 +250,10 @@ def interleaved(
         return beside(y, bundle, tail, factors)
     B, E, C, H, W = y.shape
     z = bundle.bypass(tail)
-    z = z[:, None].expand(-1, E, -1, -1, -1) if factors is None else weighed([z], factors[:, None], None)
+    z = (
+        z[:, None].expand(-1, E, -1, -1, -1)
+        if factors is None
+        else weighed([z], factors[:, None], None)
+    )
     parts = y.reshape(B * E, C, 1, -1), z.reshape(B * E, bundle.k - 1, C, -1).transpose(1, 2)
     return torch.cat(parts, 2).view(B, E, -1, H, W).unbind(1)

@@ -6,10 +6,11 @@ from typing import Any
 from archsmith.data.roles import Roles
 from archsmith.search.diagnosis import diagnose, kinds_of
 from archsmith.train.evaluate import evaluate, restore_statistics
+from archsmith.train.replayed import Capture
 from search_spaces.architecture import Architecture
 from search_spaces.settings import setting
 from strategies.curvature import alpha_eigenvalue, weight_sharpness
-from strategies.replay import Capture, Replay
+from strategies.replay import Replay
 from strategies.strategy import Strategy
 from supernets import plain_layers
 from supernets.mixture import Mixture

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -12,11 +11,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from archsmith import interrupt
 from archsmith.errors import NumbersError
-from archsmith.train.replayed import Replayed
+from archsmith.train.replayed import Capture, Replayed
 from supernets.mixture import Mixture
-
-if TYPE_CHECKING:
-    from strategies.replay import Capture
 
 Batches = Iterable[tuple[Tensor, Tensor]]  # images (B, C, H, W), labels (B,); of text (B, T)
 
@@ -28,7 +24,7 @@ def evaluate(
     mixture: Mixture | None = None,
     *,
     seen: Callable[[Tensor, Tensor, Tensor], None] | None = None,
-    capture: "Capture | None" = None,
+    capture: Capture | None = None,
 ) -> dict[str, float]:
     """`accuracy` as a fraction, mean cross-entropy `loss`; for more than 5 classes `top5_accuracy`.
     Where images have a label at each of T places, every place counts as one.
@@ -131,10 +127,11 @@ def restore_statistics(net: nn.Module, loader: Batches, mixture: Mixture | None 
                 net(x, mixture)
     finally:
         for norm, count, (buffers, momentum) in zip(norms, counts, before, strict=True):
-            assert count is not None and norm.num_batches_tracked is not None
-            reached = bool(norm.num_batches_tracked)
-            norm.momentum, norm.num_batches_tracked = momentum, count.copy_(norm.num_batches_tracked)
-            if not reached:
+            seen = norm.num_batches_tracked
+            assert count is not None
+            assert seen is not None
+            norm.momentum, norm.num_batches_tracked = momentum, count.copy_(seen)
+            if not seen:
                 norm.load_state_dict(buffers, strict=False)
 
 

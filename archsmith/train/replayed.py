@@ -2,15 +2,15 @@
 
 import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from strategies.replay import Capture
-
 log = logging.getLogger(__name__)
+
+# As that of `strategies.replay`: runs a function; returns its result, and what recomputes it.
+Named = dict[str, Tensor]
+Capture = Callable[[Callable[[], Named]], tuple[Named, Callable[[], object]]]
 
 
 class Replayed:
@@ -20,7 +20,7 @@ class Replayed:
     After a capture that fails all are eager, which is logged.
     """
 
-    def __init__(self, compute: Callable[[Tensor], Tensor], capture: "Capture"):
+    def __init__(self, compute: Callable[[Tensor], Tensor], capture: Capture):
         self.compute = compute
         self.capture: Capture | None = capture
         self.graphs: dict[torch.Size, tuple[Tensor, Tensor, Callable[[], object]] | None] = {}

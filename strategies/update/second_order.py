@@ -181,7 +181,8 @@ def _virtual_step(
     }
     if buffers:
         pushes = torch._foreach_mul(list(buffers.values()), momentum)
-        for i, push in zip(buffers, torch._foreach_add([step[i] for i in buffers], pushes)):
+        pushed = torch._foreach_add([step[i] for i in buffers], pushes)
+        for i, push in zip(buffers, pushed, strict=True):
             moved[i] = push
     if group["nesterov"]:
         moved = list(torch._foreach_add(step, torch._foreach_mul(moved, momentum)))

@@ -30,8 +30,8 @@ from search_spaces.space import Space
 from supernets.forms import use_form
 from supernets.fused import FusedCell
 from supernets.mixed_op import MixedOp, PartialMixedOp
-from supernets.mixture import Mixture
 from supernets.network import CellModule, Network, supernet
+
 
 def assert_equal(space: Space, mixed_op: Callable[..., nn.Module], **how: object) -> None:
     (found,) = differences(space, mixed_op, ["fused"], torch.float64, **how)

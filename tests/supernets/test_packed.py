@@ -24,9 +24,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from search_spaces import darts
 from supernets import convolution, forms, packed
+from supernets.lanes import Lanes, Side, Source, Together, block_of
 from supernets.mixed_op import MixedOp, PartialMixedOp
 from supernets.network import CellModule, Network, supernet
-from supernets.packed import PackedCell, Side, Source, Together, block_of
+from supernets.packed import PackedCell
 
 
 @pytest.fixture(autouse=True)
@@ -161,7 +162,7 @@ def conv(channels: int, size: int = 1, groups: int = 1) -> tuple[nn.Module, ...]
 
 
 def test_layers_that_are_alike_are_one_operation():
-    """Two separable convolutions, the second half as long: depthwise ones apart, others together."""
+    """A separable convolution beside half of one: depthwise layers apart, the others together."""
     relu, norm = (nn.ReLU(),), (nn.BatchNorm2d(4),)
     depthwise = [conv(4, size, 4) for size in (3, 5, 3)]
     pointwise = [conv(4) for _ in range(3)]
@@ -184,10 +185,18 @@ def test_lanes_of_a_source_and_of_a_convolution_run_beside_each_other():
     first, second, depthwise = conv(4), conv(4), conv(4, 3, 4)
     block = block_of([[first], [depthwise, second]])
     x = torch.randn(2, 4, 3, 3)
-    y, stacked = packed.Packed(x, 1, {}).computed(block)
+    y, stacked = Lanes(x, 1, {}).computed(block)
     assert stacked
     expected = torch.cat([first[0](x), second[0](depthwise[0](x))], 1)
     torch.testing.assert_close(y, expected)
+
+
+def test_lanes_of_a_state_and_of_its_relu_run_beside_each_other():
+    torch.manual_seed(0)
+    first, second = conv(4), conv(4)
+    x = torch.randn(2, 4, 3, 3)
+    y, _ = Lanes(x, 1, {}).computed(block_of([[first], [(nn.ReLU(),), second]]))
+    torch.testing.assert_close(y, torch.cat([first[0](x), second[0](x.relu())], 1))
 
 
 def operations(net: Network, x: Tensor, mixture) -> int:

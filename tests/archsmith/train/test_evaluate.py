@@ -135,8 +135,8 @@ def test_captured_passes_measure_the_same(caplog):
 
     assert evaluate(net, loader, capture=fails) == eager
     assert [r.message for r in caplog.records] == [
-        "CUDA graphs: an evaluation cannot be captured (not permitted); it is computed operation by "
-        "operation"
+        "CUDA graphs: an evaluation cannot be captured (not permitted); it is computed operation "
+        "by operation"
     ]
 
 
@@ -155,9 +155,10 @@ def test_restoring_statistics_reads_nothing_of_the_device(form: str, toy_darts):
         for name, c in toy_darts.choices.items()
     }
     loader = [(torch.empty(4, *toy_darts.input_shape, device=meta), torch.empty(4, device=meta))]
-    counts = [norm.num_batches_tracked for norm in net.modules() if isinstance(norm, nn.BatchNorm2d)]
+    norms = [m for m in net.modules() if isinstance(m, nn.BatchNorm2d)]
+    counts = [norm.num_batches_tracked for norm in norms]
     restore_statistics(net, loader * 2, Mixture(groups))
-    after = [norm.num_batches_tracked for norm in net.modules() if isinstance(norm, nn.BatchNorm2d)]
+    after = [norm.num_batches_tracked for norm in norms]
     assert all(one is other for one, other in zip(counts, after, strict=True))
 
 
