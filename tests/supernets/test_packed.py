@@ -3,6 +3,7 @@
 Here it runs on a CPU. It is chosen, and its convolutions are, as on a GPU.
 """
 
+import importlib
 from functools import partial
 
 import pytest
@@ -19,6 +20,7 @@ from equal_forms import (
     pruned,
     space_of,
 )
+from helpers import ROOT
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -203,6 +205,17 @@ def operations(net: Network, x: Tensor, mixture) -> int:
     with FlopCounterMode(display=False) as counter:
         net(x, mixture)
     return counter.get_total_flops()
+
+
+@pytest.mark.slow
+def test_a_step_of_pcdarts_has_three_fifths_of_the_operations(monkeypatch):
+    """Of the 11,098 that it had, at the paper's size; the number does not depend on the batch."""
+    monkeypatch.undo()
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    counted = importlib.import_module("launches")
+    found = counted.launches(counted.WORKLOADS["pcdarts"], 2)
+    assert found.total() <= 0.6 * 11_098
+    assert found["_foreach_lerp_"] == 0  # no statistics
 
 
 def test_no_multiplication_is_added():
