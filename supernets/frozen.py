@@ -26,7 +26,8 @@ def unread_statistics(net: nn.Module) -> AbstractContextManager[None]:
     """Within, a supernet on a GPU records no statistics, which there is a tenth of the operations
     of a search step. Nothing reads what training recorded: whoever measures a supernet in eval mode
     estimates the statistics first (`archsmith.train.evaluate.restore_statistics`)."""
-    on_gpu = any(launches(weight.device) for weight in net.parameters())
+    weight = next(net.parameters(), None)
+    on_gpu = weight is not None and launches(weight.device)
     return frozen_statistics(net) if on_gpu else nullcontext()
 
 
