@@ -27,7 +27,7 @@ def loss_gradients(
 ) -> dict[str, Tensor]:
     """Fills `.grad` of `wanted` from the training loss, with offsets of the gates if given; returns
     0-dim loss and accuracy."""
-    with unread_statistics(strategy.net):
+    with unread_statistics(net):
         loss, logits = strategy.loss(net, batch, offsets=offsets)
         loss.backward(inputs=list(wanted))
     with torch.no_grad():
