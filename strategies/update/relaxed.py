@@ -92,7 +92,8 @@ class Relaxed(Update):
             group["lr"] = given["lr"]
         optimizer.zero_grad()
         compute = partial(self._gradients, strategy, net, role, [*mine, *early])
-        metrics = strategy.gradients(f"weights, {role}", compute, [batch], [*mine, *early])
+        with unread_statistics(strategy.net):
+            metrics = strategy.gradients(f"weights, {role}", compute, [batch], [*mine, *early])
         if self.coupling:
             self._couple(mine, others)
         if strategy.clip is not None:
@@ -109,10 +110,9 @@ class Relaxed(Update):
         batch: "Batch",
     ) -> "Metrics":
         """Adds the gradients of the weighed loss of this role to `wanted`."""
+        loss, logits = strategy.loss(net, batch, role)
         weight = self.train_weight if role == "train" else 1.0
-        with unread_statistics(strategy.net):
-            loss, logits = strategy.loss(net, batch, role)
-            (weight * loss).backward(inputs=list(wanted))
+        (weight * loss).backward(inputs=list(wanted))
         accuracy = (logits.argmax(1) == batch[1]).float().mean()
         return {f"{role}_loss": loss.detach(), f"{role}_accuracy": accuracy}
 
