@@ -30,7 +30,7 @@ from archsmith.train.replay import Capture, Replay, cuda_capture  # noqa: E402
 from archsmith.train.runtime import forget_peak, peak_memory, synchronize  # noqa: E402
 from strategies.update import first_order  # noqa: E402
 from supernets.forms import use_form  # noqa: E402
-from supernets.network import supernet  # noqa: E402
+from supernets.network import CellModule, supernet  # noqa: E402
 
 CPU = torch.device("cpu")
 SMALL = ["space.layers=3", "space.nodes=1"]
@@ -74,6 +74,13 @@ def all_gradients(self: Any, strategy: Any, net: nn.Module, train: Any, val: Any
     return loss
 
 
+def form_on_meta(net: nn.Module) -> None:
+    """Cells compute in their form on meta tensors, too, where they are else the reference."""
+    for cell in net.modules():
+        if isinstance(cell, CellModule) and cell.form is not None:
+            vars(cell)["states"] = cell.form.states
+
+
 def prepared(
     overrides: list[str], form: str, batch: int, device: torch.device = CPU
 ) -> Callable[[], Any]:
@@ -90,8 +97,10 @@ def prepared(
     strategy = instantiate(config.strategy, _convert_="all")(space=space)
     net = supernet(space, strategy.mixed_op).train().to(device)
     own = "reference" if form == "public" else form
-    last = "channels_last" in extras and device.type == "cuda"
+    last = "channels_last" in extras and device.type != "cpu"
     use_form(net, own, device, channels_last=last)
+    if device.type == "meta":
+        form_on_meta(net)
     net.autocast = torch.bfloat16 if "bfloat16" in extras else None
     strategy.setup(net, device)
     if "graphs" in extras:

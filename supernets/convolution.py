@@ -1,9 +1,10 @@
-"""Grouped convolutions in the torch operations that are fast on a CPU.
+"""Grouped convolutions in the torch operations that are fast.
 
 torch's CPU library has vectorised kernels for depthwise convolutions, but none for the gradients of
 dilated ones, nor for the weight gradient of filters larger than 3x3, which it computes several
-times slower; small grouped 1x1 convolutions are faster as matrix products. Equal to `F.conv2d` but
-for rounding (tests/supernets/test_convolution.py), and differentiable twice.
+times slower; small grouped 1x1 convolutions are faster as matrix products. On a GPU these are
+expected to be, too (not measured). Equal to `F.conv2d` but for rounding
+(tests/supernets/test_convolution.py), and differentiable twice.
 """
 
 from typing import Any
@@ -12,16 +13,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from supernets.gpu import launches
+from supernets.layout import by_rows
+
 TILE = 3  # the largest filter whose weight gradient is vectorised
 # Channels a group to which matrix products serve: faster at 4, 8 and 16 on one AVX-512 core, slower
 # at 64; between was not measured.
 WIDEST = 32
+ON_A_GPU = range(4, 17)  # the same there, where cuDNN has no good kernels; not measured
 
 
 def grouped(x: Tensor, weight: Tensor, bias: Tensor | None, conv: nn.Conv2d, groups: int) -> Tensor:
     """`conv` with other weights (C', C/groups, k, k) on x (B, C, H, W): (B, C', H', W')."""
     stride, padding, dilation = conv.stride, conv.padding, conv.dilation
     plain = bias is None and groups > 1
+    if launches(x.device) and plain and weight.size(1) in ON_A_GPU and is_pointwise(conv):
+        return pointwise(x, weight, groups) if by_rows(x) else by_pixels(x, weight, groups)
     if x.device.type == "cpu" and plain and not torch.is_autocast_enabled("cpu"):
         size, s, d = weight.size(-1), stride[0], dilation[0]
         square = all(len(set(n)) == 1 for n in (weight.shape[2:], stride, padding, dilation))
@@ -33,11 +40,23 @@ def grouped(x: Tensor, weight: Tensor, bias: Tensor | None, conv: nn.Conv2d, gro
     return F.conv2d(x, weight, bias, stride, padding, dilation, groups)
 
 
+def is_pointwise(conv: nn.Conv2d) -> bool:
+    return conv.kernel_size == conv.stride == (1, 1) and conv.padding == (0, 0)
+
+
 def pointwise(x: Tensor, weight: Tensor, groups: int) -> Tensor:
     """A 1x1 convolution in groups as one matrix product a group and image."""
     rows = weight.view(groups, -1, weight.size(1)).expand(x.size(0), -1, -1, -1).flatten(0, 1)
     y = torch.bmm(rows, x.reshape(rows.size(0), rows.size(2), -1))
     return y.view(x.size(0), -1, *x.shape[2:])
+
+
+def by_pixels(x: Tensor, weight: Tensor, groups: int) -> Tensor:
+    """The same on channels-last maps, as one matrix product a group over all pixels."""
+    (B, _, H, W), rows = x.shape, weight.view(groups, -1, weight.size(1))
+    pixels = x.permute(0, 2, 3, 1).reshape(B * H * W, groups, -1).transpose(0, 1)
+    y = torch.bmm(pixels, rows.transpose(1, 2)).transpose(0, 1)  # (pixels, groups, C'/groups)
+    return y.reshape(B, H, W, -1).permute(0, 3, 1, 2)
 
 
 def depthwise(x: Tensor, weight: Tensor, stride: int, dilation: int) -> Tensor:

@@ -11,10 +11,12 @@ from torch import nn
 
 from supernets.final import ChosenOps
 from supernets.fused import FusedCell
+from supernets.gpu import launches
 from supernets.native.build import library
 from supernets.native.cell import NativeCell, twice_differentiable
 from supernets.native.final import NativeFinal
 from supernets.network import CellModule, Network
+from supernets.packed import PackedCell
 
 __all__ = ["FORMS", "check_form", "check_layout", "twice_differentiable", "use_form"]
 
@@ -87,6 +89,8 @@ def use_form(net: Network, form: str, device: torch.device, *, channels_last: bo
         form = "native" if pays(cells, device) else "fused"
     final = all(isinstance(edge, ChosenOps) for cell in cells for edge in cell.edges.values())
     chosen = (FINAL_FORMS if final else FORMS)[form]
+    if chosen is FusedCell and launches(device):
+        chosen = PackedCell
     net.channels_last = channels_last
     net.drop_probability = torch.zeros((), device=device) if device.type == "cuda" else None
     net.cells_channels_last = form == "native"

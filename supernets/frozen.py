@@ -1,10 +1,12 @@
 """What stands still in a pass: the statistics of batch norms, the weights."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+
+from supernets.gpu import launches
 
 
 @contextmanager
@@ -18,6 +20,15 @@ def frozen_statistics(net: nn.Module) -> Iterator[None]:
     finally:
         for norm in norms:
             norm.track_running_stats = True
+
+
+def unread_statistics(net: nn.Module) -> AbstractContextManager[None]:
+    """Within, a supernet on a GPU records no statistics, which there is a tenth of the operations
+    of a search step. Nothing reads what training recorded: whoever measures a supernet in eval mode
+    estimates the statistics first (`archsmith.train.evaluate.restore_statistics`)."""
+    weight = next(net.parameters(), None)
+    on_gpu = weight is not None and launches(weight.device)
+    return frozen_statistics(net) if on_gpu else nullcontext()
 
 
 def _modules(net: nn.Module) -> Iterator[nn.Module]:

@@ -78,14 +78,19 @@ class FusedCell:
         return self.module.preprocessed(inputs)
 
     def from_node(
-        self, source: int, x: Tensor, mixture: GroupMixture | None
+        self,
+        source: int,
+        x: Tensor,
+        mixture: GroupMixture | None,
+        run: Callable[[Bundle, Tensor], Sequence[Tensor]] | None = None,
     ) -> list[tuple[int, Tensor]]:
-        """As `CellModule.from_node`."""
+        """As `CellModule.from_node`; `run` replaces the method."""
         assert mixture is not None
+        run = run or partial(self.run, mixture=mixture)
         bundles, alone = self.plan(source, mixture)
         found = {e: self.alone(e, x, mixture) for e in alone}
         for bundle in bundles:
-            outputs = zip(bundle.edges, self.run(bundle, x, mixture), strict=True)
+            outputs = zip(bundle.edges, run(bundle, x), strict=True)
             found |= {e: dropped(y, e, mixture) for e, y in outputs}
         edges = self.module.cell.edges
         return [(edges[e].target, y) for e in sorted(found) if (y := found[e]) is not None]
@@ -183,8 +188,15 @@ class Shared:
         for known, y in self._repeated:
             if known is x:
                 return y
-        self._repeated.append((x, torch.cat([x] * self.edges, 1)))  # keeps the layout of maps
+        self._repeated.append((x, self.repeat(x)))
         return self._repeated[-1][1]
+
+    def repeat(self, x: Tensor) -> Tensor:
+        return torch.cat([x] * self.edges, 1)  # keeps the layout of maps
+
+    def weight(self, convs: Sequence[Any]) -> Tensor:
+        """The weights of convolutions as one tensor."""
+        return concatenated([m.weight for m in convs])
 
 
 def chained(layers: Sequence[Sequence[nn.Module]], shared: Shared, gate: Tensor) -> Tensor:
@@ -202,16 +214,21 @@ def chained(layers: Sequence[Sequence[nn.Module]], shared: Shared, gate: Tensor)
             x, stacked = convolved(x, alike, shared, stacked), True
         elif type(layer) is FactorizedReduce:
             x, stacked, folded = factorised(x, alike, shared), True, i == len(layers) - 1
-            x = normalised(x, [m.bn for m in alike], gate if folded else None)
+            x = normalised(x, [m.bn for m in alike], scale_of(alike[0].bn, gate, folded))
         elif isinstance(layer, nn.BatchNorm2d):
             if not stacked and (layer.affine or not layer.training):  # the edges differ
                 x, stacked = shared.repeated(x), True
             folded = stacked and i == len(layers) - 1
-            x = normalised(x, alike, gate if folded else None)
+            x = normalised(x, alike, scale_of(layer, gate, folded))
         else:
             x = layer(x)
     y = x.unflatten(1, (E if stacked else 1, -1))
     return y if folded else gated(y, gate)
+
+
+def scale_of(norm: Any, gate: Tensor, folded: bool) -> Tensor | None:
+    """The gates (E,) as the scale (E * C,) of a batch norm that they are folded into."""
+    return gate.repeat_interleave(norm.num_features) if folded else None
 
 
 def gated(y: Tensor, by: Tensor) -> Tensor:
@@ -229,7 +246,7 @@ def convolved(x: Tensor, convs: Sequence[Any], shared: Shared, stacked: bool) ->
     groups = conv.groups
     if stacked or groups > 1:
         x, groups = x if stacked else shared.repeated(x), groups * len(convs)
-    weight = concatenated([m.weight for m in convs])
+    weight = shared.weight(convs)
     bias = None if conv.bias is None else concatenated([m.bias for m in convs])
     return grouped(x, weight, bias, conv, groups)
 
@@ -246,12 +263,10 @@ def factorised(x: Tensor, layers: Sequence[Any], shared: Shared) -> Tensor:
     return torch.cat([half for edge in zip(*halves, strict=True) for half in edge], 1)
 
 
-def normalised(x: Tensor, norms: Sequence[Any], gate: Tensor | None) -> Tensor:
-    """The batch norms of all edges as one, times the gates: x is (B, E * C, H, W), or (B, C, H, W)
-    where the edges have it in common."""
-    norm, channels = norms[0], norms[0].num_features
-    scale = None if gate is None else gate.repeat_interleave(channels)
-    shift = None
+def normalised(x: Tensor, norms: Sequence[Any], scale: Tensor | None) -> Tensor:
+    """The batch norms of all edges as one, times a scale (E * C,): x is (B, E * C, H, W), or
+    (B, C, H, W) where the edges have it in common."""
+    norm, shift = norms[0], None
     if norm.affine:
         weight, shift = (
             concatenated([m.weight for m in norms]),
@@ -275,7 +290,7 @@ def over_batch(
     these are None where the norm does not track them."""
     mean = variance = None
     if norm.track_running_stats:
-        mean, variance = (norm.running_mean.new_zeros(x.size(1)) for _ in range(2))
+        mean, variance = norm.running_mean.new_zeros(2, x.size(1))
     y = F.batch_norm(x, mean, variance, scale, shift, True, 1.0, norm.eps)
     return y, mean, variance
 
@@ -296,13 +311,17 @@ def record_statistics(
     norms: Sequence[Any], means: Sequence[Tensor], variances: Sequence[Tensor]
 ) -> None:
     """Moves running statistics as `nn.BatchNorm2d` does; of each norm (C,)."""
-    counts = [m.num_batches_tracked for m in norms]
-    torch._foreach_add_(counts, 1)
+    torch._foreach_add_([m.num_batches_tracked for m in norms], 1)
     buffers = [m.running_mean for m in norms] + [m.running_var for m in norms]
-    found, momentum = [*means, *variances], norms[0].momentum
-    if momentum is not None and all(m.momentum == momentum for m in norms):
-        torch._foreach_lerp_(buffers, found, momentum)
+    found, rates = [*means, *variances], [rate(m) for m in norms]
+    if len(set(rates)) == 1:
+        torch._foreach_lerp_(buffers, found, rates[0])
         return
-    for i, (buffer, value) in enumerate(zip(buffers, found, strict=True)):
-        momentum, count = norms[i % len(norms)].momentum, counts[i % len(norms)]
-        buffer.lerp_(value, 1.0 / float(count) if momentum is None else momentum)
+    for buffer, value, weight in zip(buffers, found, [*rates, *rates], strict=True):
+        buffer.lerp_(value, weight)
+
+
+def rate(norm: Any) -> float:
+    """By how much a batch norm moves its statistics; without momentum they are averages."""
+    momentum = norm.momentum
+    return 1.0 / float(norm.num_batches_tracked) if momentum is None else momentum

@@ -27,6 +27,11 @@ def channels_last(*maps: Tensor) -> list[Tensor]:
     return [laid[id(x)] for x in maps]
 
 
+def by_rows(x: Tensor) -> bool:
+    """Whether the pixels of a row of x (B, C, H, W) are together in memory, as channels first."""
+    return x.stride(-1) == 1
+
+
 def laid_as(x: Tensor, like: Tensor) -> Tensor:
     """x (B, C, H, W), on a GPU with its channels together where those of `like` are; on a CPU x."""
     if x.device.type == "cpu" or not _together(like) or _together(x):

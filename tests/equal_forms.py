@@ -5,14 +5,39 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from search_spaces import darts, goldnas, nasbench201
 from search_spaces.cells import Cell
 from search_spaces.space import Space
 from supernets.forms import use_form
-from supernets.mixture import GroupMixture, Mixture
+from supernets.mixture import GroupMixture, Mixture, everything_active
 from supernets.network import Network, supernet
 
 CPU = torch.device("cpu")
 Choose = Callable[[Cell], Sequence[Sequence[int]]]
+SIZES = {"darts": dict(layers=3, nodes=2), "nasbench201": dict(layers=5, nodes=3)}
+FAMILIES = {"darts": darts, "nasbench201": nasbench201, "goldnas": goldnas}
+# Rounding in float64 grows through the batch norms of three to five cells.
+TOLERANCE = 1e-9
+
+
+def space_of(family: str, channels: int, candidates: list[str] | None = None) -> Space:
+    module = FAMILIES[family]
+    return getattr(module, family)(
+        **SIZES.get(family, SIZES["darts"]),
+        channels=channels,
+        candidates=candidates or list(module.CANDIDATES),
+        input_shape=(3, 9, 11),
+        classes=4,
+    )
+
+
+def mixture_of(space: Space, alive: Callable[[Tensor], Tensor] = lambda t: t) -> Mixture:
+    groups = {}
+    for name, cell in space.groups.items():
+        gates = torch.full((len(cell.edges), cell.width), 0.2, dtype=torch.float64)
+        active = everything_active(alive(torch.ones(gates.shape, dtype=torch.bool)))
+        groups[name] = GroupMixture(gates.requires_grad_(), None, active)
+    return Mixture(groups)
 
 
 def everything(cell: Cell) -> Sequence[Sequence[int]]:

@@ -157,6 +157,8 @@ CELL_FAMILY = {
         "supernets/final.py",
         "supernets/fused.py",
         "supernets/forms.py",
+        "supernets/lanes.py",
+        "supernets/packed.py",
     ),
     "archsmith/result/export/standalone.py",  # copies a network
 }

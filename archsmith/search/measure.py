@@ -6,10 +6,13 @@ from typing import Any
 from archsmith.data.roles import Roles
 from archsmith.search.diagnosis import diagnose, kinds_of
 from archsmith.train.evaluate import evaluate, restore_statistics
+from archsmith.train.replay import Replay
+from archsmith.train.replayed import Capture
 from search_spaces.architecture import Architecture
 from search_spaces.settings import setting
 from strategies.curvature import alpha_eigenvalue, weight_sharpness
 from strategies.strategy import Strategy
+from supernets import plain_layers
 from supernets.mixture import Mixture
 from supernets.network import Network
 
@@ -29,13 +32,13 @@ def measure(
 ) -> Found:
     """The current architecture, with a diagnosis of it and of the supernet."""
     (group,) = strategy.weight_optimizer.param_groups
-    mixture = strategy.mixture(noise=False)
+    mixture, capture = strategy.mixture(noise=False), capture_of(net, strategy)
     # Running averages lag behind a fast-learning net; training never reads them.
     restore_statistics(net, roles.statistics, mixture)
-    selected = evaluate(net, roles.select, mixture)
+    selected = evaluate(net, roles.select, mixture, capture=capture)
     with setting("strategy"):
         architecture = strategy.architecture(**meta)
-    discretised = discretised_accuracy(net, architecture, roles)
+    discretised = discretised_accuracy(net, architecture, roles, capture)
     metrics = {
         "supernet_accuracy": selected["accuracy"],
         "supernet_loss": selected["loss"],
@@ -63,14 +66,27 @@ def measured_again(net: Network, roles: Roles, found: Found, earlier: Architectu
     return Found(earlier, found.supernet_accuracy, accuracy, metrics)
 
 
-def discretised_accuracy(net: Network, architecture: Architecture, roles: Roles) -> float:
+def capture_of(net: Network, strategy: Strategy) -> Capture | None:
+    """Captures passes of a supernet that read tensors alone, where those of its training are
+    captured; else None."""
+    gradients = strategy.gradients
+    if not isinstance(gradients, Replay) or gradients.off:
+        return None
+    outside = (layer for layer in net.modules() if not plain_layers.reads_tensors_alone(layer))
+    known = all(plain_layers.constants(layer) is not None for layer in outside)
+    return gradients.capturing() if known else None
+
+
+def discretised_accuracy(
+    net: Network, architecture: Architecture, roles: Roles, capture: Capture | None = None
+) -> float:
     """Accuracy on `select` of the discrete network with inherited weights and re-estimated
     statistics; the supernet's own statistics are restored."""
     mixture = Mixture.of(architecture, net.space, next(net.parameters()).device)
     before = {name: buffer.clone() for name, buffer in net.named_buffers()}
     try:
         restore_statistics(net, roles.statistics, mixture)
-        return evaluate(net, roles.select, mixture)["accuracy"]
+        return evaluate(net, roles.select, mixture, capture=capture)["accuracy"]
     finally:
         for name, buffer in net.named_buffers():
             buffer.copy_(before[name])

@@ -11,6 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from archsmith import interrupt
 from archsmith.errors import NumbersError
+from archsmith.train.replayed import Capture, Replayed
 from supernets.mixture import Mixture
 
 Batches = Iterable[tuple[Tensor, Tensor]]  # images (B, C, H, W), labels (B,); of text (B, T)
@@ -23,6 +24,7 @@ def evaluate(
     mixture: Mixture | None = None,
     *,
     seen: Callable[[Tensor, Tensor, Tensor], None] | None = None,
+    capture: Capture | None = None,
 ) -> dict[str, float]:
     """`accuracy` as a fraction, mean cross-entropy `loss`; for more than 5 classes `top5_accuracy`.
     Where images have a label at each of T places, every place counts as one.
@@ -36,6 +38,7 @@ def evaluate(
 
     seen: called with images, labels and logits (B, classes), of text (B, classes, T), of every
         batch.
+    capture: captures passes, which are then replayed.
 
     Raises:
         NumbersError: the loss is not finite, so an accuracy would be meaningless.
@@ -43,10 +46,15 @@ def evaluate(
     """
     sums: dict[str, Tensor] = {}
     images = 0
+
+    def forward(x: Tensor) -> Tensor:
+        return net(x, mixture)
+
+    passes = forward if capture is None else Replayed(forward, capture)
     with _eval_mode(net):
         for x, y in loader:
             interrupt.check("evaluation")
-            logits = net(x, mixture).float()
+            logits = passes(x).float()
             images += y.numel()
             if seen is not None:
                 seen(x, y, logits)
@@ -105,19 +113,25 @@ def restore_statistics(net: nn.Module, loader: Batches, mixture: Mixture | None 
     if not norms:
         return
     before = [({name: b.clone() for name, b in m.named_buffers()}, m.momentum) for m in norms]
+    counts = [m.num_batches_tracked for m in norms]
     try:
         with _eval_mode(net):
             for norm in norms:
                 norm.train()
                 norm.reset_running_stats()
                 norm.momentum = None  # makes torch average over all batches since the reset
+                # torch reads the number of batches: on the host, without waiting for the device
+                norm.num_batches_tracked = torch.tensor(0)
             for x, _ in loader:
                 interrupt.check("evaluation")
                 net(x, mixture)
     finally:
-        for norm, (buffers, momentum) in zip(norms, before, strict=True):
-            norm.momentum = momentum
-            if not norm.num_batches_tracked:
+        for norm, count, (buffers, momentum) in zip(norms, counts, before, strict=True):
+            seen = norm.num_batches_tracked
+            assert count is not None
+            assert seen is not None
+            norm.momentum, norm.num_batches_tracked = momentum, count.copy_(seen)
+            if not seen:
                 norm.load_state_dict(buffers, strict=False)
 
 

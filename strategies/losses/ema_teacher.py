@@ -59,8 +59,9 @@ class EMATeacher(LossTerm):
 
     @torch.no_grad()
     def after_step(self, net: nn.Module, strategy: "Strategy") -> None:
-        for name, weight in net.named_parameters():
-            self.average[name].lerp_(weight, 1 - self.decay)
+        weights = dict(net.named_parameters())
+        averages = [self.average[name] for name in weights]
+        torch._foreach_lerp_(averages, list(weights.values()), 1 - self.decay)
 
     def state_dict(self) -> dict[str, Any]:
         return {"average": self.average}

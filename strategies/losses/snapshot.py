@@ -46,7 +46,10 @@ class Snapshot(NamedTuple):
 
 
 def copy_weights(net: nn.Module) -> Weights:
-    return {name: parameter.detach().clone() for name, parameter in net.named_parameters()}
+    weights = {name: parameter.detach() for name, parameter in net.named_parameters()}
+    copies = {name: torch.empty_like(weight) for name, weight in weights.items()}
+    torch._foreach_copy_(list(copies.values()), list(weights.values()))
+    return copies
 
 
 def copy_mixture(mixture: Mixture) -> Mixture:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from strategies.contracts import Update
-from supernets.frozen import frozen_statistics, without_gradients
+from supernets.frozen import frozen_statistics, unread_statistics, without_gradients
 
 if TYPE_CHECKING:
     from strategies.gradients import Batch
@@ -27,8 +27,9 @@ def loss_gradients(
 ) -> dict[str, Tensor]:
     """Fills `.grad` of `wanted` from the training loss, with offsets of the gates if given; returns
     0-dim loss and accuracy."""
-    loss, logits = strategy.loss(net, batch, offsets=offsets)
-    loss.backward(inputs=list(wanted))
+    with unread_statistics(net):
+        loss, logits = strategy.loss(net, batch, offsets=offsets)
+        loss.backward(inputs=list(wanted))
     with torch.no_grad():
         accuracy = (logits.argmax(1) == batch[1]).float().mean()
     return {"train_loss": loss.detach(), "train_accuracy": accuracy}

@@ -16,7 +16,7 @@ from torch.func import functional_call
 from search_spaces.settings import NotNegative, Positive
 from strategies.contracts import Update
 from strategies.optimizer_state import load_named_state, named_state
-from supernets.frozen import frozen_statistics, without_gradients
+from supernets.frozen import frozen_statistics, unread_statistics, without_gradients
 
 if TYPE_CHECKING:
     from strategies.gradients import Batch, Metrics
@@ -97,7 +97,8 @@ class Relaxed(Update):
             group["lr"] = given["lr"]
         optimizer.zero_grad()
         compute = partial(self._gradients, strategy, net, role, [*mine, *early])
-        metrics = strategy.gradients(f"weights, {role}", compute, [batch], [*mine, *early])
+        with unread_statistics(strategy.net):
+            metrics = strategy.gradients(f"weights, {role}", compute, [batch], [*mine, *early])
         if self.coupling:
             self._couple(mine, others)
         if strategy.clip is not None:

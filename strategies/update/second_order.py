@@ -15,6 +15,7 @@ from search_spaces.ops import Noise
 from search_spaces.settings import Positive
 from strategies.update.first_order import FirstOrder
 from supernets.forms import twice_differentiable
+from supernets.gpu import launches
 
 if TYPE_CHECKING:
     from strategies.gradients import Batch
@@ -28,7 +29,8 @@ class SecondOrder(FirstOrder):
     """The first-order weight step; alphas descend through one virtual step of the weights.
 
     Args:
-        hessian: `exact` differentiates twice; `finite_difference` is the paper's eq. 8.
+        hessian: `exact` differentiates twice; `finite_difference` is the paper's eq. 8. `auto` is
+            the latter on a GPU, unless something draws or there is a regularisation, else exact.
         radius: of the finite difference; 0.01 in the paper. At 0.01, a net with ReLUs and max pools
             has many kinks within the radius, and the result can be far from the gradient; at 1e-6
             in float64 both forms agree to 1e-8 (tests/archsmith/search/test_search.py).
@@ -40,9 +42,11 @@ class SecondOrder(FirstOrder):
 
     other_weights = True  # those of the virtual step
 
-    def __init__(self, hessian: Literal["finite_difference", "exact"], radius: Positive):
-        self.hessian, self.radius = hessian, radius
+    def __init__(self, hessian: Literal["auto", "finite_difference", "exact"], radius: Positive):
+        self.hessian: str = hessian
+        self.radius = radius
         self.optimizer: torch.optim.Optimizer | None = None
+        self.rates: Tensor | None = None  # of the virtual step and xi, (2,), for captured passes
 
     def setup(self, net: nn.Module, strategy: "Strategy") -> None:
         if not isinstance(strategy.weight_optimizer, torch.optim.SGD):
@@ -51,26 +55,39 @@ class SecondOrder(FirstOrder):
                 f"{type(strategy.weight_optimizer).__name__}; set strategy/weight_optimizer=sgd"
             )
         self.optimizer = strategy.weight_optimizer
-        for name, draws in (
-            (f"relaxation {type(strategy.relaxation).__name__}", strategy.relaxation.samples),
-            (
-                f"topology {type(strategy.topology).__name__}",
-                strategy.topology is not None and strategy.topology.samples,
-            ),
-            ("the candidate noise", any(isinstance(layer, Noise) for layer in net.modules())),
-        ):
-            if self.hessian == "finite_difference" and draws:
-                raise ValueError(
-                    "hessian: finite_difference compares passes of equal gates, found "
-                    f"{name}, which draws new ones for every pass; set hessian to exact"
-                )
+        parts = {"relaxation": strategy.relaxation, "topology": strategy.topology}
+        drawing = [
+            f"{kind} {type(part).__name__}"
+            for kind, part in parts.items()
+            if part is not None and part.samples
+        ]
+        if any(isinstance(layer, Noise) for layer in net.modules()):
+            drawing.append("the candidate noise")
+        if self.hessian == "auto":
+            equal = not drawing and strategy.regularisation is None
+            on_gpu = launches(next(net.parameters()).device)
+            self.hessian = "finite_difference" if equal and on_gpu else "exact"
+        if self.hessian == "finite_difference" and drawing:
+            raise ValueError(
+                "hessian: finite_difference compares passes of equal gates, found "
+                f"{drawing[0]}, which draws new ones for every pass; set hessian to exact"
+            )
 
     def constants(self) -> Hashable:
-        """The virtual step's settings; its learning rate changes with every epoch."""
+        """The virtual step's settings; its learning rate is a tensor."""
         assert self.optimizer is not None
         (group,) = self.optimizer.param_groups
         moving = any("momentum_buffer" in state for state in self.optimizer.state.values())
-        return (moving, *(group[key] for key in ("lr", "momentum", "nesterov", "weight_decay")))
+        return (moving, *(group[key] for key in ("momentum", "nesterov", "weight_decay")))
+
+    def alpha_step(
+        self, strategy: "Strategy", net: nn.Module, train: "Batch", val: "Batch | None"
+    ) -> dict[str, Tensor]:
+        if self.rates is None:
+            self.rates = strategy.weights[0].detach().new_empty(2)
+        for rate, value in zip(self.rates, rates_of(strategy.weight_optimizer), strict=True):
+            rate.fill_(value)
+        return super().alpha_step(strategy, net, train, val)
 
     def alpha_gradients(
         self, strategy: "Strategy", net: nn.Module, train: "Batch", val: "Batch"
@@ -97,6 +114,7 @@ class SecondOrder(FirstOrder):
             strategy.weight_optimizer,
             hessian=self.hessian,
             radius=self.radius,
+            rates=self.rates,
         )
         for parameter, gradient in zip(arch, gradients, strict=True):
             parameter.grad = gradient
@@ -111,6 +129,7 @@ def unrolled_gradient(
     *,
     hessian: str,
     radius: float,
+    rates: Tensor | None = None,
 ) -> tuple[Tensor, list[Tensor]]:
     """The validation loss after the virtual step, and its total gradient in `arch`; changes
     nothing.
@@ -118,18 +137,19 @@ def unrolled_gradient(
     Both losses are functions of the weights of `optimizer` (SGD, one group), whose current
     learning rate is xi. Momentum buffer and weight decay move w' but do not depend on the alphas,
     so they have no second term.
+
+    rates: what `rates_of` says, as a tensor (2,) that a captured pass reads; None: as it says.
     """
     (group,) = optimizer.param_groups
     weights = group["params"]
-    # A Nesterov step goes (1 + momentum) times as far along the gradient.
-    xi = group["lr"] * (1 + group["momentum"] * bool(group["nesterov"]))
+    lr, xi = rates_of(optimizer) if rates is None else rates
 
     with twice_differentiable(hessian == "exact"):
         loss = train_loss(weights)
     gradients = torch.autograd.grad(
         loss, weights, create_graph=hessian == "exact", materialize_grads=True
     )
-    ahead = _virtual_step(optimizer, gradients)
+    ahead = _virtual_step(optimizer, gradients, lr)
     loss = val_loss(ahead)
     found = torch.autograd.grad(loss, [*arch, *ahead], materialize_grads=True)
     direct, v = found[: len(arch)], found[len(arch) :]
@@ -137,19 +157,37 @@ def unrolled_gradient(
     return loss, [d - xi * h for d, h in zip(direct, implicit, strict=True)]
 
 
+def rates_of(optimizer: torch.optim.Optimizer) -> tuple[float, float]:
+    """The learning rate, and xi: a Nesterov step goes (1 + momentum) times as far along the
+    gradient."""
+    (group,) = optimizer.param_groups
+    return group["lr"], group["lr"] * (1 + group["momentum"] * bool(group["nesterov"]))
+
+
 @torch.no_grad()
-def _virtual_step(optimizer: torch.optim.Optimizer, gradients: Sequence[Tensor]) -> list[Tensor]:
+def _virtual_step(
+    optimizer: torch.optim.Optimizer, gradients: Sequence[Tensor], lr: float | Tensor
+) -> list[Tensor]:
     """Weights after one SGD step with these gradients, as new leaves."""
     (group,) = optimizer.param_groups
-    momentum, ahead = group["momentum"], []
-    for w, g in zip(group["params"], gradients, strict=True):
-        step = g + group["weight_decay"] * w
-        buffer = optimizer.state[w].get("momentum_buffer") if w in optimizer.state else None
-        moved = step if buffer is None else step + momentum * buffer
-        if group["nesterov"]:
-            moved = step + momentum * moved
-        ahead.append((w - group["lr"] * moved).requires_grad_())
-    return ahead
+    weights, momentum, state = group["params"], group["momentum"], optimizer.state
+    decay = torch._foreach_mul(weights, group["weight_decay"])
+    step = torch._foreach_add(list(gradients), decay)
+    moved = list(step)
+    buffers = {
+        i: state[w]["momentum_buffer"]
+        for i, w in enumerate(weights)
+        if w in state and state[w].get("momentum_buffer") is not None
+    }
+    if buffers:
+        pushes = torch._foreach_mul(list(buffers.values()), momentum)
+        pushed = torch._foreach_add([step[i] for i in buffers], pushes)
+        for i, push in zip(buffers, pushed, strict=True):
+            moved[i] = push
+    if group["nesterov"]:
+        moved = list(torch._foreach_add(step, torch._foreach_mul(moved, momentum)))
+    ahead = torch._foreach_sub(weights, torch._foreach_mul(moved, lr))
+    return [w.requires_grad_() for w in ahead]
 
 
 def _exact(
@@ -179,7 +217,8 @@ def _finite_difference(
     eps = radius / torch.cat([u.flatten() for u in v]).norm().clamp_min(1e-12)
     sides = []
     for sign in (1.0, -1.0):
-        moved = [w.detach() + sign * eps * u for w, u in zip(weights, v, strict=True)]
+        steps = torch._foreach_mul(list(v), sign * eps)
+        moved = torch._foreach_add([w.detach() for w in weights], steps)
         sides.append(torch.autograd.grad(train_loss(moved), arch, materialize_grads=True))
     return [(plus - minus) / (2 * eps) for plus, minus in zip(*sides, strict=True)]
 

@@ -3,7 +3,7 @@
 Fake tensors have shapes and no values, so whatever reads one fails: `.item()`, `.tolist()`,
 `float()`, `if tensor`. Those of a whole step lie on the CPU; the forward passes are also made on
 fake CUDA tensors, where a copy from or to the host is seen. The supernet computes in the fused
-form, which is the one that runs on CUDA.
+form as on CUDA.
 """
 
 from typing import Any
@@ -19,6 +19,8 @@ from torch.utils._pytree import tree_leaves
 
 from search_spaces.darts import darts
 from strategies.strategy import Strategy
+from strategies.update import second_order
+from supernets import convolution, forms, frozen
 from supernets.forms import use_form
 from supernets.network import Network, supernet
 
@@ -26,6 +28,12 @@ SPACE = darts(
     layers=3, nodes=1, channels=4, input_shape=(3, 8, 8), classes=10,
     candidates=["none", "skip_connect", "max_pool_3x3", "sep_conv_3x3"],
 )  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def as_on_a_gpu(monkeypatch):
+    for module in (forms, convolution, frozen, second_order):
+        monkeypatch.setattr(module, "launches", lambda device: True)
 
 
 def prepared(name: str) -> tuple[Strategy, Network]:

@@ -7,6 +7,7 @@ from test_every_config import composed, still
 
 from search_spaces.darts import CANDIDATES
 from search_spaces.space import Space
+from supernets import convolution, forms
 from supernets.final import ChosenOps
 from supernets.forms import use_form
 from supernets.fused import gated
@@ -34,12 +35,18 @@ def gradients(space: Space, name: str, form: str, dtype: torch.dtype | None):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "form", [pytest.param("reference", marks=pytest.mark.slow), "fused", "auto"]
+    "form", [pytest.param("reference", marks=pytest.mark.slow), "fused", "packed", "auto"]
 )
 @pytest.mark.parametrize("name", [pytest.param("darts", marks=pytest.mark.slow), "pcdarts"])
-def test_a_pass_in_bfloat16_is_near_that_in_float32(name: str, form: str, toy_darts: Space):
-    """bfloat16 keeps 8 bits; gradients are compared by direction."""
+def test_a_pass_in_bfloat16_is_near_that_in_float32(
+    name: str, form: str, toy_darts: Space, monkeypatch
+):
+    """bfloat16 keeps 8 bits; gradients are compared by direction. "packed" is "fused" on a GPU."""
     loss, _, grads, weights, means = gradients(toy_darts, name, "reference", None)
+    if form == "packed":
+        for module in (forms, convolution):
+            monkeypatch.setattr(module, "launches", lambda device: True)
+        form = "fused"
     rough = gradients(toy_darts, name, form, torch.bfloat16)
     assert all(found.dtype == torch.float32 for found in rough)
     assert float(rough[0]) == pytest.approx(float(loss), rel=0.03)

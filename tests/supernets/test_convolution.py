@@ -93,3 +93,35 @@ def test_wide_groups_stay_with_the_library(monkeypatch):
     conv = nn.Conv2d(64, 64, 1, groups=2, bias=False)
     with pytest.raises(AssertionError):
         grouped(torch.randn(1, 64, 2, 2), conv.weight, None, conv, 2)
+
+
+@pytest.mark.parametrize("channels", [4, 16])
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_on_a_gpu_groups_of_4_to_16_channels_are_matrix_products(
+    channels: int, last: bool, dtype: torch.dtype, monkeypatch
+):
+    monkeypatch.setattr(convolution, "launches", lambda device: True)
+    torch.manual_seed(0)
+    conv = nn.Conv2d(3 * channels, 3 * channels, 1, groups=3, bias=False).double()
+    layout = torch.channels_last if last else torch.contiguous_format
+    x = torch.randn(2, 3 * channels, 5, 4, dtype=torch.float64).contiguous(memory_format=layout)
+    x.requires_grad_()
+    with (
+        torch.autocast("cpu", dtype, enabled=dtype != torch.float64),
+        torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile,
+    ):
+        y = grouped(x.to(dtype), conv.weight.to(dtype), None, conv, 3)
+    assert y.dtype == dtype
+    assert y.is_contiguous(memory_format=layout)
+    names = {event.key for event in profile.key_averages()}
+    assert "aten::bmm" in names
+    expected = conv(x)
+    near = dict(rtol=1e-12, atol=1e-12) if dtype == torch.float64 else dict(rtol=0.05, atol=0.1)
+    torch.testing.assert_close(y.double(), expected, **near)
+    if dtype == torch.float64:
+        leaves = x, conv.weight
+        grad = torch.randn_like(y)
+        gradients = [torch.autograd.grad(each, leaves, grad) for each in (y, expected)]
+        for found, wanted in zip(*gradients, strict=True):
+            torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)

@@ -5,7 +5,18 @@ from functools import partial
 
 import pytest
 import torch
-from equal_forms import CPU, Choose, differences, drawn, everything, pruned
+from equal_forms import (
+    CPU,
+    FAMILIES,
+    TOLERANCE,
+    Choose,
+    differences,
+    drawn,
+    everything,
+    mixture_of,
+    pruned,
+    space_of,
+)
 from helpers import search
 from test_every_config import composed, make
 from torch import Tensor, nn
@@ -14,29 +25,12 @@ from torch.func import functional_call
 from archsmith.search.settings import SearchSettings
 from archsmith.train.checkpoint import Checkpoints
 from archsmith.train.record import Record
-from search_spaces import darts, goldnas, nasbench201
+from search_spaces import darts
 from search_spaces.space import Space
 from supernets.forms import use_form
 from supernets.fused import FusedCell
 from supernets.mixed_op import MixedOp, PartialMixedOp
-from supernets.mixture import GroupMixture, Mixture, everything_active
 from supernets.network import CellModule, Network, supernet
-
-SIZES = {"darts": dict(layers=3, nodes=2), "nasbench201": dict(layers=5, nodes=3)}
-FAMILIES = {"darts": darts, "nasbench201": nasbench201, "goldnas": goldnas}
-# Rounding in float64 grows through the batch norms of three to five cells.
-TOLERANCE = 1e-9
-
-
-def space_of(family: str, channels: int, candidates: list[str] | None = None) -> Space:
-    module = FAMILIES[family]
-    return getattr(module, family)(
-        **SIZES.get(family, SIZES["darts"]),
-        channels=channels,
-        candidates=candidates or list(module.CANDIDATES),
-        input_shape=(3, 9, 11),
-        classes=4,
-    )
 
 
 def assert_equal(space: Space, mixed_op: Callable[..., nn.Module], **how: object) -> None:
@@ -68,15 +62,6 @@ def test_norms_with_scale_and_shift(training: bool):
 def test_partial_channels(choose: Choose, factors: bool):
     mixed_op = partial(PartialMixedOp, k=4)
     assert_equal(space_of("darts", 8), mixed_op, choose=choose, factors=factors)
-
-
-def mixture_of(space: Space, alive: Callable[[Tensor], Tensor] = lambda t: t) -> Mixture:
-    groups = {}
-    for name, cell in space.groups.items():
-        gates = torch.full((len(cell.edges), cell.width), 0.2, dtype=torch.float64)
-        active = everything_active(alive(torch.ones(gates.shape, dtype=torch.bool)))
-        groups[name] = GroupMixture(gates.requires_grad_(), None, active)
-    return Mixture(groups)
 
 
 def nets(space: Space, mixed_op: Callable[..., nn.Module] = MixedOp) -> list[Network]:

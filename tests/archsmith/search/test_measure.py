@@ -6,10 +6,19 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from recording import recorded
 from test_every_config import composed, make
+from torch import nn
 
 from archsmith.data.roles import Roles
-from archsmith.search.measure import Found, discretised_accuracy, measure, measured_again
+from archsmith.search.measure import (
+    Found,
+    capture_of,
+    discretised_accuracy,
+    measure,
+    measured_again,
+)
+from archsmith.train.replay import Replay
 from search_spaces.architecture import Architecture
 from search_spaces.darts import darts
 from strategies.gradients import Batch
@@ -125,3 +134,30 @@ def test_an_earlier_architecture_is_measured_again_and_the_rest_stays(parts):
     assert found.discretised_accuracy == found.metrics["discretised_accuracy"] == accuracy
     assert found.metrics["discretisation_gap"] == pytest.approx(0.75 - accuracy)
     assert (found.metrics["lr"], found.metrics.keys()) == (0.125, last.metrics.keys())
+
+
+class Outside(nn.Identity):
+    """A layer that does not say what it reads."""
+
+
+def test_passes_are_captured_where_those_of_the_training_are(parts):
+    """Of the 30 and 10 images two batches each, so that each size is captured once a network."""
+    net, strategy, roles, _ = parts
+    eager = measure(net, strategy, roles, {}, curvature=False)
+    roles.select.batches = roles.select.batches * 2
+    twice = measure(net, strategy, roles, {}, curvature=False)
+    captured = []
+
+    def capture(compute):
+        captured.append(1)
+        return recorded(compute)
+
+    strategy.gradients = Replay(strategy, net, lambda: capture)
+    assert measure(net, strategy, roles, {}, curvature=False) == twice
+    assert len(captured) == 4
+    assert eager.supernet_accuracy == pytest.approx(twice.supernet_accuracy)
+    strategy.gradients.off = True
+    assert capture_of(net, strategy) is None
+    strategy.gradients.off = False
+    net.layers[0].edges["0-2"].ops.append(Outside())
+    assert capture_of(net, strategy) is None

@@ -2,14 +2,16 @@ import math
 
 import pytest
 import torch
+from recording import recorded
 from torch import Tensor, nn
 
 from archsmith.errors import NumbersError
 from archsmith.train.evaluate import evaluate, restore_statistics
 from search_spaces.architecture import Architecture
 from search_spaces.darts import CANDIDATES
+from supernets.forms import use_form
 from supernets.mixed_op import MixedOp
-from supernets.mixture import Mixture
+from supernets.mixture import GroupMixture, Mixture
 from supernets.network import final_network, supernet
 
 
@@ -111,6 +113,53 @@ def test_restored_statistics_are_plain_averages_of_the_batches():
     assert changed == {
         f"reached.{n}" for n in ("running_mean", "running_var", "num_batches_tracked")
     }
+
+
+def test_captured_passes_measure_the_same(caplog):
+    """Three batches of one size, of which one is computed, one captured and one replayed; another
+    size is computed; a capture that fails is said once."""
+    net, loader = Normed(), batches(3, 5) + batches(1, 4)
+    restore_statistics(net, loader)
+    eager, ran, captured = evaluate(net, loader), [], []
+    net.scale.register_forward_hook(lambda *_: ran.append(1))
+
+    def capture(compute):
+        captured.append(1)
+        return recorded(compute)
+
+    assert evaluate(net, loader, capture=capture) == eager
+    assert (len(ran), len(captured)) == (3, 1)
+
+    def fails(compute):
+        raise RuntimeError("not\npermitted")
+
+    assert evaluate(net, loader, capture=fails) == eager
+    assert [r.message for r in caplog.records] == [
+        "CUDA graphs: an evaluation cannot be captured (not permitted); it is computed operation "
+        "by operation"
+    ]
+
+
+@pytest.mark.parametrize("form", ["fused", "reference"])
+def test_restoring_statistics_reads_nothing_of_the_device(form: str, toy_darts):
+    """Nothing can be read of tensors that have no values."""
+    meta = torch.device("meta")
+    net = supernet(toy_darts, MixedOp).to(meta)
+    use_form(net, form, meta)
+    for cell in net.layers:
+        vars(cell)["states"] = (cell.form or cell).states  # a form runs on meta tensors, too
+    groups = {
+        name: GroupMixture(
+            torch.empty(len(c.rows), c.width, device=meta), None, [range(c.width)] * len(c.rows)
+        )
+        for name, c in toy_darts.choices.items()
+    }
+    loader = [(torch.empty(4, *toy_darts.input_shape, device=meta), torch.empty(4, device=meta))]
+    norms = [m for m in net.modules() if isinstance(m, nn.BatchNorm2d)]
+    counts = [norm.num_batches_tracked for norm in norms]
+    restore_statistics(net, loader * 2, Mixture(groups))
+    after = [norm.num_batches_tracked for norm in norms]
+    assert all(one is other for one, other in zip(counts, after, strict=True))
 
 
 def test_candidates_that_do_not_run_keep_their_statistics(toy_darts):

@@ -128,6 +128,16 @@ def test_each_kind_of_pass_is_eager_once_captured_once_and_checked_twice():
 
 
 @pytest.mark.slow
+def test_a_new_learning_rate_is_no_new_capture():
+    """Once before there is momentum, twice (alphas, weights) after it."""
+    run = Run("darts_second_order", capture=recorded).train()
+    rates = run.strategy.update.rates
+    assert run.strategy.schedule(0.025, 0.001, 1, 2) != 0.025
+    assert float(rates[0]) == pytest.approx(run.strategy.weight_optimizer.param_groups[0]["lr"])
+    assert run.captures == 2
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "overrides",
     [

@@ -219,11 +219,30 @@ def test_the_constants_of_a_step_are_its_settings_and_whether_momentum_has_begun
             weight_optimizer=optimizer, relaxation=SimpleNamespace(samples=False), topology=None
         ),
     )
-    assert update.constants() == (False, 0.1, 0.9, False, 3e-4)
+    assert update.constants() == (False, 0.9, False, 3e-4)
     w.grad = torch.ones(1)
     optimizer.step()
-    optimizer.param_groups[0]["lr"] = 0.05
-    assert update.constants() == (True, 0.05, 0.9, False, 3e-4)
+    optimizer.param_groups[0]["lr"] = 0.05  # the pass reads it from a tensor
+    assert update.constants() == (True, 0.9, False, 3e-4)
+
+
+@pytest.mark.parametrize("on_gpu", [True, False])
+@pytest.mark.parametrize("hindrance", ["none", "gates", "edges"])
+def test_auto_is_finite_differences_on_a_gpu_where_passes_are_equal(
+    on_gpu: bool, hindrance: str, monkeypatch
+):
+    monkeypatch.setattr(second_order, "launches", lambda device: on_gpu)
+    w = torch.ones(1)
+    strategy = SimpleNamespace(
+        weight_optimizer=sgd(w, lr=0.1),
+        relaxation=SimpleNamespace(samples=hindrance == "gates"),
+        topology=None,
+        regularisation=object() if hindrance == "edges" else None,
+    )
+    update = SecondOrder("auto", 0.01)
+    update.setup(nn.Linear(1, 1), strategy)
+    finite = on_gpu and hindrance == "none"
+    assert update.hessian == ("finite_difference" if finite else "exact")
 
 
 def test_alphas_get_the_unrolled_gradient_of_the_weights_that_are_left(monkeypatch):
@@ -248,5 +267,5 @@ def test_alphas_get_the_unrolled_gradient_of_the_weights_that_are_left(monkeypat
     assert float(update.alpha_gradients(strategy, net, "train", "val")) == 0.5
     assert [alpha.grad for alpha in alphas] == expected
     assert seen[1:] == [("val", "val")]
-    assert seen[0][1] == {"hessian": "exact", "radius": 0.01}
+    assert seen[0][1] == {"hessian": "exact", "radius": 0.01, "rates": None}
     assert update.other_weights
