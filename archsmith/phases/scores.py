@@ -66,9 +66,9 @@ class Scores(ABC):
         size = self.job.recipe.batch_size
         return self.job.data.loaders(size, one_level=True, seed=self.job.seed)
 
-    def recipe(self, epochs: int) -> Recipe:
-        """The recipe of retraining, for this number of epochs."""
-        recipe = self.job.recipe
+    def recipe(self, epochs: int | None = None) -> Recipe:
+        """The recipe of retraining, for this number of epochs, else `search.epochs`."""
+        recipe, epochs = self.job.recipe, epochs or self.job.search.epochs
         warmup = min(epochs, recipe.warmup_epochs)
         return replace(recipe, epochs=epochs, warmup_epochs=warmup, teacher=None)
 
@@ -98,7 +98,7 @@ class Training(Scores):
         return 0, self.job.search.epochs * len(roles.train) + len(roles.select) / 3
 
     def __call__(self, architecture: Architecture, folder: Path) -> float:
-        job, roles, recipe = self.job, self.roles(), self.recipe(self.job.search.epochs)
+        job, roles, recipe = self.job, self.roles(), self.recipe()
         phase = f"candidate_{architecture.identity}"  # a killed run may go back to the one before
         checkpoints, record = self.run.checkpoints(phase, dict(self.of_run)), Record(folder)
         try:
