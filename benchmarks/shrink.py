@@ -8,7 +8,7 @@ Each seed trains the network once, from random weights, for `--train` epochs. Th
 chooses widths whose multiply-accumulates are at most the share S of it, and each result is cut out
 of the trained network and tuned for `--tune` epochs with the trained network as its teacher:
 
-- `search`: gates over widths, weights frozen, `strategy=tas` with a plain softmax;
+- `search`: gates over widths, weights frozen, `strategy=shrink`;
 - `uniform`: the same share of all groups; `magnitude`: one threshold over the normalised norms of
   all channels; `fastnas`: one threshold over the drop of accuracy on `select` that each option
   causes alone;
@@ -205,7 +205,9 @@ class Seed:
             "fastnas": fastnas(drops_of(space, net, self.roles), fits),
         }
         budget = [f"budget.macs={limit:.0f}", *self.sized(self.trained), *self.common]
-        band = f"strategy.losses.macs_band.target={self.given.share}"
+        band = (
+            f"strategy.losses.macs_band.target={self.given.share / 1.05:.3f}"  # at most the share
+        )
         evolve = [
             "strategy=evolution", f"strategy.asks={self.given.asks}", "search.score=inherited",
             f"retrain.lr={self.given.lr}", "task=search",

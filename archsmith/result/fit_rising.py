@@ -2,6 +2,7 @@
 less: a trained network and its widths.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from itertools import count
 from typing import Any
@@ -20,6 +21,7 @@ from supernets.builder import builder_of
 
 ASKS = 200  # answers of a searcher before one is lowered
 TIE = 1e-3  # what a lower option loses at least
+ENOUGH = 0.5  # share of the largest gate that counts as undecided
 SHRINK = 0.9  # of the multiply-accumulates, until a latency fits
 Chosen = dict[str, list[int]]  # choice -> the option of each row
 
@@ -160,14 +162,16 @@ class RisingFit(Fit):
     def _raise(
         self, chosen: Chosen, scores: Mapping[str, Tensor], limits: Mapping[str, float]
     ) -> None:
-        """Takes larger options that are no worse and fit, in place: the best first, and of equal
-        ones the smallest."""
+        """Takes larger options that fit, in place: the best first, and of equal ones the smallest.
+        They are no worse than what they replace, or have `ENOUGH` of the row's largest gate:
+        capacity that a limit leaves is worth more than undecided gates."""
         while True:
             better = [
                 (float(scores[name][r, o] - scores[name][r, now]), -o, name, r)
                 for name, rows in chosen.items()
                 for r, now in enumerate(rows)
                 for o in range(now + 1, len(self.space.choices[name].rows[r].options))
+                if scores[name][r, o] >= min(scores[name][r, now], _enough(scores[name][r]))
             ]
             if not any(self._fits(chosen, one, limits) for one in sorted(better, reverse=True)):
                 return
@@ -175,11 +179,9 @@ class RisingFit(Fit):
     def _fits(
         self, chosen: Chosen, change: tuple[float, int, str, int], limits: Mapping[str, float]
     ) -> bool:
-        """Makes a change if it is no worse and keeps the limits; whether it did."""
-        gain, minus, name, r = change
+        """Makes a change if it keeps the limits; whether it did."""
+        _, minus, name, r = change
         now = chosen[name][r]
-        if gain < 0:
-            return False
         chosen[name][r] = -minus
         if self._over(chosen, limits) > 0:
             chosen[name][r] = now
@@ -199,6 +201,11 @@ class RisingFit(Fit):
             for name, rows in chosen.items()
         }
         return Architecture.of(self.space, names, **(meta or {}))
+
+
+def _enough(scores: Tensor) -> Tensor:
+    """The least of log gates that have `ENOUGH` of the largest."""
+    return scores.max() + math.log(ENOUGH)
 
 
 def fit_for(
