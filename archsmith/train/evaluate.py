@@ -46,11 +46,7 @@ def evaluate(
     """
     sums: dict[str, Tensor] = {}
     images = 0
-
-    def forward(x: Tensor) -> Tensor:
-        return net(x, mixture)
-
-    passes = forward if capture is None else Replayed(forward, capture)
+    passes = _passes(net, mixture, capture)
     with _eval_mode(net):
         for x, y in loader:
             interrupt.check("evaluation")
@@ -62,6 +58,16 @@ def evaluate(
                 sums[name] = sums[name] + value if name in sums else value
     assert images, "a loader without images"
     return _means(sums, images)
+
+
+def _passes(
+    net: nn.Module, mixture: Mixture | None, capture: Capture | None
+) -> Callable[[Tensor], Tensor]:
+    def forward(x: Tensor) -> Tensor:
+        logits: Tensor = net(x, mixture)
+        return logits
+
+    return forward if capture is None else Replayed(forward, capture)
 
 
 def _means(sums: dict[str, Tensor], images: int) -> dict[str, float]:
