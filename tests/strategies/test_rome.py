@@ -139,7 +139,7 @@ def gradients(strategy: Strategy, net: Network, samples: int) -> list[list[torch
             parameter.grad = None
         with frozen_statistics(net):
             if wanted is strategy.weights:
-                strategy.update.weight_gradients(strategy, net, images, None)
+                strategy.update.weight_gradients(strategy, net, images)
             else:
                 strategy.update.alpha_gradients(strategy, net, images, images)
         found.append([p.grad for p in wanted if p.grad is not None])
@@ -350,5 +350,5 @@ def test_rome_3_alphas_get_the_mean_of_the_passes_and_weights_the_sum(monkeypatc
     strategy = SimpleNamespace(arch_parameters=lambda: [alpha, torch.nn.Parameter(torch.zeros(1))])
     assert float(update.alpha_gradients(strategy, None, None, None)) == 2
     assert float(alpha.grad) == 2
-    assert float(update.weight_gradients(strategy, None, None, None)["train_loss"]) == 2
+    assert float(update.weight_gradients(strategy, None, None)["train_loss"]) == 2
     assert float(weight.grad) == 6

@@ -1,4 +1,4 @@
-"""Which layers read tensors alone: all of ours that stand in a supernet, and torch's."""
+"""Which layers read tensors alone: of ours those that are captured, and those of torch."""
 
 import importlib
 from pathlib import Path
@@ -6,14 +6,13 @@ from pathlib import Path
 import pytest
 from torch import nn
 
-from search_spaces.ops import Noise, Zero
-from supernets.conv_macro import FinalConvStack
+from search_spaces.ops import Zero
 from supernets.conv_stack import ConvStack
-from supernets.final import ChosenOps, FinalCell, FinalNetwork
-from supernets.hypercuboid import FinalChain
+from supernets.final import FinalCell, FinalNetwork
 from supernets.network import Network
 from supernets.plain_layers import PLAIN, constants, reads_tensors_alone
-from supernets.transformer import FinalImage, FinalText, SuperTransformer
+from supernets.plain_transformer import ImageTransformer, TextTransformer
+from supernets.transformer import SuperTransformer
 from supernets.width_chain import WidthChain
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -22,8 +21,10 @@ ROOT = Path(__file__).resolve().parents[2]
 # Modules whose networks are not captured: TAS reads the widths it drew, programs are not supernets,
 # and traced networks hold their gates during a pass.
 EAGER = ("search_spaces.slices", "supernets.program", "supernets.programs", "supernets.resnet",
-         "supernets.resnets", "supernets.from_model", "supernets.traced",
-         "supernets.plain_transformer")  # fmt: skip
+         "supernets.resnets", "supernets.from_model", "supernets.traced")  # fmt: skip
+# Those from which the layers of networks derive.
+BASES = {ConvStack, FinalCell, FinalNetwork, ImageTransformer, Network, SuperTransformer}
+BASES |= {TextTransformer, WidthChain}
 
 
 def own_layers() -> set[type[nn.Module]]:
@@ -38,10 +39,8 @@ def own_layers() -> set[type[nn.Module]]:
 
 
 def test_every_layer_of_ours_is_known():
-    of_final_networks = {ChosenOps, FinalCell, FinalChain, FinalNetwork, WidthChain}
-    of_final_networks |= {ConvStack, FinalConvStack, FinalImage, FinalText, SuperTransformer}
-    of_final_networks |= {layer for layer in own_layers() if layer.__module__ in EAGER}
-    assert own_layers() - of_final_networks - {Network, Noise} == PLAIN
+    eager = {layer for layer in own_layers() if layer.__module__ in EAGER}
+    assert own_layers() - BASES - eager == PLAIN - eager
 
 
 class Outside(Zero):
