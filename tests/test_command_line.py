@@ -171,9 +171,9 @@ def test_missing_images_are_exit_code_3(archsmith):
 def test_all_phases_then_again_then_one_alone(archsmith, tmp_path: Path, monkeypatch):
     forms: list[str] = []
 
-    def noted(net, form, device):
+    def noted(net, form, device, **layout):
         forms.append(form)
-        use_form(net, form, device)
+        use_form(net, form, device, **layout)
 
     for module in ("archsmith.result.retrain", "archsmith.phases.final"):
         monkeypatch.setattr(f"{module}.use_form", noted)

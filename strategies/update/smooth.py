@@ -35,12 +35,14 @@ class Smooth(FirstOrder):
         attack_steps: number of steps of the attack; each costs a pass and its gradient.
     """
 
-    averages = True  # offsets are computed outside of the passes given to `gradients`
+    averages = True
 
     def __init__(
         self, start: NotNegative, end: NotNegative, attack_steps: Annotated[int, Range(ge=0)]
     ):
         self.start, self.end, self.attack_steps = start, end, attack_steps
+        if attack_steps:
+            self.averages = False  # the attack follows the gradient of the whole batch
         self.epsilon = start
 
     def epoch_start(self, epoch: int, epochs: float) -> None:
