@@ -130,9 +130,8 @@ def measure(name: str, args: argparse.Namespace) -> None:
 def measure_alone(args: argparse.Namespace) -> None:
     device = torch.device(args.device)
     torch.backends.cudnn.benchmark = True
-    recipe = replace(
-        RECIPE, layers=args.layers, channels=args.channels, batch_size=args.batch
-    )  # fmt: skip
+    sizes = {"layers": args.layers, "channels": args.channels, "batch_size": args.batch}
+    recipe = replace(RECIPE, **sizes)
     print(f"torch {torch.__version__}, {describe_device(device)}, n = {args.n}")
     for name in args.names:
         size = f"{args.layers} cells, C = {args.channels}, batch {args.batch}"

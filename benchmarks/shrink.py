@@ -205,9 +205,8 @@ class Seed:
             "fastnas": fastnas(drops_of(space, net, self.roles), fits),
         }
         budget = [f"budget.macs={limit:.0f}", *self.sized(self.trained), *self.common]
-        band = (
-            f"strategy.losses.macs_band.target={self.given.share / 1.05:.3f}"  # at most the share
-        )
+        target = self.given.share / 1.05  # so that the band ends at the share
+        band = f"strategy.losses.macs_band.target={target:.3f}"
         evolve = [
             "strategy=evolution", f"strategy.asks={self.given.asks}", "search.score=inherited",
             f"retrain.lr={self.given.lr}", "task=search",

@@ -81,6 +81,14 @@ def form_on_meta(net: nn.Module) -> None:
             vars(cell)["states"] = cell.form.states
 
 
+def random_images(
+    batch: int, shape: tuple[int, int, int], device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Images (B, C, H, W) and labels (B,) of ten classes."""
+    images = torch.randn(batch, *shape, device=device)
+    return images, torch.randint(10, (batch,), device=device)
+
+
 def prepared(
     overrides: list[str], form: str, batch: int, device: torch.device = CPU
 ) -> Callable[[], Any]:
@@ -108,13 +116,7 @@ def prepared(
     across_processes(net)
     if strategy.averages:
         strategy.gradients = averaged(strategy.gradients)
-    train, val = (
-        (
-            torch.randn(batch, *shape, device=device),
-            torch.randint(10, (batch,), device=device),
-        )
-        for _ in range(2)
-    )
+    train, val = (random_images(batch, shape, device) for _ in range(2))
     gc.collect()
     gc.freeze()  # as a search does (archsmith.train.garbage.settled)
     public = form == "public" and type(strategy.update) is first_order.FirstOrder

@@ -23,7 +23,7 @@ def frozen_statistics(net: nn.Module) -> Iterator[None]:
 
 
 def unread_statistics(net: nn.Module) -> AbstractContextManager[None]:
-    """Within, a supernet on a GPU records no statistics, which there is a tenth of the operations
+    """Within, a supernet on a GPU records no statistics, which there is an eighth of the operations
     of a search step. Nothing reads what training recorded: whoever measures a supernet in eval mode
     estimates the statistics first (`archsmith.train.evaluate.restore_statistics`)."""
     weight = next(net.parameters(), None)

@@ -1,6 +1,7 @@
 """Runs one net in the reference form and in another: everything that comes out of a pass."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -133,3 +134,9 @@ def differences(
             }
         )
     return differing
+
+
+def assert_equal(space: Space, mixed_op: Callable[..., nn.Module], **how: Any) -> None:
+    """The fused form equals the reference in float64; `how` as `differences`."""
+    (found,) = differences(space, mixed_op, ["fused"], torch.float64, **how)
+    assert {name: value for name, value in found.items() if not value < TOLERANCE} == {}

@@ -17,7 +17,6 @@ from archsmith.data.loader import Loader
 from archsmith.data.roles import Roles
 from archsmith.job import Job
 from archsmith.phases.methods import BlackBox, Gradient, method_of
-from archsmith.phases.scores import Inherited
 from archsmith.result.network import final_space
 from archsmith.result.retrain import Retraining
 from archsmith.search.time_budget import LONG, timed, timed_epoch
@@ -82,7 +81,7 @@ def _expected_scores(job: Job, method: BlackBox) -> dict[str, Any]:
     if job.search.seconds is not None:
         fitting = job.search.seconds / step["median"]  # steps
         if once:
-            epochs = max(1, round(Inherited.SHARE * fitting / len(loader)))
+            epochs = max(1, round(scores.share * fitting / len(loader)))
             once = epochs * len(loader)
         most = max(1, math.ceil((fitting - once) / each))
         asks = most if asks is None else min(asks, most)

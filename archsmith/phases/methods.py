@@ -156,13 +156,19 @@ class BlackBox:
             with torch.device("meta"), setting("space"):
                 check_shapes(supernet(self.job.space, MixedOp))
         if self.scores:
-            if self.searcher.asks is None and self.job.search.seconds is None:
-                raise ConfigError(
-                    f"strategy.asks: null, and search.score={self.job.search.score} scores until a "
-                    "number of architectures or seconds is reached; set strategy.asks or "
-                    "search.seconds"
-                )
+            self._check_end()
             self.scores.check()
+
+    def _check_end(self) -> None:
+        """Raises ConfigError for scores that neither a number nor a time ends. Reading a table
+        takes no time."""
+        score = self.job.search.score
+        by_time = score != "table"
+        if self.searcher.asks is None and not (by_time and self.job.search.seconds):
+            raise ConfigError(
+                f"strategy.asks: null, so search.score={score} would score without end; set "
+                f"strategy.asks{' or search.seconds' * by_time}"
+            )
 
     def find(self, run: Run, identity: dict[str, Any], meta: dict[str, Any]) -> Architecture:
         searcher = self.searcher

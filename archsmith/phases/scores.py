@@ -49,6 +49,7 @@ class Scores(ABC):
     """Scores architectures by a fraction, higher is better."""
 
     groups: tuple[str, ...] = ("retrain",)  # of settings that change a score, besides the search's
+    share = 0.0  # of `search.seconds`, for `start`
     spent = 0.0  # seconds of `start`, in all processes in which it ran
 
     def __init__(self, job: Job):
@@ -172,7 +173,7 @@ class Inherited(Scores):
     `search.seconds`, for as many epochs as fit into half of them: the other half is for scores.
     """
 
-    SHARE = 0.5  # of the seconds, for the supernet; our choice
+    share = 0.5  # our choice
 
     def check(self) -> None:
         if not self.job.space.has_supernet:
@@ -192,7 +193,7 @@ class Inherited(Scores):
         across_processes(net)
         epochs = job.search.epochs
         if job.search.seconds is not None:  # timed once: a resumed search keeps its epochs
-            within = self.SHARE * job.search.seconds
+            within = self.share * job.search.seconds
             known = run.results.fields["search_epochs"]
             epochs = known or from_first(epochs_of(self._training(net, epochs), within))
             log.info("supernet: %d epochs fit in half of search.seconds", epochs)

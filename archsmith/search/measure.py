@@ -6,8 +6,7 @@ from typing import Any
 from archsmith.data.roles import Roles
 from archsmith.search.diagnosis import diagnose, kinds_of
 from archsmith.train.evaluate import evaluate, restore_statistics
-from archsmith.train.replay import Replay
-from archsmith.train.replayed import Capture
+from archsmith.train.replay import Capture, Replay
 from search_spaces.architecture import Architecture
 from search_spaces.settings import setting
 from strategies.curvature import alpha_eigenvalue, weight_sharpness

@@ -11,7 +11,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from archsmith import interrupt
 from archsmith.errors import NumbersError
-from archsmith.train.replayed import Capture, Replayed
+from archsmith.train.replay import Capture
+from archsmith.train.replayed import Replayed
 from supernets.mixture import Mixture
 
 Batches = Iterable[tuple[Tensor, Tensor]]  # images (B, C, H, W), labels (B,); of text (B, T)

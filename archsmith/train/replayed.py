@@ -6,11 +6,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-log = logging.getLogger(__name__)
+from archsmith.train.replay import Capture
 
-# As that of `archsmith.train.replay`: runs a function; returns its result, and what recomputes it.
-Named = dict[str, Tensor]
-Capture = Callable[[Callable[[], Named]], tuple[Named, Callable[[], object]]]
+log = logging.getLogger(__name__)
 
 
 class Replayed:
@@ -33,7 +31,7 @@ class Replayed:
         if graph is None:
             held = x.clone()
             try:
-                found, replay = self.capture(lambda: {"logits": self.compute(held)})
+                logits, replay = self.capture(lambda: self.compute(held))
             except RuntimeError as error:
                 log.warning(
                     "CUDA graphs: an evaluation cannot be captured (%s); it is computed operation "
@@ -42,8 +40,8 @@ class Replayed:
                 )
                 self.capture = None
                 return self.compute(x)
-            self.graphs[x.shape] = held, found["logits"], replay
-            return found["logits"]
+            self.graphs[x.shape] = held, logits, replay
+            return logits
         held, logits, replay = graph
         held.copy_(x)
         replay()

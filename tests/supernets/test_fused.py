@@ -8,9 +8,8 @@ import torch
 from equal_forms import (
     CPU,
     FAMILIES,
-    TOLERANCE,
     Choose,
-    differences,
+    assert_equal,
     drawn,
     everything,
     mixture_of,
@@ -31,11 +30,6 @@ from supernets.forms import use_form
 from supernets.fused import FusedCell
 from supernets.mixed_op import MixedOp, PartialMixedOp
 from supernets.network import CellModule, Network, supernet
-
-
-def assert_equal(space: Space, mixed_op: Callable[..., nn.Module], **how: object) -> None:
-    (found,) = differences(space, mixed_op, ["fused"], torch.float64, **how)
-    assert {name: value for name, value in found.items() if not value < TOLERANCE} == {}
 
 
 @pytest.mark.parametrize("candidate", [name for name in darts.CANDIDATES if name != "none"])

@@ -11,9 +11,8 @@ import torch
 from equal_forms import (
     CPU,
     FAMILIES,
-    TOLERANCE,
     Choose,
-    differences,
+    assert_equal,
     drawn,
     everything,
     mixture_of,
@@ -36,11 +35,6 @@ from supernets.packed import PackedCell
 def as_on_a_gpu(monkeypatch):
     for module in (forms, convolution):
         monkeypatch.setattr(module, "launches", lambda device: True)
-
-
-def assert_equal(space, mixed_op, **how) -> None:
-    (found,) = differences(space, mixed_op, ["fused"], torch.float64, **how)
-    assert {name: value for name, value in found.items() if not value < TOLERANCE} == {}
 
 
 def assert_close(found, expected, tolerance: float = 1e-10) -> None:

@@ -363,8 +363,8 @@ def test_the_cause_of_a_failed_capture_is_that_of_the_pass(caplog):
     assert "(a graph cannot read a tensor on the host, recording.py, line " in said
 
 
-def test_a_replay_that_differs_is_noticed_and_not_used(caplog):
-    """A graph whose gradients are wrong: the step that finds it has those of the pass itself."""
+def with_wrong_alphas(name: str) -> "Run":
+    """A run whose graphs give gradients of the alphas that are a tenth too large."""
 
     def wrong(compute: Callable) -> Any:
         result, replay = recorded(compute)
@@ -373,8 +373,15 @@ def test_a_replay_that_differs_is_noticed_and_not_used(caplog):
                 parameter.grad.mul_(1.1)
         return result, replay
 
-    run = Run("darts", capture=None)
+    run = Run(name, capture=None)
     run.strategy.gradients = Replay(run.strategy, run.net, lambda: wrong)
+    return run
+
+
+def test_a_replay_that_differs_is_noticed_and_not_used(caplog):
+    """A graph whose gradients are wrong: the step that finds it has those of the pass itself."""
+
+    run = with_wrong_alphas("darts")
     assert_equal(run.train(), eager("darts"))
     (said,) = (r.getMessage() for r in caplog.records)
     assert "a replay of the pass 'alphas' differs from it by 1.0e-01 in alphas" in said
@@ -422,15 +429,7 @@ def test_a_graph_is_checked_on_the_next_batch(frozen: str, caplog):
 def test_gradients_of_alphas_are_compared_apart_from_those_of_weights(caplog):
     """Of one pass for both: wrong alphas would be a small part of all gradients together."""
 
-    def wrong(compute: Callable) -> Any:
-        result, replay = recorded(compute)
-        for parameter in run.strategy.arch_parameters():
-            if parameter.grad is not None:
-                parameter.grad.mul_(1.1)
-        return result, replay
-
-    run = Run("goldnas", capture=None)
-    run.strategy.gradients = Replay(run.strategy, run.net, lambda: wrong)
+    run = with_wrong_alphas("goldnas")
     assert_equal(run.train(), eager("goldnas"))
     (said,) = (r.getMessage() for r in caplog.records)
     assert said.endswith("1.0e-01 in alphas; every pass is computed operation by operation")
