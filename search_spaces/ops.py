@@ -167,7 +167,7 @@ class SharpSepConv(nn.Module):
     """Two depthwise-separable convolutions; only the first has the stride and the dilation.
 
     Thus a dilated block has as many layers and weights as an undilated one. Between the two there
-    are `c_mid` channels ("choke"), or `flood` * c_out if that is None.
+    are `c_mid` channels, or c_out if that is None.
     """
 
     def __init__(
@@ -180,11 +180,10 @@ class SharpSepConv(nn.Module):
         search: bool,
         kernel_size: int,
         dilation: int = 1,
-        flood: int = 1,
         c_mid: int | None = None,
     ):
         super().__init__()
-        c_mid = flood * c_out if c_mid is None else c_mid
+        c_mid = c_mid or c_out
         self.first = depthwise_separable(
             c_in, c_mid, stride, affine=affine, kernel_size=kernel_size, dilation=dilation
         )
@@ -192,6 +191,21 @@ class SharpSepConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.second(self.first(x))
+
+
+def flood_conv(
+    c_in: int,
+    c_out: int,
+    stride: int,
+    *,
+    affine: bool,
+    search: bool,
+    kernel_size: int,
+    dilation: int = 1,
+) -> SharpSepConv:
+    """A `SharpSepConv` with 4 * c_out channels between its two convolutions."""
+    sizes = {"kernel_size": kernel_size, "dilation": dilation, "c_mid": 4 * c_out}
+    return SharpSepConv(c_in, c_out, stride, affine=affine, search=search, **sizes)
 
 
 class ResizablePool(nn.Sequential):

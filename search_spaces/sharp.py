@@ -9,10 +9,9 @@ from functools import partial
 
 from torch import nn
 
-from search_spaces.ops import ResizablePool, SharpSepConv, skip_connect, zero
+from search_spaces.ops import ResizablePool, SharpSepConv, flood_conv, skip_connect, zero
 
 CHOKE = 32  # channels between the two convolutions, whatever the width of the cell
-FLOOD = 4  # the same, as a multiple of the width of the cell
 
 CANDIDATES: dict[str, Callable[..., nn.Module]] = {
     "none": zero,
@@ -24,10 +23,10 @@ CANDIDATES: dict[str, Callable[..., nn.Module]] = {
     "sep_conv_7x7": partial(SharpSepConv, kernel_size=7),
     "dil_conv_3x3": partial(SharpSepConv, kernel_size=3, dilation=2),
     "dil_conv_5x5": partial(SharpSepConv, kernel_size=5, dilation=2),
-    "flood_conv_3x3": partial(SharpSepConv, kernel_size=3, flood=FLOOD),
-    "flood_conv_5x5": partial(SharpSepConv, kernel_size=5, flood=FLOOD),
-    "dil_flood_conv_3x3": partial(SharpSepConv, kernel_size=3, dilation=2, flood=FLOOD),
-    "dil_flood_conv_5x5": partial(SharpSepConv, kernel_size=5, dilation=2, flood=FLOOD),
+    "flood_conv_3x3": partial(flood_conv, kernel_size=3),
+    "flood_conv_5x5": partial(flood_conv, kernel_size=5),
+    "dil_flood_conv_3x3": partial(flood_conv, kernel_size=3, dilation=2),
+    "dil_flood_conv_5x5": partial(flood_conv, kernel_size=5, dilation=2),
     "choke_conv_3x3": partial(SharpSepConv, kernel_size=3, c_mid=CHOKE),
     "dil_choke_conv_3x3": partial(SharpSepConv, kernel_size=3, dilation=2, c_mid=CHOKE),
 }

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from search_spaces.architecture import Architecture
-from search_spaces.settings import Count, NotNegative, Positive, checked
+from search_spaces.settings import Count, checked
 from search_spaces.space import Space
 from strategies.discretisation.strongest import strongest
 from strategies.fronts import front, gains
@@ -30,13 +30,19 @@ from supernets.device_cost import features
 
 LEAST = 0.01  # added to errors before their logarithm
 PREFERENCES = 2  # error and latency
+REFERENCES = 10  # random architectures whose latencies describe a device to the network
+WIDTH = 64  # of the network's two hidden layers
+LR = 3e-3  # of Adam
+BATCH = 64  # preferences and devices per step
+CANDIDATES = 20  # preferences and devices whose gates are compared per question
+ENTROPY = 0.03  # weight of the gates' entropy
 
 
 class Pareto(OnDevices):
     """Trains a preference network against all scores, asks for what its gates favour, and ends with
     a front per device. `alpha_lr_scale` is unused.
 
-    For preference r = (r_1, r_2) the gates minimise r_1 E + r_2 L - entropy * H: E is the expected
+    For preference r = (r_1, r_2) the gates minimise r_1 E + r_2 L - ENTROPY * H: E is the expected
     log error by the surrogate, L the expected latency by the device's sum over options, both 0 and
     1 at the ends of the device's present front, and H the entropy of the gates, without which they
     saturate at one architecture for all preferences.
@@ -49,9 +55,6 @@ class Pareto(OnDevices):
     Args:
         table, devices: the latencies and their columns (None: all); None counts
             multiply-accumulates.
-        references: random architectures whose latencies describe a device to the network.
-        candidates: preferences and devices that are drawn per question.
-        width, lr, batch: of the network's hidden layers; of Adam; preferences per step.
     """
 
     @checked
@@ -65,22 +68,15 @@ class Pareto(OnDevices):
         initial: Count = 50,
         period: Count = 25,
         steps: Count = 100,
-        batch: Count = 64,
-        references: Count = 10,
-        width: Count = 64,
-        lr: Positive = 3e-3,
-        candidates: Count = 20,
-        entropy: NotNegative = 0.03,
     ):
         super().__init__(space, asks, table, devices)
-        self.initial, self.period, self.steps, self.batch = initial, period, steps, batch
-        self.candidates, self.entropy = candidates, entropy
+        self.initial, self.period, self.steps = initial, period, steps
         self.generator = torch.Generator().manual_seed(int(torch.randint(2**62, ())))
-        measured = [self.draws.architecture(self.draws.answer()) for _ in range(references)]
+        measured = [self.draws.architecture(self.draws.answer()) for _ in range(REFERENCES)]
         self.features = features(measured, list(self.costs.values()))  # (D, F)
         inputs = PREFERENCES + self.features.size(1)
-        self.net = PreferenceNetwork(space.choices, inputs, width)
-        self.optimizer = torch.optim.Adam(self.net.parameters(), lr=lr)
+        self.net = PreferenceNetwork(space.choices, inputs, WIDTH)
+        self.optimizer = torch.optim.Adam(self.net.parameters(), lr=LR)
         self.prices = {
             name: torch.stack([cost.options.tables[name] for cost in self.costs.values()])
             for name in space.choices
@@ -108,7 +104,7 @@ class Pareto(OnDevices):
         """What was not told: for drawn preferences and devices the strongest gates, a sample of
         them, and a mutation of both."""
         tried: list[Kept] = []
-        for gates in self._gates(self.candidates):
+        for gates in self._gates(CANDIDATES):
             noisy = {name: self._noisy(one) for name, one in gates.items()}
             tried += [self._kept(gates), self._kept(noisy)]
         tried += [self.draws.mutated(self.draws.of(kept)).kept for kept in tried]
@@ -170,13 +166,13 @@ class Pareto(OnDevices):
     def _train(self) -> None:
         """Trains the network on the surrogate and the sums over options."""
         for _ in range(self.steps):
-            preference, device = self._drawn(self.batch)
+            preference, device = self._drawn(BATCH)
             gates = self._expected(preference, device)
             errors = self.surrogate(gates_of(self.space, gates))
             costs = torch.stack([errors, self._latency(gates, device)], 1)
             losses = (costs - self.ideal[device]) / self.span[device]
             self.optimizer.zero_grad()
-            (preference * losses).sum(1).sub(self.entropy * entropy(gates)).mean().backward()
+            (preference * losses).sum(1).sub(ENTROPY * entropy(gates)).mean().backward()
             self.optimizer.step()
 
     def _ends(self, device: str, errors: Tensor) -> tuple[list[float], list[float]]:

@@ -22,7 +22,7 @@ from strategies.searchers.surrogate import GatedProcess, decided, encoded, gates
 from supernets.final_costs import final_costs
 
 Make = Callable[..., OnDevices]
-QUICK = {"initial": 8, "period": 8, "steps": 20, "batch": 16, "candidates": 4}
+QUICK = {"initial": 8, "period": 8, "steps": 20}
 SEARCHERS: dict[str, Make] = {
     "nsga2": lambda space, **how: NSGA2(space, population=6, **how),
     "pareto": lambda space, **how: Pareto(space, **QUICK, **how),
