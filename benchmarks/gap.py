@@ -8,10 +8,13 @@ accuracy on the held-out images with gates softmax(alphas / T) for
 - T as it was at the end of the search (1, unless the strategy anneals it);
 - the T at which the mean entropy of the gates is a tenth of the largest.
 
-The discrete network has the same weights; batch-norm statistics are re-estimated for each. Prints,
-per strategy, the mean accuracies and the gap of each, in points, with its standard deviation, and
-what annealing changes: the difference of the gaps from those of `darts` at the same T, paired by
-seed (both split the images alike), with an exact sign-flip p-value.
+The discrete network has the same weights; batch-norm statistics are re-estimated for each. On a
+stratified batch of the same images it also measures the curvature of the loss, with the gates of
+the search: the largest eigenvalue of the Hessian in alpha, and the sharpness in the weights.
+
+Prints, per strategy, the mean accuracies and the gap of each, in points, with its standard
+deviation, and the mean curvatures; then by how much gaps and curvatures differ from those of
+`darts`, paired by seed (both split the images alike), with an exact sign-flip p-value.
 """
 
 import itertools
@@ -19,7 +22,7 @@ import math
 import statistics
 import sys
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -36,6 +39,7 @@ from archsmith.search.measure import discretised_accuracy  # noqa: E402
 from archsmith.train.checkpoint import unpacked  # noqa: E402
 from archsmith.train.evaluate import evaluate, restore_statistics  # noqa: E402
 from search_spaces.architecture import Architecture  # noqa: E402
+from strategies.curvature import alpha_eigenvalue, weight_sharpness  # noqa: E402
 from strategies.relaxation.entropy import COLDEST, temperature_at  # noqa: E402
 from strategies.relaxation.masked import masked_softmax  # noqa: E402
 from strategies.relaxation.softmax import Softmax  # noqa: E402
@@ -45,6 +49,7 @@ from supernets.network import supernet  # noqa: E402
 
 DECIDED = 0.1  # entropy of the gates, relative to the largest
 TEMPERATURES = ("T = 1", "T at the end", "decided gates")
+CURVATURES = {"alpha eigenvalue": alpha_eigenvalue, "weight sharpness": weight_sharpness}
 
 
 def at(strategy: Strategy, temperature: float) -> Mixture:
@@ -89,6 +94,9 @@ def measured(folder: Path) -> dict[str, float] | None:
         mixture = at(strategy, temperature)
         restore_statistics(net, roles.statistics, mixture)
         found[name] = 100 * evaluate(net, roles.select, mixture)["accuracy"]
+    batch = next(iter(roles.sample))
+    with torch.enable_grad():
+        found |= {name: of(net, strategy, batch) for name, of in CURVATURES.items()}
     architecture = Architecture.load(folder / "architecture.json")
     return found | {"discrete": 100 * discretised_accuracy(net, architecture, roles)}
 
@@ -115,31 +123,40 @@ def main() -> None:
             one = measured(run.folder)
             if one is not None:
                 found[name][run.seed] = one
-    print("| strategy | n | discrete | supernet " + " | supernet ".join(TEMPERATURES) + " |")
-    print("|---" * (3 + len(TEMPERATURES)) + "|")
-    for name, seeds in found.items():
-        cells = []
-        for key in TEMPERATURES:
-            gaps = [one[key] - one["discrete"] for one in seeds.values()]
-            spread = f" ± {statistics.stdev(gaps):.1f}" if len(gaps) > 1 else ""
-            mean = statistics.fmean(one[key] for one in seeds.values())
-            cells.append(f"{mean:.1f}, gap {statistics.fmean(gaps):+.1f}{spread}")
-        discrete = statistics.fmean(one["discrete"] for one in seeds.values())
-        print(f"| `{name}` | {len(seeds)} | {discrete:.1f} | " + " | ".join(cells) + " |")
+    show(found)
     plain = found.get("darts", {})
     for name, seeds in found.items():
         common = sorted(set(seeds) & set(plain))
         if name == "darts" or len(common) < 2:
             continue
-        for key in TEMPERATURES:
-            shifts = [
-                (seeds[s][key] - seeds[s]["discrete"]) - (plain[s][key] - plain[s]["discrete"])
-                for s in common
-            ]
+        for key in (*TEMPERATURES, *CURVATURES):
+            shifts = [value(seeds[seed], key) - value(plain[seed], key) for seed in common]
             print(
-                f"{name} minus darts, gap at {key}: {statistics.fmean(shifts):+.1f} points, "
-                f"n = {len(common)}, p = {sign_flips(shifts):.3f}"
+                f"{name} minus darts, {'gap at ' * (key in TEMPERATURES)}{key}: "
+                f"{statistics.fmean(shifts):+.3g}, n = {len(common)}, p = {sign_flips(shifts):.3f}"
             )
+
+
+def value(one: Mapping[str, float], key: str) -> float:
+    """A curvature, or the gap at a temperature in points."""
+    return one[key] - one["discrete"] if key in TEMPERATURES else one[key]
+
+
+def show(found: Mapping[str, Mapping[int, Mapping[str, float]]]) -> None:
+    """Prints a Markdown table: means, and gaps and curvatures with their deviation."""
+    heads = [*(f"supernet {name}" for name in TEMPERATURES), *CURVATURES]
+    print("| strategy | n | discrete | " + " | ".join(heads) + " |")
+    print("|---" * (3 + len(heads)) + "|")
+    for name, seeds in found.items():
+        runs = list(seeds.values())
+        cells = [f"{statistics.fmean(one['discrete'] for one in runs):.1f}"]
+        for key in (*TEMPERATURES, *CURVATURES):
+            values = [value(one, key) for one in runs]
+            spread = f" ± {statistics.stdev(values):.2g}" if len(values) > 1 else ""
+            mean = statistics.fmean(one[key] for one in runs)
+            gap = f"{mean:.1f}, gap {statistics.fmean(values):+.1f}"
+            cells.append((gap if key in TEMPERATURES else f"{mean:.3g}") + spread)
+        print(f"| `{name}` | {len(runs)} | " + " | ".join(cells) + " |")
 
 
 if __name__ == "__main__":
