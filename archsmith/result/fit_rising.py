@@ -82,12 +82,14 @@ class RisingFit(Fit):
     def choose(
         self, strategy: Any, found: Architecture | None, series: Sequence[Architecture]
     ) -> Architecture:
-        """`found` if it fits, else the one that a greedy search over the gates finds: options are
-        lowered by the least loss of log gates per cost saved, and then raised where there is room.
+        """The architecture that a greedy search over the gates finds from `found`: options are
+        lowered by the least loss of log gates per cost saved until it fits, and then raised where
+        there is room and gates are undecided. `found` if it fits and only a latency is limited.
 
         A searcher is asked `ASKS` times; then the widths of its last answer are lowered.
         """
-        if found is not None and not self.exceeded(found):
+        counted = self.budget.limits.keys() - {"latency_ms"}
+        if found is not None and not counted and not self.exceeded(found):
             return found
         if found is not None:
             gates = {name: table.double().log() for name, table in strategy.gates().items()}

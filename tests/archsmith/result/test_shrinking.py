@@ -66,6 +66,22 @@ def test_gates_decide_which_group_is_narrower():
         assert options[1] == wanted
 
 
+@pytest.mark.parametrize(("second", "raised"), [(0.4, True), (0.1, False)])
+def test_room_is_used_where_gates_are_undecided(second: float, raised: bool):
+    """Also if what was found fits: row 1 is 4 wide, and may be 8 wide if its gate is near."""
+    table = Gates().gates()[WIDTH]
+    table[[0, 2, 3, 4], 0], table[1, [3, 7]] = 10.0, torch.tensor([0.5, second])
+    strategy = Gates()
+    strategy.gates = lambda: {WIDTH: table}  # type: ignore[method-assign]
+    full = fit()._options(fit().network_at(0))
+    full[WIDTH][1] = 3
+    found = fit()._architecture(full)
+    cost = fit().cost(found)["macs"]
+    chosen = fit(macs=2 * cost).choose(strategy, found, [])
+    assert fit()._options(chosen)[WIDTH] == [0, 7 if raised else 3, 0, 0, 0]
+    assert fit(latency_ms=1e6).choose(strategy, found, []) == found
+
+
 def test_from_model_10_a_budget_outside_the_ends_names_both():
     low, high = (fit().cost(fit().network_at(share))["macs"] for share in (0, 1))
     for limit in (low - 1, high + 1):
