@@ -58,7 +58,7 @@ def at(strategy: Strategy, temperature: float) -> Mixture:
     return Mixture(
         {
             name: group._replace(
-                gates=masked_softmax(strategy.alphas[name] / temperature, strategy.alive[name])
+                gates=masked_softmax(strategy.shifted(name) / temperature, strategy.alive[name])
             )
             for name, group in mixture.groups.items()
         }
@@ -85,7 +85,7 @@ def measured(folder: Path) -> dict[str, float] | None:
     net.load_state_dict(state["net"])
     strategy.load_state_dict(state["strategy"])
     roles = data.loaders(config.search.batch_size, one_level=False, seed=config.seed)
-    tables = [(strategy.alphas[name], strategy.alive[name]) for name in strategy.alphas]
+    tables = [(strategy.shifted(name), alive) for name, alive in strategy.alive.items()]
     decided = float(temperature_at(tables, DECIDED))
     ended = float(strategy.relaxation.temperature)
     used = (1.0, ended, decided if math.isfinite(decided) else COLDEST)

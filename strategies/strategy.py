@@ -55,7 +55,7 @@ class Strategy:
             strategy.mixed_op)`.
         alpha_optimizer, weight_optimizer: `parameters -> torch optimiser`.
         schedule, alpha_schedule: the learning rates of weights and of alphas by epoch; the weights'
-            ends at `min_lr`, the alphas' at 0.
+            ends at `min_lr`, or at its first rate in a stage that begins below; the alphas' at 0.
         lr_batch: the batch size for which the weights' learning rate and `min_lr` are tuned; for
             other sizes they are scaled linearly. None: no scaling.
         alpha_lr_scale: factor on the learning rate of the alpha optimiser, of any class. The
@@ -67,8 +67,9 @@ class Strategy:
             are not updated.
 
     Raises:
-        ValueError: a warm-up outside [0, 1), a negative learning rate or clip, a scale or a batch
-            size that is not positive, or an ingredient of the wrong kind.
+        ValueError: a warm-up outside [0, 1), a negative learning rate or clip, a rate of the
+            weights that would rise to `min_lr`, a scale or a batch size that is not positive, or an
+            ingredient of the wrong kind.
     """
 
     space: Space = field(kw_only=False)
@@ -97,11 +98,13 @@ class Strategy:
         self.micro_batches = 1  # parts in which a batch is computed
         self.gradients: Gradients = eagerly  # of a pass
         self.structure = 0  # counts the changes of `alive`
+        self.moving = True  # whether alphas are updated in the present epoch
         self._make_alpha_optimizer = cast(MakeOptimizer, self.alpha_optimizer)
         self.make_weight_optimizer = cast(MakeOptimizer, self.weight_optimizer)
         _check_optimizers(alpha=self._make_alpha_optimizer, weight=self.make_weight_optimizer)
         self.losses = dict(self.losses)
         self._check_kinds()
+        self._check_rates()
         self._make_logits()
         if self.preference is not None:
             with setting("preference"):
@@ -135,6 +138,16 @@ class Strategy:
             self.schedule(1.0, min(1.0, self.min_lr), 0, 1.0)
         with setting("alpha_schedule"):
             self.alpha_schedule(1.0, 0.0, 0, 1.0)
+
+    def _check_rates(self) -> None:
+        """Raises ValueError if the schedule would raise the rate of the weights to `min_lr`."""
+        (group,) = self.make_weight_optimizer([nn.Parameter(torch.zeros(1))]).param_groups
+        lr = group["lr"]
+        if self.min_lr > lr and self.schedule(lr, self.min_lr, 1, 3.0) > lr:
+            raise ValueError(
+                f"min_lr: {self.min_lr:g} is above weight_optimizer.lr={lr:g}, so the rate would "
+                "rise; lower min_lr"
+            )
 
     def _make_logits(self) -> None:
         """Draws the alphas (R, O) and betas (R,) of each choice; padding of a row is not alive."""
@@ -312,8 +325,10 @@ class Strategy:
         """Sets the learning rates of this epoch (from 0, of `epochs`) and calls the ingredients'
         hooks."""
         at, length, rate, _ = self.stage(epoch, epochs)
+        self.moving = self.alphas_move(epoch, epochs)
         for group, lr in zip(self.weight_optimizer.param_groups, self.weight_lr, strict=True):
-            group["lr"] = self.schedule(rate * lr, self.min_lr, at, length)
+            low = min(self.min_lr, rate * lr or self.min_lr)  # a stage may begin below
+            group["lr"] = self.schedule(rate * lr, low, at, length)
         for group, lr in zip(self.alpha_optimizer.param_groups, self.alpha_lr, strict=True):
             group["lr"] = self.alpha_schedule(lr, 0.0, at, length)
         for ingredient in self.ingredients():
@@ -335,9 +350,13 @@ class Strategy:
         return metrics
 
     def epoch_end(self, net: Network, loaders: Any, progress: float) -> bool:
-        """Calls the ingredients' hooks after an epoch; returns True if the search should stop."""
+        """Calls the ingredients' hooks after an epoch; returns True if the search should stop.
+
+        A preference is first: the gates that others read then are those that are measured.
+        """
         verdicts = []
-        for name, part in self._named_ingredients().items():
+        parts = self._named_ingredients().items()
+        for name, part in sorted(parts, key=lambda one: one[0] != "preference"):
             with setting(name):
                 verdicts.append(part.epoch_end(net, self, loaders, progress))
         return any(verdict is True for verdict in verdicts)

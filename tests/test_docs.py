@@ -15,6 +15,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
+from omegaconf import OmegaConf
 
 from archsmith.cli import naming
 
@@ -82,6 +83,24 @@ def code(page: str, start: str) -> dict:
     defined: dict = {}
     exec(compile(block, page, "exec"), defined)
     return defined
+
+
+@pytest.mark.slow
+def test_settings_in_the_tables_of_strategies_exist():
+    naming.register()
+    folder = ROOT / "docs" / "strategies"
+    table = (folder / "README.md").read_text()
+    listed = re.findall(r"^\| \[.+?\]\((\w+\.md)\) \| ([^|]+)\|", table, re.M)
+    assert len(listed) > 20
+    for page, names in listed:
+        text = (folder / page).read_text()
+        rows = [row.split("|")[1] for row in text.splitlines() if row.startswith("| `strategy.")]
+        with initialize_config_dir(version_base="1.3", config_dir=str(ROOT / "conf")):
+            found = [compose("config", [f"strategy={n}"]) for n in re.findall(r"`(\w+)`", names)]
+        for setting in re.findall(r"`(strategy\.[\w.]+)`", " ".join(rows)):
+            parent, _, last = setting.rpartition(".")
+            known = [OmegaConf.select(one, parent) for one in found]
+            assert any(one is not None and last in one for one in known), f"{page}: {setting}"
 
 
 def test_the_operation_that_is_shown():

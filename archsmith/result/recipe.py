@@ -28,7 +28,8 @@ class Recipe:
         schedule: a name in `SCHEDULES`, or `cosine_power`.
         power: of `cosine_power`; the other schedules do not read it.
         warmup_epochs: first epochs, whose rate is multiplied by (epoch + 1) / warmup_epochs; with
-            `cosine_power` it rises linearly to `lr`, which epoch `warmup_epochs` (from 0) has.
+            `cosine_power` it rises linearly to `lr`, which epoch `warmup_epochs` (from 0), at most
+            the last but one, has.
         clip: largest norm of the gradient; `null` for no limit.
         auxiliary_weight: factor of the auxiliary head's loss; 0 leaves the head out.
         drop_path: probability, raised linearly from 0: drop_path * epoch / epochs.
@@ -110,7 +111,8 @@ class Recipe:
     def lr_at(self, epoch: int) -> float:
         """The learning rate of an epoch (from 0)."""
         if self.schedule == "cosine_power":
-            shape = {"power": self.power, "warmup": self.warmup_epochs / self.epochs}
+            warmup = min(self.warmup_epochs, self.epochs - 1) / self.epochs
+            shape = {"power": self.power, "warmup": warmup}
             return cosine_power(self.lr, self.min_lr, epoch, self.epochs, **shape)
         lr = SCHEDULES[self.schedule](self.lr, self.min_lr, epoch, self.epochs)
         return lr * min(1.0, (epoch + 1) / self.warmup_epochs) if self.warmup_epochs else lr

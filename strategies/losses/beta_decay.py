@@ -47,8 +47,9 @@ class BetaDecay(LossTerm):
 
     def __call__(self, net: "Logits", batch: "Batch", logits: Tensor, mixture: "Mixture") -> Tensor:
         """The term, 0-dim."""
-        alphas, alive = self.strategy.alphas, self.strategy.alive
-        return self.strength * torch.cat([sums(alphas[n], alive[n]) for n in alphas]).sum()
+        strategy = self.strategy
+        rows = [sums(strategy.shifted(name), alive) for name, alive in strategy.alive.items()]
+        return self.strength * torch.cat(rows).sum()
 
     def constants(self) -> Hashable:
         return ()

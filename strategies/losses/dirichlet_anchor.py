@@ -51,8 +51,8 @@ class DirichletAnchor(LossTerm):
 
     def __call__(self, net: "Logits", batch: "Batch", logits: Tensor, mixture: "Mixture") -> Tensor:
         """The term, 0-dim."""
-        alphas, alive = self.strategy.alphas, self.strategy.alive
-        distances = [self.distance(alphas[name], alive[name]).sum() for name in alphas]
+        strategy, distance = self.strategy, self.distance
+        distances = [distance(strategy.shifted(n), on).sum() for n, on in strategy.alive.items()]
         return self.weight * torch.stack(distances).sum()
 
     def constants(self) -> Hashable:

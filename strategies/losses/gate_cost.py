@@ -111,7 +111,7 @@ class GateCost(LossTerm):
     def epoch_end(
         self, net: "Network", strategy: "Strategy", loaders: Any, progress: float
     ) -> None:
-        self.pressure.epoch_end(self._left(), progress, rises=progress > strategy.warmup)
+        self.pressure.epoch_end(self._left(), progress, rises=strategy.moving)
 
     def _unit(self, macs: Mapping[str, Tensor], layers: Mapping[str, int]) -> float:
         if self.unit is not None:

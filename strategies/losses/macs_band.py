@@ -65,8 +65,8 @@ class MacsBand(LossTerm):
         """Choice -> the noise-free gates (R, O)."""
         strategy = self.strategy
         return {
-            name: strategy.relaxation.expected(alphas, strategy.alive[name])[0]
-            for name, alphas in strategy.alphas.items()
+            name: strategy.relaxation.expected(strategy.shifted(name), alive)[0]
+            for name, alive in strategy.alive.items()
         }
 
     def expected(self, gates: Mapping[str, Tensor]) -> Tensor:

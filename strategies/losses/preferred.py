@@ -21,8 +21,8 @@ class Preferred(LossTerm):
     """Makes the loss on val images r_1 CE + r_2 ln(classes) L: adds what it differs by from CE.
 
     r is the preference that was drawn, L the expected latency on the drawn device, from 0 for the
-    fastest architecture to 1 for the slowest. ln(classes), the cross-entropy of guessing, brings
-    both to one scale [ours].
+    fastest architecture to 1 for the slowest, or above where rows compete, as all of them run.
+    ln(classes), the cross-entropy of guessing, brings both to one scale [ours].
 
     Raises:
         ValueError: the strategy draws no preferences.

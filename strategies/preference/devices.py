@@ -96,7 +96,7 @@ class DevicePreference(Preference):
 
     def latency(self, mixture: "Mixture") -> Tensor:
         """The expected cost on the drawn device, 0-dim: 0 for the cheapest architecture, 1 for the
-        dearest, by the sum over options."""
+        dearest, by the sum over options of all rows that run: where rows compete, more than 1."""
         parts = [
             (weighed(group.gates, group.factors) * self.prices[name][self.place]).sum()
             for name, group in mixture.groups.items()

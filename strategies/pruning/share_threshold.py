@@ -119,7 +119,7 @@ class ShareThreshold(Pruning):
         self, net: "Network", strategy: "Strategy", loaders: Any, progress: float
     ) -> bool:
         epoch, self.progress = progress - self.progress, progress
-        if progress <= strategy.warmup:
+        if not strategy.moving:
             return False
         choices = strategy.space.choices
         alive = {name: table.cpu() for name, table in strategy.alive.items()}

@@ -96,8 +96,7 @@ class SparseNoisy(Softmax):
         self, net: "Network", strategy: "Strategy", loaders: Any, progress: float
     ) -> None:
         if self.final_entropy is not None:
-            groups = strategy.alphas
-            tables = [(groups[name], strategy.alive[name]) for name in groups]
+            tables = [(strategy.shifted(name), alive) for name, alive in strategy.alive.items()]
             wanted = temperature_at(tables, self.final_entropy ** self._since_warmup(progress))
             used = self.temperature
             self.bound.copy_(wanted.clamp(used / FASTEST, used * FASTEST).clamp_min(COLDEST))

@@ -110,6 +110,49 @@ def test_the_architectures_of_all_devices_and_preferences_are_kept_at_the_end(tm
     assert strategy.architecture() == found
 
 
+def test_what_reads_alphas_reads_those_of_the_preference(toy_nasbench201: Space):
+    """An entropy, a decay, an anchor and a count; each as with these alphas and no preference."""
+    terms = "strategy/losses=[preferred,beta_decay,dirichlet_anchor,macs_band]"
+    strategy, preference = ready(toy_nasbench201, "strategy/relaxation=dirichlet", terms)
+    plain = ready(toy_nasbench201, "strategy/relaxation=dirichlet", terms)[0]
+    cold = ready(toy_nasbench201, "strategy/relaxation=sparse_noisy")[0].relaxation
+    for one in (strategy, plain):
+        one.epoch_start(1, 2)
+    with torch.no_grad():
+        preference.net.last.weight.normal_(0, 2)
+        preference.choose([0.9, 0.1], 0)
+        plain.alphas["cell"].copy_(strategy.shifted("cell"))
+    plain.preference = None
+    for name in ("beta_decay", "dirichlet_anchor", "macs_band"):
+        found, expected = (
+            one.losses[name](None, None, torch.empty(1, 3), one.mixture(noise=False))
+            for one in (strategy, plain)
+        )
+        torch.testing.assert_close(found, expected)
+    assert strategy.losses["macs_band"].costs_of(None) == plain.losses["macs_band"].costs_of(None)
+    bounds = []
+    for one in (strategy, plain):
+        cold.temperature.fill_(0.5)
+        cold.epoch_end(one.net, one, None, 0.6)
+        bounds.append(float(cold.bound))
+    assert bounds[0] == pytest.approx(bounds[1])
+    assert 0.25 < bounds[0] < 1
+
+
+def test_pruning_reads_the_gates_of_equal_preferences(toy_darts: Space):
+    left = []
+    for share in (0.0, 1.0):
+        how = ["strategy/pruning=progressive", "strategy.pruning.keep=[2]"]
+        strategy, preference = ready(toy_darts, *how)
+        with torch.no_grad():
+            preference.net.last.weight.normal_(0, 3, generator=torch.Generator().manual_seed(0))
+        strategy.epoch_start(0, 2)
+        preference.choose([1 - share, share], 0)  # as the last step drew it
+        strategy.epoch_end(strategy.net, None, 0.5)
+        left.append(strategy.alive["normal"])
+    assert torch.equal(*left)
+
+
 def test_the_loss_without_preferences_is_refused(toy_darts: Space):
     config = composed("strategy=darts", "strategy/losses=[preferred]").strategy
     strategy = make(config, space=toy_darts)

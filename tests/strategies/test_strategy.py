@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from search_spaces.cells import Cell, CellSpace, Layer, complete_edges
 from search_spaces.darts import CANDIDATES
 from search_spaces.space import Space
-from strategies.contracts import LossTerm, Pruning, Regularisation, Stopping
+from strategies.contracts import LossTerm, Pruning, Regularisation, Stage, Stopping
 from strategies.discretisation.strongest import strongest
 from strategies.discretisation.survivors import survivors
 from strategies.gradients import eagerly
@@ -320,7 +320,7 @@ def test_a_loss_on_val_images_is_refused_where_an_update_sees_none():
 
 @pytest.mark.parametrize(("min_lr", "tried"), [(0.2, 0.2), (3.0, 1.0)])
 def test_schedules_are_tried_at_the_start_of_a_search_of_one_epoch(min_lr: float, tried: float):
-    """From a rate of 1 to one that is no larger."""
+    """From a rate of 1 to one that is no larger; a third call is for a rate below `min_lr`."""
     seen: list[tuple[float, ...]] = []
 
     def noting(*given: float) -> float:
@@ -328,7 +328,28 @@ def test_schedules_are_tried_at_the_start_of_a_search_of_one_epoch(min_lr: float
         return given[0]
 
     made(schedule=noting, alpha_schedule=noting, min_lr=min_lr)
-    assert seen == [(1.0, tried, 0, 1.0), (1.0, 0.0, 0, 1.0)]
+    assert seen[:2] == [(1.0, tried, 0, 1.0), (1.0, 0.0, 0, 1.0)]
+
+
+def test_a_rate_of_the_weights_that_would_rise_is_refused():
+    """Adam's usual 3e-4, or 0 for weights that stay, below the default of 1e-3."""
+    for rate, shown in ((0.0, "0"), (3e-4, "0.0003")):
+        slow = partial(torch.optim.SGD, lr=rate)
+        with pytest.raises(ValueError, match=rf"^min_lr: 0.001 is above .*\.lr={shown}, so"):
+            made(weight_optimizer=slow, min_lr=1e-3)
+        made(weight_optimizer=slow, min_lr=1e-3, schedule=constant)
+        made(weight_optimizer=slow, min_lr=rate)
+
+
+def test_a_stage_that_begins_below_the_smallest_rate_keeps_its_own():
+    class Slow(Pruning):
+        def stage(self, epoch: int, epochs: float) -> Stage:
+            return Stage(epoch, epochs, rate=0.1)
+
+    strategy = ready(pruning=Slow())
+    for epoch in range(3):
+        strategy.epoch_start(epoch, 3)
+        assert strategy.weight_optimizer.param_groups[0]["lr"] == pytest.approx(0.1)
 
 
 class Halved(Regularisation):

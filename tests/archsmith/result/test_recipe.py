@@ -62,6 +62,13 @@ def test_sharpdarts_1_cosine_power_of_a_retraining(warmup: int, expected: str):
     assert found == pytest.approx([float(x) for x in expected.split()], abs=6e-7)
 
 
+@pytest.mark.parametrize(("epochs", "expected"), [(1, [0.1]), (3, [0.05, 0.1, 0]), (2, [0.1, 0])])
+def test_cosine_power_leaves_an_epoch_behind_a_warmup_of_all(epochs: int, expected: list[float]):
+    changes = dict(schedule="cosine_power", epochs=epochs, warmup_epochs=epochs)
+    recipe = replace(TOY, lr=0.1, min_lr=0.0, **changes)
+    assert [recipe.lr_at(e) for e in range(epochs)] == pytest.approx(expected)
+
+
 def test_sharpdarts_1_another_power_is_another_schedule():
     slow, fast = (
         replace(TOY, schedule="cosine_power", epochs=10, power=power) for power in (1.0, 10.0)

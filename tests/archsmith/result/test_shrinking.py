@@ -130,7 +130,7 @@ def test_the_profile_has_the_costs_of_the_networks():
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["shrink", "gdas", "drnas", "annealed"])
 def test_a_run_shrinks_and_exports(archsmith, tmp_path: Path, strategy: str):
-    how = [f"strategy={strategy}", "strategy.weight_optimizer.lr=0"]
+    how = [f"strategy={strategy}", "strategy.weight_optimizer.lr=0", "strategy.min_lr=0"]
     given = [*SHRINK[:-1], *how, "budget.macs=60k", "export.formats=[standalone,onnx,pt2]"]
     assert archsmith(*given, f"hydra.run.dir={tmp_path}").code == 0
     forms = json.loads((tmp_path / "export" / "export.json").read_text())["forms"]

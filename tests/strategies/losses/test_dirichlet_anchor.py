@@ -21,7 +21,7 @@ def anchored(
     """The term for these groups of alphas."""
     masks = alive or [torch.ones_like(a, dtype=torch.bool) for a in alphas]
     strategy: Any = SimpleNamespace(
-        relaxation=Dirichlet(), alphas=dict(enumerate(alphas)), alive=dict(enumerate(masks))
+        relaxation=Dirichlet(), shifted=alphas.__getitem__, alive=dict(enumerate(masks))
     )
     term = DirichletAnchor(weight, distance)
     term.setup(torch.nn.Identity(), strategy)

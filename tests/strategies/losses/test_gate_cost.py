@@ -255,8 +255,12 @@ def test_goldnas_5_last_ops_survive_any_lambda():
 def test_lambda_stands_still_in_a_warmup_and_keeps_below_its_ceiling():
     term, strategy, net = ready(toy(), ceiling=8.0, r=1.0, mu=0.0)
     strategy.warmup = 0.5
-    term.epoch_end(net, strategy, None, 0.5)
-    assert float(term.pressure.strength) == 0
+    for epoch, epochs in ((0, 2), (1, 3)):  # 1.5 of 3 epochs are 2, and alphas still in the second
+        strategy.epoch_start(epoch, epochs)
+        term.epoch_end(net, strategy, None, (epoch + 1) / epochs)
+        assert float(term.pressure.strength) == 0
+    strategy.epoch_start(1, 2)
+    term.pressure.progress = 0.5
     term.pressure.strength.fill_(7.0)
     term.epoch_end(net, strategy, None, 0.51)
     assert 7 < float(term.pressure.strength) < 8

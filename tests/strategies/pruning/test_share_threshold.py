@@ -244,6 +244,19 @@ def test_goldnas_7_pruning_survives_a_checkpoint():
     assert ours == theirs
 
 
+def test_nothing_is_pruned_before_alphas_move():
+    """Of 3 epochs a warm-up of a half is 2, as 1.5 is rounded."""
+    net, strategy = ready()
+    weaken(strategy, "00_normal", 1, 1)
+    strategy.warmup, before = 0.5, strategy.alive
+    strategy.epoch_start(1, 3)
+    strategy.epoch_end(net, None, 2 / 3)
+    assert all(torch.equal(table, before[name]) for name, table in strategy.alive.items())
+    strategy.epoch_start(2, 3)
+    strategy.epoch_end(net, None, 0.99)
+    assert not strategy.alive["00_normal"][1, 1]
+
+
 def test_none_is_dead_from_the_start(toy_darts: Space):
     strategy = make(composed("strategy=goldnas").strategy, space=toy_darts)
     strategy.setup(supernet(toy_darts, strategy.mixed_op), torch.device("cpu"))

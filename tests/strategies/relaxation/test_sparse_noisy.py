@@ -144,7 +144,7 @@ def test_temperature_4_equal_logits_leave_the_schedule():
 
 
 def end_epoch(relaxation: SparseNoisy, alphas: Tensor, progress: float) -> None:
-    strategy = SimpleNamespace(alphas={"a": alphas}, alive={"a": all_alive(alphas)})
+    strategy = SimpleNamespace(shifted={"a": alphas}.__getitem__, alive={"a": all_alive(alphas)})
     relaxation.epoch_end(None, strategy, None, progress)  # type: ignore[arg-type]
 
 
