@@ -206,7 +206,7 @@ def test_a_last_batch_is_captured_after_the_supernet_was_measured(form: str, mon
     run = Run("darts", capture=recorded)
     every, last = ((torch.randn(n, 3, 8, 8), torch.randint(10, (n,))) for n in (4, 2))
     for _ in range(2):
-        for batch in (every, every, last):
+        for batch in (every, every, every, last):
             run.strategy.step(run.net, batch, batch, progress=0.5, move_alphas=True)
         found = Mixture.of(run.strategy.architecture(), SPACE, CPU)
         for mixture in (run.strategy.mixture(noise=False), found):
