@@ -144,7 +144,7 @@ def profile(args: argparse.Namespace) -> bool:
         return True
 
     forms = "fused", *(() if tiny else ("fused+graphs",)), "fused+graphs+bfloat16"
-    return all([going_on(form, partial(profiled, form)) or False for form in forms])
+    return None not in [going_on(form, partial(profiled, form)) for form in forms]
 
 
 def protocol(args: argparse.Namespace) -> bool:
@@ -160,7 +160,9 @@ def protocol(args: argparse.Namespace) -> bool:
     command = [sys.executable, "run.py", *overrides, f"hydra.run.dir={folder}"]
     code = ended(subprocess.Popen(command, cwd=ROOT), SEARCHES[precision])
     seconds = [line["seconds"] for line in epochs_of(folder)]
-    print(f"{precision}: exit code {code}, seconds of the epochs {seconds}, two without alpha steps")
+    print(
+        f"{precision}: exit code {code}; seconds of the epochs {seconds}, with alpha steps after 2"
+    )
     if len(seconds) == 4:
         whole = WARMUP * seconds[1] + (EPOCHS - WARMUP) * seconds[3]
         print(f"a search of {EPOCHS} epochs: {whole / 60:.1f} minutes")

@@ -175,8 +175,8 @@ class Alone(NamedTuple):
 
 def alone(make: Callable[[], Callable[[], Any]], n: int, device: torch.device) -> Alone:
     """A step measured with nothing else in memory, n times after `FIRST` that are not counted; no
-    seconds if it runs out of memory. The peak is above what was taken before; on the CPU it is that of the
-    process, which never falls. What the step held is free again afterwards."""
+    seconds if it runs out of memory. The peak is above what was taken before; on the CPU it is that
+    of the process, which never falls. What the step held is free again afterwards."""
     forget_peak(device)
     before, seconds = peak_memory(device), []
     try:

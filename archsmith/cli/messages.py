@@ -116,8 +116,8 @@ def explain(
 def _not_deterministic(error: BaseException) -> str:
     """torch names the operation first."""
     return (
-        f"runtime.deterministic: {str(error).split()[0]} is never deterministic on this device; set "
-        "runtime.deterministic=false, or device=cpu"
+        f"runtime.deterministic: {str(error).split()[0]} is never deterministic on this device; "
+        "set runtime.deterministic=false, or device=cpu"
     )
 
 

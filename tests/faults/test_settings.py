@@ -233,8 +233,8 @@ def test_a_line_that_names_no_setting_gets_all_that_were_given(monkeypatch):
 
 def test_an_operation_that_is_never_deterministic_names_the_setting():
     said = (
-        "nll_loss2d_forward_out_cuda_template does not have a deterministic implementation, but you "
-        "set 'torch.use_deterministic_algorithms(True)'. You can turn off determinism just for"
+        "nll_loss2d_forward_out_cuda_template does not have a deterministic implementation, but "
+        "you set 'torch.use_deterministic_algorithms(True)'. You can turn off determinism just for"
     )
     code, line = explain(RuntimeError(said), Path("conf"), list, composed=True)
     assert code == 2
