@@ -27,10 +27,10 @@ part() { # NAME LIMIT COMMAND...
 }
 
 if [ "$SIZES" = tiny ]; then
-  steps=(tiny --batch 2 --n 1 --forms reference fused+graphs)
+  workloads=(tiny) steps=(--batch 2 --n 1 --forms reference fused+graphs)
   retraining=(--layers 3 --channels 4 --batch 2 --n 1)
 else
-  steps=(W1 W2 --batch 64 256 --n 10)
+  workloads=(W1 W2) steps=(--batch 64 256 --n 10)
   retraining=(--layers 20 --channels 36 --batch 96 --n 10)
 fi
 checks=("$PYTHON" benchmarks/gpu_checks.py --device "$DEVICE" --sizes "$SIZES" --out "$OUT")
@@ -47,9 +47,12 @@ part runs 150 "${checks[@]}" runs &
 wait
 
 part profile 60 "${checks[@]}" profile
-part step_time 130 "$PYTHON" benchmarks/step_time.py "${steps[@]}" --device "$DEVICE" --alone
+# Each in a process of its own: an error of the device ends all that a process can do there.
+for workload in "${workloads[@]}"; do
+  part "step_time_$workload" 70 "$PYTHON" benchmarks/step_time.py "$workload" "${steps[@]}" --device "$DEVICE" --alone
+done
 part retrain_time 60 "$PYTHON" benchmarks/retrain_time.py PC_DARTS_cifar "${retraining[@]}" --device "$DEVICE" --alone
-part protocol 60 "${checks[@]}" protocol
-part protocol_bfloat16 40 "${checks[@]}" protocol bfloat16
+part protocol 70 "${checks[@]}" protocol
+part protocol_bfloat16 55 "${checks[@]}" protocol bfloat16
 cat "$OUT/summary.txt"
 ! grep -qv "exit 0" "$OUT/summary.txt"

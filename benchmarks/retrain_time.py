@@ -14,6 +14,7 @@ and bfloat16, with and without CUDA graphs, and channels last, each alone (`work
 import argparse
 import platform
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -127,17 +128,18 @@ def measure(name: str, args: argparse.Namespace) -> None:
             print(f"| {' | '.join(row)} |", flush=True)
 
 
-def measure_alone(args: argparse.Namespace) -> None:
+def measure_alone(args: argparse.Namespace) -> bool:
     device = torch.device(args.device)
     torch.backends.cudnn.benchmark = True
-    sizes = {"layers": args.layers, "channels": args.channels, "batch_size": args.batch}
+    well, sizes = True, {"layers": args.layers, "channels": args.channels, "batch_size": args.batch}
     recipe = replace(RECIPE, **sizes)
     print(f"torch {torch.__version__}, {describe_device(device)}, n = {args.n}")
     for name in args.names:
         size = f"{args.layers} cells, C = {args.channels}, batch {args.batch}"
         print(f"\nretraining {name}, {size}\n")
         made = {form: partial(step, name, form, recipe, device) for form in CUDA_FORMS}
-        print_alone(made, args.n, device)
+        well = print_alone(made, args.n, device) and well
+    return well
 
 
 def main() -> None:
@@ -155,8 +157,7 @@ def main() -> None:
     args.n = 2 if args.quick else args.n
     torch.set_num_threads(args.threads)
     if args.alone or args.device != "cpu":
-        measure_alone(args)
-        return
+        sys.exit(not measure_alone(args))
     print(
         f"torch {torch.__version__}, Python {platform.python_version()}, {processor()}, "
         f"{args.threads} threads, compiler {build.compiler()}; float32, random 3x32x32 images, "

@@ -95,12 +95,12 @@ def measure(workload: str, batch: int, args: argparse.Namespace) -> None:
         )
 
 
-def measure_alone(workload: str, batch: int, args: argparse.Namespace) -> None:
+def measure_alone(workload: str, batch: int, args: argparse.Namespace) -> bool:
     about, overrides = WORKLOADS[workload]
     device = torch.device(args.device)
     print(f"\n{workload}: {about}, batch {batch}\n")
     made = {form: partial(prepared, overrides, form, batch, device=device) for form in args.forms}
-    print_alone(made, args.n, device)
+    return print_alone(made, args.n, device)
 
 
 def main() -> None:
@@ -132,9 +132,14 @@ def main() -> None:
         torch.backends.cudnn.benchmark = True
         about += f"{torch.cuda.get_device_name(args.device)}, CUDA {torch.version.cuda}"
     print(f"{about}; float32 unless said, random 3x32x32 images, n = {args.n}")
+    well = True
     for workload in args.workloads or (["W1", "W2"] if args.quick else list(WORKLOADS)[:-1]):
         for batch in args.batch:
-            (measure_alone if args.alone else measure)(workload, batch, args)
+            if args.alone:
+                well = measure_alone(workload, batch, args) and well
+            else:
+                measure(workload, batch, args)
+    sys.exit(not well)
 
 
 if __name__ == "__main__":

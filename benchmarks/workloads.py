@@ -6,10 +6,12 @@ import statistics
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 from unittest.mock import patch
 
 import torch
@@ -32,6 +34,7 @@ from strategies.update import first_order  # noqa: E402
 from supernets.forms import use_form  # noqa: E402
 from supernets.network import CellModule, supernet  # noqa: E402
 
+Found = TypeVar("Found")
 CPU = torch.device("cpu")
 SMALL = ["space.layers=3", "space.nodes=1"]
 STILL = "strategy.warmup=0"
@@ -170,10 +173,10 @@ class Alone(NamedTuple):
     operations: int
 
 
-def alone(make: Callable[[], Callable[[], Any]], n: int, device: torch.device) -> Alone | None:
-    """A step measured with nothing else in memory, n times after `FIRST` that are not counted; None
-    if it runs out of memory. The peak is above what was taken before; on the CPU it is that of the
-    process, which never falls. What the step held is free again afterwards."""
+def alone(make: Callable[[], Callable[[], Any]], n: int, device: torch.device) -> Alone:
+    """A step measured with nothing else in memory, n times after `FIRST` that are not counted; no
+    seconds if it runs out of memory. The peak is above what was taken before; on the CPU it is that
+    of the process, which never falls. What the step held is free again afterwards."""
     forget_peak(device)
     before, seconds = peak_memory(device), []
     try:
@@ -188,23 +191,38 @@ def alone(make: Callable[[], Callable[[], Any]], n: int, device: torch.device) -
         peak = (peak_memory(device) - before) / 2**20
         return Alone(seconds, peak, operations(step, device))
     except torch.OutOfMemoryError:
-        return None
+        return Alone([], 0.0, 0)
     finally:
         step = None
         gc.unfreeze()
         gc.collect()
 
 
+def going_on(what: str, run: Callable[[], Found]) -> Found | None:
+    """What `run` returns; None after an error, which is printed, so that others are measured."""
+    try:
+        return run()
+    except Exception as error:  # whatever it is
+        said = " ".join(str(error).split())[:300]
+        print(f"{what} failed: {type(error).__name__}: {said}", flush=True)
+        traceback.print_exc()
+        return None
+
+
 def print_alone(
     made: Mapping[str, Callable[[], Callable[[], Any]]], n: int, device: torch.device
-) -> None:
-    """Prints a table of forms that are each measured `alone`, line by line."""
-    base = None
+) -> bool:
+    """Prints a table of forms that are each measured `alone`, line by line; returns whether none
+    failed. One that does not fit into memory has not."""
+    base, failed = None, False
     print("| form | ms a step, median (min to max) | times faster | MiB | launches |")
     print("|---|---|---|---|---|", flush=True)
     for form, make in made.items():
-        found = alone(make, n, device)
+        found = going_on(form, partial(alone, make, n, device))
+        failed = failed or found is None
         if found is None:
+            continue
+        if not found.seconds:
             print(f"| {form} | out of memory | | | |", flush=True)
             continue
         low, median, high = (
@@ -216,6 +234,7 @@ def print_alone(
             f"| {found.mib:.0f} | {found.operations:,} |",
             flush=True,
         )
+    return not failed
 
 
 if __name__ == "__main__":

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+HOST = ("step", "mu_product")  # numbers that torch's optimisers keep on the CPU
+
 
 def named_state(optimizer: Optimizer, names: Mapping[int, str]) -> dict[str, Any]:
     """The optimiser's state; `names` maps `id(parameter)` to its name."""
@@ -32,7 +34,7 @@ def load_named_state(
             if value is not None and (not isinstance(value, Tensor) or value.shape not in shapes):
                 raise ValueError(f"'{key}' of '{name}' is no tensor of shape {tuple(shapes[0])}")
         optimizer.state[parameter] = {
-            key: value.to(parameter.device) if key != "step" and hasattr(value, "to") else value
+            key: value.to(parameter.device) if key not in HOST and hasattr(value, "to") else value
             for key, value in values.items()
         }
     for group, lr in zip(optimizer.param_groups, saved["lr"], strict=True):

@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_leaves
 
 # The second in inference mode, which does not decompose it.
 READS = torch.ops.aten._local_scalar_dense.default, torch.ops.aten.item.default
+NEW = torch.ops.aten.lift_fresh.default  # `torch.tensor`: of Python numbers, copied to the device
 
 
 def storages(values: Any) -> set[int]:
@@ -33,6 +34,8 @@ class Recorder(TorchDispatchMode):
         kwargs = kwargs or {}
         if func in READS:
             raise RuntimeError("a graph cannot read a tensor on the host")
+        if func is NEW:
+            raise RuntimeError("a graph cannot copy numbers from the host")
         result = func(*args, **kwargs)
         read = storages((args, kwargs))
         made = [v for v in tree_leaves(result) if isinstance(v, Tensor)]

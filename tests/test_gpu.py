@@ -343,7 +343,7 @@ def test_run_py_runs_on_the_device(archsmith, tmp_path: Path, machine: Machine, 
     more = ["search.epochs=2", "retrain.epochs=2", "export.latency=true"]
     if machine.real:
         more += ["search.precision=bfloat16", "retrain.precision=bfloat16"]
-        more += ["runtime.channels_last=true"]
+        more += ["runtime.channels_last=true", "runtime.graphs=true"]
     assert archsmith(*given, *more, f"hydra.run.dir={tmp_path}/run").code == 0
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert results["device"].startswith(machine.device.type)

@@ -98,6 +98,8 @@ def explain(
                 f"a path is too long for this disk, found '{str(cause.filename)[:60]}...'; shorten "
                 "the setting that names it"
             )
+        if "does not have a deterministic implementation" in str(cause):
+            return ConfigError.exit_code, _not_deterministic(cause)
         if is_out_of_memory(cause):
             return OutOfMemory.exit_code, (
                 f"out of memory ({one_line(cause)[:200]}); lower search.batch_size, "
@@ -109,6 +111,14 @@ def explain(
     if kind in ("hydra", "omegaconf") or not composed:
         return ConfigError.exit_code, _configuration_line(error, conf, known_settings)
     return 1, None
+
+
+def _not_deterministic(error: BaseException) -> str:
+    """torch names the operation first."""
+    return (
+        f"runtime.deterministic: {str(error).split()[0]} is never deterministic on this device; "
+        "set runtime.deterministic=false, or device=cpu"
+    )
 
 
 def _lost_worker(launcher: str, error: BaseException) -> tuple[int, str]:

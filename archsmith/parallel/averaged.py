@@ -23,7 +23,8 @@ class Averaged:
 
     def __init__(self, inner: Gradients):
         self.inner = inner
-        self.moved: dict[str, list[Tensor]] = {}  # by the name of the pass; a replay runs no Python
+        # By the name of the pass: a replay runs no Python, and the pass that checks it moves none.
+        self.moved: dict[str, list[Tensor]] = {}
 
     def __call__(
         self, name: str, compute: Compute, batches: Sequence[Batch], wanted: Sequence[Tensor]
@@ -41,8 +42,8 @@ class Averaged:
             parameter.grad = None
         with apart() as passes:
             metrics = self.inner(name, compute, own, wanted)
-        if passes:
-            self.moved[name] = list({id(t): t for moved in passes for t in moved}.values())
+        if moved := {id(t): t for one in passes for t in one}:
+            self.moved[name] = list(moved.values())
         gradients = [p.grad for p in wanted if p.grad is not None]
         changed = [*gradients, *self.moved.get(name, ())]
         found = means([*changed, *metrics.values()])

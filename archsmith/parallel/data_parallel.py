@@ -14,7 +14,7 @@ Szegedy 2015, arXiv:1502.03167, over the whole batch), and every pass is joint.
 torch.nn.SyncBatchNorm needs CUDA and has no second derivative.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -111,6 +111,9 @@ class GlobalChosenOps(ChosenOps):
         draw = super().kept
         return of_all_images(len(x), lambda images: draw(x.new_empty(images, 1)))
 
+    def constants(self) -> Hashable:
+        return ()  # which images are its own follows from their number
+
 
 class GlobalNoise(Noise):
     """Every process draws noise for all images and uses the part for its own."""
@@ -124,6 +127,9 @@ class GlobalNoise(Noise):
             return super().drawn(x, shape)
         draw = super().drawn
         return of_all_images(len(x), lambda images: draw(x, (images, *shape[1:])))
+
+    def constants(self) -> Hashable:
+        return ()  # as above
 
 
 def of_all_images(images: int, draw: Callable[[int], Tensor]) -> Tensor:

@@ -139,18 +139,27 @@ class Replay:
         """The graph, which has run once on these batches; None if it cannot be captured."""
         held, before = [(x.clone(), y.clone()) for x, y in batches], self.generator.get_state()
         self.capture = self.capture or self.capturing()
+        # Eagerly first: passes since its last run, such as those that measure the supernet, may
+        # have replaced what it keeps on the device, and a capture cannot copy anything there.
+        with frozen_statistics(self.net):
+            compute(*batches)
+        self._undo(wanted, before)
         try:
             metrics, replay = self.capture(lambda: compute(*held))
         except RuntimeError as error:
             self._give_up(f"the pass '{name}' cannot be captured ({cause(error)})")
-            self.generator.set_state(before)
-            for parameter in wanted:
-                parameter.grad = None
+            self._undo(wanted, before)
             return None
         parameters = [parameter for parameter in wanted if parameter.grad is not None]
         gradients = [cast(Tensor, parameter.grad) for parameter in parameters]
         copies = [torch.empty_like(gradient) for gradient in gradients]
         return Graph(held, metrics, gradients, parameters, copies, replay)
+
+    def _undo(self, wanted: Sequence[Tensor], before: Tensor) -> None:
+        """Drops a pass's gradients and random draws."""
+        self.generator.set_state(before)
+        for parameter in wanted:
+            parameter.grad = None
 
     def _checked(
         self, name: str, compute: Compute, graph: Graph, found: Metrics, before: Tensor
@@ -161,9 +170,7 @@ class Replay:
         Where memory does not suffice for both, the graph's are used, unchecked.
         """
         after = self.generator.get_state()
-        self.generator.set_state(before)
-        for parameter in graph.parameters:
-            parameter.grad = None
+        self._undo(graph.parameters, before)
         try:
             with frozen_statistics(self.net):
                 metrics = compute(*graph.batches)

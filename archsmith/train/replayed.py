@@ -6,7 +6,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from archsmith.train.replay import Capture
+from archsmith.train.replay import Capture, cause
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ class Replayed:
                 log.warning(
                     "CUDA graphs: an evaluation cannot be captured (%s); it is computed operation "
                     "by operation",
-                    " ".join(str(error).split()),
+                    cause(error),
                 )
                 self.capture = None
                 return self.compute(x)

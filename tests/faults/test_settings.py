@@ -231,6 +231,19 @@ def test_a_line_that_names_no_setting_gets_all_that_were_given(monkeypatch):
         assert explain(ConfigError(said), Path("conf"), list, composed=True) == (2, line)
 
 
+def test_an_operation_that_is_never_deterministic_names_the_setting():
+    said = (
+        "nll_loss2d_forward_out_cuda_template does not have a deterministic implementation, but "
+        "you set 'torch.use_deterministic_algorithms(True)'. You can turn off determinism just for"
+    )
+    code, line = explain(RuntimeError(said), Path("conf"), list, composed=True)
+    assert code == 2
+    assert line == (
+        "runtime.deterministic: nll_loss2d_forward_out_cuda_template is never deterministic on "
+        "this device; set runtime.deterministic=false, or device=cpu"
+    )
+
+
 def test_configuration_errors_come_before_any_file(archsmith):
     archsmith(*SMALL, "strategy.clip=x")
     assert not Path("d/results.json").exists()

@@ -127,6 +127,39 @@ def test_what_is_captured_as_a_graph_sends_nothing(messages, monkeypatch):
     assert_equal(found, steps(*prepared("darts"), lambda one: one, count=6))
 
 
+def retraining(graphs: bool) -> Retraining:
+    """A retraining of two processes, with drop-path."""
+    torch.manual_seed(0)
+    recipe = make(composed("retrain.drop_path=0.2", "retrain.epochs=2").retrain)
+    net = across_processes(final_network(SPACE, some_architecture(SPACE))).train()
+    net.drop_probability = torch.zeros(())  # as on CUDA
+    training = Retraining(net, [], recipe)  # type: ignore[arg-type]
+    training.epoch = 1
+    training.start_epoch()
+    if graphs:
+        training.replay(lambda: recorded)
+    training.gradients = Averaged(training.gradients)
+    return training
+
+
+def test_a_retraining_is_captured_and_its_moved_statistics_are_averaged(messages):
+    """Bit for bit as eager passes; every message holds the statistics, also when a graph is
+    replayed, and when it is checked by a pass that moves none."""
+    found = []
+    for graphs in (False, True):
+        training = retraining(graphs)
+        messages.sizes.clear()
+        losses = [float(training.train_step(twice(batch(4, i)))[1]["loss"]) for i in range(6)]
+        found.append((losses, list(messages.sizes), training.net.state_dict()))
+    eager, replayed = found
+    assert not training.gradients.inner.off  # type: ignore[attr-defined]
+    assert any(training.gradients.inner.graphs.values())  # type: ignore[attr-defined]
+    assert replayed[:2] == eager[:2]
+    assert len(set(eager[1])) == 1
+    for name, tensor in eager[2].items():
+        assert torch.equal(replayed[2][name], tensor), name
+
+
 # -- the number of messages
 # ------------------------------------------------------------------------------------------------
 

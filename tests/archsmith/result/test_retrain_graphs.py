@@ -83,8 +83,9 @@ def test_replayed_steps_equal_eager_ones(change: dict[str, str], toy_darts: Spac
     graphs = runs[1]
     assert graphs.captures == 2
     assert not graphs.training.gradients.off  # type: ignore[union-attr]
-    # Eager, captured and checked twice in the first epoch; eager and captured in the second.
-    assert (runs[0].passes, graphs.passes) == (15, 6)
+    # Eager twice, captured and checked twice in the first epoch; eager twice and captured in the
+    # second.
+    assert (runs[0].passes, graphs.passes) == (15, 8)
 
 
 def test_a_replay_drops_with_the_probability_of_its_epoch(toy_darts: Space):
