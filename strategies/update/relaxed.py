@@ -94,7 +94,7 @@ class Relaxed(Update):
         for group, given in zip(
             self.optimizer.param_groups, strategy.weight_optimizer.param_groups, strict=True
         ):
-            group["lr"] = given["lr"]
+            group |= {key: value for key, value in given.items() if key != "params"}
         optimizer.zero_grad()
         compute = partial(self._gradients, strategy, net, role, [*mine, *early])
         with unread_statistics(strategy.net):

@@ -345,3 +345,15 @@ def test_rarts_says_what_its_images_and_weights_are():
     strategy = SimpleNamespace(loss=lambda net, batch, role: (logits.sum(), logits))
     found = update._gradients(strategy, None, "val", [logits], batch)
     assert float(found["val_accuracy"]) == 0.5
+
+
+def test_both_copies_have_the_weight_decay_that_a_stopping_rule_raises(toy_darts: Space):
+    given = "strategy=rdarts_adaptive", "strategy/update=relaxed"
+    strategy: Strategy = make(composed(*given).strategy, space=toy_darts)
+    net = supernet(toy_darts, strategy.mixed_op)
+    strategy.setup(net, torch.device("cpu"))
+    strategy.stopping._use(0.02)
+    shape = toy_darts.input_shape
+    batch = torch.zeros(2, *shape), torch.zeros(2, dtype=torch.long)
+    strategy.step(net, batch, batch, progress=0.0, move_alphas=False)
+    assert [group["weight_decay"] for group in strategy.update.optimizer.param_groups] == [0.02]
