@@ -206,7 +206,7 @@ class Walk:
         return {}
 
     def counted(self, step: Step) -> list[Marks]:
-        """The channels that each part of a size counts: of `shape`, `size`, or some of its parts."""
+        """The channels that each part of a size counts: of `shape`, `size`, or of some parts."""
         name, at = inputs_of(step)[0], argument(step, 1, "dim")
         axes = self.marks[name]
         parts = self.sizes.get(name, [axes.get(d, []) for d in range(len(self.shapes[name] or ()))])

@@ -39,6 +39,7 @@ from supernets.traced import Layout, Step, TracedNetwork
 
 Shape = tuple[int, int, int]
 State = dict[str, Tensor]
+TRANSFORMS = ("googlenet", "inception_v3")  # with `transform_input` where published weights are
 
 
 class Described(NamedTuple):
@@ -94,7 +95,7 @@ def _of_torchvision(name: str, classes: int) -> nn.Module:
             f"model: torchvision has no '{name}' that classifies images; for one of your own write "
             "module:function"
         )
-    more = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
+    more = {"init_weights": False} if name in TRANSFORMS else {}
     try:
         net: nn.Module = models.get_model(name, weights=None, num_classes=classes, **more)
     except TypeError as error:
@@ -110,6 +111,11 @@ def weights_file(model: str, weights: str | None) -> Path | None:
     path = None if weights is None else Path(weights)
     if path is None and ":" in model:
         return None
+    if model in TRANSFORMS and path is None:
+        raise ValueError(
+            f"weights: the published ones of {model} expect images that it transforms by itself; "
+            f"set model to module:function, your function that returns it with these weights"
+        )
     if path is None:
         from torchvision.models import get_model_weights
 
@@ -173,10 +179,11 @@ def described(model: str, input_shape: Shape, classes: int) -> Described:
     copies = 3 if input_shape[0] == 1 and ":" not in model else 1
     try:
         net = made(model, classes)
-        layout = trace(net, copies=copies)
-        shapes = shapes_of(layout, input_shape)
-        constants = constants_of(net, layout)
-        check_recorded(model, net, layout, constants, torch.Size((2, *input_shape)))
+        with torch.device("cpu"), torch.random.fork_rng(devices=[]):
+            layout = trace(net, copies=copies)
+            shapes = shapes_of(layout, input_shape)
+            constants = constants_of(net, layout)
+            check_recorded(model, net, layout, constants, torch.Size((2, *input_shape)))
     except (ValueError, RuntimeError) as error:
         raise ValueError(f"model: {str(error).removeprefix('model: ')}") from error
     if shapes[layout["result"]] != (2, classes):
@@ -207,18 +214,17 @@ def check_recorded(
 ) -> None:
     """Raises ValueError if the steps give other logits than the network itself: hooks are not
     recorded, for example. Its weights are changed, so that none hides a part by being 0."""
-    with torch.device("cpu"), torch.random.fork_rng(devices=[]):
+    torch.manual_seed(0)
+    for tensor in net.cpu().float().state_dict().values():
+        if tensor.is_floating_point():
+            tensor.mul_(1 + 0.1 * torch.rand_like(tensor)).add_(0.01)
+    steps, x, logits = TracedNetwork(layout), torch.rand(images), list[Tensor]()
+    state = {**constants, **net.state_dict()}
+    steps.net.load_state_dict({name: state[name] for name in steps.net.state_dict()})
+    for each, given in ((net, x.repeat(1, layout["copies"], 1, 1)), (steps, x.clone())):
         torch.manual_seed(0)
-        for tensor in net.float().state_dict().values():
-            if tensor.is_floating_point():
-                tensor.mul_(1 + 0.1 * torch.rand_like(tensor)).add_(0.01)
-        steps, x, logits = TracedNetwork(layout), torch.rand(images), list[Tensor]()
-        state = {**constants, **net.state_dict()}
-        steps.net.load_state_dict({name: state[name] for name in steps.net.state_dict()})
-        for each, given in ((net, x.repeat(1, layout["copies"], 1, 1)), (steps, x.clone())):
-            torch.manual_seed(0)
-            logits.append(each.eval()(given))
-    if not torch.allclose(*logits, rtol=1e-4, atol=1e-6, equal_nan=True):
+        logits.append(each.eval()(given))
+    if not torch.allclose(logits[0], logits[1], rtol=1e-4, atol=1e-6, equal_nan=True):
         raise ValueError(
             f"model: {model} gives other logits than its steps as torch.fx records them; hooks, "
             "and what a forward does without torch's functions, are not recorded: leave them out"
