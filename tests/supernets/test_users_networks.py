@@ -20,7 +20,7 @@ X = torch.rand(2, 1, 6, 7, generator=torch.Generator().manual_seed(0))
 ROWS = {  # the groups that may be narrower
     "AsNumpy": 3, "AnyDimension": 1, "Named": 2, "SharedNorms": 0, "NormOfMaps": 1,
     "NormByFunction": 2, "Twice": 1, "ReadElsewhere": 1, "Counted": 1, "Attributes": 1,
-    "Batched": 2, "Constants": 1, "Numbers": 3, "Optional": 2, "Depth": 1, "InPlace": 3,
+    "Batched": 2, "Constants": 1, "Numbers": 3, "Optional": 2, "Depth": 1, "InPlace": 2,
 }  # fmt: skip
 
 
