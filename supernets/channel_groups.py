@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import nn
 
+from supernets.trace import BATCH
 from supernets.traced import IMAGES, Layout, Step, TracedNetwork, inputs_of
 
 FIXED = -1  # in the place of a unit: a channel that stays
@@ -121,7 +122,7 @@ POOLS = {
 }
 ELEMENTWISE = {"add", "sub", "mul", "div", "truediv", "iadd", "imul", "isub", "add_", "mul_"}
 NORMS = {"BatchNorm1d", "BatchNorm2d"}
-SIZES = {"size", "dim", "getattr"}  # results that are no tensors
+SIZES = {"size", "dim", "getattr", "getitem"}  # where their results are no tensors
 
 
 def short(step: Step, net: TracedNetwork) -> str:
@@ -129,6 +130,12 @@ def short(step: Step, net: TracedNetwork) -> str:
     if step.kind == "module":
         return type(net.net.get_submodule(step.target)).__name__
     return step.target.rpartition(".")[2]
+
+
+def argument(step: Step, at: int, *names: str) -> Any:
+    """An argument by its place or one of its names, as torch also takes those of numpy; or None."""
+    given = [*step.args[at : at + 1], *(step.kwargs[n] for n in names if n in step.kwargs)]
+    return given[0] if given else None
 
 
 class Walk:
@@ -139,6 +146,8 @@ class Walk:
         self.tensors = {**dict(net.net.named_parameters()), **dict(net.net.named_buffers())}
         self.marks: dict[str, Axes] = {IMAGES: {}}
         self.held: dict[str, str] = {}  # result -> the parameter or buffer that it is
+        self.sizes: dict[str, list[Marks]] = {}  # result -> what each part of a size counts
+        self.whole: dict[tuple[str, int], str] = {}  # tensor, dimension -> why it is not cut
         self.made: dict[str, tuple[Marks, Marks]] = {}  # module -> its input and output channels
         self.axes: list[Axis] = []
         self.arguments: list[Argument] = []
@@ -158,8 +167,26 @@ class Walk:
         }
         for step in net.steps:
             name = "tensor" if step.kind == "tensor" else short(step, net)
-            self.marks[step.name] = rules.get(name, self.unknown)(step)
+            rule = rules.get(name, self.unknown)
+            if name in SIZES and shapes[step.name] is None:
+                self.marks[step.name], self.sizes[step.name] = {}, self.counted(step)
+                continue
+            if rule not in (self.elementwise, self.layer_norm):
+                self.keep(inputs_of(step), step)
+            self.marks[step.name] = rule(step)
         self.freeze(self.marks[layout["result"]], "they are the logits")
+        self.settle()
+
+    def settle(self) -> None:
+        """Freezes what several steps decide: numbers of channels that are computed with, and
+        parameters and buffers that one step reads whole."""
+        for step in self.net.steps:
+            asked = () if step.name in self.sizes else inputs_of(step)
+            for marks in chain(*(self.sizes.get(name, ()) for name in asked)):
+                self.units.freeze(marks, f"'{step.name}' computes with their number")
+        for tensor, dim, marks in self.axes:
+            if (tensor, dim) in self.whole:
+                self.units.freeze(marks, self.whole[tensor, dim])
 
     # -- what rules use
 
@@ -173,16 +200,40 @@ class Walk:
             self.units.freeze(marks, why)
 
     def unknown(self, step: Step) -> Axes:
-        """Any other step: its inputs keep all channels, unless it only asks for their sizes."""
-        given = {name: self.marks[name] for name in inputs_of(step) if self.marks[name]}
-        if given and (short(step, self.net) not in SIZES or step.kind == "module"):
-            for axes in given.values():
-                self.freeze(axes, f"'{short(step, self.net)}' ({step.name}) reads them")
+        """Any other step: its inputs keep all channels."""
+        for name in inputs_of(step):
+            self.freeze(self.marks[name], f"'{short(step, self.net)}' ({step.name}) reads them")
         return {}
 
+    def counted(self, step: Step) -> list[Marks]:
+        """The channels that each part of a size counts: of `shape`, `size`, or of some parts."""
+        name, at = inputs_of(step)[0], argument(step, 1, "dim")
+        axes = self.marks[name]
+        parts = self.sizes.get(name, [axes.get(d, []) for d in range(len(self.shapes[name] or ()))])
+        if isinstance(at, int):
+            return [parts[at]] if parts else []
+        if isinstance(at, Mapping) and "slice" in at and not inputs_of(step)[1:]:
+            return parts[slice(*at["slice"])]
+        return parts if at != "dtype" and short(step, self.net) != "dim" else []
+
     def member(self, tensor: str, dim: int, marks: Marks) -> None:
-        if tensor in self.tensors and any(unit != FIXED for unit in marks):
+        """These are the channels of a tensor, and those that an earlier step had for it."""
+        known = [axis.marks for axis in self.axes if axis[:2] == (tensor, dim)]
+        if known:
+            self.units.join(known[0], marks)
+        elif tensor in self.tensors and any(unit != FIXED for unit in marks):
             self.axes.append(Axis(tensor, dim, marks))
+        else:
+            self.whole[tensor, dim] = f"'{tensor}' is joined with channels that stay"
+
+    def keep(self, names: Iterable[str], step: Step) -> None:
+        """Parameters and buffers among results are read whole."""
+        for name in names:
+            tensor = self.held.get(name, "")
+            for dim in range(len(self.shapes[name]) if tensor else 0):
+                self.whole[tensor, dim] = (
+                    f"'{short(step, self.net)}' ({step.name}) reads '{tensor}'"
+                )
 
     def layer(self, step: Step, inputs: Marks, outputs: Marks) -> bool:
         """Whether this is the first call of a module; later calls join its channels."""
@@ -214,7 +265,8 @@ class Walk:
         self.freeze({d: m for d, m in axes.items() if d != 1}, f"'{step.name}' slides over them")
         inputs = axes.get(1, [FIXED] * module.in_channels)
         outputs, groups, path = self.units.new(module.out_channels), module.groups, step.target
-        size = math.prod(self.shapes[step.name][2:]) * math.prod(module.kernel_size)
+        shape = self.shapes[step.name]
+        size = shape[0] * math.prod(shape[2:]) * math.prod(module.kernel_size) // BATCH
         if groups > 1:
             per_in, per_out = len(inputs) // groups, len(outputs) // groups
             for g in range(groups):
@@ -245,7 +297,7 @@ class Walk:
         inputs = axes.get(last, [FIXED] * module.in_features)
         outputs = self.units.new(module.out_features)
         self.reads.append(Read(step.name, last, inputs))
-        self.products.append(Product(math.prod(shape[1:-1]), inputs, outputs))
+        self.products.append(Product(math.prod(shape[:-1]) // BATCH, inputs, outputs))
         if self.layer(step, inputs, outputs):
             self.member(f"{path}.weight", 0, outputs)
             self.member(f"{path}.weight", 1, inputs)
@@ -259,8 +311,8 @@ class Walk:
 
     def batch_norm(self, step: Step) -> Axes:
         axes = self.first(step)[1]
-        marks = axes.get(1)
-        if marks is not None and self.layer(step, marks, marks):
+        marks = axes.get(1, [FIXED] * self.shapes[step.name][1])
+        if self.layer(step, marks, marks):
             for name in ("weight", "bias", "running_mean", "running_var"):
                 self.member(f"{step.target}.{name}", 0, marks)
             self.arguments.append(Argument(step.target, "num_features", marks))
@@ -270,34 +322,38 @@ class Walk:
         """A norm over the last dimension: exact if its channels are one whole group."""
         name, axes = self.first(step)
         last = len(self.shapes[name]) - 1
-        marks = axes.get(last)
-        if marks is None:
-            return axes
+        marks = axes.get(last, [FIXED] * self.shapes[name][last])
+        shape: Any = step.args[1] if len(step.args) > 1 else None
         if step.kind == "module":
-            module = cast(nn.LayerNorm, self.net.net.get_submodule(step.target))
-            shape, path = tuple(module.normalized_shape), step.target
-            if self.layer(step, marks, marks):
-                self.member(f"{path}.weight", 0, marks)
-                self.member(f"{path}.bias", 0, marks)
-                self.arguments.append(Argument(path, "normalized_shape", marks))
-        else:
-            shape = step.args[1] if len(step.args) > 1 else ()
-            for given in inputs_of(step)[1:]:
-                self.member(self.held.get(given, ""), 0, marks)
-            self.arguments.append(Argument(step.name, "normalized_shape", marks, step=True))
-        if len(shape) != 1:
+            shape = cast(nn.LayerNorm, self.net.net.get_submodule(step.target)).normalized_shape
+        if not isinstance(shape, tuple | list) or len(shape) != 1:
+            self.keep(inputs_of(step), step)
             self.freeze(axes, f"'{step.name}' normalises over several dimensions")
             return {}
-        self.reads.append(Read(step.name, last, marks, norm=True))
+        if step.kind == "module":
+            if self.layer(step, marks, marks):
+                self.member(f"{step.target}.weight", 0, marks)
+                self.member(f"{step.target}.bias", 0, marks)
+                self.arguments.append(Argument(step.target, "normalized_shape", marks))
+        else:
+            for given in inputs_of(step)[1:]:
+                if given in self.held:
+                    self.member(self.held[given], 0, marks)
+                else:
+                    self.units.freeze(marks, f"'{step.name}' joins them with fixed channels")
+            self.arguments.append(Argument(step.name, "normalized_shape", marks, step=True))
+        if last in axes:
+            self.reads.append(Read(step.name, last, marks, norm=True))
         return axes
 
     def mean(self, step: Step) -> Axes:
         """A mean over other dimensions than that of channels."""
         name, axes = self.first(step)
-        rank, kwargs = len(self.shapes[name]), step.kwargs
-        over = step.args[1] if len(step.args) > 1 else kwargs.get("dim", list(range(rank)))
-        over = {d % rank for d in ([over] if isinstance(over, int) else over)}
-        keep = step.args[2] if len(step.args) > 2 else kwargs.get("keepdim", False)
+        rank = len(self.shapes[name])
+        over = argument(step, 1, "dim", "axis")
+        over = range(rank) if over is None else [over] if isinstance(over, int) else over
+        over = {d % rank for d in over}
+        keep = argument(step, 2, "keepdim", "keepdims")
         self.freeze({d: m for d, m in axes.items() if d in over}, f"'{step.name}' is their mean")
         return {
             d - (0 if keep else sum(o < d for o in over)): m
@@ -335,7 +391,7 @@ class Walk:
         """Channels one after the other; along other dimensions they are joined."""
         names = inputs_of(step)
         rank = len(self.shapes[step.name])
-        dim = (step.args[1] if len(step.args) > 1 else step.kwargs.get("dim", 0)) % rank
+        dim = (argument(step, 1, "dim", "axis") or 0) % rank
         found: Axes = {}
         if any(dim in self.marks[name] for name in names):
             parts = [self.marks[n].get(dim, [FIXED] * self.shapes[n][dim]) for n in names]
@@ -363,14 +419,14 @@ class Walk:
             given = {n: d - len(shape) + len(self.shapes[n]) for n in names}
             own = {n: at for n, at in given.items() if at >= 0 and self.shapes[n][at] == size}
             marked = [self.marks[n][at] for n, at in own.items() if at in self.marks[n]]
+            for n in (n for n in own if n in self.held and (marked or size > 1)):
+                self.member(self.held[n], own[n], marked[0] if marked else [FIXED] * size)
             if not marked:
                 continue
             for other in marked[1:]:
                 self.units.join(marked[0], other)
             for n, at in own.items():
-                if n in self.held:
-                    self.member(self.held[n], at, marked[0])
-                elif at not in self.marks[n] and size > 1:
+                if n not in self.held and at not in self.marks[n] and size > 1:
                     self.units.freeze(marked[0], f"'{step.name}' joins them with fixed channels")
             found[d] = marked[0]
         return found

@@ -34,17 +34,20 @@ from supernets.entangled import check_mixed_op
 from supernets.layout import channels_first
 from supernets.mixture import GroupMixture, Mixture
 from supernets.network import Logits, Network
-from supernets.trace import shapes_of, trace
+from supernets.trace import shapes_of, tensor_of, trace
 from supernets.traced import Layout, Step, TracedNetwork
 
 Shape = tuple[int, int, int]
 State = dict[str, Tensor]
+TRANSFORMS = ("googlenet", "inception_v3")  # with `transform_input` where published weights are
 
 
 class Described(NamedTuple):
-    """A network as data. open: the groups that may be narrower, by their position."""
+    """A network as data. constants: tensors that no state dict holds. open: the groups that may be
+    narrower, by their position."""
 
     layout: Layout
+    constants: State
     found: ChannelGroups
     macs: Cost
     parameters: Cost
@@ -64,23 +67,37 @@ def made(model: str, classes: int) -> nn.Module:
             function = resolve_name(model)
         except (ImportError, AttributeError, ValueError) as error:
             raise ValueError(f"model: '{model}' cannot be imported ({error})") from error
-        takes = "num_classes" in inspect.signature(function).parameters
-        net = function(num_classes=classes) if takes else function()
+        if isinstance(function, nn.Module) or not callable(function):
+            raise ValueError(
+                f"model: '{model}' is a {type(function).__name__}, expected a function that "
+                "returns the network"
+            )
+        signature = inspect.signature(function)
+        given = {"num_classes": classes} if "num_classes" in signature.parameters else {}
+        try:
+            signature.bind(**given)
+        except TypeError as error:
+            raise ValueError(
+                f"model: '{model}' takes more than num_classes ({error}); write a function that "
+                "gives the others"
+            ) from error
+        net = function(**given)
     if not isinstance(net, nn.Module):
         raise ValueError(f"model: '{model}' returns a {type(net).__name__}, expected a module")
     return net
 
 
 def _of_torchvision(name: str, classes: int) -> nn.Module:
-    from torchvision.models import get_model, list_models
+    from torchvision import models
 
-    if name not in list_models():
+    if name not in models.list_models(module=models):  # others download parts
         raise ValueError(
-            f"model: torchvision has no '{name}'; for one of your own write module:function"
+            f"model: torchvision has no '{name}' that classifies images; for one of your own write "
+            "module:function"
         )
-    more = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
+    more = {"init_weights": False} if name in TRANSFORMS else {}
     try:
-        net: nn.Module = get_model(name, weights=None, num_classes=classes, **more)
+        net: nn.Module = models.get_model(name, weights=None, num_classes=classes, **more)
     except TypeError as error:
         raise ValueError(f"model: '{name}' is no classifier of images ({error})") from error
     return net
@@ -94,6 +111,11 @@ def weights_file(model: str, weights: str | None) -> Path | None:
     path = None if weights is None else Path(weights)
     if path is None and ":" in model:
         return None
+    if model in TRANSFORMS and path is None:
+        raise ValueError(
+            f"weights: the published ones of {model} expect images that it transforms by itself; "
+            f"set model to module:function, your function that returns it with these weights"
+        )
     if path is None:
         from torchvision.models import get_model_weights
 
@@ -111,14 +133,17 @@ def trained(space: FromModelSpace) -> State:
     model, layout = space.settings["model"], description(space).layout
     path = weights_file(model, space.settings["weights"])
     state = made(model, space.classes).state_dict() if path is None else read(path)
+    state = {**description(space).constants, **state}
     with torch.device("meta"):
         wanted = TracedNetwork(layout).net.state_dict()
     for name, tensor in wanted.items():
         if name not in state or state[name].shape != tensor.shape:
             has = [*state[name].shape] if name in state else "nothing"
+            first = next(iter(state), "nothing at all")
+            more = "" if name in state else f" (its first tensor is '{first}')"
             raise ValueError(
-                f"weights: {path or model} holds {has} for '{name}', expected {[*tensor.shape]}; "
-                "give the weights of this model, trained on these classes"
+                f"weights: {path or model} holds {has} for '{name}'{more}, expected "
+                f"{[*tensor.shape]}; give the weights of this model, trained on these classes"
             )
     return {name: state[name].detach().cpu() for name in wanted}
 
@@ -132,11 +157,19 @@ def read(path: Path) -> State:
             return load_file(path)
         found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise ValueError(f"weights: {path} cannot be read ({type(error).__name__})") from error
+        raise ValueError(
+            f"weights: {path} cannot be read as a state dict ({type(error).__name__}); write it "
+            "with torch.save(net.state_dict(), path)"
+        ) from error
     for key in ("state_dict", "model"):
-        found = found.get(key, found) if isinstance(found, Mapping) else found
+        inner = found.get(key) if isinstance(found, Mapping) else None
+        found = inner if isinstance(inner, Mapping) else found
     if not isinstance(found, Mapping) or not all(isinstance(t, Tensor) for t in found.values()):
-        raise ValueError(f"weights: {path} holds no state dict")
+        has = [*found][:5] if isinstance(found, Mapping) else type(found).__name__
+        raise ValueError(
+            f"weights: {path} holds no state dict but {has}; save that of the network alone, "
+            "torch.save(net.state_dict(), path)"
+        )
     return dict(found)
 
 
@@ -145,9 +178,13 @@ def described(model: str, input_shape: Shape, classes: int) -> Described:
     """The network as data, with its groups and costs. Raises ValueError as `from_model`."""
     copies = 3 if input_shape[0] == 1 and ":" not in model else 1
     try:
-        layout = trace(made(model, classes), copies=copies)
-        shapes = shapes_of(layout, input_shape)
-    except ValueError as error:
+        net = made(model, classes)
+        with torch.device("cpu"), torch.random.fork_rng(devices=[]):
+            layout = trace(net, copies=copies)
+            shapes = shapes_of(layout, input_shape)
+            constants = constants_of(net, layout)
+            check_recorded(model, net, layout, constants, torch.Size((2, *input_shape)))
+    except (ValueError, RuntimeError) as error:
         raise ValueError(f"model: {str(error).removeprefix('model: ')}") from error
     if shapes[layout["result"]] != (2, classes):
         raise ValueError(
@@ -156,13 +193,42 @@ def described(model: str, input_shape: Shape, classes: int) -> Described:
         )
     found = channel_groups(layout, shapes)
     with torch.device("meta"):
-        net = TracedNetwork(layout)
-    sizes = {name: tuple(p.shape) for name, p in net.net.named_parameters()}
-    macs = cost_of(found.products, found, _macs(net, input_shape))
-    total = sum(p.numel() for p in net.parameters())
+        recorded = TracedNetwork(layout)
+    sizes = {name: tuple(p.shape) for name, p in recorded.net.named_parameters()}
+    macs = cost_of(found.products, found, _macs(recorded, input_shape))
+    total = sum(p.numel() for p in recorded.parameters())
     parameters = cost_of(parameter_products(sizes, found), found, total)
     free = [g for g, group in enumerate(found.groups) if group.frozen is None]
-    return Described(layout, found, macs, parameters, free)
+    return Described(layout, constants, found, macs, parameters, free)
+
+
+def constants_of(net: nn.Module, layout: Layout) -> State:
+    """The tensors of a traced network that are in no state dict."""
+    known = net.state_dict()
+    return {name: tensor_of(net, name) for name in layout["buffers"] if name not in known}
+
+
+@torch.no_grad()
+def check_recorded(
+    model: str, net: nn.Module, layout: Layout, constants: State, images: torch.Size
+) -> None:
+    """Raises ValueError if the steps give other logits than the network itself: hooks are not
+    recorded, for example. Its weights are changed, so that none hides a part by being 0."""
+    torch.manual_seed(0)
+    for tensor in net.cpu().float().state_dict().values():
+        if tensor.is_floating_point():
+            tensor.mul_(1 + 0.1 * torch.rand_like(tensor)).add_(0.01)
+    steps, x, logits = TracedNetwork(layout), torch.rand(images), list[Tensor]()
+    state = {**constants, **net.state_dict()}
+    steps.net.load_state_dict({name: state[name] for name in steps.net.state_dict()})
+    for each, given in ((net, x.repeat(1, layout["copies"], 1, 1)), (steps, x.clone())):
+        torch.manual_seed(0)
+        logits.append(each.eval()(given))
+    if not torch.allclose(logits[0], logits[1], rtol=1e-4, atol=1e-6, equal_nan=True):
+        raise ValueError(
+            f"model: {model} gives other logits than its steps as torch.fx records them; hooks, "
+            "and what a forward does without torch's functions, are not recorded: leave them out"
+        )
 
 
 def _macs(net: TracedNetwork, input_shape: Shape) -> int:
@@ -286,7 +352,8 @@ class SuperTraced(Network, TracedNetwork):  # type: ignore[misc]  # a pass also 
         """A layer norm over the channels of one group: each option has its own mean and variance;
         of a channel, the mean over the options that keep it."""
         x, units = args[0], marks
-        weight, bias, eps = kwargs.get("weight"), kwargs.get("bias"), kwargs.get("eps", 1e-5)
+        named = dict(zip(("weight", "bias", "eps"), args[2:5], strict=False)) | dict(kwargs)
+        weight, bias, eps = named.get("weight"), named.get("bias"), named.get("eps", 1e-5)
         if step.kind == "module":
             module = self.net.get_submodule(step.target)
             weight, bias, eps = module.weight, module.bias, module.eps

@@ -29,12 +29,14 @@ class Step(NamedTuple):
 
 class Layout(TypedDict):
     """A network. modules: path -> class in `torch.nn`, and its arguments. parameters, buffers: path
-    -> shape, of those that steps read by themselves. copies: how often channels of the images are
-    repeated. result: the name of the logits."""
+    -> shape, of those that steps read by themselves. types: path -> type, of those that are no
+    floating point. copies: how often channels of the images are repeated. result: the name of the
+    logits."""
 
     modules: Mapping[str, tuple[str, Mapping[str, Any]]]
     parameters: Mapping[str, Sequence[int]]
     buffers: Mapping[str, Sequence[int]]
+    types: Mapping[str, str]
     copies: int
     steps: Sequence[Sequence[Any]]
     result: str
@@ -105,9 +107,10 @@ class TracedNetwork(nn.Module):
         for path, (kind, arguments) in layout["modules"].items():
             place(self.net, path, getattr(nn, kind)(**arguments))
         for path, shape in layout["parameters"].items():
-            place(self.net, path, nn.Parameter(torch.zeros(*shape)))
+            place(self.net, path, nn.Parameter(torch.zeros(shape)))
         for path, shape in layout["buffers"].items():
-            place(self.net, path, torch.zeros(*shape))
+            kind = getattr(torch, layout["types"].get(path, "float32"))
+            place(self.net, path, torch.zeros(shape, dtype=kind))
         self.steps = [Step(*step) for step in layout["steps"]]
         self.read_by = {name: i for i, s in enumerate(self.steps) for name in inputs_of(s)}
 

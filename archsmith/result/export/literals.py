@@ -28,8 +28,10 @@ def literal(value: Any, *, indent: int = 0, used: float = 0) -> str:
             return value
         case str():
             return json.dumps(value, ensure_ascii=False) if value.isprintable() else repr(value)
-        case None | bool() | int() | float():
+        case None | bool() | int():
             return repr(value)
+        case float():
+            return repr(float(value)) if math.isfinite(value) else f'float("{float(value)}")'
         case Mapping():
             ends, rows = "{}", [(f"{literal(key)}: ", item) for key, item in value.items()]
         case tuple() | list():

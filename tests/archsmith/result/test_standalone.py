@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 import torch
 from helpers import ROOT
@@ -311,6 +312,7 @@ def test_modules_that_an_operation_reads_come_with_what_is_read(tmp_path, monkey
 def test_literals_are_laid_out_as_ruff_does():
     assert literal({"a": (1,), 2: [None, "é"]}) == '{"a": (1,), 2: [None, "é"]}'
     assert literal([Code("f(x)"), 'say "no"']) == '[f(x), "say \\"no\\""]'
+    assert literal([math.inf, -math.inf, np.float64(0.5)]) == '[float("inf"), float("-inf"), 0.5]'
     long = literal({"key": ["x" * 60, "y" * 60]}, indent=4)
     assert long.splitlines()[1] == '        "key": ['
     assert long.splitlines()[-1] == "    }"
