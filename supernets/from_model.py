@@ -4,6 +4,7 @@ A group's gates mask its channels once, right before they are mixed (Wan et al. 
 arXiv:2004.05565), so that one-hot gates give the network without the others.
 """
 
+import copy
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
@@ -213,9 +214,10 @@ def check_recorded(
     model: str, net: nn.Module, layout: Layout, constants: State, images: torch.Size
 ) -> None:
     """Raises ValueError if the steps give other logits than the network itself: hooks are not
-    recorded, for example. Its weights are changed, so that none hides a part by being 0."""
+    recorded, for example. A copy's weights are changed, so that none hides a part by being 0."""
     torch.manual_seed(0)
-    for tensor in net.cpu().float().state_dict().values():
+    net = copy.deepcopy(net).cpu().float()
+    for tensor in net.state_dict().values():
         if tensor.is_floating_point():
             tensor.mul_(1 + 0.1 * torch.rand_like(tensor)).add_(0.01)
     steps, x, logits = TracedNetwork(layout), torch.rand(images), list[Tensor]()

@@ -35,6 +35,13 @@ def some(given: FromModelSpace, seed: int) -> Architecture:
     return RandomSearch(given).ask()
 
 
+def test_a_network_that_is_made_once_keeps_its_weights():
+    before = {name: w.clone() for name, w in users_networks.network.state_dict().items()}
+    found = networks.trained(users("kept"))
+    assert all(torch.equal(found[name], w) for name, w in before.items() if name in found)
+    assert all(torch.equal(w, before[n]) for n, w in users_networks.network.state_dict().items())
+
+
 @pytest.mark.parametrize("name", [name for name in ROWS if ROWS[name]])
 def test_it_is_the_network_itself_and_its_masks_are_its_cuts(name: str):
     given = users(name)
