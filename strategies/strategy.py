@@ -327,7 +327,7 @@ class Strategy:
         at, length, rate, _ = self.stage(epoch, epochs)
         self.moving = self.alphas_move(epoch, epochs)
         for group, lr in zip(self.weight_optimizer.param_groups, self.weight_lr, strict=True):
-            low = min(self.min_lr, rate * lr or self.min_lr)  # a stage may begin below
+            low = min(self.min_lr, rate * lr or self.min_lr)  # a stage may begin below, not at 0
             group["lr"] = self.schedule(rate * lr, low, at, length)
         for group, lr in zip(self.alpha_optimizer.param_groups, self.alpha_lr, strict=True):
             group["lr"] = self.alpha_schedule(lr, 0.0, at, length)
